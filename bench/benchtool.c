@@ -1,11 +1,15 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * The client of the bench's jobs on names and on fsync: loops so tight that the file system is what is measured. run-bench calls it
- * and reads one line from it: operations done, and nanoseconds they took together.
+ * The client of the bench's jobs on names and on fsync: loops so tight that the file system is what
+ * is measured. run-bench calls it and reads one line from it: operations done, and nanoseconds they
+ * took together.
  *
- *	benchtool create|stat|unlink DIR COUNT		empty files f0, f1, ...
- *	benchtool createsync DIR SECONDS		new files of 4 KiB, each fsynced and closed
- *	benchtool appendsync DIR SECONDS THREADS	4 KiB appended and fsynced, each thread to its own file
+ * 	benchtool create|stat|unlink DIR COUNT		empty files f0, f1, ...
+ *         benchtool createsync DIR SECONDS                new files of 4 KiB, each fsynced and
+ *         closed
+ *         benchtool appendsync DIR SECONDS THREADS        4 KiB appended and fsynced, each thread
+ *         to its own file
  *
  * Ends with status 1 and a line on stderr at the first error.
  */
@@ -136,7 +140,9 @@ static uint64_t append_threads(long threads)
 
 static int usage(void)
 {
-	fputs("usage: benchtool create|stat|unlink DIR COUNT | createsync DIR SECONDS | appendsync DIR SECONDS THREADS\n", stderr);
+	fputs("usage: benchtool create|stat|unlink DIR COUNT | createsync DIR SECONDS | appendsync "
+	      "DIR SECONDS THREADS\n",
+	      stderr);
 	return 2;
 }
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Numbers on disk and on the wire: reading and writing a field of 16, 32 or 64 bits at a byte offset,
- * little-endian as ext4 has them or big-endian as jbd2 has them. The place need not be aligned. No
- * state, any thread, cannot fail; the caller has checked that the field lies in its buffer.
+ * Numbers on disk and on the wire: reading and writing a field of 16, 32 or 64 bits at a byte
+ * offset, little-endian as ext4 has them or big-endian as jbd2 has them. The place need not be
+ * aligned. No state, any thread, cannot fail; the caller has checked that the field lies in its
+ * buffer.
  */
 #ifndef FDIO_BASE_BYTES_H
 #define FDIO_BASE_BYTES_H

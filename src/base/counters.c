@@ -22,7 +22,8 @@ __thread struct fdio_counters *fdio_counters_mine;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct counters_node *nodes;  /* guarded by lock */
 static struct fdio_counters ended;   /* guarded by lock */
-static struct fdio_counters fallback; /* shared by threads that found no memory: then counts may be lost */
+/* shared by threads that found no memory: then counts may be lost */
+static struct fdio_counters fallback;
 static pthread_key_t key;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
@@ -82,6 +83,7 @@ void fdio_counters_log(void)
 	for (int c = 0; c < COUNTER_NR; c++) {
 		uint64_t v = fdio_counter_read(c);
 		if (v)
-			fdio_log_emit(FDIO_LOG_INFO, "%s %" PRIu64 ": %s", info[c].name, v, info[c].text);
+			fdio_log_emit(FDIO_LOG_INFO, "%s %" PRIu64 ": %s", info[c].name, v,
+				      info[c].text);
 	}
 }

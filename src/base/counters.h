@@ -23,7 +23,8 @@ struct fdio_counters *fdio_counters_attach(void);
 /* Any thread, no lock, no shared line. */
 static inline void fdio_count_add(enum fdio_counter c, uint64_t n)
 {
-	struct fdio_counters *mine = fdio_counters_mine ? fdio_counters_mine : fdio_counters_attach();
+	struct fdio_counters *mine =
+			fdio_counters_mine ? fdio_counters_mine : fdio_counters_attach();
 	/* Only this thread writes; the relaxed store lets a reader on another thread sum it. */
 	__atomic_store_n(&mine->v[c], mine->v[c] + n, __ATOMIC_RELAXED);
 }

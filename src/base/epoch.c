@@ -68,8 +68,12 @@ void epoch_enter(void)
 	struct epoch_slot *slot = my_slot ? my_slot : slot_claim();
 
 	FDIO_ASSERT(__atomic_load_n(&slot->seen, __ATOMIC_RELAXED) == 0); /* brackets do not nest */
-	/* An exchange is the store and the full fence in one instruction on x86, and ThreadSanitizer follows it. */
-	__atomic_exchange_n(&slot->seen, __atomic_load_n(&global_epoch, __ATOMIC_ACQUIRE), __ATOMIC_SEQ_CST);
+	/*
+	 * An exchange is the store and the full fence in one instruction on x86, and
+	 * ThreadSanitizer follows it.
+	 */
+	__atomic_exchange_n(&slot->seen, __atomic_load_n(&global_epoch, __ATOMIC_ACQUIRE),
+			    __ATOMIC_SEQ_CST);
 }
 
 void epoch_exit(void)
@@ -78,7 +82,10 @@ void epoch_exit(void)
 }
 
 /* Atomic because reclaim reads the slot by a read-modify-write. */
-bool epoch_inside(void) { return my_slot && __atomic_load_n(&my_slot->seen, __ATOMIC_RELAXED) != 0; }
+bool epoch_inside(void)
+{
+	return my_slot && __atomic_load_n(&my_slot->seen, __ATOMIC_RELAXED) != 0;
+}
 
 /* Oldest epoch that a reader may still be in; retire_lock held. */
 static uint64_t oldest_reader(void)

@@ -19,7 +19,10 @@ struct epoch_node {
 	void (*free_fn)(struct epoch_node *);
 };
 
-/* Any thread; registers the thread on first use (one slot a thread, at most 1024 threads). Not recursive. */
+/*
+ * Any thread; registers the thread on first use (one slot a thread, at most 1024 threads). Not
+ * recursive.
+ */
 void epoch_enter(void);
 void epoch_exit(void);
 /* This thread is inside a bracket: for functions that may be called from either side. */

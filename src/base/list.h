@@ -25,8 +25,14 @@ static inline void list_insert_between(struct list *n, struct list *prev, struct
 	next->prev = n;
 }
 
-static inline void list_add(struct list *head, struct list *n) { list_insert_between(n, head, head->next); }
-static inline void list_add_tail(struct list *head, struct list *n) { list_insert_between(n, head->prev, head); }
+static inline void list_add(struct list *head, struct list *n)
+{
+	list_insert_between(n, head, head->next);
+}
+static inline void list_add_tail(struct list *head, struct list *n)
+{
+	list_insert_between(n, head->prev, head);
+}
 
 /* Unlink n and leave it initialised, so that unlinking it again is harmless. */
 static inline void list_del(struct list *n)

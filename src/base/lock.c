@@ -3,7 +3,8 @@
  * Ranked locks, see lock.h. The per-thread stack of held ranks exists only in checking builds.
  *
  * pthread functions are in FDIO_MUST: with the default attributes they fail only when they are
- * misused, and glibc takes no memory for them. There is no caller that could go on without its lock.
+ * misused, and glibc takes no memory for them. There is no caller that could go on without its
+ * lock.
  */
 #ifdef HAVE_CONFIG_H
 #include "config.h"
@@ -16,7 +17,10 @@
 #include <time.h>
 
 #ifdef FDIO_DEBUG_LOCKS
-/* 64 is deeper than any legal nesting: there are fewer ranks, and same-rank nesting is at most four inodes. */
+/*
+ * 64 is deeper than any legal nesting: there are fewer ranks, and same-rank nesting is at most four
+ * inodes.
+ */
 static __thread struct { const void *lock; enum fdio_lock_rank rank; } held[64];
 static __thread unsigned nr_held;
 
@@ -29,7 +33,8 @@ static void rank_push(const void *lock, enum fdio_lock_rank rank, bool waiting)
 	if (waiting)
 		for (unsigned i = 0; i < nr_held; i++) {
 			FDIO_ASSERT(held[i].lock != lock);
-			FDIO_ASSERT(held[i].rank < rank || (held[i].rank == rank && rank_may_repeat(rank)));
+			FDIO_ASSERT(held[i].rank < rank ||
+				    (held[i].rank == rank && rank_may_repeat(rank)));
 		}
 	FDIO_ASSERT(nr_held < ARRAY_SIZE(held));
 	held[nr_held].lock = lock;
@@ -48,7 +53,12 @@ static void rank_pop(const void *lock)
 	FDIO_ASSERT(!"unlock of a lock that this thread does not hold");
 }
 #else
-static inline void rank_push(const void *lock, enum fdio_lock_rank rank, bool waiting) { (void)lock; (void)rank; (void)waiting; }
+static inline void rank_push(const void *lock, enum fdio_lock_rank rank, bool waiting)
+{
+	(void)lock;
+	(void)rank;
+	(void)waiting;
+}
 static inline void rank_pop(const void *lock) { (void)lock; }
 #endif
 
@@ -75,8 +85,8 @@ bool fdio_mutex_trylock(struct fdio_mutex *mutex)
 }
 
 /*
- * Handles that end in this mode are short, and their holders are running: it is cheaper to look a few times than to change
- * the thread.
+ * Handles that end in this mode are short, and their holders are running: it is cheaper to look a
+ * few times than to change the thread.
  */
 #define ENTER_SPINS 400
 
@@ -122,7 +132,8 @@ void fdio_cond_wait(pthread_cond_t *c, struct fdio_mutex *mutex)
 
 bool fdio_cond_timedwait(pthread_cond_t *c, struct fdio_mutex *mutex, uint64_t deadline_ns)
 {
-	struct timespec ts = { .tv_sec = deadline_ns / 1000000000, .tv_nsec = deadline_ns % 1000000000 };
+	struct timespec ts = { .tv_sec = deadline_ns / 1000000000,
+			       .tv_nsec = deadline_ns % 1000000000 };
 
 	FDIO_ASSERT(!nowait_on());
 	int err = pthread_cond_timedwait(c, &mutex->m, &ts);
@@ -136,13 +147,17 @@ void fdio_rwlock_init(struct fdio_rwlock *rwlock, enum fdio_lock_rank rank)
 	pthread_rwlockattr_t a;
 
 	FDIO_MUST(pthread_rwlockattr_init(&a) == 0);
-	FDIO_MUST(pthread_rwlockattr_setkind_np(&a, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP) == 0);
+	FDIO_MUST(pthread_rwlockattr_setkind_np(&a, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP) ==
+		  0);
 	FDIO_MUST(pthread_rwlock_init(&rwlock->l, &a) == 0);
 	pthread_rwlockattr_destroy(&a);
 	rwlock->rank = rank;
 }
 
-void fdio_rwlock_fini(struct fdio_rwlock *rwlock) { FDIO_MUST(pthread_rwlock_destroy(&rwlock->l) == 0); }
+void fdio_rwlock_fini(struct fdio_rwlock *rwlock)
+{
+	FDIO_MUST(pthread_rwlock_destroy(&rwlock->l) == 0);
+}
 
 void fdio_rwlock_rdlock(struct fdio_rwlock *rwlock)
 {

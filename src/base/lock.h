@@ -20,8 +20,10 @@ enum fdio_lock_rank {
 	RANK_NONE = 0,
 	RANK_OPS_FILES,     /* ops: table of open files */
 	RANK_EXT4_RENAME,     /* ext4: one rename across directories at a time */
-	RANK_EXT4_INODE,      /* ext4: ext4_inode.rw; several at once in ascending inode number, ancestors first */
-	RANK_DIO_RANGE,     /* dio: range locks (the list's mutex; never held while waiting for I/O) */
+	/* ext4: ext4_inode.rw; several at once in ascending inode number, ancestors first */
+	RANK_EXT4_INODE,
+	/* dio: range locks (the list's mutex; never held while waiting for I/O) */
+	RANK_DIO_RANGE,
 	RANK_EXT4_MAP,        /* ext4: ext4_inode.map_lock, changes of the extent map */
 	RANK_JOURNAL_HANDLE,    /* journal: the one running handle */
 	RANK_EXT4_ALLOC,      /* ext4: allocator bitmaps and counters */
@@ -52,13 +54,18 @@ bool fdio_mutex_trylock(struct fdio_mutex *mutex);
 void fdio_mutex_unlock(struct fdio_mutex *mutex);
 /* Like pthread_cond_wait; the rank stays held across the wait. */
 void fdio_cond_wait(pthread_cond_t *c, struct fdio_mutex *mutex) FDIO_BLOCKS;
-/* Waits at most until the absolute CLOCK_MONOTONIC time; the condition must come from fdio_cond_init. False on timeout. */
-bool fdio_cond_timedwait(pthread_cond_t *c, struct fdio_mutex *mutex, uint64_t deadline_ns) FDIO_BLOCKS;
+/*
+ * Waits at most until the absolute CLOCK_MONOTONIC time; the condition must come from
+ * fdio_cond_init. False on timeout.
+ */
+bool fdio_cond_timedwait(pthread_cond_t *c, struct fdio_mutex *mutex,
+			 uint64_t deadline_ns) FDIO_BLOCKS;
 void fdio_cond_init(pthread_cond_t *c);
 
 /*
- * For what may run in the mode of nowait.h: takes the lock and returns 0; in that mode -EAGAIN if somebody has it. Locks that
- * may be held across I/O, which are those up to RANK_JOURNAL_HANDLE but for RANK_OPS_FILES, are taken with these there.
+ * For what may run in the mode of nowait.h: takes the lock and returns 0; in that mode -EAGAIN if
+ * somebody has it. Locks that may be held across I/O, which are those up to RANK_JOURNAL_HANDLE but
+ * for RANK_OPS_FILES, are taken with these there.
  */
 int fdio_mutex_enter(struct fdio_mutex *mutex) FDIO_MAY_MISS;
 

@@ -40,7 +40,12 @@ void fdio_log_set_sink(void (*fn)(int level, const char *line)) { log_sink = fn;
 static unsigned utf8(const char *s, uint32_t *ret)
 {
 	const unsigned char *u = (const unsigned char *)s;
-	unsigned n = u[0] < 0x80 ? 1 : u[0] < 0xc2 ? 0 : u[0] < 0xe0 ? 2 : u[0] < 0xf0 ? 3 : u[0] < 0xf5 ? 4 : 0;
+	unsigned n = u[0] < 0x80   ? 1
+		     : u[0] < 0xc2 ? 0
+		     : u[0] < 0xe0 ? 2
+		     : u[0] < 0xf0 ? 3
+		     : u[0] < 0xf5 ? 4
+				   : 0;
 	static const uint32_t least[] = { 0, 0, 0x80, 0x800, 0x10000 };
 	uint32_t c = n > 1 ? u[0] & (0xffu >> (n + 1)) : u[0];
 
@@ -56,9 +61,11 @@ static unsigned utf8(const char *s, uint32_t *ret)
 /* Not control characters, nor those that are not seen, break a line, or change its direction. */
 static bool printable(uint32_t c)
 {
-	static const struct { uint32_t first, last; } not[] = {
-		{ 0, 0x1f }, { 0x7f, 0x9f }, { 0xad, 0xad }, { 0x61c, 0x61c }, { 0x200b, 0x200f }, { 0x2028, 0x202e },
-		{ 0x2060, 0x206f }, { 0xfeff, 0xfeff }, { 0xfff9, 0xfffb }, { 0xe0000, 0xe0fff },
+	static const struct { uint32_t first, last;
+	} not [] = {
+		{ 0, 0x1f },        { 0x7f, 0x9f },       { 0xad, 0xad },     { 0x61c, 0x61c },
+		{ 0x200b, 0x200f }, { 0x2028, 0x202e },   { 0x2060, 0x206f }, { 0xfeff, 0xfeff },
+		{ 0xfff9, 0xfffb }, { 0xe0000, 0xe0fff },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(not); i++)
@@ -97,7 +104,8 @@ size_t fdio_escape(char *dst, size_t cap, const char *src)
 
 void fdio_log_emit(int level, const char *fmt, ...)
 {
-	char raw[1024], line[1280] = "fusedio: "; /* room for a name of 64 bytes that are all escaped */
+	/* room for a name of 64 bytes that are all escaped */
+	char raw[1024], line[1280] = "fusedio: ";
 	int saved_errno = errno;
 	size_t off = strlen(line), n;
 	va_list ap;
@@ -137,7 +145,9 @@ bool fdio_ratelimit_ok(struct fdio_ratelimit *limit)
 
 void fdio_assert_failed(const char *expr, const char *file, int line, const char *func)
 {
-	fdio_log_emit(FDIO_LOG_ERR, "internal error: %s is false in %s at %s:%d; stopping before anything else is written (please report this line)",
+	fdio_log_emit(FDIO_LOG_ERR,
+		      "internal error: %s is false in %s at %s:%d; stopping before anything else "
+		      "is written (please report this line)",
 		      expr, func, file, line);
 	abort();
 }

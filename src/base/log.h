@@ -16,8 +16,8 @@ extern int fdio_log_max; /* set while other threads log: read and written as a r
 
 void fdio_log_set_level(int level);
 /*
- * Connects to syslog under this identity, while the file tree is still there: lines go there from now on, and to stderr as well if
- * they are at least so important, until the switch.
+ * Connects to syslog under this identity, while the file tree is still there: lines go there from
+ * now on, and to stderr as well if they are at least so important, until the switch.
  */
 void fdio_log_open_syslog(const char *ident, int stderr_max);
 void fdio_log_switch_to_syslog(void);
@@ -25,9 +25,10 @@ void fdio_log_switch_to_syslog(void);
 void fdio_log_set_sink(void (*fn)(int level, const char *line));
 
 /*
- * src for a log or a terminal: what is not printable UTF-8 (control characters, what changes the direction of a line, other encodings)
- * becomes \xNN, byte by byte. Every line of the log goes through it, whoever's name it holds; other output must be sent
- * through it. dst is terminated, never in the middle of a character; its length is returned.
+ * src for a log or a terminal: what is not printable UTF-8 (control characters, what changes the
+ * direction of a line, other encodings) becomes \xNN, byte by byte. Every line of the log goes
+ * through it, whoever's name it holds; other output must be sent through it. dst is terminated,
+ * never in the middle of a character; its length is returned.
  */
 size_t fdio_escape(char *dst, size_t cap, const char *src);
 
@@ -41,7 +42,10 @@ void fdio_log_emit(int level, const char *fmt, ...) __attribute__((format(printf
 #define log_info(...) fdio_log(FDIO_LOG_INFO, __VA_ARGS__)
 #define log_debug(...) fdio_log(FDIO_LOG_DEBUG, __VA_ARGS__)
 
-/* True at most ten times in ten seconds for one call site: for what a broken device or a hostile image can repeat for ever. */
+/*
+ * True at most ten times in ten seconds for one call site: for what a broken device or a hostile
+ * image can repeat for ever.
+ */
 struct fdio_ratelimit { uint64_t window_start_s; unsigned count; };
 bool fdio_ratelimit_ok(struct fdio_ratelimit *limit);
 #define log_ratelimited(level, ...)                                       \

@@ -4,12 +4,13 @@
  * comes back through a void pointer, a callback or container_of, cleared before it is freed. So a
  * pointer to something else, or to something that has ended, stops the program where it is first
  * used. In builds with --enable-debug or a sanitizer; in others the field and the calls are empty,
- * so nothing may depend on the size of a marked struct. Any thread, no locks; a failed check aborts.
+ * so nothing may depend on the size of a marked struct. Any thread, no locks; a failed check
+ * aborts.
  *
- *	struct loop { FDIO_MAGIC_FIELD; ... };
- *	fdio_magic_set(l, MAGIC_LOOP);      after allocating it
- *	fdio_magic_check(l, MAGIC_LOOP);    where it comes back
- *	fdio_magic_clear(l, MAGIC_LOOP);    checks, and marks it dead
+ * 	struct loop { FDIO_MAGIC_FIELD; ... };
+ * 	fdio_magic_set(l, MAGIC_LOOP);      after allocating it
+ * 	fdio_magic_check(l, MAGIC_LOOP);    where it comes back
+ * 	fdio_magic_clear(l, MAGIC_LOOP);    checks, and marks it dead
  */
 #ifndef FDIO_BASE_MAGIC_H
 #define FDIO_BASE_MAGIC_H

@@ -1,19 +1,24 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Trying without waiting. A loop thread may run an operation that could have to wait: between nowait_begin and nowait_end
- * whatever would wait fails with -EAGAIN instead, and the operation is done again by a worker.
+ * Trying without waiting. A loop thread may run an operation that could have to wait: between
+ * nowait_begin and nowait_end whatever would wait fails with -EAGAIN instead, and the operation is
+ * done again by a worker.
  *
- * NOWAIT-1 What would wait calls nowait_miss: a block that is not in memory, a lock that may be held across I/O and is taken
- *    (fdio_mutex_enter and its like in lock.h), a condition, room in the log. So does what would take long, and damage
+ * NOWAIT-1 What would wait calls nowait_miss: a block that is not in memory, a lock that may be
+ * held across I/O and is taken
+ *    (fdio_mutex_enter and its like in lock.h), a condition, room in the log. So does what would
+ *    take long, and damage
  *    (ext4_corrupt), so that it is told once and by a thread that may write it down.
- * NOWAIT-2 A miss sticks. Whoever takes an error for something else on the way changes nothing: a handle does not end well after a
+ * NOWAIT-2 A miss sticks. Whoever takes an error for something else on the way changes nothing: a
+ * handle does not end well after a
  *    miss (nowait_err), and no answer is given.
- * NOWAIT-3 An operation that has missed leaves nothing behind: its handle is cancelled, its references are dropped.
- * NOWAIT-4 After its handle has ended well an operation does not miss any more. What is only an advantage afterwards (nowait_save,
+ * NOWAIT-3 An operation that has missed leaves nothing behind: its handle is cancelled, its
+ * references are dropped. NOWAIT-4 After its handle has ended well an operation does not miss any
+ * more. What is only an advantage afterwards (nowait_save,
  *    nowait_restore) or can be left to somebody else is done so.
  *
- * Waiting all the same is an assertion in fdio_cond_wait and in the device's synchronous calls, and, where ranks are checked, in
- * taking a lock that may be held across I/O. Per thread; no locks.
+ * Waiting all the same is an assertion in fdio_cond_wait and in the device's synchronous calls,
+ * and, where ranks are checked, in taking a lock that may be held across I/O. Per thread; no locks.
  *
  * Each prototype in a header tells what its function does about this. `make check-waits` compares
  * that with the calls (build-aux/check-waits.py), `make check-waits ARGS=--fix` sets the marks:
@@ -50,8 +55,14 @@ void nowait_begin(void);
 bool nowait_end(void);
 /* Here it would have to wait: -EAGAIN. Only in this mode. */
 int nowait_miss(void);
-/* Called at each place that might wait: true if it must be taken for one that would. Only tests make it so. */
-static inline bool nowait_point(void) { return nowait_on() && unlikely(nowait_self.fail_at) && --nowait_self.fail_at == 0; }
+/*
+ * Called at each place that might wait: true if it must be taken for one that would. Only tests
+ * make it so.
+ */
+static inline bool nowait_point(void)
+{
+	return nowait_on() && unlikely(nowait_self.fail_at) && --nowait_self.fail_at == 0;
+}
 /* The result of an operation that is about to become final: -EAGAIN after a miss (NOWAIT-2). */
 static inline int nowait_err(int err) { return nowait_missed() ? -EAGAIN : err; }
 

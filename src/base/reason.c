@@ -10,7 +10,10 @@ void fdio_reason_clear(struct fdio_reason *reason)
 		reason->text[0] = '\0';
 }
 
-bool fdio_reason_is_set(const struct fdio_reason *reason) { return reason && reason->cap && reason->text[0]; }
+bool fdio_reason_is_set(const struct fdio_reason *reason)
+{
+	return reason && reason->cap && reason->text[0];
+}
 
 void fdio_reason_vset(struct fdio_reason *reason, const char *fmt, va_list ap)
 {

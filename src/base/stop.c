@@ -16,7 +16,8 @@ bool fdio_stop_asked(void)
 {
 	sigset_t set;
 
-	return !sigpending(&set) && (sigismember(&set, SIGTERM) == 1 || sigismember(&set, SIGINT) == 1);
+	return !sigpending(&set) &&
+	       (sigismember(&set, SIGTERM) == 1 || sigismember(&set, SIGINT) == 1);
 }
 
 bool fdio_stop_wait(uint64_t until_ns)

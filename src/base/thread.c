@@ -28,8 +28,11 @@ int thread_drop_capabilities(void)
 {
 	if (dropped)
 		return 0;
-	/* libcap-ng keeps its state for each thread. Without CAP_SETPCAP the bounding set stays as it is, and bounds nothing: there
-	 * is nothing left that exec could raise under no_new_privs. */
+	/*
+	 * libcap-ng keeps its state for each thread. Without CAP_SETPCAP the bounding set stays as
+	 * it is, and bounds nothing: there is nothing left that exec could raise under
+	 * no_new_privs.
+	 */
 	capng_clear(CAPNG_SELECT_ALL);
 	if (capng_apply(CAPNG_SELECT_BOUNDS))
 		capng_clear(CAPNG_SELECT_ALL);

@@ -14,12 +14,15 @@
 #include <pthread.h>
 
 /*
- * Runs fn(arg) on a new thread named name (at most 15 characters are kept) with all signals blocked and no capabilities,
- * bounding set included. 0, or -errno and no thread.
+ * Runs fn(arg) on a new thread named name (at most 15 characters are kept) with all signals blocked
+ * and no capabilities, bounding set included. 0, or -errno and no thread.
  */
 int thread_start(pthread_t *ret, const char *name, void *(*fn)(void *), void *arg) FDIO_BLOCKS;
 
-/* The calling thread gives up every capability for good; the bounding set as well if it may. 0 or -errno. */
+/*
+ * The calling thread gives up every capability for good; the bounding set as well if it may. 0 or
+ * -errno.
+ */
 int thread_drop_capabilities(void);
 
 #endif

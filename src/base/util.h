@@ -24,23 +24,31 @@
 
 /* align is a power of two */
 static inline uint64_t fdio_round_down(uint64_t v, uint64_t align) { return v & ~(align - 1); }
-static inline uint64_t fdio_round_up(uint64_t v, uint64_t align) { return (v + align - 1) & ~(align - 1); }
+static inline uint64_t fdio_round_up(uint64_t v, uint64_t align)
+{
+	return (v + align - 1) & ~(align - 1);
+}
 static inline bool fdio_is_aligned(uint64_t v, uint64_t align) { return (v & (align - 1)) == 0; }
 static inline uint64_t fdio_div_up(uint64_t v, uint64_t by) { return (v + by - 1) / by; }
 
 /* Whole blocks of 1 << bits bytes that cover len bytes */
-static inline uint64_t fdio_blocks(uint64_t len, unsigned bits) { return (len + (1ULL << bits) - 1) >> bits; }
+static inline uint64_t fdio_blocks(uint64_t len, unsigned bits)
+{
+	return (len + (1ULL << bits) - 1) >> bits;
+}
 
 /*
  * FDIO_ASSERT: what cannot be false unless this program is wrong. Kept in release builds, because
- * going on with a broken invariant is how file systems lose data. Never for what a device, an image,
- * a client or an administrator can cause: those are errors and are handled. Its expression has no
- * effect (build-aux/check-asserts.sh), so a build with FDIO_NO_ASSERT defined does the same without.
+ * going on with a broken invariant is how file systems lose data. Never for what a device, an
+ * image, a client or an administrator can cause: those are errors and are handled. Its expression
+ * has no effect (build-aux/check-asserts.sh), so a build with FDIO_NO_ASSERT defined does the same
+ * without.
  *
  * FDIO_MUST: what is done here and has to succeed, for there is nothing else to do when it fails.
  * Its expression is evaluated once, in every build.
  */
-void fdio_assert_failed(const char *expr, const char *file, int line, const char *func) __attribute__((noreturn, cold));
+void fdio_assert_failed(const char *expr, const char *file, int line, const char *func)
+		__attribute__((noreturn, cold));
 #define FDIO_MUST(e) \
 	(likely(e) ? (void)0 : fdio_assert_failed(#e, __FILE__, __LINE__, __func__))
 #ifdef FDIO_NO_ASSERT
@@ -61,7 +69,10 @@ static inline void fdio_cpu_relax(void)
 #endif
 }
 
-/* Zeroed memory aligned to align (a power of two >= sizeof(void *)); NULL when there is none; free() it. */
+/*
+ * Zeroed memory aligned to align (a power of two >= sizeof(void *)); NULL when there is none;
+ * free() it.
+ */
 void *fdio_alloc_aligned(size_t align, size_t len);
 
 #endif

@@ -23,7 +23,8 @@ struct work_queue {
 	bool stopping;
 	unsigned nr_threads;
 	pthread_t *threads;
-	unsigned nr_waking;        /* atomic; raised under lock: those who have queued and are about to signal */
+	/* atomic; raised under lock: those who have queued and are about to signal */
+	unsigned nr_waking;
 };
 
 static struct work *take_locked(struct work_queue *queue)
@@ -84,7 +85,8 @@ struct work_queue *work_queue_new(const char *name, unsigned nr_threads)
 		return NULL;
 	}
 	for (; queue->nr_threads < nr_threads; queue->nr_threads++) {
-		int err = thread_start(&queue->threads[queue->nr_threads], queue->name, work_queue_thread, queue);
+		int err = thread_start(&queue->threads[queue->nr_threads], queue->name,
+				       work_queue_thread, queue);
 
 		if (err) {
 			work_queue_free(queue);
@@ -108,7 +110,10 @@ void work_queue_free(struct work_queue *queue)
 	fdio_mutex_unlock(&queue->lock);
 	for (unsigned i = 0; i < queue->nr_threads; i++)
 		pthread_join(queue->threads[i], NULL);
-	/* Its work may be done while the thread that queued it has not yet come back from waking us. */
+	/*
+	 * Its work may be done while the thread that queued it has not yet come back from waking
+	 * us.
+	 */
 	while (__atomic_load_n(&queue->nr_waking, __ATOMIC_ACQUIRE))
 		sched_yield();
 	pthread_cond_destroy(&queue->more);
@@ -129,8 +134,10 @@ void work_queue_add(struct work_queue *queue, struct work *work, void (*fn)(stru
 		__atomic_fetch_add(&queue->nr_waking, 1, __ATOMIC_RELAXED);
 	fdio_mutex_unlock(&queue->lock);
 	if (wake) {
-		pthread_cond_signal(&queue->more); /* not under the lock that the thread wants first */
-		__atomic_fetch_sub(&queue->nr_waking, 1, __ATOMIC_RELEASE); /* queue may be gone afterwards */
+		/* not under the lock that the thread wants first */
+		pthread_cond_signal(&queue->more);
+		/* queue may be gone afterwards */
+		__atomic_fetch_sub(&queue->nr_waking, 1, __ATOMIC_RELEASE);
 	}
 }
 

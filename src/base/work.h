@@ -20,9 +20,15 @@ struct work {
 
 struct work_queue;
 
-/* name is copied, at most 15 bytes, and is the thread name. NULL with errno set when threads cannot be made. */
+/*
+ * name is copied, at most 15 bytes, and is the thread name. NULL with errno set when threads cannot
+ * be made.
+ */
 struct work_queue *work_queue_new(const char *name, unsigned nr_threads) FDIO_BLOCKS;
-/* Waits until the queue is empty and all items have returned, then ends the threads. NULL is allowed. */
+/*
+ * Waits until the queue is empty and all items have returned, then ends the threads. NULL is
+ * allowed.
+ */
 void work_queue_free(struct work_queue *queue) FDIO_BLOCKS;
 /* Any thread. The item must not be queued already. */
 void work_queue_add(struct work_queue *queue, struct work *work, void (*fn)(struct work *));

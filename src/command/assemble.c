@@ -4,11 +4,11 @@
  * cannot be made fails with a reason. This is the one place that knows all of them, so the way of a
  * request can be read here:
  *
- *	transport --ops_handle--> ops --dio_submit--> dio --dev_submit--> dev, on the loop's ring
+ * 	transport --ops_handle--> ops --dio_submit--> dio --dev_submit--> dev, on the loop's ring
  *
- * and back: dev_io.done in dio, dio_req.done in ops, transport_reply in the transport. Beside it the
- * engine asks ops for what concerns the kernel's page cache, ops sends its notifications through
- * the transport, and the transport tells the session of its end (end.c).
+ * and back: dev_io.done in dio, dio_req.done in ops, transport_reply in the transport. Beside it
+ * the engine asks ops for what concerns the kernel's page cache, ops sends its notifications
+ * through the transport, and the transport tells the session of its end (end.c).
  */
 #include "base/log.h"
 #include "command/session.h"
@@ -58,12 +58,14 @@ int assemble_loops(struct session *session)
 	if (loop_set_new(&config, &session->loops, &session->reason))
 		return EXIT_SYSTEM;
 	if (dev_uring_attach(session->dev, session->loops))
-		return session_failed(session, EXIT_SYSTEM, "cannot register the device with io_uring");
+		return session_failed(session, EXIT_SYSTEM,
+				      "cannot register the device with io_uring");
 	session->workers = work_queue_new("fdio-ops", (unsigned)options->workers);
 	session->io = work_queue_new("fdio-io", IO_WORKERS);
 	session->syncers = work_queue_new("fdio-sync", SYNC_WORKERS);
 	if (!session->workers || !session->io || !session->syncers)
-		return session_failed(session, EXIT_SYSTEM, "cannot start worker threads: %s", strerror(errno));
+		return session_failed(session, EXIT_SYSTEM, "cannot start worker threads: %s",
+				      strerror(errno));
 	return 0;
 }
 
@@ -74,7 +76,8 @@ static void on_read_only(void *arg, const char *why)
 	struct session *session = arg;
 
 	fdio_magic_check(session, MAGIC_SESSION);
-	log_err("%s is read-only from now on: %s; unmount it and run e2fsck", session->probe.path, why);
+	log_err("%s is read-only from now on: %s; unmount it and run e2fsck", session->probe.path,
+		why);
 }
 
 #define SAME(option, number) _Static_assert((int)(option) == (int)(number), "one list of values")
@@ -155,7 +158,8 @@ int assemble_transport(struct session *session)
 	};
 	int err;
 
-	options_mount_list(options, session->root, session->mount_opts, sizeof(session->mount_opts));
+	options_mount_list(options, session->root, session->mount_opts,
+			   sizeof(session->mount_opts));
 	if (transport_new(&config, &session->transport, &session->reason))
 		return EXIT_SYSTEM;
 	err = transport_mount(session->transport, &session->reason);
@@ -220,7 +224,9 @@ static int make_engine(struct session *session)
 /* From now on a request finds its way through all rooms, and back. */
 static void join(struct session *session)
 {
-	const struct transport_server server = { .handle = ops_handle, .forget = ops_forget, .arg = session->ops };
+	const struct transport_server server = { .handle = ops_handle,
+						 .forget = ops_forget,
+						 .arg = session->ops };
 
 	ops_set_dio(session->ops, session->dio);
 	ops_set_tr(session->ops, session->transport);
@@ -234,7 +240,8 @@ int assemble_operations(struct session *session)
 	if (!err)
 		err = make_engine(session);
 	if (err)
-		return session_failed(session, EXIT_SYSTEM, "cannot set up the engine: %s", strerror(-err));
+		return session_failed(session, EXIT_SYSTEM, "cannot set up the engine: %s",
+				      strerror(-err));
 	join(session);
 	return 0;
 }

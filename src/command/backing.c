@@ -32,14 +32,15 @@
 /* The name of the image of a loop device; false: it is none, or has none. */
 static bool image_of(dev_t rdev, char path[PATH_MAX])
 {
-	return fdio_sysfs_line(path, PATH_MAX, "/sys/dev/block/%u:%u/loop/backing_file", major(rdev),
-			       minor(rdev));
+	return fdio_sysfs_line(path, PATH_MAX, "/sys/dev/block/%u:%u/loop/backing_file",
+			       major(rdev), minor(rdev));
 }
 
 /* Device numbers as the loop driver tells them. */
 static uint64_t kernel_number(dev_t dev)
 {
-	return (minor(dev) & 0xffu) | (uint64_t)major(dev) << 8 | (uint64_t)(minor(dev) & ~0xffu) << 12;
+	return (minor(dev) & 0xffu) | (uint64_t)major(dev) << 8 |
+	       (uint64_t)(minor(dev) & ~0xffu) << 12;
 }
 
 /* Whether the device is made from the file with this stat. */
@@ -58,7 +59,8 @@ static bool is_image_of(dev_t rdev, const struct stat *st)
 	}
 	if (fd < 0)
 		return false;
-	same = !ioctl(fd, LOOP_GET_STATUS64, &info) && info.lo_inode == st->st_ino && info.lo_device == kernel_number(st->st_dev);
+	same = !ioctl(fd, LOOP_GET_STATUS64, &info) && info.lo_inode == st->st_ino &&
+	       info.lo_device == kernel_number(st->st_dev);
 	close(fd);
 	return same;
 }

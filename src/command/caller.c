@@ -29,7 +29,10 @@ static const char *read_proc(const char *name)
 	return mounts_read(name, text, sizeof(text)) ? text : NULL;
 }
 
-/* What follows the name of a field; names begin with a newline and end with a colon. NULL: there is no such field. */
+/*
+ * What follows the name of a field; names begin with a newline and end with a colon. NULL: there is
+ * no such field.
+ */
 static const char *field(const char *status, const char *name)
 {
 	const char *p = status ? strstr(status, name) : NULL;
@@ -66,7 +69,10 @@ static bool nth_number(const char *status, const char *name, unsigned n, int bas
 	return true;
 }
 
-/* Process numbers in /proc are ours: it knows us by one number only. Without such namespaces the field is not there. */
+/*
+ * Process numbers in /proc are ours: it knows us by one number only. Without such namespaces the
+ * field is not there.
+ */
 static bool numbers_are_ours(void)
 {
 	const char *status = read_proc("/proc/self/status");

@@ -12,8 +12,9 @@
 /* Whether gid is among the supplementary groups of the process. */
 bool caller_in_group(uint32_t pid, uint32_t gid);
 /*
- * Whether the thread pid (0: it is in a process namespace that we do not see) is of user uid and has the capability cap in our own
- * user namespace. Root of a container has neither the namespace nor, if it shares that, the capability.
+ * Whether the thread pid (0: it is in a process namespace that we do not see) is of user uid and
+ * has the capability cap in our own user namespace. Root of a container has neither the namespace
+ * nor, if it shares that, the capability.
  */
 bool caller_capable(uint32_t pid, uint32_t uid, unsigned cap);
 

@@ -66,7 +66,10 @@ static void pass_signals_on(pid_t pid)
 	sigprocmask(SIG_UNBLOCK, &set, NULL);
 }
 
-/* One byte: the mount answers. End of file without it: the child has ended, and says why by its status. */
+/*
+ * One byte: the mount answers. End of file without it: the child has ended, and says why by its
+ * status.
+ */
 static void parent_wait(int fd, pid_t pid) __attribute__((noreturn));
 static void parent_wait(int fd, pid_t pid)
 {
@@ -88,7 +91,8 @@ static void parent_wait(int fd, pid_t pid)
 	}
 	if (WIFEXITED(status) && WEXITSTATUS(status))
 		_exit(WEXITSTATUS(status));
-	fprintf(stderr, "fusedio: the daemon ended before the mount was ready%s\n", WIFSIGNALED(status) ? " (killed)" : "");
+	fprintf(stderr, "fusedio: the daemon ended before the mount was ready%s\n",
+		WIFSIGNALED(status) ? " (killed)" : "");
 	_exit(2);
 }
 
@@ -125,7 +129,8 @@ int daemon_fork(void)
 void daemon_close_inherited(void)
 {
 	if (close_range(STDERR_FILENO + 1, UINT_MAX, 0))
-		log_warn("descriptors of the program that started this one stay open: %s", strerror(errno));
+		log_warn("descriptors of the program that started this one stay open: %s",
+			 strerror(errno));
 }
 
 void daemon_open_notify(void)
@@ -140,7 +145,8 @@ void daemon_open_notify(void)
 	if (path[0] == '@')
 		sa.sun_path[0] = '\0';
 	notify_fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (notify_fd >= 0 && !connect(notify_fd, (struct sockaddr *)&sa, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len)))
+	if (notify_fd >= 0 && !connect(notify_fd, (struct sockaddr *)&sa,
+				       (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len)))
 		return;
 	log_warn("cannot reach the service manager: %s", strerror(errno));
 	if (notify_fd >= 0)
@@ -186,10 +192,15 @@ void daemon_notify(const char *vars, const char *status, ...)
 	va_start(ap, status);
 	vsnprintf(raw, sizeof(raw), status, ap);
 	va_end(ap);
-	fdio_escape(text + at, sizeof(text) - (size_t)at, raw); /* names must not become lines of their own */
-	/* Only that it is ready is worth waiting for: the watchdog, which tells the rest, must not wait. */
+	/* names must not become lines of their own */
+	fdio_escape(text + at, sizeof(text) - (size_t)at, raw);
+	/*
+	 * Only that it is ready is worth waiting for: the watchdog, which tells the rest, must not
+	 * wait.
+	 */
 	bool waits = !strncmp(vars, "READY=", strlen("READY="));
-	if (send(notify_fd, text, strlen(text), MSG_NOSIGNAL | (waits ? 0 : MSG_DONTWAIT)) < 0 && errno != EAGAIN)
+	if (send(notify_fd, text, strlen(text), MSG_NOSIGNAL | (waits ? 0 : MSG_DONTWAIT)) < 0 &&
+	    errno != EAGAIN)
 		log_warn("cannot notify the service manager: %s", strerror(errno));
 }
 
@@ -197,7 +208,9 @@ static int set_oom_score(void)
 {
 	char now[16] = "";
 	int fd = open("/proc/self/oom_score_adj", O_RDWR | O_CLOEXEC);
-	bool ok = fd >= 0 && write(fd, OOM_SCORE_ADJ, sizeof(OOM_SCORE_ADJ) - 1) == (ssize_t)sizeof(OOM_SCORE_ADJ) - 1 &&
+	bool ok = fd >= 0 &&
+		  write(fd, OOM_SCORE_ADJ, sizeof(OOM_SCORE_ADJ) - 1) ==
+				  (ssize_t)sizeof(OOM_SCORE_ADJ) - 1 &&
 		  pread(fd, now, sizeof(now) - 1, 0) > 0 && !strcmp(now, OOM_SCORE_ADJ);
 	int err = ok ? 0 : errno ? -errno : -EIO;
 

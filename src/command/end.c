@@ -25,7 +25,8 @@ int session_umount(void *arg, bool lazy)
 	fdio_magic_check(session, MAGIC_SESSION);
 	err = unmounter_do(session->unmounter, lazy);
 	if (err == -EEXIST || (lazy && err && err != -EINVAL))
-		session->left_behind = true; /* the connection is ended next: session_destroy sees it */
+		/* the connection is ended next: session_destroy sees it */
+		session->left_behind = true;
 	return err;
 }
 
@@ -43,9 +44,11 @@ static void say_result(const struct session *session)
 	const char *path = session->probe.path;
 
 	if (session->result)
-		log_err("%s could not be written completely: %s; run e2fsck", path, strerror(-session->result));
+		log_err("%s could not be written completely: %s; run e2fsck", path,
+			strerror(-session->result));
 	else if (session->left_behind)
-		log_info("%s is written and clean; its mount on %s is left behind", path, session->mountpoint);
+		log_info("%s is written and clean; its mount on %s is left behind", path,
+			 session->mountpoint);
 	else
 		log_info("%s unmounted from %s", path, session->mountpoint);
 }

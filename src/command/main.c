@@ -48,11 +48,14 @@ static int check_mountpoint(struct session *session)
 	struct stat st;
 
 	if (!realpath(session->options.mountpoint, session->mountpoint))
-		return session_failed(session, EXIT_MOUNT, "mount point %.200s: %s", given, strerror(errno));
+		return session_failed(session, EXIT_MOUNT, "mount point %.200s: %s", given,
+				      strerror(errno));
 	if (stat(session->mountpoint, &st))
-		return session_failed(session, EXIT_MOUNT, "mount point %s: %s", session->mountpoint, strerror(errno));
+		return session_failed(session, EXIT_MOUNT, "mount point %s: %s",
+				      session->mountpoint, strerror(errno));
 	if (!S_ISDIR(st.st_mode))
-		return session_failed(session, EXIT_MOUNT, "mount point %s is not a directory", session->mountpoint);
+		return session_failed(session, EXIT_MOUNT, "mount point %s is not a directory",
+				      session->mountpoint);
 	return 0;
 }
 
@@ -63,7 +66,8 @@ static int check_mountpoint(struct session *session)
  */
 static void close_inherited(struct session *session)
 {
-	if (strchr(session->options.device, '/') && realpath(session->options.device, session->device))
+	if (strchr(session->options.device, '/') &&
+	    realpath(session->options.device, session->device))
 		session->options.device = session->device;
 	daemon_close_inherited();
 }
@@ -148,7 +152,8 @@ static int run(struct session *session)
 
 int main(int argc, char **argv)
 {
-	static struct session session = { .reason = { .text = session.err, .cap = sizeof(session.err) } };
+	static struct session session = { .reason = { .text = session.err,
+						      .cap = sizeof(session.err) } };
 	int status = options_parse(argc, argv, &session.options, &session.reason);
 
 	fdio_magic_set(&session, MAGIC_SESSION);
@@ -165,7 +170,8 @@ int main(int argc, char **argv)
 	if (session.options.nofail && probe_is_missing(session.options.device))
 		return 0;
 	close_inherited(&session);
-	fdio_log_set_level(session.options.verbose ? FDIO_LOG_DEBUG : options_log_level(&session.options));
+	fdio_log_set_level(session.options.verbose ? FDIO_LOG_DEBUG
+						   : options_log_level(&session.options));
 	if (session.options.fake)
 		return fake_mount(&session);
 	if (!session.options.foreground)

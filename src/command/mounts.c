@@ -32,7 +32,10 @@ bool mounts_read(const char *name, char *text, size_t cap)
 	return true;
 }
 
-/* Takes a number and the character behind it. sscanf would look for the end of the whole text each time. */
+/*
+ * Takes a number and the character behind it. sscanf would look for the end of the whole text each
+ * time.
+ */
 static bool number(const char **at, char behind, unsigned *ret)
 {
 	char *end;
@@ -47,8 +50,8 @@ static bool number(const char **at, char behind, unsigned *ret)
 /* "36 35 98:0 /root /path options optional-fields - type source ..." */
 static bool parse(const char *line, struct mount_line *ret)
 {
-	if (!number(&line, ' ', &ret->id) || !number(&line, ' ', &ret->parent) || !number(&line, ':', &ret->dev[0]) ||
-	    !number(&line, ' ', &ret->dev[1]))
+	if (!number(&line, ' ', &ret->id) || !number(&line, ' ', &ret->parent) ||
+	    !number(&line, ':', &ret->dev[0]) || !number(&line, ' ', &ret->dev[1]))
 		return false;
 	line += strcspn(line, " \n");
 	ret->path = line + 1;
@@ -148,15 +151,19 @@ static size_t add_name(unsigned pid, char *out, size_t n, size_t cap)
 
 struct found { unsigned nr; size_t len; char *out; size_t cap; };
 
-static void look_at(unsigned pid, const unsigned dev[2], char *text, size_t textcap, struct found *found)
+static void look_at(unsigned pid, const unsigned dev[2], char *text, size_t textcap,
+		    struct found *found)
 {
 	struct mount_line line;
 	char name[32];
 
 	snprintf(name, sizeof(name), "/proc/%u/mountinfo", pid);
-	if (!mounts_read(name, text, textcap) || !has_dev(text, dev, &line) || found->nr++ >= NAMED_MAX || found->cap - found->len < 64)
+	if (!mounts_read(name, text, textcap) || !has_dev(text, dev, &line) ||
+	    found->nr++ >= NAMED_MAX || found->cap - found->len < 64)
 		return;
-	found->len += (size_t)snprintf(found->out + found->len, found->cap - found->len, "%s%u", found->len ? ", " : "in the mount namespace of process ", pid);
+	found->len += (size_t)snprintf(found->out + found->len, found->cap - found->len, "%s%u",
+				       found->len ? ", " : "in the mount namespace of process ",
+				       pid);
 	found->len = add_name(pid, found->out, found->len, found->cap);
 }
 
@@ -191,7 +198,8 @@ bool mounts_holders(const unsigned dev[2], char *text, size_t textcap, char *out
 	out[0] = '\0';
 	/* All processes of this namespace would have it. */
 	if (mounts_read("/proc/self/mountinfo", text, textcap) && has_dev(text, dev, &line)) {
-		snprintf(out, cap, "on %s", mounts_path(&line, where, sizeof(where)) ? where : "a long path");
+		snprintf(out, cap, "on %s",
+			 mounts_path(&line, where, sizeof(where)) ? where : "a long path");
 		return true;
 	}
 	look_at_all(dev, text, textcap, &found);

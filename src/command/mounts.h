@@ -10,8 +10,9 @@
 #include "base/util.h"
 
 /*
- * path: as the kernel writes it, with blanks and the like as octal numbers, up to a blank. source: the type of the file
- * system and what is mounted, in the same way, up to the second blank; "" if the line has none.
+ * path: as the kernel writes it, with blanks and the like as octal numbers, up to a blank. source:
+ * the type of the file system and what is mounted, in the same way, up to the second blank; "" if
+ * the line has none.
  */
 struct mount_line { unsigned id, parent, dev[2]; const char *path, *source; };
 
@@ -26,8 +27,9 @@ bool mounts_path(const struct mount_line *line, char *out, size_t cap);
 /* Whether both lines name the same type and source. */
 bool mounts_same_source(const char *a, const char *b);
 /*
- * Who has the file system with this device number mounted, in words, on one line: where in this namespace, otherwise processes
- * whose namespace has it, a few by number and name. text: scratch memory for tables. False: nobody that can be seen.
+ * Who has the file system with this device number mounted, in words, on one line: where in this
+ * namespace, otherwise processes whose namespace has it, a few by number and name. text: scratch
+ * memory for tables. False: nobody that can be seen.
  */
 bool mounts_holders(const unsigned dev[2], char *text, size_t textcap, char *out, size_t cap);
 

@@ -45,8 +45,14 @@ static const struct def defs[] = {
 #undef REFUSE
 };
 
-static int *int_field(struct options *options, const struct def *def) { return (int *)(void *)((char *)options + def->field); }
-static char **str_field(struct options *options, const struct def *def) { return (char **)(void *)((char *)options + def->field); }
+static int *int_field(struct options *options, const struct def *def)
+{
+	return (int *)(void *)((char *)options + def->field);
+}
+static char **str_field(struct options *options, const struct def *def)
+{
+	return (char **)(void *)((char *)options + def->field);
+}
 
 static uint64_t field_bit(const struct def *def)
 {
@@ -56,7 +62,10 @@ static uint64_t field_bit(const struct def *def)
 _Static_assert(offsetof(struct options, fsname) - offsetof(struct options, read_only) <=
 	       64 * sizeof(int), "a bit for each field");
 
-static bool takes_value(const struct def *def) { return def->kind == K_NUM || def->kind == K_ENUM || def->kind == K_STR; }
+static bool takes_value(const struct def *def)
+{
+	return def->kind == K_NUM || def->kind == K_ENUM || def->kind == K_STR;
+}
 
 static bool matches(const struct def *def, const char *opt)
 {
@@ -106,7 +115,8 @@ static int apply_value(struct options *options, const struct def *def, const cha
 	case K_NUM:
 		errno = 0;
 		n = strtol(value, &end, 10);
-		if (errno || !isdigit((unsigned char)*value) || *end || n < def->lo || n > def->hi) {
+		if (errno || !isdigit((unsigned char)*value) || *end || n < def->lo ||
+		    n > def->hi) {
 			fdio_reason_set(reason, "option %s=%.64s: give a number from %d to %d",
 					def->name, value, def->lo, def->hi);
 			return -EINVAL;
@@ -176,8 +186,10 @@ enum options_took options_take(struct options *options, const char *opt, bool ma
 	if (def && def->kind == K_NOOP)
 		return OPTIONS_LEFT;
 	if (!def || def->kind == K_REFUSE || def->kind == K_STR || !may_set) {
-		fdio_reason_set(reason, "%s", !def ? "it is not known" : def->kind == K_REFUSE ? def->text
-			 : "that is not for a file system to say");
+		fdio_reason_set(reason, "%s",
+				!def                    ? "it is not known"
+				: def->kind == K_REFUSE ? def->text
+							: "that is not for a file system to say");
 		return OPTIONS_NOT;
 	}
 	if (given & field_bit(def))
@@ -190,7 +202,8 @@ enum options_took options_take(struct options *options, const char *opt, bool ma
 	return *int_field(options, def) == before ? OPTIONS_LEFT : OPTIONS_TAKEN;
 }
 
-int options_parse_list(struct options *options, const char *list, bool sloppy, struct fdio_reason *reason)
+int options_parse_list(struct options *options, const char *list, bool sloppy,
+		       struct fdio_reason *reason)
 {
 	char *one = malloc(strlen(list) + 1);
 	int err = 0;
@@ -233,7 +246,8 @@ void options_defaults(struct options *options, bool root)
 	options->user_xattr = 1;
 	options->resuid = options->resgid = -1;
 #ifdef FDIO_SANITIZED
-	o->sandbox = OPT_SANDBOX_OFF; /* sanitizers open files and start programs to report what they find */
+	/* sanitizers open files and start programs to report what they find */
+	o->sandbox = OPT_SANDBOX_OFF;
 #endif
 }
 
@@ -373,8 +387,10 @@ void options_help(FILE *f)
 	char left[80];
 
 	fprintf(f, "usage: fusedio [-fdshV] [-o option[,option...]] DEVICE MOUNTPOINT\n"
-		   "       mount.fusedio DEVICE MOUNTPOINT [-sfnv] [-N namespace] [-o options] [-t type]\n\n"
-		   "Serves the ext4 file system on DEVICE (a block device, an image file, UUID=, LABEL=, PARTUUID= or PARTLABEL=) on MOUNTPOINT.\n\n"
+		   "       mount.fusedio DEVICE MOUNTPOINT [-sfnv] [-N namespace] [-o options] [-t "
+		   "type]\n\n"
+		   "Serves the ext4 file system on DEVICE (a block device, an image file, UUID=, "
+		   "LABEL=, PARTUUID= or PARTLABEL=) on MOUNTPOINT.\n\n"
 		   "  -f  stay in the foreground, log to stderr\n"
 		   "  -d  debug: as -f, with log=debug\n"
 		   "  -s  a single loop thread instead of one for each CPU\n"
@@ -386,7 +402,10 @@ void options_help(FILE *f)
 		if (def->kind == K_NOOP || def->kind == K_REFUSE)
 			continue;
 		snprintf(left, sizeof(left), "%s%s%s", def->name, takes_value(def) ? "=" : "",
-			 def->kind == K_ENUM ? def->values : def->kind == K_NUM ? "N" : def->kind == K_STR ? "NAME" : "");
+			 def->kind == K_ENUM  ? def->values
+			 : def->kind == K_NUM ? "N"
+			 : def->kind == K_STR ? "NAME"
+					      : "");
 		if (strlen(left) > 30) /* a line of its own */
 			fprintf(f, "  %s\n  %-30s %s\n", left, "", def->text);
 		else
@@ -402,11 +421,17 @@ void options_mount_list(const struct options *options, bool root, char *out, siz
 {
 	int n = snprintf(out, cap, "%s", options->read_only ? "ro" : "rw");
 
-	/* nodiratime is not among them: libfuse does not know it, and access times are written by us anyway. */
+	/*
+	 * nodiratime is not among them: libfuse does not know it, and access times are written by
+	 * us anyway.
+	 */
 	/* libfuse mounts nosuid,nodev unless told otherwise, and fusermount3 insists on it. */
 	if (root)
-		n += snprintf(out + n, cap - (size_t)n, ",%s,%s", options->nosuid ? "nosuid" : "suid", options->nodev ? "nodev" : "dev");
-	snprintf(out + n, cap - (size_t)n, "%s%s%s%s%s", options->noexec ? ",noexec" : "", options->sync ? ",sync" : "",
-		 options->dirsync ? ",dirsync" : "", options->atime == OPT_ATIME_NO ? ",noatime" : "",
+		n += snprintf(out + n, cap - (size_t)n, ",%s,%s",
+			      options->nosuid ? "nosuid" : "suid",
+			      options->nodev ? "nodev" : "dev");
+	snprintf(out + n, cap - (size_t)n, "%s%s%s%s%s", options->noexec ? ",noexec" : "",
+		 options->sync ? ",sync" : "", options->dirsync ? ",dirsync" : "",
+		 options->atime == OPT_ATIME_NO ? ",noatime" : "",
 		 options->allow_other ? ",allow_other" : "");
 }

@@ -33,8 +33,10 @@ struct options {
 	bool helper, fake, sloppy, verbose;
 	const char *ns;
 
-	int read_only, atime, nodiratime, lazytime, nosuid, nodev, noexec, sync, dirsync, allow_other;
-	int dio, parallel_dio, commit, errors, norecovery, discard, mlock, queue_depth, poll, max_background, readahead, workers, transport;
+	int read_only, atime, nodiratime, lazytime, nosuid, nodev, noexec, sync, dirsync,
+			allow_other;
+	int dio, parallel_dio, commit, errors, norecovery, discard, mlock, queue_depth, poll,
+			max_background, readahead, workers, transport;
 	int log, acl, user_xattr, nofail, sandbox, drain_timeout;
 	int grpid;              /* 0: follows the directory's bit */
 	int resuid, resgid;     /* -1: not said */
@@ -45,8 +47,10 @@ struct options {
 	uint64_t given, asked;
 };
 
-/* argv[0] decides: mount.* takes mount(8)'s helper arguments, anything else fusedio's own. 0, or EXIT_USAGE with one line
- * in reason. */
+/*
+ * argv[0] decides: mount.* takes mount(8)'s helper arguments, anything else fusedio's own. 0, or
+ * EXIT_USAGE with one line in reason.
+ */
 int options_parse(int argc, char **argv, struct options *options, struct fdio_reason *reason);
 /* One comma list; sloppy: unknown options are skipped. 0 or -EINVAL. */
 int options_parse_list(struct options *options, const char *list, bool sloppy,

@@ -32,8 +32,8 @@
 static int resolve(const char *spec, char *path, struct fdio_reason *reason)
 {
 	char *dev = NULL;
-	bool tag = !strncmp(spec, "UUID=", 5) || !strncmp(spec, "LABEL=", 6) || !strncmp(spec, "PARTUUID=", 9) ||
-		   !strncmp(spec, "PARTLABEL=", 10);
+	bool tag = !strncmp(spec, "UUID=", 5) || !strncmp(spec, "LABEL=", 6) ||
+		   !strncmp(spec, "PARTUUID=", 9) || !strncmp(spec, "PARTLABEL=", 10);
 
 	if (!*spec)
 		return fdio_reason_fail(reason, -EINVAL, "the name of the device is empty");
@@ -66,7 +66,8 @@ static bool mounted_on(const char *path, dev_t rdev, char *where, size_t cap)
 
 		if (m->mnt_fsname[0] != '/')
 			continue;
-		if (!strcmp(m->mnt_fsname, path) || (rdev && !stat(m->mnt_fsname, &st) && S_ISBLK(st.st_mode) && st.st_rdev == rdev)) {
+		if (!strcmp(m->mnt_fsname, path) || (rdev && !stat(m->mnt_fsname, &st) &&
+						     S_ISBLK(st.st_mode) && st.st_rdev == rdev)) {
 			snprintf(where, cap, "%s", m->mnt_dir);
 			found = true;
 		}
@@ -112,7 +113,8 @@ static bool used_by_loop(const struct stat *image, char *what, size_t cap)
 
 		if (!made_from(found.gl_pathv[i], image))
 			continue;
-		snprintf(dev, sizeof(dev), "/dev/%.*s", (int)FDIO_MIN(strcspn(name, "/"), (size_t)32), name);
+		snprintf(dev, sizeof(dev), "/dev/%.*s",
+			 (int)FDIO_MIN(strcspn(name, "/"), (size_t)32), name);
 		fd = open(dev, O_RDONLY | O_CLOEXEC | O_EXCL);
 		used = fd < 0 && errno == EBUSY;
 		if (fd >= 0)
@@ -131,15 +133,22 @@ static int open_it(struct probe *probe, bool read_only, const struct stat *st,
 {
 	char where[1024];
 	int excl = S_ISBLK(st->st_mode) ? O_EXCL : 0;
-	int fd = read_only ? -1 : open(probe->path, O_RDWR | O_CLOEXEC | excl), err = fd < 0 ? errno : 0;
+	int fd = read_only ? -1 : open(probe->path, O_RDWR | O_CLOEXEC | excl),
+	    err = fd < 0 ? errno : 0;
 
-	/* The claim of a mount that has just ended goes a moment after its daemon: the kernel takes rings apart later. */
-	for (int n = 0; fd < 0 && !read_only && err == EBUSY && !mounted_on(probe->path, st->st_rdev, where, sizeof(where)) && n < 100; n++) {
+	/*
+	 * The claim of a mount that has just ended goes a moment after its daemon: the kernel takes
+	 * rings apart later.
+	 */
+	for (int n = 0; fd < 0 && !read_only && err == EBUSY &&
+			!mounted_on(probe->path, st->st_rdev, where, sizeof(where)) && n < 100;
+	     n++) {
 		usleep(20000);
 		fd = open(probe->path, O_RDWR | O_CLOEXEC | excl);
 		err = errno;
 	}
-	if (!read_only && fd < 0 && (err == EROFS || err == EACCES || err == EPERM || err == ETXTBSY))
+	if (!read_only && fd < 0 &&
+	    (err == EROFS || err == EACCES || err == EPERM || err == ETXTBSY))
 		probe->read_only_dev = true;
 	if (fd < 0 && (read_only || probe->read_only_dev)) {
 		fd = open(probe->path, O_RDONLY | O_CLOEXEC | excl);
@@ -159,7 +168,9 @@ static int open_it(struct probe *probe, bool read_only, const struct stat *st,
 				"mapper, RAID, swap?): see lsblk(8)", probe->path);
 	if (err == EACCES || err == EPERM)
 		return fdio_reason_fail(reason, -err, "no permission to open %s: %s", probe->path,
-			    geteuid() ? "run as root, or be given access to it" : "this container or sandbox has no access to it");
+					geteuid() ? "run as root, or be given access to it"
+						  : "this container or sandbox has no access to "
+						    "it");
 	return fdio_reason_fail(reason, -err, "cannot open %s: %s", probe->path, strerror(err));
 }
 
@@ -233,7 +244,8 @@ static int look(int fd, struct probe *probe, struct fdio_reason *reason)
 		return fdio_reason_fail(reason, -EINVAL, "%s is too small to hold a file system",
 				probe->path);
 	if (err)
-		return fdio_reason_fail(reason, err, "cannot read %s: %s", probe->path, strerror(-err));
+		return fdio_reason_fail(reason, err, "cannot read %s: %s", probe->path,
+					strerror(-err));
 	return check_type(fd, probe, reason);
 }
 
@@ -249,7 +261,8 @@ bool probe_is_missing(const char *spec)
 	if (fd >= 0)
 		close(fd);
 	free(path);
-	return err == -ENOENT || err == -ENOTDIR || err == -ENXIO || err == -ENODEV || err == -ENOMEDIUM;
+	return err == -ENOENT || err == -ENOTDIR || err == -ENXIO || err == -ENODEV ||
+	       err == -ENOMEDIUM;
 }
 
 int probe_device(const char *spec, bool read_only, struct probe *probe, struct fdio_reason *reason)
@@ -296,7 +309,8 @@ int probe_recheck(const struct probe *probe, int fd, struct fdio_reason *reason)
 	if (!now)
 		return fdio_reason_fail(reason, -ENOMEM, "out of memory");
 	n = pread(fd, now, 8192, 0); /* the descriptor may be O_DIRECT */
-	same = n >= SUPER_OFF + (ssize_t)sizeof(probe->super) && !memcmp(now + SUPER_OFF, probe->super, sizeof(probe->super));
+	same = n >= SUPER_OFF + (ssize_t)sizeof(probe->super) &&
+	       !memcmp(now + SUPER_OFF, probe->super, sizeof(probe->super));
 	free(now);
 	if (!same)
 		return fdio_reason_fail(reason, -EBUSY, "%s changed while it was being claimed: "

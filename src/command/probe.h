@@ -23,7 +23,10 @@ struct probe {
 /* 0, or -errno with one line in reason: cause and way out. */
 int probe_device(const char *spec, bool read_only, struct probe *ret, struct fdio_reason *reason)
 	FDIO_BLOCKS;
-/* Whether nothing has this name, or it has no medium, as opposed to what cannot be served. For nofail. */
+/*
+ * Whether nothing has this name, or it has no medium, as opposed to what cannot be served. For
+ * nofail.
+ */
 bool probe_is_missing(const char *spec);
 /* After the device was claimed: -EBUSY if the superblock is not the one seen before. */
 int probe_recheck(const struct probe *probe, int fd, struct fdio_reason *reason) FDIO_BLOCKS;

@@ -64,9 +64,12 @@ void readahead_set(const char *mountpoint, unsigned kib)
 		log_debug("readahead is left as it is: %s: %s", mountpoint, strerror(errno));
 		return;
 	}
-	/* A block device's own directory has the plain name too: the mount's is looked for first. */
+	/*
+	 * A block device's own directory has the plain name too: the mount's is looked for first.
+	 */
 	for (size_t i = ARRAY_SIZE(suffixes); i-- > 0 && err == -ENOENT;) {
-		snprintf(file, sizeof(file), "/sys/class/bdi/%u:%u%s/read_ahead_kb", stx.stx_dev_major, stx.stx_dev_minor, suffixes[i]);
+		snprintf(file, sizeof(file), "/sys/class/bdi/%u:%u%s/read_ahead_kb",
+			 stx.stx_dev_major, stx.stx_dev_minor, suffixes[i]);
 		err = write_number(file, kib);
 	}
 	if (err)

@@ -38,13 +38,17 @@
 
 extern char **environ;
 
-static bool wants_recovery(const struct probe *probe) { return probe->super[INCOMPAT_OFF] & INCOMPAT_RECOVER; }
+static bool wants_recovery(const struct probe *probe)
+{
+	return probe->super[INCOMPAT_OFF] & INCOMPAT_RECOVER;
+}
 
 static bool has_orphans(const struct probe *probe)
 {
 	static const uint8_t none[4];
 
-	return memcmp(probe->super + LAST_ORPHAN_OFF, none, sizeof(none)) || (probe->super[RO_COMPAT_OFF + 2] & ORPHAN_PRESENT_BYTE2);
+	return memcmp(probe->super + LAST_ORPHAN_OFF, none, sizeof(none)) ||
+	       (probe->super[RO_COMPAT_OFF + 2] & ORPHAN_PRESENT_BYTE2);
 }
 
 /* To its end, or to ours: told to end, we tell it, and do not wait for long. */
@@ -60,7 +64,8 @@ static bool wait_for(pid_t pid)
 
 		if (patience) {
 			if (now > patience)
-				kill(pid, SIGKILL); /* a crash of e2fsck: the next one begins anew */
+				/* a crash of e2fsck: the next one begins anew */
+				kill(pid, SIGKILL);
 			nanosleep(&nap, NULL);
 		} else if (fdio_stop_wait(now + POLL_NS)) {
 			log_warn("told to end: stopping e2fsck");
@@ -112,7 +117,8 @@ static int try_once(const struct probe *probe, bool orphans, bool may_fsck, bool
 		dev_close(dev);
 		return err;
 	}
-	log_warn("%s: the journal is one that fusedio does not replay: running e2fsck -p", probe->path);
+	log_warn("%s: the journal is one that fusedio does not replay: running e2fsck -p",
+		 probe->path);
 	if (probe->is_block)
 		dev_close(dev);
 	*ret_fsck = run_e2fsck(probe->path);

@@ -161,8 +161,9 @@ int sandbox_unmounter(bool filter)
 	int err;
 
 	/*
-	 * Without the first, capabilities of others cannot be proved, and what needs them is refused; without the second, a mount
-	 * below a directory that is closed even to root without it cannot be unmounted.
+	 * Without the first, capabilities of others cannot be proved, and what needs them is
+	 * refused; without the second, a mount below a directory that is closed even to root
+	 * without it cannot be unmounted.
 	 */
 	static const unsigned wanted[] = { CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH };
 	bool have[ARRAY_SIZE(wanted)];
@@ -172,7 +173,9 @@ int sandbox_unmounter(bool filter)
 	capng_clear(CAPNG_SELECT_ALL);
 	err = capng_update(CAPNG_ADD, CAPNG_EFFECTIVE | CAPNG_PERMITTED, CAP_SYS_ADMIN);
 	for (size_t i = 0; i < ARRAY_SIZE(wanted) && !err; i++)
-		err = have[i] ? capng_update(CAPNG_ADD, CAPNG_EFFECTIVE | CAPNG_PERMITTED, wanted[i]) : 0;
+		err = have[i] ? capng_update(CAPNG_ADD, CAPNG_EFFECTIVE | CAPNG_PERMITTED,
+					     wanted[i])
+			      : 0;
 	if (err || capng_apply(CAPNG_SELECT_ALL))
 		return -EPERM;
 	if (!filter)

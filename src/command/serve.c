@@ -41,7 +41,8 @@ int session_serve(struct session *session)
 	int err = loop_set_start(session->loops);
 
 	if (err)
-		return session_failed(session, EXIT_SYSTEM, "cannot start the loop threads: %s", strerror(-err));
+		return session_failed(session, EXIT_SYSTEM, "cannot start the loop threads: %s",
+				      strerror(-err));
 	session->loops_on = true;
 	__atomic_store_n(&session->serving, true, __ATOMIC_RELEASE);
 	if (transport_start(session->transport, &session->reason))
@@ -77,9 +78,11 @@ static void set_readahead(struct session *session)
 	unsigned kib = (unsigned)session->options.readahead;
 
 	if (session->root)
-		readahead_set(session->mountpoint, kib ? kib : readahead_default(session->probe.path));
+		readahead_set(session->mountpoint,
+			      kib ? kib : readahead_default(session->probe.path));
 	else if (kib)
-		log_warn("option readahead needs root: the kernel reads 128 KiB ahead, as on every FUSE mount");
+		log_warn("option readahead needs root: the kernel reads 128 KiB ahead, as on every "
+			 "FUSE mount");
 }
 
 _Static_assert((int)OPT_SANDBOX_ON == SANDBOX_ON && (int)OPT_SANDBOX_OFF == SANDBOX_OFF &&
@@ -101,7 +104,8 @@ void session_wait(struct session *session)
 	watchdog_serving(session->watchdog);
 	daemon_ready();
 	fdio_log_set_level(options_log_level(&session->options));
-	log_info("%s mounted on %s%s", session->probe.path, session->mountpoint, session->read_only ? " read-only" : "");
+	log_info("%s mounted on %s%s", session->probe.path, session->mountpoint,
+		 session->read_only ? " read-only" : "");
 	daemon_notify("READY=1", "serving %s on %s", session->probe.path, session->mountpoint);
 	transport_wait(session->transport);
 }

@@ -74,12 +74,16 @@ void signals_die(void)
 	_exit(128 + SIGTERM);
 }
 
-static bool has_ended(const struct signals *signals) { return __atomic_load_n(signals->config.ended, __ATOMIC_ACQUIRE); }
+static bool has_ended(const struct signals *signals)
+{
+	return __atomic_load_n(signals->config.ended, __ATOMIC_ACQUIRE);
+}
 
 static void let_go(struct signals *signals)
 {
 	signals->waiting = false;
-	log_warn("%s: ending the connection: what is left of the mount gives errors and keeps the device in use until it is unmounted there",
+	log_warn("%s: ending the connection: what is left of the mount gives errors and keeps the "
+		 "device in use until it is unmounted there",
 		 signals->config.name);
 	transport_let_go(signals->config.transport);
 }
@@ -109,10 +113,13 @@ static void say_who(struct signals *signals)
 		return;
 	signals->said = true;
 	if (signals->config.limit_ms)
-		log_warn("%s is unmounted from %s, but still mounted elsewhere (%s): waiting at most %u s for that to end (drain_timeout)",
-			 signals->config.name, signals->config.mountpoint, who, signals->config.limit_ms / 1000);
+		log_warn("%s is unmounted from %s, but still mounted elsewhere (%s): waiting at "
+			 "most %u s for that to end (drain_timeout)",
+			 signals->config.name, signals->config.mountpoint, who,
+			 signals->config.limit_ms / 1000);
 	else
-		log_warn("%s is unmounted from %s, but still mounted elsewhere (%s): waiting for that to end, or for another signal",
+		log_warn("%s is unmounted from %s, but still mounted elsewhere (%s): waiting for "
+			 "that to end, or for another signal",
 			 signals->config.name, signals->config.mountpoint, who);
 }
 
@@ -141,7 +148,8 @@ static void *signal_main(void *arg)
 	fdio_magic_check(signals, MAGIC_SIGNALS);
 	taken_signals(&set);
 	while (!__atomic_load_n(&signals->stop, __ATOMIC_ACQUIRE)) {
-		int sig = signals->waiting ? sigtimedwait(&set, NULL, &nap) : sigwaitinfo(&set, NULL);
+		int sig = signals->waiting ? sigtimedwait(&set, NULL, &nap)
+					   : sigwaitinfo(&set, NULL);
 
 		if (sig == SIGUSR1)
 			fdio_counters_log();

@@ -26,13 +26,19 @@ struct signals_config {
 	const bool *ended;             /* atomic: no request comes any more */
 };
 
-/* In the main thread, before there is another one: all are blocked, but those that tell of a fault of our own. */
+/*
+ * In the main thread, before there is another one: all are blocked, but those that tell of a fault
+ * of our own.
+ */
 void signals_block(void);
 /* Starts the thread; what is pending is taken at once. 0 or -errno. */
 int signals_start(const struct signals_config *config, struct signals **ret) FDIO_BLOCKS;
 /* Ends the thread. NULL is fine. */
 void signals_stop(struct signals *signals) FDIO_BLOCKS;
-/* SIGTERM or SIGINT came before the thread was there: does what it does to a process that does not care. */
+/*
+ * SIGTERM or SIGINT came before the thread was there: does what it does to a process that does not
+ * care.
+ */
 void signals_die(void) __attribute__((noreturn));
 
 #endif

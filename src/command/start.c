@@ -38,20 +38,24 @@ static int start_unmounter(struct session *session)
 /* An image is a file, and RLIMIT_FSIZE is meant for files. */
 static int raise_limits(struct session *session)
 {
-	bool writes = !session->probe.is_block && !session->options.norecovery && !session->probe.read_only_dev;
+	bool writes = !session->probe.is_block && !session->options.norecovery &&
+		      !session->probe.read_only_dev;
 	struct stat st = { 0 };
 	uint64_t bytes;
 
 	if (writes && stat(session->probe.path, &st))
-		return session_failed(session, EXIT_MOUNT, "%s: %s", session->probe.path, strerror(errno));
+		return session_failed(session, EXIT_MOUNT, "%s: %s", session->probe.path,
+				      strerror(errno));
 	bytes = writes ? (uint64_t)st.st_size : 0;
 	return daemon_raise_limits(bytes, &session->reason) ? EXIT_SYSTEM : 0;
 }
 
 static int probe(struct session *session)
 {
-	return probe_device(session->options.device, session->options.read_only, &session->probe, &session->reason)
-		? EXIT_MOUNT : 0;
+	return probe_device(session->options.device, session->options.read_only, &session->probe,
+			    &session->reason)
+			       ? EXIT_MOUNT
+			       : 0;
 }
 
 static int find_device(struct session *session)
@@ -85,11 +89,14 @@ static int open_device(struct session *session)
 	session->options.read_only = session->read_only;
 	session->fuseblk = session->root && session->probe.is_block;
 	if (session->fuseblk && session->options.fsname)
-		return session_failed(session, EXIT_USAGE, "option fsname is for image files: the kernel "
-						     "shows a block device under its own name");
+		return session_failed(session, EXIT_USAGE,
+				      "option fsname is for image files: the kernel "
+				      "shows a block device under its own name");
 	flags |= session->read_only ? DEV_OPEN_RDONLY : 0;
 	flags |= session->fuseblk ? 0 : DEV_OPEN_EXCL;
-	return dev_uring_open(session->probe.path, flags, &session->dev, &session->reason) ? EXIT_MOUNT : 0;
+	return dev_uring_open(session->probe.path, flags, &session->dev, &session->reason)
+			       ? EXIT_MOUNT
+			       : 0;
 }
 
 /* fuseblk: the kernel's claim replaces ours before anything is written. */
@@ -109,7 +116,10 @@ static int mount_file(struct session *session)
 	return status ? status : assemble_transport(session);
 }
 
-static int mount_and_open(struct session *session) { return session->fuseblk ? mount_block(session) : mount_file(session); }
+static int mount_and_open(struct session *session)
+{
+	return session->fuseblk ? mount_block(session) : mount_file(session);
+}
 
 int session_start(struct session *session)
 {
@@ -124,7 +134,9 @@ int session_start(struct session *session)
 	/* Once the signal thread is there it takes the signal: the mount ends in order. */
 	if (!session->signals && fdio_stop_asked()) {
 		session->stopped = true;
-		status = session_failed(session, EXIT_MOUNT, "%s: told to end before it was mounted", session->options.device);
+		status = session_failed(session, EXIT_MOUNT,
+					"%s: told to end before it was mounted",
+					session->options.device);
 	}
 	return status;
 }

@@ -93,9 +93,9 @@ static int do_unmount(const char *mountpoint, bool root, bool lazy)
 static char text[TABLE_CAP];
 
 /*
- * What the daemon mounted, by the kernel's numbers of it and by its source: its place may change, and
- * numbers are given to others once it is gone, but the device or image is the daemon's until its end.
- * blind: without /proc its first place must do.
+ * What the daemon mounted, by the kernel's numbers of it and by its source: its place may change,
+ * and numbers are given to others once it is gone, but the device or image is the daemon's until
+ * its end. blind: without /proc its first place must do.
  */
 static struct mount_line ours;
 static uint64_t our_number;
@@ -104,15 +104,16 @@ static bool told, blind;
 static char where[PATH_MAX];
 
 /*
- * The number of the mount at path that is never given to another, 0 before Linux 6.8. Asks nobody for
- * attributes: the daemon may be the one that does not answer.
+ * The number of the mount at path that is never given to another, 0 before Linux 6.8. Asks nobody
+ * for attributes: the daemon may be the one that does not answer.
  */
 static uint64_t unique_number(const char *path)
 {
 	const unsigned mask = 0x4000; /* STATX_MNT_ID_UNIQUE */
 	struct statx s;
 
-	if (statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC, mask, &s))
+	if (statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC, mask,
+		  &s))
 		return 0;
 	return s.stx_mask & mask ? s.stx_mnt_id : 0;
 }
@@ -135,7 +136,8 @@ static int remember(const char *path)
 	if (!ours.id)
 		return -ENOENT;
 	our_number = unique_number(path);
-	snprintf(our_source, sizeof(our_source), "%.*s", (int)strcspn(ours.source, "\n"), ours.source);
+	snprintf(our_source, sizeof(our_source), "%.*s", (int)strcspn(ours.source, "\n"),
+		 ours.source);
 	return 0;
 }
 
@@ -159,7 +161,10 @@ static bool find_ours(void)
 	return false;
 }
 
-/* Whether the way to where leads to another mount: one that was made over it, or over a directory above it. */
+/*
+ * Whether the way to where leads to another mount: one that was made over it, or over a directory
+ * above it.
+ */
 static bool is_covered(void)
 {
 	int fd = open(where, O_PATH | O_NOFOLLOW | O_CLOEXEC);
@@ -168,7 +173,8 @@ static bool is_covered(void)
 	bool known;
 
 	if (fd < 0)
-		return errno == ENOENT || errno == ENOTDIR; /* otherwise umount2 says what is the matter */
+		/* otherwise umount2 says what is the matter */
+		return errno == ENOENT || errno == ENOTDIR;
 	snprintf(name, sizeof(name), "/proc/self/fdinfo/%d", fd);
 	known = mounts_read(name, info, sizeof(info));
 	close(fd); /* before umount2: an open file keeps it busy */
@@ -226,14 +232,16 @@ static int keep_sockets(int sock, int ask)
 	sock = fcntl(sock, F_DUPFD, 10);
 	ask = fcntl(ask, F_DUPFD, 10);
 	if (sock < 0 || ask < 0)
-		return errno == EINVAL ? -EMFILE : -errno; /* EINVAL: RLIMIT_NOFILE is no more than that */
+		/* EINVAL: RLIMIT_NOFILE is no more than that */
+		return errno == EINVAL ? -EMFILE : -errno;
 	dup2(sock, 3);
 	dup2(ask, 4);
 	close_range(5, UINT_MAX, 0);
 	return 0;
 }
 
-static void child_main(const char *mountpoint, bool filter, int sock, int ask) __attribute__((noreturn));
+static void child_main(const char *mountpoint, bool filter, int sock, int ask)
+		__attribute__((noreturn));
 static void child_main(const char *mountpoint, bool filter, int sock, int ask)
 {
 	struct pollfd p[] = { { .fd = 3, .events = POLLIN }, { .fd = 4, .events = POLLIN } };
@@ -335,10 +343,12 @@ static bool ask(struct unmounter *unmounter, struct question question)
 	fdio_magic_check(unmounter, MAGIC_UNMOUNTER);
 	fdio_mutex_lock(&unmounter->lock);
 	question.serial = ++unmounter->serial;
-	if (send(unmounter->ask, &question, sizeof(question), MSG_NOSIGNAL | MSG_DONTWAIT) == sizeof(question)) {
+	if (send(unmounter->ask, &question, sizeof(question), MSG_NOSIGNAL | MSG_DONTWAIT) ==
+	    sizeof(question)) {
 		do /* answers that came too late are for nobody */
 			n = recv(unmounter->ask, &a, sizeof(a), 0);
-		while ((n < 0 && errno == EINTR) || (n == sizeof(a) && a.serial != question.serial));
+		while ((n < 0 && errno == EINTR) ||
+		       (n == sizeof(a) && a.serial != question.serial));
 		yes = n == sizeof(a) && a.yes;
 	}
 	fdio_mutex_unlock(&unmounter->lock);
@@ -352,7 +362,9 @@ bool unmounter_in_group(struct unmounter *unmounter, uint32_t pid, uint32_t gid)
 
 bool unmounter_capable(struct unmounter *unmounter, uint32_t pid, uint32_t uid, unsigned cap)
 {
-	return ask(unmounter, (struct question){ .kind = ASK_CAPABILITY, .pid = pid, .uid = uid, .what = cap });
+	return ask(unmounter,
+		   (struct question){
+				   .kind = ASK_CAPABILITY, .pid = pid, .uid = uid, .what = cap });
 }
 
 static int tell(struct unmounter *unmounter, const char *what)
@@ -391,7 +403,10 @@ bool unmounter_holders(struct unmounter *unmounter, char *buf, size_t cap)
 
 void unmounter_mounted(struct unmounter *unmounter) { tell(unmounter, "m"); }
 
-int unmounter_do(struct unmounter *unmounter, bool lazy) { return tell(unmounter, lazy ? "l" : "u"); }
+int unmounter_do(struct unmounter *unmounter, bool lazy)
+{
+	return tell(unmounter, lazy ? "l" : "u");
+}
 
 void unmounter_free(struct unmounter *unmounter)
 {

@@ -77,5 +77,6 @@ int session_watch(struct session *session)
 	err = watchdog_new(&config, &session->watchdog);
 	if (!err)
 		return 0;
-	return session_failed(session, EXIT_SYSTEM, "cannot start the watchdog thread: %s", strerror(-err));
+	return session_failed(session, EXIT_SYSTEM, "cannot start the watchdog thread: %s",
+			      strerror(-err));
 }

@@ -59,7 +59,9 @@ static uint64_t completed(void) { return fdio_counter_read(COUNTER_dev_done); }
 /* Begun first, completed later: read in the other order the difference is never negative. */
 static uint64_t in_flight(uint64_t done)
 {
-	uint64_t begun = fdio_counter_read(COUNTER_dev_read) + fdio_counter_read(COUNTER_dev_write) + fdio_counter_read(COUNTER_dev_flush) +
+	uint64_t begun = fdio_counter_read(COUNTER_dev_read) +
+			 fdio_counter_read(COUNTER_dev_write) +
+			 fdio_counter_read(COUNTER_dev_flush) +
 			 fdio_counter_read(COUNTER_dev_discard);
 
 	return begun > done ? begun - done : 0;
@@ -72,7 +74,8 @@ static uint64_t look(struct watchdog *watchdog, uint64_t ms)
 
 	if (done != watchdog->done || !n) {
 		if (watchdog->said)
-			log_warn("%s answers again after %" PRIu64 " s", watchdog->config.name, watchdog->stalled_ms / 1000);
+			log_warn("%s answers again after %" PRIu64 " s", watchdog->config.name,
+				 watchdog->stalled_ms / 1000);
 		watchdog->said = false;
 		watchdog->stalled_ms = 0;
 		watchdog->done = done;
@@ -81,7 +84,8 @@ static uint64_t look(struct watchdog *watchdog, uint64_t ms)
 	watchdog->stalled_ms += ms;
 	if (watchdog->stalled_ms >= STALL_SAID_MS && !watchdog->said) {
 		watchdog->said = true;
-		log_err("%s has completed none of %" PRIu64 " requests for %" PRIu64 " s", watchdog->config.name, n, watchdog->stalled_ms / 1000);
+		log_err("%s has completed none of %" PRIu64 " requests for %" PRIu64 " s",
+			watchdog->config.name, n, watchdog->stalled_ms / 1000);
 		watchdog->config.in_flight(watchdog->config.arg);
 	}
 	return n;
@@ -89,8 +93,12 @@ static uint64_t look(struct watchdog *watchdog, uint64_t ms)
 
 static void give_up(struct watchdog *watchdog, uint64_t n)
 {
-	log_err("%s: giving up %s after %" PRIu64 " s with %" PRIu64 " requests to the device in flight: the next mount recovers", watchdog->config.name,
-		watchdog->stalled_ms ? "a device that completes nothing" : "an end that takes too long",
+	log_err("%s: giving up %s after %" PRIu64 " s with %" PRIu64 " requests to the device in "
+								     "flight: the next mount "
+								     "recovers",
+		watchdog->config.name,
+		watchdog->stalled_ms ? "a device that completes nothing"
+				     : "an end that takes too long",
 		(watchdog->stalled_ms ? watchdog->stalled_ms : watchdog->ending_ms) / 1000, n);
 	watchdog->config.in_flight(watchdog->config.arg);
 	int fd = __atomic_load_n(&watchdog->abort_fd, __ATOMIC_ACQUIRE);
@@ -104,7 +112,8 @@ static bool too_long(const struct watchdog *watchdog, enum phase phase)
 {
 	uint64_t limit_ms = watchdog->config.limit_ms;
 
-	return limit_ms && phase >= ASKED && (watchdog->stalled_ms >= limit_ms || watchdog->ending_ms >= WHOLE_END * limit_ms);
+	return limit_ms && phase >= ASKED &&
+	       (watchdog->stalled_ms >= limit_ms || watchdog->ending_ms >= WHOLE_END * limit_ms);
 }
 
 static uint64_t ending_tick(const struct watchdog *watchdog)
@@ -114,11 +123,15 @@ static uint64_t ending_tick(const struct watchdog *watchdog)
 	return watchdog->config.limit_ms ? FDIO_MIN(TICK_ENDING_MS, fifth) : TICK_ENDING_MS;
 }
 
-/* Not while the device is silent; nor at an end that may take for ever, which is for others to judge. */
+/*
+ * Not while the device is silent; nor at an end that may take for ever, which is for others to
+ * judge.
+ */
 static void tell_alive(struct watchdog *watchdog, enum phase phase, uint64_t ms)
 {
 	watchdog->alive_ms += ms;
-	if (phase == SERVING || watchdog->stalled_ms || watchdog->alive_ms < ALIVE_MS || (phase >= ASKED && !watchdog->config.limit_ms))
+	if (phase == SERVING || watchdog->stalled_ms || watchdog->alive_ms < ALIVE_MS ||
+	    (phase >= ASKED && !watchdog->config.limit_ms))
 		return;
 	watchdog->alive_ms = 0;
 	watchdog->config.alive(watchdog->config.arg);
@@ -132,9 +145,11 @@ static void *watchdog_main(void *arg)
 	fdio_mutex_lock(&watchdog->lock);
 	while (!watchdog->stop) {
 		enum phase phase = watchdog->phase;
-		uint64_t tick = phase <= SERVING ? TICK_SERVING_MS : ending_tick(watchdog), begun = fdio_now_ns();
+		uint64_t tick = phase <= SERVING ? TICK_SERVING_MS : ending_tick(watchdog),
+			 begun = fdio_now_ns();
 
-		if (fdio_cond_timedwait(&watchdog->changed, &watchdog->lock, begun + tick * MS) && watchdog->stop)
+		if (fdio_cond_timedwait(&watchdog->changed, &watchdog->lock, begun + tick * MS) &&
+		    watchdog->stop)
 			break;
 		fdio_mutex_unlock(&watchdog->lock);
 		uint64_t slept = FDIO_MIN((fdio_now_ns() - begun) / MS, tick);
@@ -211,8 +226,8 @@ void watchdog_free(struct watchdog *watchdog)
 }
 
 /*
- * systemd mounts the files of all connections; where nobody does, as in a container or a small system,
- * root mounts them for itself, at no place. The open file keeps that mount.
+ * systemd mounts the files of all connections; where nobody does, as in a container or a small
+ * system, root mounts them for itself, at no place. The open file keeps that mount.
  */
 static int open_unmounted(const char *name)
 {
@@ -244,7 +259,8 @@ void watchdog_open_abort(struct watchdog *watchdog, const char *mountpoint)
 	if (fd < 0)
 		fd = open_unmounted(name);
 	if (fd < 0)
-		log_info("%s cannot be opened (is fusectl mounted there?): clients of a device that hangs may wait for it",
+		log_info("%s cannot be opened (is fusectl mounted there?): clients of a device "
+			 "that hangs may wait for it",
 			 path);
 	__atomic_store_n(&watchdog->abort_fd, fd, __ATOMIC_RELEASE);
 }

@@ -16,11 +16,14 @@
 
 struct watchdog_config {
 	const char *name;            /* the device, for the log */
-	unsigned limit_ms;           /* time without any completion that an end waits; ten times as many in all. 0: for ever */
+	/* time without any completion that an end waits; ten times as many in all. 0: for ever */
+	unsigned limit_ms;
 	void (*in_flight)(void *arg); /* logs what is not answered yet */
 	void (*alive)(void *arg);     /* starting or ending, and not stuck: every few seconds */
-	void (*look)(void *arg);      /* serving: every few seconds, for what nobody else would see */
-	void (*give_up)(void *arg);  /* ends the process; tests return from it, and the watchdog rests */
+	/* serving: every few seconds, for what nobody else would see */
+	void (*look)(void *arg);
+	/* ends the process; tests return from it, and the watchdog rests */
+	void (*give_up)(void *arg);
 	void *arg;
 };
 
@@ -29,13 +32,17 @@ struct watchdog;
 /* Starts the thread. 0 or -errno. */
 int watchdog_new(const struct watchdog_config *config, struct watchdog **ret) FDIO_BLOCKS;
 /*
- * Opens the file that aborts the FUSE connection mounted on mountpoint, for root also where fusectl is
- * not mounted; without it, which is logged, nothing is aborted. While starting, before the sandbox.
+ * Opens the file that aborts the FUSE connection mounted on mountpoint, for root also where fusectl
+ * is not mounted; without it, which is logged, nothing is aborted. While starting, before the
+ * sandbox.
  */
 void watchdog_open_abort(struct watchdog *watchdog, const char *mountpoint);
 /* The mount serves: starting is over. */
 void watchdog_serving(struct watchdog *watchdog);
-/* The daemon has been asked to end: from now on a device that completes nothing is waited for limit_ms. Any thread. */
+/*
+ * The daemon has been asked to end: from now on a device that completes nothing is waited for
+ * limit_ms. Any thread.
+ */
 void watchdog_asked(struct watchdog *watchdog);
 /* No more requests are taken: from now on the whole end is bounded too. Any thread. */
 void watchdog_ending(struct watchdog *watchdog);

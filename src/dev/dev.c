@@ -43,9 +43,12 @@ struct dev_busy {
 	struct list now;        /* dev_call.node, on the stacks of their callers */
 };
 
-void dev_call_begin(struct dev *dev, struct dev_call *call, enum fdio_counter kind, unsigned n, uint64_t off, uint64_t len)
+void dev_call_begin(struct dev *dev, struct dev_call *call, enum fdio_counter kind, unsigned n,
+		    uint64_t off, uint64_t len)
 {
-	*call = (struct dev_call){ .kind = kind, .n = n, .off = off, .len = len, .since_ns = fdio_now_ns() };
+	*call = (struct dev_call){
+		.kind = kind, .n = n, .off = off, .len = len, .since_ns = fdio_now_ns()
+	};
 	fdio_count_add(kind, n);
 	fdio_mutex_lock(&dev->busy->lock);
 	list_add_tail(&dev->busy->now, &call->node);
@@ -69,8 +72,9 @@ unsigned dev_log_busy(struct dev *dev)
 	fdio_mutex_lock(&dev->busy->lock);
 	list_for_each(call, &dev->busy->now, node) {
 		n++;
-		log_warn("%s: no answer for %" PRIu64 " s to %s of %" PRIu64 " bytes at %" PRIu64, dev->name,
-			 (now - call->since_ns) / 1000000000, fdio_counter_name(call->kind), call->len, call->off);
+		log_warn("%s: no answer for %" PRIu64 " s to %s of %" PRIu64 " bytes at %" PRIu64,
+			 dev->name, (now - call->since_ns) / 1000000000,
+			 fdio_counter_name(call->kind), call->len, call->off);
 	}
 	fdio_mutex_unlock(&dev->busy->lock);
 	return n;
@@ -166,7 +170,10 @@ static int read_bounced(struct dev *dev, uint8_t *buf, size_t len, uint64_t off)
 	uint8_t *b;
 	int err = 0;
 
-	/* A size that is no multiple of the block (an odd image file): the tail cannot be read directly. */
+	/*
+	 * A size that is no multiple of the block (an odd image file): the tail cannot be read
+	 * directly.
+	 */
 	if (end > fdio_round_down(dev->caps.size_bytes, bs))
 		return -EIO;
 	b = bounce_get(dev, end - start, &held);
@@ -206,7 +213,8 @@ int dev_read(struct dev *dev, void *buf, size_t len, uint64_t off)
 	return err < 0 ? err : 0;
 }
 
-static int write_bounced(struct dev *dev, const uint8_t *buf, size_t len, uint64_t off, unsigned flags)
+static int write_bounced(struct dev *dev, const uint8_t *buf, size_t len, uint64_t off,
+			 unsigned flags)
 {
 	bool held;
 	uint8_t *b = bounce_get(dev, len, &held);
@@ -266,7 +274,8 @@ int dev_write_many(struct dev *dev, struct dev_vec *vec, unsigned n)
 	bool direct = dev->ops->write_many != NULL;
 
 	for (unsigned i = 0; i < n && direct; i++)
-		direct = vec[i].len && !write_allowed(dev, vec[i].off, vec[i].len) && mem_aligned(dev, vec[i].buf);
+		direct = vec[i].len && !write_allowed(dev, vec[i].off, vec[i].len) &&
+			 mem_aligned(dev, vec[i].buf);
 	if (direct && n) {
 		struct dev_call call;
 		uint64_t len = 0;

@@ -31,31 +31,39 @@ struct dev_io;
 enum dev_op { DEV_READ, DEV_WRITE };
 
 enum {
-	DEV_FUA = 1 << 0, /* writes: on stable media when it completes (RWF_DSYNC; one device command where there is FUA) */
-	DEV_ASYNC = 1 << 1, /* set by the retry after EAGAIN: let the kernel block in its own thread */
+	/*
+	 * writes: on stable media when it completes (RWF_DSYNC; one device command where there is
+	 * FUA)
+	 */
+	DEV_FUA = 1 << 0,
+	/* set by the retry after EAGAIN: let the kernel block in its own thread */
+	DEV_ASYNC = 1 << 1,
 };
 
 struct dev_caps {
 	uint64_t size_bytes;
-	uint32_t sector_bytes;          /* logical block size: alignment and granularity of every request */
+	/* logical block size: alignment and granularity of every request */
+	uint32_t sector_bytes;
 	uint32_t physical_bytes;          /* physical block size, >= lbs */
 	uint32_t max_io_bytes; /* one request is never larger; a multiple of 4096 */
 	uint32_t mem_align;    /* alignment of data memory */
 	bool volatile_cache;   /* completed writes can be lost at a power cut until a flush */
 	bool fua;              /* DEV_FUA costs one command, not a write and a flush */
-	bool fua_ignored;      /* the device claims FUA and does not honour it: a flush takes its place */
+	/* the device claims FUA and does not honour it: a flush takes its place */
+	bool fua_ignored;
 	bool discard;
 	bool read_only;
 	bool is_block;         /* a block device (else an image file) */
 };
 
 /*
- * One asynchronous request. Embedded by its owner, which keeps it and buf alive until done runs. After
- * dev_submit returns, and even before, the submitter must not touch it: done may already have run and
- * freed it (no rendezvous between submitter and completion; seed: the iomap simple-path review, 2026).
- * done runs on the loop thread that submitted (or inline in dev_submit). result is the number of bytes
- * (equal to len, or fewer: the caller continues) or a negative errno. Errors are already translated:
- * a medium error is -EIO whatever the driver said (NVMe says ENODATA), 0 bytes is -EIO.
+ * One asynchronous request. Embedded by its owner, which keeps it and buf alive until done runs.
+ * After dev_submit returns, and even before, the submitter must not touch it: done may already have
+ * run and freed it (no rendezvous between submitter and completion; seed: the iomap simple-path
+ * review, 2026). done runs on the loop thread that submitted (or inline in dev_submit). result is
+ * the number of bytes (equal to len, or fewer: the caller continues) or a negative errno. Errors
+ * are already translated: a medium error is -EIO whatever the driver said (NVMe says ENODATA), 0
+ * bytes is -EIO.
  */
 struct dev_io {
 	struct loop_op op;     /* dev's: the ring's completion */
@@ -79,9 +87,9 @@ struct dev_vec {
 };
 
 /*
- * What an implementation provides. read, write, write_many: 0 for all, or -errno; only ranges inside the device,
- * lbs-aligned, in memory aligned to mem_align arrive (dev.c bounces the rest). write_many, discard,
- * now and lost may be NULL. close calls dev_fini and frees.
+ * What an implementation provides. read, write, write_many: 0 for all, or -errno; only ranges
+ * inside the device, lbs-aligned, in memory aligned to mem_align arrive (dev.c bounces the rest).
+ * write_many, discard, now and lost may be NULL. close calls dev_fini and frees.
  */
 struct dev_ops {
 	const char *name;
@@ -115,8 +123,12 @@ static inline void dev_submit(struct dev *dev, struct dev_io *io)
 /* All or -errno; short transfers are continued inside. Any alignment of off, len and buf inside the
  * device is accepted for reads (bounced when needed); writes must be lbs-aligned in off and len. */
 int dev_read(struct dev *dev, void *buf, size_t len, uint64_t off) FDIO_BLOCKS;
-int dev_write(struct dev *dev, const void *buf, size_t len, uint64_t off, unsigned flags) FDIO_BLOCKS;
-/* In any order, all at once as far as the device goes; returns the first error after all have ended. */
+int dev_write(struct dev *dev, const void *buf, size_t len, uint64_t off,
+	      unsigned flags) FDIO_BLOCKS;
+/*
+ * In any order, all at once as far as the device goes; returns the first error after all have
+ * ended.
+ */
 int dev_write_many(struct dev *dev, struct dev_vec *vec, unsigned n) FDIO_BLOCKS;
 int dev_discard(struct dev *dev, uint64_t off, uint64_t len) FDIO_BLOCKS;
 void dev_now(struct dev *dev, struct timespec *ts);
@@ -130,9 +142,10 @@ static inline bool dev_lost(struct dev *dev) { return dev->ops->lost && dev->ops
 void dev_close(struct dev *dev) FDIO_BLOCKS;
 
 /*
- * Flush sequencer (dev/flush.c): makes durable every write that completed before the call. Callers that
- * come while a flush runs share the next one. A device without a volatile cache still counts the call
- * but sends nothing. -EIO to exactly the callers whose flush failed. Blocks; never on a loop thread.
+ * Flush sequencer (dev/flush.c): makes durable every write that completed before the call. Callers
+ * that come while a flush runs share the next one. A device without a volatile cache still counts
+ * the call but sends nothing. -EIO to exactly the callers whose flush failed. Blocks; never on a
+ * loop thread.
  */
 int dev_flush(struct dev *dev) FDIO_BLOCKS;
 /*
@@ -142,7 +155,10 @@ int dev_flush(struct dev *dev) FDIO_BLOCKS;
  */
 void dev_on_flush_failure(struct dev *dev, void (*fn)(void *arg), void *arg) FDIO_BLOCKS;
 
-/* Logs each synchronous request that the device has not answered; returns how many there are. Any thread. */
+/*
+ * Logs each synchronous request that the device has not answered; returns how many there are. Any
+ * thread.
+ */
 unsigned dev_log_busy(struct dev *dev);
 
 /* Common init/fini for implementations. */
@@ -156,8 +172,9 @@ enum {
 	DEV_OPEN_NODIRECT = 1 << 2, /* tests only: through the page cache */
 };
 /*
- * Opens path with O_DIRECT (falls back to the page cache with one warning where an image file's file
- * system has none). reason receives one line that names the cause and the way out. -EBUSY when in use.
+ * Opens path with O_DIRECT (falls back to the page cache with one warning where an image file's
+ * file system has none). reason receives one line that names the cause and the way out. -EBUSY when
+ * in use.
  */
 int dev_uring_open(const char *path, unsigned flags, struct dev **ret, struct fdio_reason *reason)
 	FDIO_BLOCKS;

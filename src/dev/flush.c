@@ -106,7 +106,8 @@ static void lead_one_flush(struct dev *dev, struct dev_flusher *flusher)
 	err = dev->ops->flush(dev);
 	dev_call_end(dev, &call);
 	if (err < 0) {
-		log_ratelimited(FDIO_LOG_ERR, "%s: device flush failed: %s", dev->name, strerror(-err));
+		log_ratelimited(FDIO_LOG_ERR, "%s: device flush failed: %s", dev->name,
+				strerror(-err));
 		if (failed)
 			failed(failed_arg);
 		err = -EIO;

@@ -20,7 +20,8 @@ struct dev_call {
 	uint64_t off, len, since_ns;
 };
 /* Both count. */
-void dev_call_begin(struct dev *dev, struct dev_call *call, enum fdio_counter kind, unsigned n, uint64_t off, uint64_t len);
+void dev_call_begin(struct dev *dev, struct dev_call *call, enum fdio_counter kind, unsigned n,
+		    uint64_t off, uint64_t len);
 void dev_call_end(struct dev *dev, struct dev_call *call);
 
 /* NULL when there is no memory. */

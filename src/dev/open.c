@@ -55,7 +55,9 @@ static bool block_line(dev_t rdev, const char *name, char *line, size_t cap)
 	       fdio_sysfs_line(line, cap, "/sys/dev/block/%u:%u/../%s", maj, min, name);
 }
 
-/* A number of the queue, or how its cache writes: 1 is "write back". dflt: there is no such line. */
+/*
+ * A number of the queue, or how its cache writes: 1 is "write back". dflt: there is no such line.
+ */
 static unsigned long queue_number(dev_t rdev, const char *name, unsigned long dflt)
 {
 	char text[64];
@@ -70,9 +72,9 @@ static unsigned long queue_number(dev_t rdev, const char *name, unsigned long df
 }
 
 /*
- * Drives that accept FUA and then keep the data in their cache. QEMU's NVMe does (versions 7.2 and 10.0): after a power cut
- * of the guest, or a crash of QEMU, the commit block of an fsync could be missing. The kernel has no switch for it, so they
- * are known by name.
+ * Drives that accept FUA and then keep the data in their cache. QEMU's NVMe does (versions 7.2 and
+ * 10.0): after a power cut of the guest, or a crash of QEMU, the commit block of an fsync could be
+ * missing. The kernel has no switch for it, so they are known by name.
  */
 static bool ignores_fua(dev_t rdev)
 {
@@ -104,7 +106,8 @@ static int block_caps(struct dev_uring *uring, const struct stat *st)
 	c->volatile_cache = queue_number(st->st_rdev, "queue/write_cache", 1) != 0;
 	c->fua = !c->volatile_cache || queue_number(st->st_rdev, "queue/fua", 0) != 0;
 	if (c->volatile_cache && c->fua && ignores_fua(st->st_rdev)) {
-		log_info("%s: this drive does not honour FUA; flushes take its place", uring->dev.name);
+		log_info("%s: this drive does not honour FUA; flushes take its place",
+			 uring->dev.name);
 		c->fua_ignored = true;
 		c->fua = false;
 	}
@@ -145,8 +148,9 @@ static int try_lock(int fd, bool rdonly)
 static bool is_locked(int err) { return err == -EWOULDBLOCK || err == -EACCES; }
 
 /*
- * umount of a plain FUSE mount returns before its daemon has written everything: whoever mounts the image again at once
- * meets the lock of a daemon that is about to end. So the lock is waited for, for a moment.
+ * umount of a plain FUSE mount returns before its daemon has written everything: whoever mounts the
+ * image again at once meets the lock of a daemon that is about to end. So the lock is waited for,
+ * for a moment.
  */
 static int lock_image(struct dev_uring *uring, const char *path, bool rdonly,
 		struct fdio_reason *reason)
@@ -162,12 +166,14 @@ static int lock_image(struct dev_uring *uring, const char *path, bool rdonly,
 		return fdio_reason_fail(reason, -EBUSY, "%s is in use by another process (locked): "
 				"unmount it there first", path);
 	if (err)
-		log_warn("%s cannot be locked (%s): make sure that nobody else uses it", path, strerror(-err));
+		log_warn("%s cannot be locked (%s): make sure that nobody else uses it", path,
+			 strerror(-err));
 	return 0;
 }
 
 /* EINVAL with O_DIRECT: the file system below has none. */
-static int open_fd(struct dev_uring *uring, const char *path, int mode, bool nodirect, bool *ret_direct)
+static int open_fd(struct dev_uring *uring, const char *path, int mode, bool nodirect,
+		   bool *ret_direct)
 {
 	*ret_direct = !nodirect;
 	uring->fd = open(path, mode | (nodirect ? 0 : O_DIRECT));
@@ -202,7 +208,9 @@ static int open_all(struct dev_uring *uring, const char *path, unsigned flags,
 	if (err)
 		return open_error(path, -err, reason);
 	if (!direct && !(flags & DEV_OPEN_NODIRECT))
-		log_warn("%s: its file system has no O_DIRECT; I/O goes through the page cache below as well", path);
+		log_warn("%s: its file system has no O_DIRECT; I/O goes through the page cache "
+			 "below as well",
+			 path);
 	if (S_ISREG(st.st_mode)) {
 		err = lock_image(uring, path, flags & DEV_OPEN_RDONLY, reason);
 		if (err)

@@ -29,14 +29,20 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-static inline struct dev_uring *uring_of(struct dev *dev) { return container_of(dev, struct dev_uring, dev); }
+static inline struct dev_uring *uring_of(struct dev *dev)
+{
+	return container_of(dev, struct dev_uring, dev);
+}
 
 static int translate(int err)
 {
 	return err == -EAGAIN || err == -EINTR || err == -ENOMEM ? err : -EIO;
 }
 
-static bool is_cut(const struct dev_uring *uring) { return unlikely(__atomic_load_n(&uring->cut, __ATOMIC_RELAXED)); }
+static bool is_cut(const struct dev_uring *uring)
+{
+	return unlikely(__atomic_load_n(&uring->cut, __ATOMIC_RELAXED));
+}
 
 static bool uring_lost(struct dev *dev)
 {
@@ -45,11 +51,14 @@ static bool uring_lost(struct dev *dev)
 
 	if (is_cut(uring))
 		return true;
-	if (dev->caps.is_block || fstat(uring->fd, &st) || (uint64_t)st.st_size >= dev->caps.size_bytes)
+	if (dev->caps.is_block || fstat(uring->fd, &st) ||
+	    (uint64_t)st.st_size >= dev->caps.size_bytes)
 		return false;
 	if (!__atomic_exchange_n(&uring->cut, true, __ATOMIC_SEQ_CST))
-		log_err("%s: the image was cut from %llu to %llu bytes while it is served: nothing more is written; unmount it, "
-			"and restore it or run e2fsck", dev->name, (unsigned long long)dev->caps.size_bytes,
+		log_err("%s: the image was cut from %llu to %llu bytes while it is served: nothing "
+			"more is written; unmount it, "
+			"and restore it or run e2fsck",
+			dev->name, (unsigned long long)dev->caps.size_bytes,
 			(unsigned long long)st.st_size);
 	return true;
 }
@@ -73,12 +82,14 @@ static void prep_rw(struct io_uring_sqe *sqe, const struct dev_io *io)
 {
 	if (io->kind == DEV_READ) {
 		if (io->buf_index >= 0)
-			io_uring_prep_read_fixed(sqe, LOOP_FILE_DEV, io->buf, io->len, io->off, io->buf_index);
+			io_uring_prep_read_fixed(sqe, LOOP_FILE_DEV, io->buf, io->len, io->off,
+						 io->buf_index);
 		else
 			io_uring_prep_read(sqe, LOOP_FILE_DEV, io->buf, io->len, io->off);
 	} else {
 		if (io->buf_index >= 0)
-			io_uring_prep_write_fixed(sqe, LOOP_FILE_DEV, io->buf, io->len, io->off, io->buf_index);
+			io_uring_prep_write_fixed(sqe, LOOP_FILE_DEV, io->buf, io->len, io->off,
+						  io->buf_index);
 		else
 			io_uring_prep_write(sqe, LOOP_FILE_DEV, io->buf, io->len, io->off);
 		if (io->flags & DEV_FUA)
@@ -115,7 +126,8 @@ static int uring_read(struct dev *dev, void *buf, size_t len, uint64_t off)
 	uint8_t *p = buf;
 
 	while (len) {
-		ssize_t n = pread(uring_of(dev)->fd, p, FDIO_MIN(len, (size_t)dev->caps.max_io_bytes), (off_t)off);
+		ssize_t n = pread(uring_of(dev)->fd, p,
+				  FDIO_MIN(len, (size_t)dev->caps.max_io_bytes), (off_t)off);
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -140,7 +152,8 @@ static int uring_write(struct dev *dev, const void *buf, size_t len, uint64_t of
 		return write_fua(dev, buf, len, off);
 
 	while (len) {
-		ssize_t n = pwrite(uring_of(dev)->fd, p, FDIO_MIN(len, (size_t)dev->caps.max_io_bytes), (off_t)off);
+		ssize_t n = pwrite(uring_of(dev)->fd, p,
+				   FDIO_MIN(len, (size_t)dev->caps.max_io_bytes), (off_t)off);
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -177,7 +190,8 @@ static int uring_discard(struct dev *dev, uint64_t off, uint64_t len)
 	if (dev->caps.is_block)
 		err = ioctl(uring->fd, BLKDISCARD, range);
 	else
-		err = fallocate(uring->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len);
+		err = fallocate(uring->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off,
+				(off_t)len);
 	if (!err)
 		return 0;
 	return errno == EOPNOTSUPP ? -EOPNOTSUPP : translate(-errno); /* "has none" is no failure */
@@ -223,7 +237,8 @@ static void ring_give(struct dev_uring *uring, struct batch_ring *ring)
  * submitted, for which completions come: fewer than n after an error that trying again does not
  * help. The others are for system calls then.
  */
-static unsigned ring_submit(struct dev_uring *uring, struct batch_ring *ring, unsigned n, unsigned wait)
+static unsigned ring_submit(struct dev_uring *uring, struct batch_ring *ring, unsigned n,
+			    unsigned wait)
 {
 	unsigned done = 0;
 
@@ -279,8 +294,9 @@ static int ring_write_fua(struct dev_uring *uring, const void *buf, size_t len, 
 }
 
 /*
- * A write with FUA: by a system call it would be followed by a flush of the whole device, by the ring it is not. What the ring
- * does not do in one piece (rare), and what goes to a device that ignores FUA, is written and flushed.
+ * A write with FUA: by a system call it would be followed by a flush of the whole device, by the
+ * ring it is not. What the ring does not do in one piece (rare), and what goes to a device that
+ * ignores FUA, is written and flushed.
  */
 static int write_fua(struct dev *dev, const void *buf, size_t len, uint64_t off)
 {
@@ -305,7 +321,8 @@ static void finish_piece(struct dev *dev, struct dev_vec *vec, int res)
 	}
 	if (res > 0 || res == -EAGAIN || res == -EINTR) {
 		uint32_t done = res > 0 ? (uint32_t)res & ~(dev->caps.sector_bytes - 1) : 0;
-		vec->result = uring_write(dev, (uint8_t *)vec->buf + done, vec->len - done, vec->off + done, 0);
+		vec->result = uring_write(dev, (uint8_t *)vec->buf + done, vec->len - done,
+					  vec->off + done, 0);
 		return;
 	}
 	vec->result = res == 0 ? -EIO : translate(res);
@@ -347,7 +364,8 @@ static int uring_write_many(struct dev *dev, struct dev_vec *vec, unsigned n)
 	}
 	struct batch_ring *ring = ring_take(uring);
 	for (unsigned i = 0; i < n; i += BATCH_DEPTH)
-		write_batch(dev, ring && !ring->broken ? ring : NULL, vec + i, FDIO_MIN(n - i, BATCH_DEPTH));
+		write_batch(dev, ring && !ring->broken ? ring : NULL, vec + i,
+			    FDIO_MIN(n - i, BATCH_DEPTH));
 	if (ring)
 		ring_give(uring, ring);
 	for (unsigned i = 0; i < n && !err; i++)
@@ -362,13 +380,14 @@ static void rings_free(struct dev_uring *uring)
 }
 
 /*
- * Writing is all that a batch ring does. It registers no file: that would keep the device in use until the kernel has ended
- * the ring.
+ * Writing is all that a batch ring does. It registers no file: that would keep the device in use
+ * until the kernel has ended the ring.
  */
 static int batch_ring_new(struct io_uring *ring)
 {
 	static const uint8_t write_only[] = { IORING_OP_WRITE };
-	static const struct loop_limits limits = { .ops = write_only, .nr_ops = ARRAY_SIZE(write_only) };
+	static const struct loop_limits limits = { .ops = write_only,
+						   .nr_ops = ARRAY_SIZE(write_only) };
 	int err = io_uring_queue_init(BATCH_DEPTH, ring, IORING_SETUP_R_DISABLED);
 
 	if (err)

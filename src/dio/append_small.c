@@ -95,7 +95,8 @@ static int reserve(struct dio_req *req)
 	if (first + n > UINT32_MAX)
 		return -EAGAIN;
 	err = ext4_map_lookup(inode, (uint32_t)first, &extent);
-	if (err || extent.state != EXT4_EXTENT_HOLE || (uint64_t)extent.lblk + extent.len < UINT32_MAX)
+	if (err || extent.state != EXT4_EXTENT_HOLE ||
+	    (uint64_t)extent.lblk + extent.len < UINT32_MAX)
 		return -EAGAIN;
 	err = ext4_reserve_holes(inode, (uint32_t)first, n, req->flags & DIO_ROOT, &o->resv);
 	return !err && (o->resv.nr != 1 || o->resv.ext[0].len != n) ? -EAGAIN : err;

@@ -101,7 +101,8 @@ void dio_append_count(struct dio_inode *dinode, bool whole)
 
 bool dio_append_fits(const struct dio_slow *slow)
 {
-	return slow->pos == slow->size && !((slow->pos | slow->end) & (slow->dio->block_size - 1)) &&
+	return slow->pos == slow->size &&
+	       !((slow->pos | slow->end) & (slow->dio->block_size - 1)) &&
 	       slow->end <= ext4_window_end(slow->inode);
 }
 
@@ -118,7 +119,8 @@ void dio_append_refill(struct dio_slow *slow)
 	bytes = FDIO_MAX((uint64_t)len * WINDOW_REQUESTS, (uint64_t)WINDOW_MIN);
 	bytes = FDIO_MAX((uint64_t)dinode->app_window * 2, bytes);
 	dinode->app_window = FDIO_MIN(bytes, (uint64_t)WINDOW_MAX);
-	(void)ext4_window_open(slow->inode, dinode->app_window, slow->req->flags & DIO_ROOT); /* best effort */
+	/* best effort */
+	(void)ext4_window_open(slow->inode, dinode->app_window, slow->req->flags & DIO_ROOT);
 }
 
 static void stop(struct dio_inode *dinode, struct ext4_inode *inode)

@@ -73,7 +73,9 @@ struct dio_req *dio_inval_req(struct work *done_work);
 /* For inval: done will be called before the pages are gone. Before done. */
 void dio_inval_late(struct work *done_work);
 
-/* -EINVAL for what cannot work, -ENOMEM. config is copied; what it points to outlives the engine. */
+/*
+ * -EINVAL for what cannot work, -ENOMEM. config is copied; what it points to outlives the engine.
+ */
 int dio_new(const struct dio_config *config, struct dio **ret) FDIO_BLOCKS;
 /* Waits for everything in flight. */
 void dio_drain(struct dio *dio) FDIO_BLOCKS;

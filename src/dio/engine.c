@@ -16,7 +16,8 @@ int dio_new(const struct dio_config *config, struct dio **ret)
 	struct dio *dio;
 	int err;
 
-	if (!config->dev || !config->vol || !config->workers || !config->syncers || !config->nr_cpus)
+	if (!config->dev || !config->vol || !config->workers || !config->syncers ||
+	    !config->nr_cpus)
 		return -EINVAL;
 	/* A block smaller than a sector could not be written alone. */
 	if ((1u << ext4_vol_block_bits(config->vol)) < config->dev->caps.sector_bytes)

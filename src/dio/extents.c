@@ -81,7 +81,8 @@ static void split(struct dio_req *req, struct dio_segment *seg)
 	while (o->nr_done < o->span && !__atomic_load_n(&o->error, __ATOMIC_ACQUIRE)) {
 		err = dio_piece_at(o->dio, req->file->inode, req->pos + o->nr_done,
 				   o->span - o->nr_done, &piece);
-		if (err == -EAGAIN || (!err && (req->flags & DIO_WRITE) && piece.state != EXT4_EXTENT_WRITTEN))
+		if (err == -EAGAIN ||
+		    (!err && (req->flags & DIO_WRITE) && piece.state != EXT4_EXTENT_WRITTEN))
 			break; /* the rest is for a worker */
 		if (err) {
 			record_error(req, err);

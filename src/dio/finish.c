@@ -71,10 +71,12 @@ static void inval_work(struct work *work)
 	if (inval_all(dinode, o->cache_seq)) {
 		o->bits |= DIO_R_INVAL_ALL;
 		dio_cached_forget(dinode, 0, INT64_MAX);
-		config->inval(config->inval_arg, req->file->inode, 0, INT64_MAX, &o->work, inval_done);
+		config->inval(config->inval_arg, req->file->inode, 0, INT64_MAX, &o->work,
+			      inval_done);
 	} else {
 		dio_cached_forget(dinode, req->pos, req->pos + req->len);
-		config->inval(config->inval_arg, req->file->inode, req->pos, req->len, &o->work, inval_done);
+		config->inval(config->inval_arg, req->file->inode, req->pos, req->len, &o->work,
+			      inval_done);
 	}
 }
 

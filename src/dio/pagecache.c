@@ -43,10 +43,12 @@ static void note_range(struct dio_inode *dinode, uint64_t lo, uint64_t hi)
 {
 	uint64_t was = __atomic_load_n(&dinode->hole_lo, SEQ);
 
-	while (lo < was && !__atomic_compare_exchange_n(&dinode->hole_lo, &was, lo, false, SEQ, SEQ))
+	while (lo < was &&
+	       !__atomic_compare_exchange_n(&dinode->hole_lo, &was, lo, false, SEQ, SEQ))
 		;
 	was = __atomic_load_n(&dinode->hole_hi, SEQ);
-	while (hi > was && !__atomic_compare_exchange_n(&dinode->hole_hi, &was, hi, false, SEQ, SEQ))
+	while (hi > was &&
+	       !__atomic_compare_exchange_n(&dinode->hole_hi, &was, hi, false, SEQ, SEQ))
 		;
 }
 
@@ -55,8 +57,8 @@ static bool reads_hole(struct dio_req *req, uint64_t end)
 	struct dio_piece piece;
 
 	for (uint64_t pos = req->pos; pos < end; pos += piece.len) {
-		int err = dio_piece_at(dio_own(req)->dio, req->file->inode, pos, (uint32_t)(end - pos),
-				       &piece);
+		int err = dio_piece_at(dio_own(req)->dio, req->file->inode, pos,
+				       (uint32_t)(end - pos), &piece);
 
 		if (err || piece.state != EXT4_EXTENT_WRITTEN)
 			return true;
@@ -68,7 +70,8 @@ static bool reads_hole(struct dio_req *req, uint64_t end)
 void dio_cached_note(struct dio_req *req)
 {
 	struct dio_inode *dinode = req->file->dinode;
-	uint64_t size = ext4_inode_size(req->file->inode), end = FDIO_MIN(req->pos + req->len, size);
+	uint64_t size = ext4_inode_size(req->file->inode),
+		 end = FDIO_MIN(req->pos + req->len, size);
 	uint64_t tail = tail_of(dio_own(req)->dio, size);
 
 	if (!(req->flags & DIO_WRITEBACK) && !__atomic_load_n(&dinode->has_pages, SEQ))
@@ -99,7 +102,8 @@ bool dio_cached_maybe(struct ext4_inode *inode, enum dio_cached_what what, uint6
 
 		return tail && __atomic_load_n(&dinode->tail_page, SEQ) == tail;
 	}
-	return what == DIO_CACHED_HOLES ? has_holes(dinode) : __atomic_load_n(&dinode->has_pages, SEQ);
+	return what == DIO_CACHED_HOLES ? has_holes(dinode)
+					: __atomic_load_n(&dinode->has_pages, SEQ);
 }
 
 void dio_cached_forget(struct dio_inode *dinode, uint64_t off, uint64_t end)

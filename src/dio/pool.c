@@ -47,7 +47,8 @@ int dio_pool_init(struct dio *dio)
 		cpu_init(dio, &dio->cpus[c], dio->segments + (size_t)c * per, per);
 	for (unsigned i = 0; i < DIO_NR_BOUNCE; i++) {
 		for (unsigned k = 0; k < 2; k++)
-			dio->bounce[i].buf[k] = dio->bounce_mem + ((size_t)2 * i + k) * dio->block_size;
+			dio->bounce[i].buf[k] =
+					dio->bounce_mem + ((size_t)2 * i + k) * dio->block_size;
 		list_add_tail(&dio->bounce_free, &dio->bounce[i].link);
 	}
 	return 0;

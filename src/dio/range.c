@@ -19,7 +19,8 @@ static bool must_wait(struct dio_inode *dinode, struct dio_range *range)
 	return false;
 }
 
-void dio_range_lock(struct dio_inode *dinode, struct dio_range *range, uint64_t first, uint64_t last)
+void dio_range_lock(struct dio_inode *dinode, struct dio_range *range, uint64_t first,
+		    uint64_t last)
 {
 	range->first = first;
 	range->last = last;

@@ -20,10 +20,12 @@
 
 static int slow_read(struct dio_req *req)
 {
-	struct dio_slow slow = {
-		.req = req, .dio = dio_own(req)->dio, .inode = req->file->inode, .dinode = req->file->dinode
-	};
-	uint64_t pos = req->pos + dio_own(req)->direct_len, end = req->pos + dio_own(req)->want, size;
+	struct dio_slow slow = { .req = req,
+				 .dio = dio_own(req)->dio,
+				 .inode = req->file->inode,
+				 .dinode = req->file->dinode };
+	uint64_t pos = req->pos + dio_own(req)->direct_len, end = req->pos + dio_own(req)->want,
+		 size;
 	struct dio_piece piece;
 	int err = 0;
 
@@ -63,7 +65,8 @@ static int reserve(struct dio_slow *slow)
 			continue;
 		uint64_t first = slow->pos >> slow->dio->block_bits,
 			 last = (slow->end - 1) >> slow->dio->block_bits;
-		err = ext4_reserve_holes(slow->inode, first, last - first + 1, slow->req->flags & DIO_ROOT, &slow->reservation);
+		err = ext4_reserve_holes(slow->inode, first, last - first + 1,
+					 slow->req->flags & DIO_ROOT, &slow->reservation);
 		slow->has_resv = !err;
 		return err;
 	}
@@ -81,7 +84,8 @@ static int publish(struct dio_slow *slow)
 		return 0;
 	}
 	if (slow->has_resv)
-		return ext4_insert(slow->inode, &slow->reservation, conv ? slow->conv_first : 0, conv, new_size);
+		return ext4_insert(slow->inode, &slow->reservation, conv ? slow->conv_first : 0,
+				   conv, new_size);
 	if (new_size)
 		return ext4_publish_size(slow->inode, new_size);
 	ext4_touch_write(slow->inode);
@@ -140,15 +144,19 @@ static int kill_privileges(struct dio_req *req)
 	if (!(req->flags & (DIO_KILLPRIV | DIO_KILLCAPS)) || !ext4_needs_killpriv(inode))
 		return 0;
 	if (req->flags & DIO_KILLPRIV)
-		return ext4_setattr(inode, EXT4_KILL_SUIDGID | (config->kill_sgid ? config->kill_sgid(req) : 0),
-				  &none);
+		return ext4_setattr(inode,
+				    EXT4_KILL_SUIDGID | (config->kill_sgid ? config->kill_sgid(req)
+									   : 0),
+				    &none);
 	return ext4_setattr(inode, EXT4_KILL_CAPS, &none);
 }
 
 static int slow_write(struct dio_req *req)
 {
 	struct dio_own *o = dio_own(req);
-	struct dio_slow slow = { .req = req, .dio = o->dio, .inode = req->file->inode, .dinode = req->file->dinode };
+	struct dio_slow slow = {
+		.req = req, .dio = o->dio, .inode = req->file->inode, .dinode = req->file->dinode
+	};
 	struct dio_range range;
 	int err;
 
@@ -169,7 +177,8 @@ static int slow_write(struct dio_req *req)
 	if (slow.shut)
 		dio_gate_shut(slow.dinode, DIO_GATE_WRITES);
 	lock_inode(&slow);
-	dio_range_lock(slow.dinode, &range, slow.pos >> slow.dio->block_bits, (slow.end - 1) >> slow.dio->block_bits);
+	dio_range_lock(slow.dinode, &range, slow.pos >> slow.dio->block_bits,
+		       (slow.end - 1) >> slow.dio->block_bits);
 	err = write_locked(&slow);
 	/* Also after an error: some of it may be in the device's cache. */
 	dio_mark_dirty(slow.dio, slow.dinode);
@@ -198,7 +207,8 @@ static void slow_work(struct work *work)
 		if (o->error != -ENOSPC)
 			log_ratelimited(FDIO_LOG_ERR, "inode %u: %s of %u bytes at %llu failed: %s",
 					ext4_inode_ino(req->file->inode), write ? "write" : "read",
-					req->len, (unsigned long long)req->pos, strerror(-o->error));
+					req->len, (unsigned long long)req->pos,
+					strerror(-o->error));
 	}
 	if (write)
 		dio_write_finish(req, false);

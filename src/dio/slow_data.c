@@ -29,7 +29,8 @@ static int piece_reserved(struct dio_slow *slow, uint64_t pos, struct dio_piece 
 			continue;
 		uint64_t in = pos - ((uint64_t)extent->lblk << slow->dio->block_bits);
 		piece->dev_off = (extent->pblk << slow->dio->block_bits) + in;
-		piece->len = FDIO_MIN((uint64_t)piece->len, ((uint64_t)extent->len << slow->dio->block_bits) - in);
+		piece->len = FDIO_MIN((uint64_t)piece->len,
+				      ((uint64_t)extent->len << slow->dio->block_bits) - in);
 		return 0;
 	}
 	return -EUCLEAN; /* a reservation that does not cover what was asked */
@@ -41,7 +42,8 @@ int dio_slow_piece(struct dio_slow *slow, uint64_t pos, uint64_t end, struct dio
 
 	/* The map may be dropped again at any time, but not for ever. */
 	for (unsigned tries = 0; tries < 8; tries++) {
-		err = dio_piece_at(slow->dio, slow->inode, pos, FDIO_MIN(end - pos, (uint64_t)UINT32_MAX), ret);
+		err = dio_piece_at(slow->dio, slow->inode, pos,
+				   FDIO_MIN(end - pos, (uint64_t)UINT32_MAX), ret);
 		if (err != -EAGAIN)
 			return err;
 		err = ext4_map_load(slow->inode);
@@ -133,7 +135,8 @@ int dio_slow_data(struct dio_slow *slow)
 		if (!err && piece.state == EXT4_EXTENT_HOLE)
 			err = piece_reserved(slow, pos, &piece);
 		if (!err)
-			err = add_run(slow, pos, pos + piece.len, piece.dev_off, piece.state == EXT4_EXTENT_WRITTEN);
+			err = add_run(slow, pos, pos + piece.len, piece.dev_off,
+				      piece.state == EXT4_EXTENT_WRITTEN);
 		if (err)
 			return err;
 		if (piece.state == EXT4_EXTENT_UNWRITTEN) {
@@ -153,8 +156,10 @@ int dio_slow_data(struct dio_slow *slow)
  */
 int dio_slow_zero_gap(struct dio_slow *slow)
 {
-	uint64_t from = slow->size, to = FDIO_MIN(slow->pos, fdio_round_up(slow->size, slow->dio->block_size));
-	uint64_t lo = fdio_round_down(from, slow->dio->sector_bytes), hi = fdio_round_up(to, slow->dio->sector_bytes);
+	uint64_t from = slow->size,
+		 to = FDIO_MIN(slow->pos, fdio_round_up(slow->size, slow->dio->block_size));
+	uint64_t lo = fdio_round_down(from, slow->dio->sector_bytes),
+		 hi = fdio_round_up(to, slow->dio->sector_bytes);
 	uint8_t *b = slow->bounce->buf[0];
 	struct dio_piece piece;
 	int err;

@@ -37,7 +37,8 @@ static bool is_misaligned(const struct dio *dio, const struct dio_req *req)
 	if (!(req->flags & DIO_WRITE)) {
 		uint64_t size = ext4_inode_size(req->file->inode);
 
-		if (req->pos >= size || (!(req->pos & mask) && end >= fdio_round_up(size, dio->sector_bytes)))
+		if (req->pos >= size ||
+		    (!(req->pos & mask) && end >= fdio_round_up(size, dio->sector_bytes)))
 			return false;
 	}
 	return req->len < DIO_SPLIT_MIN && (!(req->pos & mask) || (end & mask));
@@ -97,10 +98,11 @@ static bool may_fua(struct dio_req *req)
 	if (ext4_window_unsettled(inode)) /* the way to it may be in memory only */
 		return false;
 	for (uint32_t at = 0; at < req->len; at += piece.len)
-		if (dio_piece_at(dio, inode, req->pos + at, req->len - at, &piece) || piece.state != EXT4_EXTENT_WRITTEN ||
-		    (!dio->fua_multi && piece.len < req->len))
+		if (dio_piece_at(dio, inode, req->pos + at, req->len - at, &piece) ||
+		    piece.state != EXT4_EXTENT_WRITTEN || (!dio->fua_multi && piece.len < req->len))
 			return false;
-	return !ext4_sync_tid_noted(inode, true, &tid) || journal_tid_durable(ext4_vol_journal(dio->config.vol), tid);
+	return !ext4_sync_tid_noted(inode, true, &tid) ||
+	       journal_tid_durable(ext4_vol_journal(dio->config.vol), tid);
 }
 
 static void simple_done(struct dev_io *io)
@@ -178,7 +180,8 @@ static void start_direct(struct dio_req *req)
 	o->stage = DIO_AT_DIRECT;
 	if (req->flags & DIO_WRITE) {
 		/* Again, inside the gate: a truncate may have run between. */
-		if (req->pos + req->len > ext4_inode_size(req->file->inode) && !dio_append_start(req)) {
+		if (req->pos + req->len > ext4_inode_size(req->file->inode) &&
+		    !dio_append_start(req)) {
 			dio_direct_nothing(req);
 			return;
 		}
@@ -203,7 +206,8 @@ static bool fits(struct dio_req *req)
 		return o->span <= req->len; /* the tail may be read up to the device block's end */
 	if (o->span != req->len)
 		return false;
-	return !(req->flags & (DIO_KILLPRIV | DIO_KILLCAPS)) || !ext4_needs_killpriv(req->file->inode);
+	return !(req->flags & (DIO_KILLPRIV | DIO_KILLCAPS)) ||
+	       !ext4_needs_killpriv(req->file->inode);
 }
 
 static enum dio_way choose(struct dio_req *req)

@@ -153,8 +153,8 @@ uint32_t dio_sync_errs_at_open(const struct dio_inode *dinode)
 }
 
 /*
- * -EIO if there are errors of dinode that file, or who has no file, was not told of: once. Any thread, no
- * lock.
+ * -EIO if there are errors of dinode that file, or who has no file, was not told of: once. Any
+ * thread, no lock.
  */
 static int untold_error(struct dio_inode *dinode, struct dio_file *file)
 {
@@ -215,7 +215,8 @@ static bool needs_commit(struct batch *batch, struct ext4_inode *inode, bool dat
 {
 	journal_tid tid;
 
-	if (!ext4_sync_tid(inode, datasync, &tid) || journal_tid_durable(ext4_vol_journal(batch->dio->config.vol), tid))
+	if (!ext4_sync_tid(inode, datasync, &tid) ||
+	    journal_tid_durable(ext4_vol_journal(batch->dio->config.vol), tid))
 		return false;
 	if (!batch->need_commit || !journal_tid_geq(batch->tid, tid))
 		batch->tid = tid;
@@ -300,7 +301,8 @@ static void make_durable(struct batch *batch)
 	bool flushed = false;
 
 	if (batch->need_commit)
-		batch->commit_err = journal_commit_wait(ext4_vol_journal(dio->config.vol), batch->tid, &flushed);
+		batch->commit_err = journal_commit_wait(ext4_vol_journal(dio->config.vol),
+							batch->tid, &flushed);
 	if (!batch->need_flush)
 		return;
 	if (!flushed)
@@ -309,8 +311,8 @@ static void make_durable(struct batch *batch)
 		note_durable(batch);
 }
 
-static int outcome(const struct batch *batch, struct ext4_inode *inode, struct dio_file *file, bool commit,
-		   bool flush, int err)
+static int outcome(const struct batch *batch, struct ext4_inode *inode, struct dio_file *file,
+		   bool commit, bool flush, int err)
 {
 	/* Asked for in any case: who hears of an error now does not hear of it again. */
 	int untold = untold_error(ext4_inode_upper(inode), file);
@@ -347,7 +349,8 @@ static void answer_call(struct batch *batch, struct dio_sync *sync)
 	int err;
 
 	if (sync->inode) {
-		err = outcome(batch, sync->inode, sync->file, o->need_commit, o->need_flush, o->err);
+		err = outcome(batch, sync->inode, sync->file, o->need_commit, o->need_flush,
+			      o->err);
 	} else {
 		if (!batch->vol_asked)
 			batch->vol_err = sync_volume(dio);

@@ -368,8 +368,8 @@ static inline void dio_leave(struct dio_req *req)
 }
 
 /* ---- range.c: workers ---- */
-void dio_range_lock(struct dio_inode *dinode, struct dio_range *range, uint64_t first, uint64_t last)
-	FDIO_BLOCKS;
+void dio_range_lock(struct dio_inode *dinode, struct dio_range *range, uint64_t first,
+		    uint64_t last) FDIO_BLOCKS;
 void dio_range_unlock(struct dio_inode *dinode, struct dio_range *range);
 
 /* ---- pool.c ---- */
@@ -394,7 +394,9 @@ void dio_mask_req(struct dio_req *req);
 void dio_sync_init(struct dio *dio);
 /* Makes req durable and ends it. Any thread, never blocks. */
 void dio_sync_req(struct dio_req *req);
-/* A write to dinode completed (not with FUA): a later fsync has to flush. Any thread, never blocks. */
+/*
+ * A write to dinode completed (not with FUA): a later fsync has to flush. Any thread, never blocks.
+ */
 void dio_mark_dirty(struct dio *dio, struct dio_inode *dinode);
 /* A flush of the device failed (dev_on_flush_failure); arg: the engine. */
 void dio_sync_flush_failed(void *arg);

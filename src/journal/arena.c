@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Memory for small records that end together: those of a handle (journal_handle_alloc) and of a
- * transaction (journal_transaction_alloc). A chunk that is there from the start serves all that is usual; more is
- * allocated, and freed again with what it was for. So no handle of the write-out path asks the
- * system for memory.
+ * transaction (journal_transaction_alloc). A chunk that is there from the start serves all that is
+ * usual; more is allocated, and freed again with what it was for. So no handle of the write-out
+ * path asks the system for memory.
  *
  * The owner guards it: whoever holds the handle lock, or for a closed transaction the thread that
  * commits, which alone knows it. Failure: NULL or -ENOMEM, and nothing has changed.

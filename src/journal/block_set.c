@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * A set of block numbers, as a hash table with open addressing: what a transaction has revoked. The
- * owner guards it (handle and state lock for the running transaction); any thread. Failure is -ENOMEM
- * and changes nothing; looking and deleting cannot fail.
+ * owner guards it (handle and state lock for the running transaction); any thread. Failure is
+ * -ENOMEM and changes nothing; looking and deleting cannot fail.
  */
 #include "journal/journal_types.h"
 
@@ -78,7 +78,10 @@ bool journal_block_set_remove(struct journal_block_set *set, uint64_t blk)
 	hole = set_find(set, blk + 1);
 	if (!set->slot[hole])
 		return false;
-	/* Close the gap: move back every later key of the run whose home is not between the hole and itself. */
+	/*
+	 * Close the gap: move back every later key of the run whose home is not between the hole
+	 * and itself.
+	 */
 	for (i = (hole + 1) & (set->cap - 1); set->slot[i]; i = (i + 1) & (set->cap - 1)) {
 		unsigned home = set_home(set, set->slot[i]);
 

@@ -2,16 +2,16 @@
 /*
  * The metadata block cache: 64 shards, each a hash table with a clock hand.
  *
- * Threads: any. journal_read_cached, journal_buffer_ref and journal_buffer_release are for loop threads, too: they never
- * block on I/O, and a release is one atomic subtraction. journal_read_block reads from the device, or misses
- * in the mode of nowait.h. Each shard has a lock, which guards its table and its clock; a buffer's
- * count and state are atomic.
+ * Threads: any. journal_read_cached, journal_buffer_ref and journal_buffer_release are for loop
+ * threads, too: they never block on I/O, and a release is one atomic subtraction.
+ * journal_read_block reads from the device, or misses in the mode of nowait.h. Each shard has a
+ * lock, which guards its table and its clock; a buffer's count and state are atomic.
  *
  * A block number has at most one buffer in the hash. A buffer with references, or in a transaction
  * or on a checkpoint list (each holds a reference), is never evicted. A buffer's content is defined
- * once its state has left JOURNAL_BUFFER_READING. Eviction and look-up both hold the shard lock, so a buffer
- * found is a buffer referenced. Taken out of the hash, it carries JOURNAL_BUFFER_DEAD in its count, and the
- * last reference frees it. The limit is soft: what is pinned may exceed it.
+ * once its state has left JOURNAL_BUFFER_READING. Eviction and look-up both hold the shard lock, so
+ * a buffer found is a buffer referenced. Taken out of the hash, it carries JOURNAL_BUFFER_DEAD in
+ * its count, and the last reference frees it. The limit is soft: what is pinned may exceed it.
  *
  * Failure: -EIO for an unreadable block (it is not cached, so the next reader tries again),
  * -ENOMEM, -EUCLEAN for a number outside the file system.
@@ -46,7 +46,8 @@ int journal_cache_init(struct journal *journal)
 	per_shard = journal->max_buffers / JOURNAL_CACHE_SHARDS;
 	while (nr_buckets < per_shard)
 		nr_buckets *= 2;
-	journal->shards = fdio_alloc_aligned(FDIO_CACHELINE, sizeof(*journal->shards) * JOURNAL_CACHE_SHARDS);
+	journal->shards = fdio_alloc_aligned(FDIO_CACHELINE,
+					     sizeof(*journal->shards) * JOURNAL_CACHE_SHARDS);
 	if (!journal->shards)
 		return -ENOMEM;
 	for (unsigned i = 0; i < JOURNAL_CACHE_SHARDS; i++) {
@@ -58,7 +59,8 @@ int journal_cache_init(struct journal *journal)
 		shard->mask = nr_buckets - 1;
 	}
 	for (unsigned i = 0; i < JOURNAL_CACHE_SHARDS; i++) {
-		journal->shards[i].bucket = calloc(nr_buckets, sizeof(struct journal_cache_buffer *));
+		journal->shards[i].bucket =
+				calloc(nr_buckets, sizeof(struct journal_cache_buffer *));
 		if (!journal->shards[i].bucket)
 			return -ENOMEM;
 	}
@@ -89,7 +91,8 @@ static void buffer_free(struct journal_cache_buffer *buffer)
 {
 	struct journal *journal = buffer->journal;
 
-	FDIO_ASSERT(!buffer->running && !buffer->committing && !buffer->checkpoint && !buffer->forget_count && !buffer->frozen);
+	FDIO_ASSERT(!buffer->running && !buffer->committing && !buffer->checkpoint &&
+		    !buffer->forget_count && !buffer->frozen);
 	fdio_magic_clear(buffer, MAGIC_JOURNAL_BUFFER);
 	journal_slab_free(&journal->data_slab, buffer->public.data);
 	journal_slab_free(&journal->buffer_slab, buffer);
@@ -101,7 +104,10 @@ void journal_cache_put(struct journal_cache_buffer *buffer)
 	uint32_t old = __atomic_fetch_sub(&buffer->refs, 1, __ATOMIC_ACQ_REL);
 
 	FDIO_ASSERT(old & ~JOURNAL_BUFFER_DEAD);
-	/* A live buffer may be evicted from here on: buffer must not be touched unless it is dead, hence ours. */
+	/*
+	 * A live buffer may be evicted from here on: buffer must not be touched unless it is dead,
+	 * hence ours.
+	 */
 	if (old == (JOURNAL_BUFFER_DEAD | 1))
 		buffer_free(buffer);
 }
@@ -139,9 +145,11 @@ static unsigned shard_drop(struct journal_cache_shard *shard, unsigned scan, uns
 	unsigned freed = 0;
 
 	while (scan-- > 0 && freed < max) {
-		struct journal_cache_buffer *buffer = list_first(&shard->clock, struct journal_cache_buffer, clock);
+		struct journal_cache_buffer *buffer =
+				list_first(&shard->clock, struct journal_cache_buffer, clock);
 
-		if (__atomic_load_n(&buffer->refs, __ATOMIC_ACQUIRE) || __atomic_exchange_n(&buffer->recent, 0, __ATOMIC_RELAXED)) {
+		if (__atomic_load_n(&buffer->refs, __ATOMIC_ACQUIRE) ||
+		    __atomic_exchange_n(&buffer->recent, 0, __ATOMIC_RELAXED)) {
 			list_move_tail(&shard->clock, &buffer->clock);
 			continue;
 		}
@@ -163,14 +171,20 @@ int journal_cache_reserve(struct journal *journal)
 {
 	unsigned n = journal->max_buffers / 16;
 
-	return journal_slab_reserve(&journal->buffer_slab, n) || journal_slab_reserve(&journal->data_slab, n) ? -ENOMEM : 0;
+	return journal_slab_reserve(&journal->buffer_slab, n) ||
+					       journal_slab_reserve(&journal->data_slab, n)
+			       ? -ENOMEM
+			       : 0;
 }
 
 bool journal_cache_shed(struct journal *journal)
 {
 	/* Two rounds of each: the first may only find that all were used a short time ago. */
 	for (unsigned i = 0; i < JOURNAL_CACHE_SHARDS; i++) {
-		struct journal_cache_shard *shard = &journal->shards[__atomic_fetch_add(&journal->shed_at, 1, __ATOMIC_RELAXED) % JOURNAL_CACHE_SHARDS];
+		struct journal_cache_shard *shard =
+				&journal->shards[__atomic_fetch_add(&journal->shed_at, 1,
+								    __ATOMIC_RELAXED) %
+						 JOURNAL_CACHE_SHARDS];
 		unsigned freed;
 
 		fdio_mutex_lock(&shard->lock);
@@ -234,7 +248,8 @@ static struct journal_cache_buffer *buffer_new(struct journal *journal, uint64_t
 }
 
 /* Shard lock held. */
-static struct journal_cache_buffer *shard_add(struct journal *journal, struct journal_cache_shard *shard, uint64_t blk)
+static struct journal_cache_buffer *shard_add(struct journal *journal,
+					      struct journal_cache_shard *shard, uint64_t blk)
 {
 	struct journal_cache_buffer **head = bucket_of(shard, blk), *buffer;
 
@@ -249,7 +264,8 @@ static struct journal_cache_buffer *shard_add(struct journal *journal, struct jo
 	return buffer;
 }
 
-int journal_cache_get(struct journal *journal, uint64_t blk, struct journal_cache_buffer **ret, bool *ret_created)
+int journal_cache_get(struct journal *journal, uint64_t blk, struct journal_cache_buffer **ret,
+		      bool *ret_created)
 {
 	struct journal_cache_shard *shard = shard_of(journal, blk);
 	struct journal_cache_buffer *buffer;
@@ -308,7 +324,8 @@ int journal_cache_wait(struct journal_cache_buffer *buffer)
 			return nowait_miss();
 
 		fdio_mutex_lock(&shard->lock);
-		while ((state = __atomic_load_n(&buffer->state, __ATOMIC_ACQUIRE)) == JOURNAL_BUFFER_READING)
+		while ((state = __atomic_load_n(&buffer->state, __ATOMIC_ACQUIRE)) ==
+		       JOURNAL_BUFFER_READING)
 			fdio_cond_wait(&shard->read_done, &shard->lock);
 		fdio_mutex_unlock(&shard->lock);
 	}
@@ -331,9 +348,11 @@ int journal_read_block(struct journal *journal, uint64_t blk, struct journal_buf
 		return err;
 	if (created) {
 		fdio_count(COUNTER_journal_cache_miss);
-		err = dev_read(journal->dev, buffer->public.data, journal->block_size, blk * journal->block_size);
+		err = dev_read(journal->dev, buffer->public.data, journal->block_size,
+			       blk * journal->block_size);
 		if (err)
-			log_ratelimited(FDIO_LOG_ERR, "cannot read metadata block %llu: error %d", (unsigned long long)blk, -err);
+			log_ratelimited(FDIO_LOG_ERR, "cannot read metadata block %llu: error %d",
+					(unsigned long long)blk, -err);
 		journal_cache_set_state(buffer, err ? JOURNAL_BUFFER_ERROR : JOURNAL_BUFFER_VALID);
 		err = err ? -EIO : 0;
 	} else {
@@ -371,17 +390,21 @@ int journal_read_cached(struct journal *journal, uint64_t blk, struct journal_bu
 static void readahead_run(struct journal *journal, struct journal_cache_buffer **buffer, unsigned n)
 {
 	uint8_t *tmp = n > 1 ? fdio_alloc_aligned(4096, (size_t)n * journal->block_size) : NULL;
-	bool whole = tmp && !dev_read(journal->dev, tmp, (size_t)n * journal->block_size, buffer[0]->public.blk * journal->block_size);
+	bool whole = tmp && !dev_read(journal->dev, tmp, (size_t)n * journal->block_size,
+				      buffer[0]->public.blk * journal->block_size);
 
 	for (unsigned i = 0; i < n; i++) {
 		int err = 0;
 
 		/* Without memory, or with a bad block in the run, each is read for itself. */
 		if (whole)
-			memcpy(buffer[i]->public.data, tmp + (size_t)i * journal->block_size, journal->block_size);
+			memcpy(buffer[i]->public.data, tmp + (size_t)i * journal->block_size,
+			       journal->block_size);
 		else
-			err = dev_read(journal->dev, buffer[i]->public.data, journal->block_size, buffer[i]->public.blk * journal->block_size);
-		journal_cache_set_state(buffer[i], err ? JOURNAL_BUFFER_ERROR : JOURNAL_BUFFER_VALID);
+			err = dev_read(journal->dev, buffer[i]->public.data, journal->block_size,
+				       buffer[i]->public.blk * journal->block_size);
+		journal_cache_set_state(buffer[i],
+					err ? JOURNAL_BUFFER_ERROR : JOURNAL_BUFFER_VALID);
 		journal_cache_put(buffer[i]);
 	}
 	free(tmp);

@@ -3,8 +3,8 @@
  * The checkpoint thread: writes committed images home and moves the tail of the log behind them, in
  * the background when half the log is used or half the cache is pinned, at once when a handle waits
  * for space. It is the only writer of home locations while the journal runs, so two home writes of
- * one block cannot overtake each other. journal_checkpoint_all does the same at the end, when that thread
- * is gone.
+ * one block cannot overtake each other. journal_checkpoint_all does the same at the end, when that
+ * thread is gone.
  *
  * The state lock guards the checkpoint lists. It is held to choose blocks and to copy each of them,
  * and never across I/O; the items and the stage are the thread's own.
@@ -47,7 +47,8 @@ void journal_checkpoint_fini(struct journal *journal)
 	free(journal->checkpoint_stage);
 }
 
-void journal_checkpoint_add(struct journal *journal, struct journal_transaction *transaction, struct journal_cache_buffer *buffer)
+void journal_checkpoint_add(struct journal *journal, struct journal_transaction *transaction,
+			    struct journal_cache_buffer *buffer)
 {
 	FDIO_ASSERT(!buffer->checkpoint);
 	buffer->checkpoint = transaction;
@@ -73,7 +74,8 @@ bool journal_checkpoint_due(const struct journal *journal)
 		return false;
 	if (JOURNAL_LAZY)
 		return journal->space_waiters;
-	return journal->space_waiters || avail < journal->log.len / 2 || journal->nr_checkpoint > journal->max_buffers / 2;
+	return journal->space_waiters || avail < journal->log.len / 2 ||
+	       journal->nr_checkpoint > journal->max_buffers / 2;
 }
 
 /* State lock held (JOURNAL-6). */
@@ -84,7 +86,8 @@ static bool may_go_home(const struct journal_cache_buffer *buffer)
 
 static int by_block(const void *a, const void *b)
 {
-	uint64_t x = ((const struct journal_checkpoint_item *)a)->blk, y = ((const struct journal_checkpoint_item *)b)->blk;
+	uint64_t x = ((const struct journal_checkpoint_item *)a)->blk,
+		 y = ((const struct journal_checkpoint_item *)b)->blk;
 
 	return x < y ? -1 : x > y;
 }
@@ -103,7 +106,11 @@ static unsigned gather(struct journal *journal)
 			if (!may_go_home(buffer))
 				continue;
 			journal_cache_ref(buffer);
-			journal->checkpoint_items[n++] = (struct journal_checkpoint_item){ .buffer = buffer, .transaction = transaction, .blk = buffer->public.blk };
+			journal->checkpoint_items[n++] = (struct journal_checkpoint_item){
+				.buffer = buffer,
+				.transaction = transaction,
+				.blk = buffer->public.blk
+			};
 		}
 	}
 out:
@@ -111,7 +118,9 @@ out:
 	return n;
 }
 
-/* Copies what may still go home to the stage, a short hold of the state lock each; drops the rest. */
+/*
+ * Copies what may still go home to the stage, a short hold of the state lock each; drops the rest.
+ */
 static unsigned copy_items(struct journal *journal, unsigned n)
 {
 	unsigned kept = 0;
@@ -123,7 +132,8 @@ static unsigned copy_items(struct journal *journal, unsigned n)
 		fdio_mutex_lock(&journal->state_lock);
 		ok = item->buffer->checkpoint == item->transaction && may_go_home(item->buffer);
 		if (ok) {
-			memcpy(journal->checkpoint_stage + (size_t)kept * journal->block_size, item->buffer->public.data, journal->block_size);
+			memcpy(journal->checkpoint_stage + (size_t)kept * journal->block_size,
+			       item->buffer->public.data, journal->block_size);
 			item->buffer->home_write_in_flight = true;
 		}
 		fdio_mutex_unlock(&journal->state_lock);
@@ -149,10 +159,15 @@ static int write_items(struct journal *journal, unsigned n)
 		for (; i < n && nr < MAX_VEC; nr++) {
 			unsigned run = 1;
 
-			while (i + run < n && run < max_run && journal->checkpoint_items[i + run].blk == journal->checkpoint_items[i].blk + run)
+			while (i + run < n && run < max_run &&
+			       journal->checkpoint_items[i + run].blk ==
+					       journal->checkpoint_items[i].blk + run)
 				run++;
-			vec[nr] = (struct dev_vec){ .off = journal->checkpoint_items[i].blk * journal->block_size, .buf = journal->checkpoint_stage + (size_t)i * journal->block_size,
-				.len = run * journal->block_size };
+			vec[nr] = (struct dev_vec){
+				.off = journal->checkpoint_items[i].blk * journal->block_size,
+				.buf = journal->checkpoint_stage + (size_t)i * journal->block_size,
+				.len = run * journal->block_size
+			};
 			i += run;
 		}
 		err = dev_write_many(journal->dev, vec, nr);
@@ -168,7 +183,10 @@ static void items_done(struct journal *journal, unsigned n, bool written)
 		struct journal_checkpoint_item *item = &journal->checkpoint_items[i];
 
 		item->buffer->home_write_in_flight = false;
-		/* A younger commit may have moved item meanwhile: then its newer image is still due. */
+		/*
+		 * A younger commit may have moved item meanwhile: then its newer image is still
+		 * due.
+		 */
 		if (written && item->buffer->checkpoint == item->transaction)
 			journal_checkpoint_drop(journal, item->buffer);
 		journal_cache_put(item->buffer);
@@ -177,7 +195,10 @@ static void items_done(struct journal *journal, unsigned n, bool written)
 	fdio_mutex_unlock(&journal->state_lock);
 }
 
-/* JOURNAL-7. Frees the log space of the oldest transactions that are completely home. Returns -errno, or how many. */
+/*
+ * JOURNAL-7. Frees the log space of the oldest transactions that are completely home. Returns
+ * -errno, or how many.
+ */
 static int move_tail(struct journal *journal)
 {
 	struct journal_transaction *transaction, *tmp, *last = NULL;
@@ -200,8 +221,11 @@ static int move_tail(struct journal *journal)
 		return 0;
 	err = JOURNAL_MUTATED(JOURNAL_MUTATION_NO_TAIL_FLUSH) ? 0 : dev_flush(journal->dev);
 	if (!err)
-		err = journal_log_write_superblock(journal, last->tid + 1, journal_log_wrap(&journal->log, (uint64_t)last->log_start + last->log_len),
-				  JOURNAL_MUTATED(JOURNAL_MUTATION_NO_TAIL_FUA) ? 0 : DEV_FUA);
+		err = journal_log_write_superblock(
+				journal, last->tid + 1,
+				journal_log_wrap(&journal->log,
+						 (uint64_t)last->log_start + last->log_len),
+				JOURNAL_MUTATED(JOURNAL_MUTATION_NO_TAIL_FUA) ? 0 : DEV_FUA);
 	fdio_mutex_lock(&journal->state_lock);
 	if (!err) {
 		__atomic_add_fetch(&journal->log.free, freed, __ATOMIC_RELAXED);
@@ -278,7 +302,9 @@ static void relieve(struct journal *journal)
 		fdio_mutex_lock(&journal->state_lock);
 		stuck = !written && !moved && !list_empty(&journal->committed);
 		more = !journal->stop_checkpoint && !list_empty(&journal->committed) &&
-			(journal->space_waiters || (!JOURNAL_LAZY && (journal->log.free < journal->log.len / 4 * 3 || journal->nr_checkpoint > journal->max_buffers / 4)));
+		       (journal->space_waiters ||
+			(!JOURNAL_LAZY && (journal->log.free < journal->log.len / 4 * 3 ||
+					   journal->nr_checkpoint > journal->max_buffers / 4)));
 		fdio_mutex_unlock(&journal->state_lock);
 		if (stuck && more)
 			force_commit(journal);
@@ -290,7 +316,9 @@ static bool aged(struct journal *journal)
 {
 	if (list_empty(&journal->committed))
 		return false;
-	return fdio_now_ns() - list_first(&journal->committed, struct journal_transaction, node)->commit_ns > AGE_NS;
+	return fdio_now_ns() - list_first(&journal->committed, struct journal_transaction, node)
+					       ->commit_ns >
+	       AGE_NS;
 }
 
 static void write_aged(struct journal *journal)
@@ -312,10 +340,13 @@ void *journal_checkpoint_thread(void *arg)
 	fdio_magic_check(journal, MAGIC_JOURNAL);
 	fdio_mutex_lock(&journal->state_lock);
 	while (!journal->stop_checkpoint && !journal_abort_error(journal)) {
-		void (*work)(struct journal *) = journal_checkpoint_due(journal) ? relieve : aged(journal) ? write_aged : NULL;
+		void (*work)(struct journal *) = journal_checkpoint_due(journal) ? relieve
+						 : aged(journal)                 ? write_aged
+										 : NULL;
 
 		if (!work) {
-			fdio_cond_timedwait(&journal->checkpoint_cv, &journal->state_lock, fdio_now_ns() + AGE_NS / 3);
+			fdio_cond_timedwait(&journal->checkpoint_cv, &journal->state_lock,
+					    fdio_now_ns() + AGE_NS / 3);
 			continue;
 		}
 		fdio_mutex_unlock(&journal->state_lock);

@@ -2,25 +2,27 @@
 /*
  * Commits: which transaction is written, when, and by whom. How it is written is in commit_write.c.
  *
- * Threads: the commit thread commits every few seconds, and for those who do not wait. A thread that
- * waits for a transaction which nobody commits yet does it itself (journal_commit_wait), which saves two
- * changes of thread an fsync. One transaction is written at a time, and all who ask meanwhile share the
- * next (group commit). What the one who commits is at (enum journal_commit_state), changed by set_commit_state
- * under the state lock:
+ * Threads: the commit thread commits every few seconds, and for those who do not wait. A thread
+ * that waits for a transaction which nobody commits yet does it itself (journal_commit_wait), which
+ * saves two changes of thread an fsync. One transaction is written at a time, and all who ask
+ * meanwhile share the next (group commit). What the one who commits is at (enum
+ * journal_commit_state), changed by set_commit_state under the state lock:
  *
  *   state       event                                     next        function
  *   IDLE        somebody asks, or the interval is over    CLOSING     journal_commit_now
  *   CLOSING     the running transaction has changes       WRITING     make_committing
  *   CLOSING     nothing has changed                       ONLY_FLUSH  empty_round
- *   CLOSING     the journal has aborted                   IDLE        journal_commit_now, end_commit
+ *   CLOSING     the journal has aborted                   IDLE        journal_commit_now,
+ *   end_commit
  *   WRITING     the commit block is durable               CALLBACKS   finish
- *   WRITING     the journal aborts                        IDLE        journal_commit_now, end_commit
+ *   WRITING     the journal aborts                        IDLE        journal_commit_now,
+ *   end_commit
  *   ONLY_FLUSH  the flush has ended, well or not          IDLE        empty_round, end_commit
  *   CALLBACKS   all callbacks have run                    IDLE        finish, end_commit
  *
- * Locks: closing takes handle_lock, so no handle is open; the seal callback runs inside a last handle.
- * From then on handles run again beside the writing (JOURNAL-2 makes that safe). The state lock is held
- * for moments, never across I/O or a callback.
+ * Locks: closing takes handle_lock, so no handle is open; the seal callback runs inside a last
+ * handle. From then on handles run again beside the writing (JOURNAL-2 makes that safe). The state
+ * lock is held for moments, never across I/O or a callback.
  *
  * Implements JOURNAL-8 and JOURNAL-9. Failure: any failed write or flush aborts the journal; the
  * transaction stays in memory, its callbacks and waiters get -EIO.
@@ -48,7 +50,9 @@ static void set_commit_state(struct journal *journal, enum journal_commit_state 
 {
 	static const uint8_t allowed[] = {
 		[JOURNAL_COMMIT_IDLE] = 1 << JOURNAL_COMMIT_CLOSING,
-		[JOURNAL_COMMIT_CLOSING] = 1 << JOURNAL_COMMIT_WRITING | 1 << JOURNAL_COMMIT_ONLY_FLUSH | 1 << JOURNAL_COMMIT_IDLE,
+		[JOURNAL_COMMIT_CLOSING] = 1 << JOURNAL_COMMIT_WRITING |
+					   1 << JOURNAL_COMMIT_ONLY_FLUSH |
+					   1 << JOURNAL_COMMIT_IDLE,
 		[JOURNAL_COMMIT_WRITING] = 1 << JOURNAL_COMMIT_CALLBACKS | 1 << JOURNAL_COMMIT_IDLE,
 		[JOURNAL_COMMIT_ONLY_FLUSH] = 1 << JOURNAL_COMMIT_IDLE,
 		[JOURNAL_COMMIT_CALLBACKS] = 1 << JOURNAL_COMMIT_IDLE,
@@ -69,7 +73,10 @@ static void end_commit(struct journal *journal)
 
 /* ---- closing ---- */
 
-/* What the seal callback may still change: limited by the log space that was reserved and the image list. */
+/*
+ * What the seal callback may still change: limited by the log space that was reserved and the image
+ * list.
+ */
 static unsigned seal_credits(struct journal *journal, struct journal_transaction *transaction)
 {
 	uint32_t avail = __atomic_load_n(&journal->log.free, __ATOMIC_RELAXED);
@@ -90,21 +97,27 @@ static void seal(struct journal *journal, struct journal_transaction *transactio
 	journal_handle_done(journal);
 }
 
-/* State lock held, no handle open: the transaction gets its place in the log (JOURNAL-3, JOURNAL-9). */
+/*
+ * State lock held, no handle open: the transaction gets its place in the log (JOURNAL-3,
+ * JOURNAL-9).
+ */
 static void make_committing(struct journal *journal, struct journal_transaction *transaction)
 {
 	struct journal_log *log = &journal->log;
 
 	FDIO_ASSERT(!journal->committing && transaction->tid == journal->head_tid);
 	transaction->log_start = log->head;
-	transaction->log_len = journal_log_blocks_needed(log, transaction->nr_buffers, journal_transaction_revoke_blocks(journal, transaction));
+	transaction->log_len = journal_log_blocks_needed(
+			log, transaction->nr_buffers,
+			journal_transaction_revoke_blocks(journal, transaction));
 	FDIO_ASSERT(transaction->log_len <= log->free); /* JOURNAL-3 */
 	__atomic_sub_fetch(&log->free, transaction->log_len, __ATOMIC_RELAXED);
 	log->head = journal_log_wrap(log, (uint64_t)log->head + transaction->log_len);
 	for (unsigned i = 0; i < transaction->nr_buffers; i++) {
 		struct journal_cache_buffer *buffer = transaction->kit->buffers[i];
 
-		FDIO_ASSERT(buffer->running == transaction && !buffer->committing && !buffer->frozen);
+		FDIO_ASSERT(buffer->running == transaction && !buffer->committing &&
+			    !buffer->frozen);
 		buffer->running = NULL;
 		buffer->committing = transaction;
 		buffer->copied = false;
@@ -127,7 +140,8 @@ static struct journal_transaction *close_running(struct journal *journal)
 	transaction = journal->running;
 	if (transaction && journal_transaction_is_empty(transaction))
 		__atomic_store_n(&transaction->dirty_ns, 0, __ATOMIC_RELAXED);
-	if (transaction && (journal_transaction_is_empty(transaction) || journal_abort_error(journal)))
+	if (transaction &&
+	    (journal_transaction_is_empty(transaction) || journal_abort_error(journal)))
 		transaction = NULL;
 	if (transaction) {
 		if (journal->params.seal)
@@ -144,7 +158,10 @@ static struct journal_transaction *close_running(struct journal *journal)
 
 /* ---- afterwards ---- */
 
-/* State lock held. JOURNAL-8: no home write of a block that this transaction frees may still be in flight. */
+/*
+ * State lock held. JOURNAL-8: no home write of a block that this transaction frees may still be in
+ * flight.
+ */
 static void drop_forgotten(struct journal *journal, struct journal_transaction *transaction)
 {
 	for (unsigned i = 0; i < transaction->nr_forgets; i++)
@@ -266,7 +283,10 @@ void journal_commit_now(struct journal *journal)
 		end_commit(journal);
 }
 
-/* After an abort: nothing that was not durable will become so. Taking handle_lock waits for the last open handle. */
+/*
+ * After an abort: nothing that was not durable will become so. Taking handle_lock waits for the
+ * last open handle.
+ */
 static void fail_callbacks(struct journal *journal)
 {
 	struct journal_callback *callbacks[2] = { NULL, NULL };
@@ -290,18 +310,23 @@ static void fail_callbacks(struct journal *journal)
 }
 
 /*
- * State lock held: whether to commit now; else *ret_deadline says when to look again. Nobody wakes the thread for a transaction
- * that has just begun: one whole interval from now none of these is due yet.
+ * State lock held: whether to commit now; else *ret_deadline says when to look again. Nobody wakes
+ * the thread for a transaction that has just begun: one whole interval from now none of these is
+ * due yet.
  */
 static bool commit_due(struct journal *journal, uint64_t *ret_deadline)
 {
-	uint64_t dirty = journal->running ? __atomic_load_n(&journal->running->dirty_ns, __ATOMIC_RELAXED) : 0, now = fdio_now_ns();
+	uint64_t dirty = journal->running ? __atomic_load_n(&journal->running->dirty_ns,
+							    __ATOMIC_RELAXED)
+					  : 0,
+		 now = fdio_now_ns();
 	uint64_t interval = (uint64_t)journal->params.commit_interval_s * 1000000000ull;
 
 	*ret_deadline = now + interval;
 	if (journal->commit_state != JOURNAL_COMMIT_IDLE)
 		return false;
-	if (journal->commit_requested && !journal_tid_geq(journal->done_tid, journal->commit_request)) {
+	if (journal->commit_requested &&
+	    !journal_tid_geq(journal->done_tid, journal->commit_request)) {
 		journal->commit_requested = false;
 		return true;
 	}

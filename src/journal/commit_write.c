@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Writing one closed transaction to the log: revocations, descriptors with their images, the flush and
- * the commit block. Called by commit.c on the thread that commits, with no lock held; blocks on the
- * device.
+ * Writing one closed transaction to the log: revocations, descriptors with their images, the flush
+ * and the commit block. Called by commit.c on the thread that commits, with no lock held; blocks on
+ * the device.
  *
  * Whoever commits owns the head of the log, the stage in which log blocks are gathered for large
- * writes, and last_commit. Handles run meanwhile, so each image is copied under the state lock, or is
- * the copy that a handle has made before it changed the block.
+ * writes, and last_commit. Handles run meanwhile, so each image is copied under the state lock, or
+ * is the copy that a handle has made before it changed the block.
  *
- * Implements JOURNAL-2, JOURNAL-4, JOURNAL-5 and the order of times in JOURNAL-9. Failure: the error of
- * a write or flush; what is in the log is then no complete transaction, and the caller aborts.
+ * Implements JOURNAL-2, JOURNAL-4, JOURNAL-5 and the order of times in JOURNAL-9. Failure: the
+ * error of a write or flush; what is in the log is then no complete transaction, and the caller
+ * aborts.
  */
 #include "journal/journal_types.h"
 
@@ -24,9 +25,12 @@ struct stage {
 
 static int stage_flush(struct stage *stage)
 {
-	int err = stage->nr_blocks ? journal_log_write(stage->journal, stage->pos, stage->nr_blocks, stage->journal->log.stage) : 0;
+	int err = stage->nr_blocks ? journal_log_write(stage->journal, stage->pos, stage->nr_blocks,
+						       stage->journal->log.stage)
+				   : 0;
 
-	stage->pos = journal_log_wrap(&stage->journal->log, (uint64_t)stage->pos + stage->nr_blocks);
+	stage->pos = journal_log_wrap(&stage->journal->log,
+				      (uint64_t)stage->pos + stage->nr_blocks);
 	stage->nr_blocks = 0;
 	return err;
 }
@@ -46,13 +50,15 @@ static uint8_t *stage_next(struct stage *stage)
 static void set_tail_checksum(struct journal *journal, uint8_t *blk)
 {
 	if (journal_format_has_checksums(journal->log.incompat))
-		fdio_put_be32(blk, journal->block_size - JOURNAL_TAIL_BYTES, journal_log_tail_checksum(journal, blk));
+		fdio_put_be32(blk, journal->block_size - JOURNAL_TAIL_BYTES,
+			      journal_log_tail_checksum(journal, blk));
 }
 
 static int write_revokes(struct stage *stage, struct journal_transaction *transaction)
 {
 	struct journal *journal = stage->journal;
-	unsigned rec = journal->log.incompat & JOURNAL_INCOMPAT_64BIT ? 8 : 4, left = transaction->kit->revokes.nr, used = 0;
+	unsigned rec = journal->log.incompat & JOURNAL_INCOMPAT_64BIT ? 8 : 4,
+		 left = transaction->kit->revokes.nr, used = 0;
 	uint8_t *blk = NULL;
 
 	for (unsigned i = 0; i < transaction->kit->revokes.cap && left; i++) {
@@ -74,7 +80,8 @@ static int write_revokes(struct stage *stage, struct journal_transaction *transa
 			fdio_put_be32(blk, used, (uint32_t)(transaction->kit->revokes.slot[i] - 1));
 		used += rec;
 		left--;
-		if (!left || used == JOURNAL_REVOKE_HEADER_BYTES + journal->log.revokes_per_block * rec) {
+		if (!left ||
+		    used == JOURNAL_REVOKE_HEADER_BYTES + journal->log.revokes_per_block * rec) {
 			fdio_put_be32(blk, JOURNAL_REVOKE_COUNT, used);
 			set_tail_checksum(journal, blk);
 			blk = NULL;
@@ -101,7 +108,8 @@ static void copy_image(struct journal *journal, struct journal_cache_buffer *buf
 	}
 }
 
-static void put_tag(struct journal *journal, uint8_t *tag, struct journal_transaction *transaction, uint64_t blk, uint32_t flags, const uint8_t *image)
+static void put_tag(struct journal *journal, uint8_t *tag, struct journal_transaction *transaction,
+		    uint64_t blk, uint32_t flags, const uint8_t *image)
 {
 	fdio_put_be32(tag, 0, (uint32_t)blk);
 	if (journal->log.incompat & JOURNAL_INCOMPAT_CSUM_V3) {
@@ -126,7 +134,8 @@ static bool escape(uint8_t *image)
 }
 
 /* One descriptor and its n images. */
-static int write_group(struct stage *stage, struct journal_transaction *transaction, struct journal_cache_buffer **buffers, unsigned n)
+static int write_group(struct stage *stage, struct journal_transaction *transaction,
+		       struct journal_cache_buffer **buffers, unsigned n)
 {
 	struct journal *journal = stage->journal;
 	uint8_t *desc, *tag;
@@ -140,7 +149,8 @@ static int write_group(struct stage *stage, struct journal_transaction *transact
 	tag = desc + JOURNAL_HEADER_BYTES;
 	for (unsigned i = 0; i < n; i++) {
 		uint8_t *image = stage_next(stage);
-		uint32_t flags = (i ? JOURNAL_TAG_SAME_UUID : 0) | (i == n - 1 ? JOURNAL_TAG_LAST : 0);
+		uint32_t flags = (i ? JOURNAL_TAG_SAME_UUID : 0) |
+				 (i == n - 1 ? JOURNAL_TAG_LAST : 0);
 
 		copy_image(journal, buffers[i], image);
 		if (escape(image))
@@ -157,28 +167,38 @@ static int write_group(struct stage *stage, struct journal_transaction *transact
 }
 
 /* Everything but the commit block. Returns its log position. */
-static int write_body(struct journal *journal, struct journal_transaction *transaction, uint32_t *ret_pos)
+static int write_body(struct journal *journal, struct journal_transaction *transaction,
+		      uint32_t *ret_pos)
 {
 	struct stage stage = { .journal = journal, .pos = transaction->log_start };
-	int err = JOURNAL_MUTATED(JOURNAL_MUTATION_NO_REVOKE) ? 0 : write_revokes(&stage, transaction);
+	int err = JOURNAL_MUTATED(JOURNAL_MUTATION_NO_REVOKE) ? 0
+							      : write_revokes(&stage, transaction);
 
-	for (unsigned i = 0; i < transaction->nr_buffers && !err; i += journal->log.tags_per_descriptor)
-		err = write_group(&stage, transaction, transaction->kit->buffers + i, FDIO_MIN(transaction->nr_buffers - i, journal->log.tags_per_descriptor));
+	for (unsigned i = 0; i < transaction->nr_buffers && !err;
+	     i += journal->log.tags_per_descriptor)
+		err = write_group(&stage, transaction, transaction->kit->buffers + i,
+				  FDIO_MIN(transaction->nr_buffers - i,
+					   journal->log.tags_per_descriptor));
 	if (!err)
 		err = stage_flush(&stage);
 	*ret_pos = stage.pos;
 	return err;
 }
 
-static int write_commit_block(struct journal *journal, struct journal_transaction *transaction, uint32_t pos)
+static int write_commit_block(struct journal *journal, struct journal_transaction *transaction,
+			      uint32_t pos)
 {
 	uint8_t *blk = journal->log.stage;
 	struct timespec now;
 
 	dev_now(journal->dev, &now);
-	/* JOURNAL-9: a clock that was set back must not make this commit look older than the one before. */
+	/*
+	 * JOURNAL-9: a clock that was set back must not make this commit look older than the one
+	 * before.
+	 */
 	if (now.tv_sec < journal->last_commit.tv_sec ||
-	    (now.tv_sec == journal->last_commit.tv_sec && now.tv_nsec < journal->last_commit.tv_nsec))
+	    (now.tv_sec == journal->last_commit.tv_sec &&
+	     now.tv_nsec < journal->last_commit.tv_nsec))
 		now = journal->last_commit;
 	journal->last_commit = now;
 	memset(blk, 0, journal->block_size);
@@ -186,14 +206,19 @@ static int write_commit_block(struct journal *journal, struct journal_transactio
 	fdio_put_be64(blk, JOURNAL_COMMIT_SECONDS, (uint64_t)now.tv_sec);
 	fdio_put_be32(blk, JOURNAL_COMMIT_NANOSECONDS, (uint32_t)now.tv_nsec);
 	if (journal_format_has_checksums(journal->log.incompat))
-		fdio_put_be32(blk, JOURNAL_COMMIT_CHECKSUM, journal_log_commit_checksum(journal, blk, journal->block_size));
-	return dev_write(journal->dev, blk, journal->block_size, journal_log_map(journal, pos, NULL), JOURNAL_MUTATED(JOURNAL_MUTATION_NO_FUA) ? 0 : DEV_FUA);
+		fdio_put_be32(blk, JOURNAL_COMMIT_CHECKSUM,
+			      journal_log_commit_checksum(journal, blk, journal->block_size));
+	return dev_write(journal->dev, blk, journal->block_size,
+			 journal_log_map(journal, pos, NULL),
+			 JOURNAL_MUTATED(JOURNAL_MUTATION_NO_FUA) ? 0 : DEV_FUA);
 }
 
 /* JOURNAL-5 */
 static int start_log(struct journal *journal, struct journal_transaction *transaction)
 {
-	int err = journal->log.active ? 0 : journal_log_write_superblock(journal, transaction->tid, transaction->log_start, 0);
+	int err = journal->log.active ? 0
+				      : journal_log_write_superblock(journal, transaction->tid,
+								     transaction->log_start, 0);
 
 	journal->log.active = !err;
 	return err;
@@ -212,7 +237,9 @@ int journal_commit_write(struct journal *journal, struct journal_transaction *tr
 	if (err)
 		return err;
 	if (!JOURNAL_MUTATED(JOURNAL_MUTATION_NO_REVOKE))
-		FDIO_ASSERT(journal_log_wrap(&journal->log, (uint64_t)pos + 1) == journal_log_wrap(&journal->log, (uint64_t)transaction->log_start + transaction->log_len));
+		FDIO_ASSERT(journal_log_wrap(&journal->log, (uint64_t)pos + 1) ==
+			    journal_log_wrap(&journal->log, (uint64_t)transaction->log_start +
+									    transaction->log_len));
 	fdio_mutex_lock(&journal->state_lock);
 	journal_transaction_set_state(transaction, JOURNAL_TRANSACTION_FLUSHING);
 	fdio_mutex_unlock(&journal->state_lock);
@@ -222,5 +249,7 @@ int journal_commit_write(struct journal *journal, struct journal_transaction *tr
 	if (journal_abort_error(journal))
 		return -EIO; /* JOURNAL-10 */
 	err = write_commit_block(journal, transaction, pos);
-	return JOURNAL_MUTATED(JOURNAL_MUTATION_LATE_START) && !err ? start_log(journal, transaction) : err;
+	return JOURNAL_MUTATED(JOURNAL_MUTATION_LATE_START) && !err
+			       ? start_log(journal, transaction)
+			       : err;
 }

@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The life of a handle: journal_begin reserves, journal_end gives the changes to the running transaction. What
- * a handle changes in between, and how journal_cancel takes it back, is in undo.c.
+ * The life of a handle: journal_begin reserves, journal_end gives the changes to the running
+ * transaction. What a handle changes in between, and how journal_cancel takes it back, is in
+ * undo.c.
  *
  * Threads: the rooms above call on any thread that may block, and on loop threads in the mode of
- * nowait.h, where journal_begin fails with -EAGAIN instead of waiting, and so does whatever meets an abort.
- * Whoever commits opens one more handle of the closing transaction, for the seal callback.
+ * nowait.h, where journal_begin fails with -EAGAIN instead of waiting, and so does whatever meets
+ * an abort. Whoever commits opens one more handle of the closing transaction, for the seal
+ * callback.
  *
  * Locks: there is one handle at a time. It is j->handle, and its owner holds handle_lock from
- * journal_begin to journal_end or journal_cancel. The memory for the records of callers belongs to the journal and
- * is there from its start, so a handle that is not exceptionally large allocates nothing.
+ * journal_begin to journal_end or journal_cancel. The memory for the records of callers belongs to
+ * the journal and is there from its start, so a handle that is not exceptionally large allocates
+ * nothing.
  *
  * Failure: -EROFS after an abort or on a read-only journal, -ENOSPC for more credits than a
  * transaction may hold, -ENOMEM. A failed journal_begin has changed nothing and holds nothing.
@@ -76,7 +79,8 @@ static void wait_space(struct journal *journal, uint32_t need)
 	fdio_count(COUNTER_journal_space_wait);
 	fdio_mutex_lock(&journal->state_lock);
 	journal->space_waiters++;
-	while (__atomic_load_n(&journal->log.free, __ATOMIC_RELAXED) < need && !journal_abort_error(journal)) {
+	while (__atomic_load_n(&journal->log.free, __ATOMIC_RELAXED) < need &&
+	       !journal_abort_error(journal)) {
 		pthread_cond_signal(&journal->checkpoint_cv);
 		fdio_cond_wait(&journal->space_cv, &journal->state_lock);
 	}
@@ -102,7 +106,10 @@ static int get_running(struct journal *journal)
 	return transaction ? 0 : -ENOMEM;
 }
 
-/* There is no memory for more records: the next transaction begins with what is set aside. One that is empty has that already. */
+/*
+ * There is no memory for more records: the next transaction begins with what is set aside. One that
+ * is empty has that already.
+ */
 static bool close_for_room(struct journal_transaction *transaction)
 {
 	if (journal_transaction_is_empty(transaction))
@@ -111,7 +118,10 @@ static bool close_for_room(struct journal_transaction *transaction)
 	return true;
 }
 
-/* handle_lock held: 1 when the handle may start; else drops the lock, waits, and 0 (try again) or an error. May not wait: -EAGAIN. */
+/*
+ * handle_lock held: 1 when the handle may start; else drops the lock, waits, and 0 (try again) or
+ * an error. May not wait: -EAGAIN.
+ */
 static int try_begin(struct journal *journal, unsigned credits)
 {
 	struct journal_transaction *transaction;
@@ -124,7 +134,8 @@ static int try_begin(struct journal *journal, unsigned credits)
 		return err;
 	}
 	transaction = journal->running;
-	if (transaction->nr_buffers + credits > journal->credit_limit || journal_transaction_revoke_blocks(journal, transaction) > journal->revoke_slack / 2 ||
+	if (transaction->nr_buffers + credits > journal->credit_limit ||
+	    journal_transaction_revoke_blocks(journal, transaction) > journal->revoke_slack / 2 ||
 	    (!journal_transaction_has_room(transaction) && close_for_room(transaction))) {
 		journal_tid tid = transaction->tid;
 
@@ -134,7 +145,9 @@ static int try_begin(struct journal *journal, unsigned credits)
 		wait_closed(journal, tid);
 		return 0;
 	}
-	need = journal_log_blocks_needed(&journal->log, transaction->nr_buffers + credits + journal->seal_reserve, journal->revoke_slack);
+	need = journal_log_blocks_needed(&journal->log,
+					 transaction->nr_buffers + credits + journal->seal_reserve,
+					 journal->revoke_slack);
 	if (__atomic_load_n(&journal->log.free, __ATOMIC_RELAXED) < need) {
 		fdio_mutex_unlock(&journal->handle_lock);
 		if (nowait_on())
@@ -194,7 +207,8 @@ journal_tid journal_handle_close(struct journal *journal)
 		transaction->callbacks_tail = handle->callbacks_tail;
 	}
 	if (!transaction->dirty_ns && !journal_transaction_is_empty(transaction))
-		__atomic_store_n(&transaction->dirty_ns, fdio_now_ns(), __ATOMIC_RELAXED); /* the commit thread looks often enough */
+		/* the commit thread looks often enough */
+		__atomic_store_n(&transaction->dirty_ns, fdio_now_ns(), __ATOMIC_RELAXED);
 	handle->sequence++;
 	/* An empty transaction is never written, and its number serves the next change. */
 	return journal_transaction_is_empty(transaction) ? transaction->tid - 1 : transaction->tid;
@@ -222,7 +236,10 @@ void journal_run_callbacks(struct journal_callback *callback, int err)
 	}
 }
 
-/* A deliberate mistake, see JOURNAL_MUTATED: freed blocks are let go before their freeing is durable. */
+/*
+ * A deliberate mistake, see JOURNAL_MUTATED: freed blocks are let go before their freeing is
+ * durable.
+ */
 static struct journal_callback *take_early(struct journal_handle *handle)
 {
 	struct journal_callback *callbacks = NULL;

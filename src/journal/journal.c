@@ -20,7 +20,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { DEFAULT_COMMIT_SECONDS = 5, LIMIT_MAX = 16384, BUFFERS_PER_CHUNK = 256, TRANSACTIONS_PER_CHUNK = 64 };
+enum {
+	DEFAULT_COMMIT_SECONDS = 5,
+	LIMIT_MAX = 16384,
+	BUFFERS_PER_CHUNK = 256,
+	TRANSACTIONS_PER_CHUNK = 64
+};
 
 /* ---- open and close ---- */
 
@@ -29,14 +34,16 @@ static int check_params(const struct journal_params *params, struct fdio_reason 
 	const char *why = NULL;
 	int err = -EINVAL;
 
-	if (params->block_size < 1024 || params->block_size > 65536 || (params->block_size & (params->block_size - 1)))
+	if (params->block_size < 1024 || params->block_size > 65536 ||
+	    (params->block_size & (params->block_size - 1)))
 		why = "block size is not a power of two from 1024 to 65536";
 	else if (params->nr_blocks > INT64_MAX / params->block_size)
 		why = "impossible number of blocks";
 	else if (!params->nr_log && !params->read_only)
 		why = "a file system without a journal can only be served read-only", err = -EROFS;
 	else if (!params->read_only && params->block_size % params->dev->caps.sector_bytes)
-		why = "the file system's blocks are smaller than the device's sectors; only a read-only mount is possible";
+		why = "the file system's blocks are smaller than the device's sectors; only a "
+		      "read-only mount is possible";
 	if (!why)
 		return 0;
 	fdio_reason_set(reason, "%s", why);
@@ -56,7 +63,8 @@ static void init_locks(struct journal *journal)
 	list_init(&journal->committed);
 }
 
-int journal_open(const struct journal_params *params, struct journal **ret, struct fdio_reason *reason)
+int journal_open(const struct journal_params *params, struct journal **ret,
+		 struct fdio_reason *reason)
 {
 	struct journal *journal;
 	int err;
@@ -77,9 +85,13 @@ int journal_open(const struct journal_params *params, struct journal **ret, stru
 	if (!journal->params.commit_interval_s)
 		journal->params.commit_interval_s = DEFAULT_COMMIT_SECONDS;
 	init_locks(journal);
-	journal_slab_init(&journal->buffer_slab, sizeof(struct journal_cache_buffer), 16, BUFFERS_PER_CHUNK);
-	journal_slab_init(&journal->transaction_slab, sizeof(struct journal_transaction), alignof(struct journal_transaction), TRANSACTIONS_PER_CHUNK);
-	journal_slab_init(&journal->data_slab, journal->block_size, FDIO_MIN(journal->block_size, 4096u), FDIO_MAX((1u << 20) / journal->block_size, 16u));
+	journal_slab_init(&journal->buffer_slab, sizeof(struct journal_cache_buffer), 16,
+			  BUFFERS_PER_CHUNK);
+	journal_slab_init(&journal->transaction_slab, sizeof(struct journal_transaction),
+			  alignof(struct journal_transaction), TRANSACTIONS_PER_CHUNK);
+	journal_slab_init(&journal->data_slab, journal->block_size,
+			  FDIO_MIN(journal->block_size, 4096u),
+			  FDIO_MAX((1u << 20) / journal->block_size, 16u));
 	err = journal_cache_init(journal);
 	if (err)
 		fdio_reason_set(reason, "out of memory");
@@ -119,7 +131,10 @@ void journal_close(struct journal *journal)
 
 /* ---- start and stop ---- */
 
-/* JOURNAL-9: no block left over from earlier can carry an id that this mount will use. Never 0, which callers use for "none". */
+/*
+ * JOURNAL-9: no block left over from earlier can carry an id that this mount will use. Never 0,
+ * which callers use for "none".
+ */
 static uint32_t first_tid(uint32_t sequence, uint32_t maxlen)
 {
 	uint32_t tid = sequence + maxlen;
@@ -132,13 +147,18 @@ static uint32_t first_tid(uint32_t sequence, uint32_t maxlen)
 static void set_limits(struct journal *journal)
 {
 	journal->image_limit = FDIO_MIN(journal->log.len / 4, (unsigned)LIMIT_MAX);
-	/* On a large file system with a small log each bitmap may bring a block of descriptors with it. */
-	journal->seal_reserve = FDIO_MIN((journal->image_limit + 1) / 2, journal->params.seal_blocks);
+	/*
+	 * On a large file system with a small log each bitmap may bring a block of descriptors with
+	 * it.
+	 */
+	journal->seal_reserve =
+			FDIO_MIN((journal->image_limit + 1) / 2, journal->params.seal_blocks);
 	journal->seal_reserve = FDIO_MAX(journal->seal_reserve, journal->image_limit / 4);
 	journal->seal_reserve = FDIO_MAX(journal->seal_reserve, 8u);
 	journal->credit_limit = journal->image_limit - journal->seal_reserve;
 	journal->revoke_slack = FDIO_MAX(journal->image_limit / 8, 2u);
-	FDIO_ASSERT(journal_log_blocks_needed(&journal->log, journal->image_limit, journal->revoke_slack) < journal->log.len / 2);
+	FDIO_ASSERT(journal_log_blocks_needed(&journal->log, journal->image_limit,
+					      journal->revoke_slack) < journal->log.len / 2);
 }
 
 /* The log is empty: the features this writer uses, a fresh start position, the id jumped. */
@@ -148,14 +168,18 @@ static int reset_log(struct journal *journal)
 	uint32_t tid = first_tid(fdio_get_be32(log->superblock, JOURNAL_SB_SEQUENCE), log->end);
 	int err;
 
-	log->incompat = JOURNAL_INCOMPAT_REVOKE | (journal->params.has_64bit ? JOURNAL_INCOMPAT_64BIT : 0) |
-		(journal->params.metadata_csum ? JOURNAL_INCOMPAT_CSUM_V3 : 0);
+	log->incompat = JOURNAL_INCOMPAT_REVOKE |
+			(journal->params.has_64bit ? JOURNAL_INCOMPAT_64BIT : 0) |
+			(journal->params.metadata_csum ? JOURNAL_INCOMPAT_CSUM_V3 : 0);
 	journal_log_set_format(journal);
 	fdio_mutex_lock(&log->superblock_lock);
-	fdio_put_be32(log->superblock, JOURNAL_SB_COMPAT, fdio_get_be32(log->superblock, JOURNAL_SB_COMPAT) & ~(uint32_t)JOURNAL_COMPAT_CHECKSUM);
+	fdio_put_be32(log->superblock, JOURNAL_SB_COMPAT,
+		      fdio_get_be32(log->superblock, JOURNAL_SB_COMPAT) &
+				      ~(uint32_t)JOURNAL_COMPAT_CHECKSUM);
 	fdio_put_be32(log->superblock, JOURNAL_SB_INCOMPAT, log->incompat);
 	fdio_put_be32(log->superblock, JOURNAL_SB_ERRNO, 0);
-	log->superblock[JOURNAL_SB_CHECKSUM_TYPE] = journal->params.metadata_csum ? JOURNAL_CHECKSUM_CRC32C : 0;
+	log->superblock[JOURNAL_SB_CHECKSUM_TYPE] =
+			journal->params.metadata_csum ? JOURNAL_CHECKSUM_CRC32C : 0;
 	if (!journal->params.metadata_csum)
 		fdio_put_be32(log->superblock, JOURNAL_SB_CHECKSUM, 0);
 	fdio_mutex_unlock(&log->superblock_lock);
@@ -173,10 +197,12 @@ static int start_threads(struct journal *journal)
 	int err;
 
 	journal->stop_commit = journal->stop_checkpoint = false;
-	err = thread_start(&journal->commit_thread, "journal-commit", journal_commit_thread, journal);
+	err = thread_start(&journal->commit_thread, "journal-commit", journal_commit_thread,
+			   journal);
 	if (err)
 		return err;
-	err = thread_start(&journal->checkpoint_thread, "journal-checkpoint", journal_checkpoint_thread, journal);
+	err = thread_start(&journal->checkpoint_thread, "journal-checkpoint",
+			   journal_checkpoint_thread, journal);
 	if (err) {
 		fdio_mutex_lock(&journal->state_lock);
 		journal->stop_commit = true;
@@ -253,7 +279,8 @@ int journal_stop(struct journal *journal)
 	if (!journal->started)
 		return journal_abort_error_told(journal);
 	/* The checkpoint thread may wait for a commit, so it ends first. */
-	stop_thread(journal, &journal->stop_checkpoint, &journal->checkpoint_cv, journal->checkpoint_thread);
+	stop_thread(journal, &journal->stop_checkpoint, &journal->checkpoint_cv,
+		    journal->checkpoint_thread);
 	stop_thread(journal, &journal->stop_commit, &journal->commit_cv, journal->commit_thread);
 	journal->started = false;
 	err = journal_abort_error_told(journal);
@@ -300,9 +327,13 @@ int journal_commit_wait(struct journal *journal, journal_tid tid, bool *ret_flus
 		if (journal_tid_geq(tid, journal->head_tid))
 			tid = journal->head_tid;
 		round = journal->empty_started + 1;
-		flushed = tid == journal->head_tid || (journal->committing && journal->committing->tid == tid && journal->committing->state == JOURNAL_TRANSACTION_WRITING);
-		while (!journal_tid_geq(journal->done_tid, tid) && journal->empty_done < round && !journal_abort_error(journal)) {
-			if (tid == journal->head_tid && journal->commit_state == JOURNAL_COMMIT_IDLE)
+		flushed = tid == journal->head_tid ||
+			  (journal->committing && journal->committing->tid == tid &&
+			   journal->committing->state == JOURNAL_TRANSACTION_WRITING);
+		while (!journal_tid_geq(journal->done_tid, tid) && journal->empty_done < round &&
+		       !journal_abort_error(journal)) {
+			if (tid == journal->head_tid &&
+			    journal->commit_state == JOURNAL_COMMIT_IDLE)
 				journal_commit_now(journal);
 			else
 				fdio_cond_wait(&journal->done_cv, &journal->state_lock);
@@ -323,7 +354,8 @@ void journal_commit_wait_turn(struct journal *journal, journal_tid tid)
 	if (!journal->started)
 		return;
 	fdio_mutex_lock(&journal->state_lock);
-	while (journal->commit_state != JOURNAL_COMMIT_IDLE && journal_tid_geq(tid, journal->head_tid) && !journal_abort_error(journal))
+	while (journal->commit_state != JOURNAL_COMMIT_IDLE &&
+	       journal_tid_geq(tid, journal->head_tid) && !journal_abort_error(journal))
 		fdio_cond_wait(&journal->done_cv, &journal->state_lock);
 	fdio_mutex_unlock(&journal->state_lock);
 }
@@ -333,7 +365,8 @@ void journal_commit_start(struct journal *journal, journal_tid tid)
 	if (!journal->started)
 		return;
 	fdio_mutex_lock(&journal->state_lock);
-	if (journal_tid_geq(tid, journal->head_tid) && journal->running && __atomic_load_n(&journal->running->dirty_ns, __ATOMIC_RELAXED))
+	if (journal_tid_geq(tid, journal->head_tid) && journal->running &&
+	    __atomic_load_n(&journal->running->dirty_ns, __ATOMIC_RELAXED))
 		request(journal, tid);
 	fdio_mutex_unlock(&journal->state_lock);
 }
@@ -352,7 +385,8 @@ int journal_sync(struct journal *journal)
 
 bool journal_tid_durable(struct journal *journal, journal_tid tid)
 {
-	return !journal->started || journal_tid_geq(__atomic_load_n(&journal->durable_tid, __ATOMIC_ACQUIRE), tid);
+	return !journal->started ||
+	       journal_tid_geq(__atomic_load_n(&journal->durable_tid, __ATOMIC_ACQUIRE), tid);
 }
 
 /* ---- abort ---- */
@@ -368,10 +402,13 @@ void journal_abort(struct journal *journal, int err)
 
 	if (err >= 0)
 		err = -EIO;
-	if (!__atomic_compare_exchange_n(&journal->error, &none, err, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+	if (!__atomic_compare_exchange_n(&journal->error, &none, err, false, __ATOMIC_ACQ_REL,
+					 __ATOMIC_ACQUIRE))
 		return;
 	if (err != -ESHUTDOWN)
-		log_err("the journal has aborted (error %d); the file system is read-only from now on", -err);
+		log_err("the journal has aborted (error %d); the file system is read-only from now "
+			"on",
+			-err);
 	/* JOURNAL-10: who is woken finds the owner read-only and its error noted. */
 	if (journal->params.aborted)
 		journal->params.aborted(journal->params.arg, err);

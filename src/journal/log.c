@@ -60,9 +60,13 @@ static int copy_extents(struct journal *journal, uint64_t *ret_blocks)
 	for (unsigned i = 0; i < journal->params.nr_log; i++) {
 		const struct journal_extent *extent = &journal->params.log[i];
 
-		if (!extent->len || extent->pblk >= journal->params.nr_blocks || extent->len > journal->params.nr_blocks - extent->pblk || lblk + extent->len > UINT32_MAX / 2)
+		if (!extent->len || extent->pblk >= journal->params.nr_blocks ||
+		    extent->len > journal->params.nr_blocks - extent->pblk ||
+		    lblk + extent->len > UINT32_MAX / 2)
 			return -EUCLEAN;
-		log->extents[i] = (struct journal_log_extent){ .lblk = (uint32_t)lblk, .len = extent->len, .pblk = extent->pblk };
+		log->extents[i] = (struct journal_log_extent){ .lblk = (uint32_t)lblk,
+							       .len = extent->len,
+							       .pblk = extent->pblk };
 		lblk += extent->len;
 	}
 	log->nr_extents = journal->params.nr_log;
@@ -76,13 +80,16 @@ bool journal_log_set_end(struct journal *journal)
 	struct journal_log *log = &journal->log;
 
 	log->fast_commit_blocks = 0;
-	if ((log->incompat & JOURNAL_INCOMPAT_FAST_COMMIT) && fdio_get_be32(log->superblock, JOURNAL_SB_START)) {
-		log->fast_commit_blocks = fdio_get_be32(log->superblock, JOURNAL_SB_FAST_COMMIT_BLOCKS);
+	if ((log->incompat & JOURNAL_INCOMPAT_FAST_COMMIT) &&
+	    fdio_get_be32(log->superblock, JOURNAL_SB_START)) {
+		log->fast_commit_blocks =
+				fdio_get_be32(log->superblock, JOURNAL_SB_FAST_COMMIT_BLOCKS);
 		if (!log->fast_commit_blocks)
 			log->fast_commit_blocks = JOURNAL_FAST_COMMIT_BLOCKS_DEFAULT;
 	}
 	log->end = fdio_get_be32(log->superblock, JOURNAL_SB_MAXLEN);
-	if (log->fast_commit_blocks >= log->end || log->first < 1 || log->end - log->fast_commit_blocks < log->first + (uint64_t)MIN_LOG_BLOCKS)
+	if (log->fast_commit_blocks >= log->end || log->first < 1 ||
+	    log->end - log->fast_commit_blocks < log->first + (uint64_t)MIN_LOG_BLOCKS)
 		return false;
 	log->end -= log->fast_commit_blocks;
 	log->len = log->end - log->first;
@@ -100,12 +107,14 @@ static int check_superblock(struct journal *journal, uint64_t blocks, struct fdi
 	if (fdio_get_be32(sb, JOURNAL_HEADER_TYPE) != JOURNAL_BLOCK_SUPERBLOCK_V2)
 		return fail(reason, -EOPNOTSUPP, "superblock version is not 2");
 	log->incompat = fdio_get_be32(sb, JOURNAL_SB_INCOMPAT);
-	if (log->incompat & ~(uint32_t)JOURNAL_INCOMPAT_KNOWN || fdio_get_be32(sb, JOURNAL_SB_ROCOMPAT))
+	if (log->incompat & ~(uint32_t)JOURNAL_INCOMPAT_KNOWN ||
+	    fdio_get_be32(sb, JOURNAL_SB_ROCOMPAT))
 		return fail(reason, -EOPNOTSUPP, "unknown features");
 	if (!journal_log_superblock_checksum_ok(sb))
 		return fail(reason, -EUCLEAN, "superblock checksum is wrong (run e2fsck)");
 	log->first = fdio_get_be32(sb, JOURNAL_SB_FIRST);
-	if (fdio_get_be32(sb, JOURNAL_SB_BLOCKSIZE) != journal->block_size || fdio_get_be32(sb, JOURNAL_SB_MAXLEN) > blocks || !journal_log_set_end(journal))
+	if (fdio_get_be32(sb, JOURNAL_SB_BLOCKSIZE) != journal->block_size ||
+	    fdio_get_be32(sb, JOURNAL_SB_MAXLEN) > blocks || !journal_log_set_end(journal))
 		return fail(reason, -EUCLEAN, "impossible geometry (run e2fsck)");
 	if (start && (start < log->first || start >= log->end))
 		return fail(reason, -EUCLEAN, "start lies outside the log (run e2fsck)");
@@ -124,7 +133,8 @@ int journal_log_open(struct journal *journal, struct fdio_reason *reason)
 		return fail(reason, err, err == -ENOMEM ? "out of memory" :
 			    "its blocks lie outside the file system, or twice in it (run e2fsck)");
 	log->superblock = fdio_alloc_aligned(4096, FDIO_MAX(journal->block_size, 4096u));
-	log->stage_blocks = FDIO_MAX((unsigned)STAGE_BLOCKS_MIN, (unsigned)STAGE_BYTES / journal->block_size);
+	log->stage_blocks = FDIO_MAX((unsigned)STAGE_BLOCKS_MIN,
+				     (unsigned)STAGE_BYTES / journal->block_size);
 	log->stage = fdio_alloc_aligned(4096, (size_t)log->stage_blocks * journal->block_size);
 	if (!log->superblock || !log->stage)
 		return fail(reason, -ENOMEM, "out of memory");
@@ -135,7 +145,8 @@ int journal_log_open(struct journal *journal, struct fdio_reason *reason)
 	if (err)
 		return err;
 	if (fdio_get_be32(log->superblock, JOURNAL_SB_ERRNO))
-		log_warn("the journal was aborted with error %d the last time", -(int32_t)fdio_get_be32(log->superblock, JOURNAL_SB_ERRNO));
+		log_warn("the journal was aborted with error %d the last time",
+			 -(int32_t)fdio_get_be32(log->superblock, JOURNAL_SB_ERRNO));
 	journal_log_set_format(journal);
 	log->head = log->first;
 	return 0;
@@ -156,10 +167,13 @@ void journal_log_set_format(struct journal *journal)
 	unsigned tail = journal_format_has_checksums(log->incompat) ? JOURNAL_TAIL_BYTES : 0;
 
 	log->tag_bytes = journal_format_tag_bytes(log->incompat);
-	log->tags_per_descriptor = (journal->block_size - JOURNAL_HEADER_BYTES - JOURNAL_UUID_BYTES - tail) / log->tag_bytes;
+	log->tags_per_descriptor =
+			(journal->block_size - JOURNAL_HEADER_BYTES - JOURNAL_UUID_BYTES - tail) /
+			log->tag_bytes;
 	/* A descriptor and its images are staged together. */
 	log->tags_per_descriptor = FDIO_MIN(log->tags_per_descriptor, log->stage_blocks - 1);
-	log->revokes_per_block = (journal->block_size - JOURNAL_REVOKE_HEADER_BYTES - tail) / (log->incompat & JOURNAL_INCOMPAT_64BIT ? 8 : 4);
+	log->revokes_per_block = (journal->block_size - JOURNAL_REVOKE_HEADER_BYTES - tail) /
+				 (log->incompat & JOURNAL_INCOMPAT_64BIT ? 8 : 4);
 }
 
 uint64_t journal_log_map(const struct journal *journal, uint32_t lblk, uint32_t *ret_run)
@@ -246,12 +260,15 @@ int journal_log_write(struct journal *journal, uint32_t lblk, unsigned n, uint8_
 			run = FDIO_MIN(run, until_wrap(&journal->log, lblk));
 			run = FDIO_MIN(run, max_run);
 			run = FDIO_MIN(run, n);
-			vec[nr] = (struct dev_vec){ .off = off, .buf = buf, .len = run * journal->block_size };
+			vec[nr] = (struct dev_vec){ .off = off,
+						    .buf = buf,
+						    .len = run * journal->block_size };
 			buf += (size_t)run * journal->block_size;
 			n -= run;
 			lblk = journal_log_wrap(&journal->log, lblk + run);
 		}
-		err = nr == 1 ? dev_write(journal->dev, vec[0].buf, vec[0].len, vec[0].off, 0) : dev_write_many(journal->dev, vec, nr);
+		err = nr == 1 ? dev_write(journal->dev, vec[0].buf, vec[0].len, vec[0].off, 0)
+			      : dev_write_many(journal->dev, vec, nr);
 	}
 	return err;
 }
@@ -264,14 +281,16 @@ static uint32_t superblock_checksum(const uint8_t *sb)
 	uint32_t c = fdio_crc32c(~0u, sb, JOURNAL_SB_CHECKSUM);
 
 	c = fdio_crc32c(c, zero, sizeof(zero));
-	return fdio_crc32c(c, sb + JOURNAL_SB_CHECKSUM + 4, JOURNAL_SB_BYTES - JOURNAL_SB_CHECKSUM - 4);
+	return fdio_crc32c(c, sb + JOURNAL_SB_CHECKSUM + 4,
+			   JOURNAL_SB_BYTES - JOURNAL_SB_CHECKSUM - 4);
 }
 
 bool journal_log_superblock_checksum_ok(const uint8_t *sb)
 {
 	if (!journal_format_has_checksums(fdio_get_be32(sb, JOURNAL_SB_INCOMPAT)))
 		return true;
-	return sb[JOURNAL_SB_CHECKSUM_TYPE] == JOURNAL_CHECKSUM_CRC32C && fdio_get_be32(sb, JOURNAL_SB_CHECKSUM) == superblock_checksum(sb);
+	return sb[JOURNAL_SB_CHECKSUM_TYPE] == JOURNAL_CHECKSUM_CRC32C &&
+	       fdio_get_be32(sb, JOURNAL_SB_CHECKSUM) == superblock_checksum(sb);
 }
 
 /* jsb_lock held */
@@ -280,11 +299,14 @@ static int write_superblock_locked(struct journal *journal, unsigned flags)
 	struct journal_log *log = &journal->log;
 
 	if (journal_format_has_checksums(fdio_get_be32(log->superblock, JOURNAL_SB_INCOMPAT)))
-		fdio_put_be32(log->superblock, JOURNAL_SB_CHECKSUM, superblock_checksum(log->superblock));
-	return dev_write(journal->dev, log->superblock, journal->block_size, journal_log_map(journal, 0, NULL), flags);
+		fdio_put_be32(log->superblock, JOURNAL_SB_CHECKSUM,
+			      superblock_checksum(log->superblock));
+	return dev_write(journal->dev, log->superblock, journal->block_size,
+			 journal_log_map(journal, 0, NULL), flags);
 }
 
-int journal_log_write_superblock(struct journal *journal, uint32_t sequence, uint32_t start, unsigned flags)
+int journal_log_write_superblock(struct journal *journal, uint32_t sequence, uint32_t start,
+				 unsigned flags)
 {
 	struct journal_log *log = &journal->log;
 	int err;
@@ -310,8 +332,11 @@ void journal_log_write_error(struct journal *journal, int err)
 	if (!disk)
 		return;
 	fdio_mutex_lock(&log->superblock_lock);
-	/* Only the error changes: positions that were not written before the abort stay unwritten. */
-	if (!journal_log_read(journal, 0, 1, disk) && fdio_get_be32(disk, JOURNAL_HEADER_MAGIC) == JOURNAL_MAGIC) {
+	/*
+	 * Only the error changes: positions that were not written before the abort stay unwritten.
+	 */
+	if (!journal_log_read(journal, 0, 1, disk) &&
+	    fdio_get_be32(disk, JOURNAL_HEADER_MAGIC) == JOURNAL_MAGIC) {
 		memcpy(log->superblock, disk, journal->block_size);
 		fdio_put_be32(log->superblock, JOURNAL_SB_ERRNO, (uint32_t)err);
 		if (write_superblock_locked(journal, DEV_FUA))
@@ -326,19 +351,23 @@ void journal_log_write_error(struct journal *journal, int err)
 uint32_t journal_log_tail_checksum(const struct journal *journal, const uint8_t *blk)
 {
 	static const uint8_t zero[JOURNAL_TAIL_BYTES];
-	uint32_t c = fdio_crc32c(journal->log.checksum_seed, blk, journal->block_size - JOURNAL_TAIL_BYTES);
+	uint32_t c = fdio_crc32c(journal->log.checksum_seed, blk,
+				 journal->block_size - JOURNAL_TAIL_BYTES);
 
 	return fdio_crc32c(c, zero, sizeof(zero));
 }
 
-uint32_t journal_log_commit_checksum(const struct journal *journal, const uint8_t *blk, size_t meaningful)
+uint32_t journal_log_commit_checksum(const struct journal *journal, const uint8_t *blk,
+				     size_t meaningful)
 {
 	static const uint8_t zero[512];
 	uint32_t c = fdio_crc32c(journal->log.checksum_seed, blk, JOURNAL_COMMIT_CHECKSUM);
 
 	c = fdio_crc32c(c, zero, 4);
-	c = fdio_crc32c(c, blk + JOURNAL_COMMIT_CHECKSUM + 4, meaningful - JOURNAL_COMMIT_CHECKSUM - 4);
-	for (size_t done = meaningful; done < journal->block_size; done += FDIO_MIN(sizeof(zero), journal->block_size - done))
+	c = fdio_crc32c(c, blk + JOURNAL_COMMIT_CHECKSUM + 4,
+			meaningful - JOURNAL_COMMIT_CHECKSUM - 4);
+	for (size_t done = meaningful; done < journal->block_size;
+	     done += FDIO_MIN(sizeof(zero), journal->block_size - done))
 		c = fdio_crc32c(c, zero, FDIO_MIN(sizeof(zero), journal->block_size - done));
 	return c;
 }
@@ -348,5 +377,6 @@ uint32_t journal_log_tag_checksum(const struct journal *journal, uint32_t tid, c
 	uint8_t be[4];
 
 	fdio_put_be32(be, 0, tid);
-	return fdio_crc32c(fdio_crc32c(journal->log.checksum_seed, be, sizeof(be)), image, journal->block_size);
+	return fdio_crc32c(fdio_crc32c(journal->log.checksum_seed, be, sizeof(be)), image,
+			   journal->block_size);
 }

@@ -5,18 +5,18 @@
  *
  * Three passes. The first walks the log (replay_log.c), verifies every checksum and finds where the
  * committed part ends; nothing has been written when it fails. The second lists the newest image of
- * each block. The third strikes out what is revoked. What is left goes home in block order. Then flush,
- * then the log is emptied (JOURNAL-12). Interrupted anywhere, it can simply be run again.
+ * each block. The third strikes out what is revoked. What is left goes home in block order. Then
+ * flush, then the log is emptied (JOURNAL-12). Interrupted anywhere, it can simply be run again.
  *
  * Memory: 24 bytes for each block that has an image in the log, twice that while the list grows.
  * A revocation takes none, because only one of a listed block matters.
  *
  * Fast commits are not replayed. Where the log goes on in them the replay ends before it writes
- * anything; where the area holds only what older transactions left, as after each full commit, the log
- * is complete without it.
+ * anything; where the area holds only what older transactions left, as after each full commit, the
+ * log is complete without it.
  *
- * Failure: -EUCLEAN for damage, -EOPNOTSUPP for a log of a kind that is not replayed, -EROFS, -EINTR
- * when told to end, -EIO, -ENOMEM; reason says it in a line.
+ * Failure: -EUCLEAN for damage, -EOPNOTSUPP for a log of a kind that is not replayed, -EROFS,
+ * -EINTR when told to end, -EIO, -ENOMEM; reason says it in a line.
  */
 #include "journal/replay_types.h"
 
@@ -109,7 +109,8 @@ static int make_room(struct replay *replay)
 
 static int take_image(struct replay *replay, uint32_t tid, const struct tag *tag, uint32_t pos)
 {
-	if (tag->blk >= replay->journal->params.nr_blocks || journal_is_log_block(replay->journal, tag->blk))
+	if (tag->blk >= replay->journal->params.nr_blocks ||
+	    journal_is_log_block(replay->journal, tag->blk))
 		return journal_replay_damaged(replay, "block number outside the file system", tid);
 	if (replay->nr_images == replay->cap_images) {
 		int ret = make_room(replay);
@@ -117,8 +118,12 @@ static int take_image(struct replay *replay, uint32_t tid, const struct tag *tag
 		if (ret)
 			return ret;
 	}
-	replay->images[replay->nr_images++] = (struct replay_image){ .blk = tag->blk, .sequence = replay->sequence++, .pos = pos,
-		.tid = tid, .escaped = tag->flags & JOURNAL_TAG_ESCAPE };
+	replay->images[replay->nr_images++] =
+			(struct replay_image){ .blk = tag->blk,
+					       .sequence = replay->sequence++,
+					       .pos = pos,
+					       .tid = tid,
+					       .escaped = tag->flags & JOURNAL_TAG_ESCAPE };
 	return 0;
 }
 
@@ -150,7 +155,8 @@ static void strike_out(struct replay *replay, uint64_t blk, uint32_t tid)
 		else
 			hi = mid;
 	}
-	if (lo < replay->nr_images && replay->images[lo].blk == blk && journal_tid_geq(tid, replay->images[lo].tid))
+	if (lo < replay->nr_images && replay->images[lo].blk == blk &&
+	    journal_tid_geq(tid, replay->images[lo].tid))
 		replay->images[lo].revoked = true;
 }
 
@@ -158,13 +164,16 @@ static int take_revoke(struct replay *replay, uint32_t tid, const uint8_t *blk)
 {
 	struct journal *journal = replay->journal;
 	unsigned rec = journal->log.incompat & JOURNAL_INCOMPAT_64BIT ? 8 : 4;
-	unsigned end = journal->block_size - (journal_format_has_checksums(journal->log.incompat) ? JOURNAL_TAIL_BYTES : 0);
+	unsigned end = journal->block_size - (journal_format_has_checksums(journal->log.incompat)
+							      ? JOURNAL_TAIL_BYTES
+							      : 0);
 	uint32_t used = fdio_get_be32(blk, JOURNAL_REVOKE_COUNT);
 
 	if (used < JOURNAL_REVOKE_HEADER_BYTES || used > end)
 		return journal_replay_damaged(replay, "impossible revoke block", tid);
 	for (unsigned off = JOURNAL_REVOKE_HEADER_BYTES; off + rec <= used; off += rec)
-		strike_out(replay, rec == 8 ? fdio_get_be64(blk, off) : fdio_get_be32(blk, off), tid);
+		strike_out(replay, rec == 8 ? fdio_get_be64(blk, off) : fdio_get_be32(blk, off),
+			   tid);
 	return 0;
 }
 
@@ -193,7 +202,8 @@ static int pass(struct replay *replay, const struct visitor *visitor)
 		if (ret)
 			return ret;
 		if (!walk.complete)
-			return journal_replay_damaged(replay, "log changed while it was read", walk.tid);
+			return journal_replay_damaged(replay, "log changed while it was read",
+						      walk.tid);
 		walk.complete = false;
 		walk.tid++;
 	}
@@ -215,7 +225,9 @@ static int write_batch(struct replay *replay, size_t first, unsigned n, uint8_t 
 		ret = journal_log_read(journal, image->pos, 1, dst);
 		if (image->escaped)
 			fdio_put_be32(dst, 0, JOURNAL_MAGIC);
-		vec[i] = (struct dev_vec){ .off = image->blk * journal->block_size, .buf = dst, .len = journal->block_size };
+		vec[i] = (struct dev_vec){ .off = image->blk * journal->block_size,
+					   .buf = dst,
+					   .len = journal->block_size };
 	}
 	if (!ret)
 		ret = dev_write_many(journal->dev, vec, n);
@@ -231,9 +243,14 @@ static int write_home(struct replay *replay)
 	if (!buf)
 		return -ENOMEM;
 	for (size_t i = 0; i < replay->nr_images && !ret; i += WRITE_BATCH)
-		ret = fdio_stop_asked() ? -EINTR : write_batch(replay, i, (unsigned)FDIO_MIN(replay->nr_images - i, (size_t)WRITE_BATCH), buf);
+		ret = fdio_stop_asked() ? -EINTR
+					: write_batch(replay, i,
+						      (unsigned)FDIO_MIN(replay->nr_images - i,
+									 (size_t)WRITE_BATCH),
+						      buf);
 	if (ret && !journal_replay_stopped(replay))
-		fdio_reason_set(replay->reason, "journal: replay could not write a block home (error %d)", -ret);
+		fdio_reason_set(replay->reason,
+				"journal: replay could not write a block home (error %d)", -ret);
 	else
 		replay->stats.blocks = (uint32_t)replay->nr_images;
 	free(buf);
@@ -244,17 +261,21 @@ static int write_home(struct replay *replay)
 
 bool journal_needs_replay(struct journal *journal)
 {
-	return journal->log.superblock && fdio_get_be32(journal->log.superblock, JOURNAL_SB_START) != 0;
+	return journal->log.superblock &&
+	       fdio_get_be32(journal->log.superblock, JOURNAL_SB_START) != 0;
 }
 
 int journal_past_error(struct journal *journal)
 {
-	return journal->log.superblock ? (int32_t)fdio_get_be32(journal->log.superblock, JOURNAL_SB_ERRNO) : 0;
+	return journal->log.superblock
+			       ? (int32_t)fdio_get_be32(journal->log.superblock, JOURNAL_SB_ERRNO)
+			       : 0;
 }
 
 bool journal_may_have_fast_commits(struct journal *journal)
 {
-	return journal_needs_replay(journal) && (journal->log.incompat & JOURNAL_INCOMPAT_FAST_COMMIT);
+	return journal_needs_replay(journal) &&
+	       (journal->log.incompat & JOURNAL_INCOMPAT_FAST_COMMIT);
 }
 
 const char *journal_replay_obstacle(struct journal *journal)
@@ -272,7 +293,8 @@ const char *journal_replay_obstacle(struct journal *journal)
 static int fast_commit_head(struct replay *replay, uint32_t lblk, uint32_t tid)
 {
 	struct journal *journal = replay->journal;
-	int ret = dev_read(journal->dev, replay->window, journal->block_size, journal_log_map(journal, lblk, NULL));
+	int ret = dev_read(journal->dev, replay->window, journal->block_size,
+			   journal_log_map(journal, lblk, NULL));
 
 	replay->window_blocks = 0;
 	if (ret) {
@@ -284,14 +306,15 @@ static int fast_commit_head(struct replay *replay, uint32_t lblk, uint32_t tid)
 }
 
 /*
- * Whether the log goes on in fast commits: their first block names the transaction that would come next. Any other id, or no
- * head at all, is left over from an older series, and the transactions are all there is. The kernel leaves one block
- * between the log and that area; both are looked at.
+ * Whether the log goes on in fast commits: their first block names the transaction that would come
+ * next. Any other id, or no head at all, is left over from an older series, and the transactions
+ * are all there is. The kernel leaves one block between the log and that area; both are looked at.
  */
 static int look_for_fast_commits(struct replay *replay)
 {
 	for (uint32_t i = 0; i < FDIO_MIN(replay->journal->log.fast_commit_blocks, 2u); i++) {
-		int ret = fast_commit_head(replay, replay->journal->log.end + i, replay->start_tid + replay->nr_transactions);
+		int ret = fast_commit_head(replay, replay->journal->log.end + i,
+					   replay->start_tid + replay->nr_transactions);
 
 		if (ret < 0)
 			return ret;
@@ -328,21 +351,28 @@ static int run_passes(struct replay *replay)
 static int empty_log(struct replay *replay)
 {
 	struct journal_log *log = &replay->journal->log;
-	int ret = JOURNAL_MUTATED(JOURNAL_MUTATION_NO_REPLAY_FLUSH) ? 0 : dev_flush(replay->journal->dev);
+	int ret = JOURNAL_MUTATED(JOURNAL_MUTATION_NO_REPLAY_FLUSH)
+				  ? 0
+				  : dev_flush(replay->journal->dev);
 
 	/* As the kernel: an empty log has no fast commits. */
 	fdio_mutex_lock(&log->superblock_lock);
-	fdio_put_be32(log->superblock, JOURNAL_SB_INCOMPAT, fdio_get_be32(log->superblock, JOURNAL_SB_INCOMPAT) & ~(uint32_t)JOURNAL_INCOMPAT_FAST_COMMIT);
+	fdio_put_be32(log->superblock, JOURNAL_SB_INCOMPAT,
+		      fdio_get_be32(log->superblock, JOURNAL_SB_INCOMPAT) &
+				      ~(uint32_t)JOURNAL_INCOMPAT_FAST_COMMIT);
 	fdio_mutex_unlock(&log->superblock_lock);
 	if (!ret)
-		ret = journal_log_write_superblock(replay->journal, replay->start_tid + replay->nr_transactions, 0, DEV_FUA);
+		ret = journal_log_write_superblock(replay->journal,
+						   replay->start_tid + replay->nr_transactions, 0,
+						   DEV_FUA);
 	if (ret)
-		fdio_reason_set(replay->reason, "journal: replay could not empty the log (error %d)",
-				-ret);
+		fdio_reason_set(replay->reason,
+				"journal: replay could not empty the log (error %d)", -ret);
 	return ret;
 }
 
-int journal_replay(struct journal *journal, struct journal_replay_stats *ret_stats, struct fdio_reason *reason)
+int journal_replay(struct journal *journal, struct journal_replay_stats *ret_stats,
+		   struct fdio_reason *reason)
 {
 	const char *obstacle = journal_replay_obstacle(journal);
 	struct replay replay = { .journal = journal, .reason = reason };

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Reading the log for the replay: a window of log blocks, the tags of a descriptor, the checksums, and
- * the walk through one transaction that all passes share. On the thread of journal_replay; blocks on the
- * device. No locks.
+ * Reading the log for the replay: a window of log blocks, the tags of a descriptor, the checksums,
+ * and the walk through one transaction that all passes share. On the thread of journal_replay;
+ * blocks on the device. No locks.
  *
- * Where the log ends: at the first block that has not the expected id, or inside a transaction that has
- * no valid commit block, which is how a crash looks. A bad checksum inside a transaction that does have
- * a valid commit block is damage: -EUCLEAN. A log block that cannot be read is -EIO. Nothing from the
- * log is trusted for a position or length without a bound.
+ * Where the log ends: at the first block that has not the expected id, or inside a transaction that
+ * has no valid commit block, which is how a crash looks. A bad checksum inside a transaction that
+ * does have a valid commit block is damage: -EUCLEAN. A log block that cannot be read is -EIO.
+ * Nothing from the log is trusted for a position or length without a bound.
  */
 #include "journal/replay_types.h"
 
@@ -26,14 +26,16 @@ int journal_replay_damaged(struct replay *replay, const char *what, uint32_t tid
 const uint8_t *journal_replay_block(struct replay *replay, uint32_t pos)
 {
 	struct journal_log *log = &replay->journal->log;
-	uint32_t dist = pos >= replay->window_pos ? pos - replay->window_pos : pos + log->len - replay->window_pos;
+	uint32_t dist = pos >= replay->window_pos ? pos - replay->window_pos
+						  : pos + log->len - replay->window_pos;
 
 	if (!replay->window_blocks || dist >= replay->window_blocks) {
 		uint32_t n = FDIO_MIN((uint32_t)WINDOW_BLOCKS, log->len);
 
 		replay->window_blocks = 0;
 		if (journal_log_read(replay->journal, pos, n, replay->window)) {
-			fdio_reason_set(replay->reason, "journal: log block %u cannot be read", pos);
+			fdio_reason_set(replay->reason, "journal: log block %u cannot be read",
+					pos);
 			return NULL;
 		}
 		replay->window_pos = pos;
@@ -45,11 +47,15 @@ const uint8_t *journal_replay_block(struct replay *replay, uint32_t pos)
 
 /* ---- tags ---- */
 
-/* Parses the tag at *off of a descriptor and moves *off behind it. False at the end of the block. */
-static bool next_tag(const struct journal *journal, const uint8_t *desc, unsigned *off, struct tag *tag)
+/*
+ * Parses the tag at *off of a descriptor and moves *off behind it. False at the end of the block.
+ */
+static bool next_tag(const struct journal *journal, const uint8_t *desc, unsigned *off,
+		     struct tag *tag)
 {
 	uint32_t inc = journal->log.incompat;
-	unsigned end = journal->block_size - (journal_format_has_checksums(inc) ? JOURNAL_TAIL_BYTES : 0);
+	unsigned end = journal->block_size -
+		       (journal_format_has_checksums(inc) ? JOURNAL_TAIL_BYTES : 0);
 	const uint8_t *p = desc + *off;
 
 	if (*off + journal->log.tag_bytes > end)
@@ -64,23 +70,28 @@ static bool next_tag(const struct journal *journal, const uint8_t *desc, unsigne
 	}
 	if (inc & JOURNAL_INCOMPAT_64BIT)
 		tag->blk |= (uint64_t)fdio_get_be32(p, 8) << 32;
-	*off += journal->log.tag_bytes + (tag->flags & JOURNAL_TAG_SAME_UUID ? 0 : JOURNAL_UUID_BYTES);
+	*off += journal->log.tag_bytes +
+		(tag->flags & JOURNAL_TAG_SAME_UUID ? 0 : JOURNAL_UUID_BYTES);
 	return true;
 }
 
-bool journal_replay_tag_checksum_ok(const struct journal *journal, const struct tag *tag, uint32_t tid, const uint8_t *image)
+bool journal_replay_tag_checksum_ok(const struct journal *journal, const struct tag *tag,
+				    uint32_t tid, const uint8_t *image)
 {
 	uint32_t c;
 
 	if (!journal_format_has_checksums(journal->log.incompat))
 		return true;
 	c = journal_log_tag_checksum(journal, tid, image);
-	return tag->checksum == (journal->log.incompat & JOURNAL_INCOMPAT_CSUM_V3 ? c : (c & 0xffff));
+	return tag->checksum ==
+	       (journal->log.incompat & JOURNAL_INCOMPAT_CSUM_V3 ? c : (c & 0xffff));
 }
 
 static bool tail_checksum_ok(const struct journal *journal, const uint8_t *blk)
 {
-	return !journal_format_has_checksums(journal->log.incompat) || fdio_get_be32(blk, journal->block_size - JOURNAL_TAIL_BYTES) == journal_log_tail_checksum(journal, blk);
+	return !journal_format_has_checksums(journal->log.incompat) ||
+	       fdio_get_be32(blk, journal->block_size - JOURNAL_TAIL_BYTES) ==
+			       journal_log_tail_checksum(journal, blk);
 }
 
 /* A commit block torn after its first sector is as good as whole: what follows means nothing. */
@@ -88,8 +99,10 @@ static bool commit_checksum_ok(const struct journal *journal, const uint8_t *blk
 {
 	if (!journal_format_has_checksums(journal->log.incompat))
 		return true;
-	return fdio_get_be32(blk, JOURNAL_COMMIT_CHECKSUM) == journal_log_commit_checksum(journal, blk, journal->block_size) ||
-		fdio_get_be32(blk, JOURNAL_COMMIT_CHECKSUM) == journal_log_commit_checksum(journal, blk, 512);
+	return fdio_get_be32(blk, JOURNAL_COMMIT_CHECKSUM) ==
+			       journal_log_commit_checksum(journal, blk, journal->block_size) ||
+	       fdio_get_be32(blk, JOURNAL_COMMIT_CHECKSUM) ==
+			       journal_log_commit_checksum(journal, blk, 512);
 }
 
 /* ---- the walk that all passes share ---- */
@@ -100,7 +113,8 @@ static uint32_t step(struct replay *replay, uint32_t pos)
 	return journal_log_wrap(&replay->journal->log, (uint64_t)pos + 1);
 }
 
-static int walk_descriptor(struct replay *replay, struct walk *walk, const struct visitor *visitor, uint8_t *desc)
+static int walk_descriptor(struct replay *replay, struct walk *walk, const struct visitor *visitor,
+			   uint8_t *desc)
 {
 	struct journal *journal = replay->journal;
 	unsigned off = JOURNAL_HEADER_BYTES;
@@ -126,10 +140,12 @@ static int walk_descriptor(struct replay *replay, struct walk *walk, const struc
 static int walk_commit(struct replay *replay, struct walk *walk, const uint8_t *blk)
 {
 	if (!commit_checksum_ok(replay->journal, blk))
-		return journal_replay_damaged(replay, "commit block with a wrong checksum", walk->tid);
+		return journal_replay_damaged(replay, "commit block with a wrong checksum",
+					      walk->tid);
 	walk->pos = step(replay, walk->pos);
 	walk->complete = true;
-	return walk->bad ? journal_replay_damaged(replay, "block with a wrong checksum", walk->tid) : 0;
+	return walk->bad ? journal_replay_damaged(replay, "block with a wrong checksum", walk->tid)
+			 : 0;
 }
 
 bool journal_replay_stopped(struct replay *replay)
@@ -148,18 +164,21 @@ int journal_replay_walk(struct replay *replay, struct walk *walk, const struct v
 	if (!copy)
 		return -ENOMEM;
 	while (!ret && !walk->complete && replay->walked <= journal->log.len) {
-		const uint8_t *blk = fdio_stop_asked() ? NULL : journal_replay_block(replay, walk->pos);
+		const uint8_t *blk =
+				fdio_stop_asked() ? NULL : journal_replay_block(replay, walk->pos);
 		uint32_t type;
 
 		if (!blk) {
 			ret = journal_replay_stopped(replay) ? -EINTR : -EIO;
 			break;
 		}
-		if (fdio_get_be32(blk, JOURNAL_HEADER_MAGIC) != JOURNAL_MAGIC || fdio_get_be32(blk, JOURNAL_HEADER_TID) != walk->tid)
+		if (fdio_get_be32(blk, JOURNAL_HEADER_MAGIC) != JOURNAL_MAGIC ||
+		    fdio_get_be32(blk, JOURNAL_HEADER_TID) != walk->tid)
 			break;
 		type = fdio_get_be32(blk, JOURNAL_HEADER_TYPE);
 		if (type == JOURNAL_BLOCK_DESCRIPTOR) {
-			memcpy(copy, blk, journal->block_size); /* the images' blocks move the window */
+			/* the images' blocks move the window */
+			memcpy(copy, blk, journal->block_size);
 			ret = walk_descriptor(replay, walk, visitor, copy);
 		} else if (type == JOURNAL_BLOCK_COMMIT) {
 			ret = walk_commit(replay, walk, blk);

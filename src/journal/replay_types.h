@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What the two files of the replay share: replay.c (the passes) and replay_log.c (walking the log). All
- * of it lives for one call of journal_replay, on one thread, without locks.
+ * What the two files of the replay share: replay.c (the passes) and replay_log.c (walking the log).
+ * All of it lives for one call of journal_replay, on one thread, without locks.
  */
 #ifndef FDIO_JOURNAL_REPLAY_TYPES_H
 #define FDIO_JOURNAL_REPLAY_TYPES_H
@@ -49,10 +49,15 @@ enum { WINDOW_BLOCKS = 128 };
 int journal_replay_damaged(struct replay *replay, const char *what, uint32_t tid);
 /* The log block at pos, valid until the next call. NULL when it cannot be read. */
 const uint8_t *journal_replay_block(struct replay *replay, uint32_t pos) FDIO_BLOCKS;
-bool journal_replay_tag_checksum_ok(const struct journal *journal, const struct tag *tag, uint32_t tid, const uint8_t *image);
+bool journal_replay_tag_checksum_ok(const struct journal *journal, const struct tag *tag,
+				    uint32_t tid, const uint8_t *image);
 /* Told to end: the next replay begins anew, whatever is home by now. */
 bool journal_replay_stopped(struct replay *replay);
-/* Walks one transaction from walk->pos. Not complete: the log ends here. -errno, of the visitor too. */
-int journal_replay_walk(struct replay *replay, struct walk *walk, const struct visitor *visitor) FDIO_BLOCKS;
+/*
+ * Walks one transaction from walk->pos. Not complete: the log ends here. -errno, of the visitor
+ * too.
+ */
+int journal_replay_walk(struct replay *replay, struct walk *walk,
+			const struct visitor *visitor) FDIO_BLOCKS;
 
 #endif

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Slabs of equal objects: buffers, block images, transactions. Every path takes its objects from them,
- * so that after a warm-up no handle and no commit calls malloc. Any thread; each slab has a lock of its
- * own, under which nothing is taken. Failure is NULL or -ENOMEM and changes nothing.
+ * Slabs of equal objects: buffers, block images, transactions. Every path takes its objects from
+ * them, so that after a warm-up no handle and no commit calls malloc. Any thread; each slab has a
+ * lock of its own, under which nothing is taken. Failure is NULL or -ENOMEM and changes nothing.
  */
 #include "base/poison.h"
 #include "journal/journal_types.h"
@@ -10,7 +10,10 @@
 #include <errno.h>
 #include <stdlib.h>
 
-/* With AddressSanitizer every object is a piece of memory of its own, and out of bounds while it is free. */
+/*
+ * With AddressSanitizer every object is a piece of memory of its own, and out of bounds while it is
+ * free.
+ */
 #define LONE_OBJECTS FDIO_ASAN
 
 void journal_slab_init(struct journal_slab *slab, size_t size, size_t align, unsigned per_chunk)
@@ -23,7 +26,10 @@ void journal_slab_init(struct journal_slab *slab, size_t size, size_t align, uns
 }
 
 /* All but the link of the free list. */
-static void hide(struct journal_slab *slab, void *obj) { fdio_poison((uint8_t *)obj + sizeof(void *), slab->size - sizeof(void *)); }
+static void hide(struct journal_slab *slab, void *obj)
+{
+	fdio_poison((uint8_t *)obj + sizeof(void *), slab->size - sizeof(void *));
+}
 static void show(struct journal_slab *slab, void *obj) { fdio_unpoison(obj, slab->size); }
 
 void journal_slab_fini(struct journal_slab *slab)
@@ -47,7 +53,8 @@ static bool slab_grow(struct journal_slab *slab)
 		slab->chunks = bigger;
 		slab->cap_chunks = cap;
 	}
-	chunk = fdio_alloc_aligned(FDIO_MAX(slab->align, sizeof(void *)), slab->size * slab->per_chunk);
+	chunk = fdio_alloc_aligned(FDIO_MAX(slab->align, sizeof(void *)),
+				   slab->size * slab->per_chunk);
 	if (!chunk)
 		return false;
 	slab->chunks[slab->nr_chunks++] = chunk;

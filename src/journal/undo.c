@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What a handle changes, and how it is taken back. journal_get_write and journal_new_block declare blocks that will
- * change, journal_forget those that are freed; each leaves a record in the handle's undo log, and
- * journal_cancel walks the log backwards (JOURNAL-1).
+ * What a handle changes, and how it is taken back. journal_get_write and journal_new_block declare
+ * blocks that will change, journal_forget those that are freed; each leaves a record in the
+ * handle's undo log, and journal_cancel walks the log backwards (JOURNAL-1).
  *
  * Threads: whoever has the handle. Locks: the undo log and the before images are guarded by
- * handle_lock; the transaction's lists, and the fields of blocks that say which transaction has them,
- * by the state lock, which is taken here for a moment each time. Undo log and images are there from the
- * journal's start and grow when a handle is exceptionally large; the log stays as large, most of the
- * images are given back.
+ * handle_lock; the transaction's lists, and the fields of blocks that say which transaction has
+ * them, by the state lock, which is taken here for a moment each time. Undo log and images are
+ * there from the journal's start and grow when a handle is exceptionally large; the log stays as
+ * large, most of the images are given back.
  *
- * Failure: -EROFS after an abort, -ENOSPC for more blocks than asked for, -ENOMEM, -EUCLEAN for a block
- * outside the file system. A failed call has changed nothing: the handle can go on or be cancelled.
- * Taking back cannot fail.
+ * Failure: -EROFS after an abort, -ENOSPC for more blocks than asked for, -ENOMEM, -EUCLEAN for a
+ * block outside the file system. A failed call has changed nothing: the handle can go on or be
+ * cancelled. Taking back cannot fail.
  */
 #include "base/counters.h"
 #include "base/log.h"
@@ -23,8 +23,9 @@
 #include <stdlib.h>
 
 /*
- * IMAGES_KEPT: before images kept for the next handle; what a larger handle needed beyond that is given
- * back. The others are there from the start: images, undo records, bytes for the records of callers.
+ * IMAGES_KEPT: before images kept for the next handle; what a larger handle needed beyond that is
+ * given back. The others are there from the start: images, undo records, bytes for the records of
+ * callers.
  */
 enum { IMAGES_KEPT = 256, IMAGES_READY = 64, UNDO_READY = 512, HANDLE_ARENA_BYTES = 64 << 10 };
 
@@ -42,7 +43,8 @@ void journal_undo_end(struct journal_handle *handle)
 {
 	/* The references that undo records hold. */
 	for (unsigned i = 0; i < handle->nr_undo; i++)
-		if (handle->undo[i].kind == JOURNAL_UNDO_NEW || (handle->undo[i].kind == JOURNAL_UNDO_FORGET && handle->undo[i].buffer))
+		if (handle->undo[i].kind == JOURNAL_UNDO_NEW ||
+		    (handle->undo[i].kind == JOURNAL_UNDO_FORGET && handle->undo[i].buffer))
 			journal_cache_put(handle->undo[i].buffer);
 	trim_images(handle);
 }
@@ -58,10 +60,13 @@ static int undo_grow(struct journal_handle *handle, unsigned cap)
 	return 0;
 }
 
-/* Room for one more undo record; the caller fills it and counts it once nothing can fail any more. */
+/*
+ * Room for one more undo record; the caller fills it and counts it once nothing can fail any more.
+ */
 static struct journal_undo *undo_slot(struct journal_handle *handle)
 {
-	if (unlikely(handle->nr_undo == handle->cap_undo) && undo_grow(handle, handle->cap_undo * 2))
+	if (unlikely(handle->nr_undo == handle->cap_undo) &&
+	    undo_grow(handle, handle->cap_undo * 2))
 		return NULL;
 	memset(&handle->undo[handle->nr_undo], 0, sizeof(handle->undo[0]));
 	return &handle->undo[handle->nr_undo];
@@ -83,12 +88,15 @@ uint8_t *journal_image_alloc(struct journal *journal)
 {
 	uint8_t *image = journal_slab_alloc(&journal->data_slab);
 
-	return likely(image) || !journal_cache_shed(journal) ? image : journal_slab_alloc(&journal->data_slab);
+	return likely(image) || !journal_cache_shed(journal)
+			       ? image
+			       : journal_slab_alloc(&journal->data_slab);
 }
 
 static uint8_t *next_image(struct journal_handle *handle)
 {
-	if (unlikely(handle->nr_images == handle->cap_images) && images_grow(handle, handle->cap_images * 2))
+	if (unlikely(handle->nr_images == handle->cap_images) &&
+	    images_grow(handle, handle->cap_images * 2))
 		return NULL;
 	if (unlikely(!handle->images[handle->nr_images]))
 		handle->images[handle->nr_images] = journal_image_alloc(handle->journal);
@@ -100,7 +108,8 @@ int journal_handle_init(struct journal *journal)
 {
 	struct journal_handle *handle = &journal->handle;
 
-	if (undo_grow(handle, UNDO_READY) || images_grow(handle, IMAGES_KEPT) || journal_arena_init(&handle->arena, HANDLE_ARENA_BYTES))
+	if (undo_grow(handle, UNDO_READY) || images_grow(handle, IMAGES_KEPT) ||
+	    journal_arena_init(&handle->arena, HANDLE_ARENA_BYTES))
 		return -ENOMEM;
 	for (unsigned i = 0; i < IMAGES_READY; i++) {
 		handle->images[i] = journal_slab_alloc(&journal->data_slab);
@@ -119,7 +128,8 @@ static int take_image(struct journal_handle *handle, struct journal_cache_buffer
 	uint8_t *image;
 
 	if (!handle->credits) {
-		log_ratelimited(FDIO_LOG_ERR, "a metadata operation changes more blocks than it reserved");
+		log_ratelimited(FDIO_LOG_ERR, "a metadata operation changes more blocks than it "
+					      "reserved");
 		return -ENOSPC;
 	}
 	undo = undo_slot(handle);
@@ -127,8 +137,11 @@ static int take_image(struct journal_handle *handle, struct journal_cache_buffer
 	if (!undo || !image)
 		return -ENOMEM;
 	memcpy(image, buffer->public.data, handle->journal->block_size);
-	*undo = (struct journal_undo){ .kind = JOURNAL_UNDO_IMAGE, .buffer = buffer, .before = image,
-		.verified = __atomic_load_n(&buffer->public.verified, __ATOMIC_RELAXED) };
+	*undo = (struct journal_undo){ .kind = JOURNAL_UNDO_IMAGE,
+				       .buffer = buffer,
+				       .before = image,
+				       .verified = __atomic_load_n(&buffer->public.verified,
+								   __ATOMIC_RELAXED) };
 	handle->nr_undo++;
 	handle->nr_images++;
 	handle->credits--;
@@ -139,7 +152,8 @@ static int take_image(struct journal_handle *handle, struct journal_cache_buffer
 /* State lock held. JOURNAL-2: the committer still needs the block as it is. */
 static int freeze(struct journal_cache_buffer *buffer)
 {
-	if (!buffer->committing || buffer->copied || buffer->frozen || JOURNAL_MUTATED(JOURNAL_MUTATION_NO_FREEZE))
+	if (!buffer->committing || buffer->copied || buffer->frozen ||
+	    JOURNAL_MUTATED(JOURNAL_MUTATION_NO_FREEZE))
 		return 0;
 	buffer->frozen = journal_image_alloc(buffer->journal);
 	if (!buffer->frozen)
@@ -149,7 +163,10 @@ static int freeze(struct journal_cache_buffer *buffer)
 	return 0;
 }
 
-/* Into the running transaction. A revocation made earlier in the same transaction must not kill the new image (JOURNAL-8). */
+/*
+ * Into the running transaction. A revocation made earlier in the same transaction must not kill the
+ * new image (JOURNAL-8).
+ */
 static int join(struct journal_handle *handle, struct journal_cache_buffer *buffer)
 {
 	struct journal *journal = handle->journal;
@@ -166,7 +183,8 @@ static int join(struct journal_handle *handle, struct journal_cache_buffer *buff
 	err = freeze(buffer);
 	if (!err) {
 		journal_transaction_add(transaction, buffer);
-		undo->was_revoked = journal_block_set_remove(&transaction->kit->revokes, buffer->public.blk);
+		undo->was_revoked = journal_block_set_remove(&transaction->kit->revokes,
+							     buffer->public.blk);
 		undo->forgot = buffer->forgotten_by == transaction;
 		if (undo->forgot)
 			journal_transaction_unforget(transaction, buffer);
@@ -176,7 +194,10 @@ static int join(struct journal_handle *handle, struct journal_cache_buffer *buff
 	return err;
 }
 
-/* The image just taken of a block that could not join: nothing changes it, and the handle has no reference. */
+/*
+ * The image just taken of a block that could not join: nothing changes it, and the handle has no
+ * reference.
+ */
 static void drop_image(struct journal_handle *handle, struct journal_cache_buffer *buffer)
 {
 	handle->nr_undo--;
@@ -192,7 +213,8 @@ int journal_get_write(struct journal_handle *handle, struct journal_buffer *publ
 	int err;
 
 	fdio_magic_check(handle, MAGIC_JOURNAL_HANDLE);
-	if (likely(buffer->handle_sequence == handle->sequence && buffer->running == handle->transaction))
+	if (likely(buffer->handle_sequence == handle->sequence &&
+		   buffer->running == handle->transaction))
 		return 0;
 	if (unlikely(journal_abort_error_told(handle->journal)))
 		return -EROFS;
@@ -268,13 +290,16 @@ static int forget_one(struct journal_handle *handle, uint64_t blk)
 		return -ENOMEM;
 	fdio_mutex_lock(&journal->state_lock);
 	err = journal_block_set_add(&transaction->kit->revokes, blk);
-	if (err > 0 && journal_transaction_revoke_blocks(journal, transaction) > journal->revoke_slack) {
+	if (err > 0 &&
+	    journal_transaction_revoke_blocks(journal, transaction) > journal->revoke_slack) {
 		journal_block_set_remove(&transaction->kit->revokes, blk);
 		err = -ENOSPC;
 	}
 	if (err < 0)
 		goto out;
-	*undo = (struct journal_undo){ .kind = JOURNAL_UNDO_FORGET, .blk = blk, .revoked = err > 0 };
+	*undo = (struct journal_undo){ .kind = JOURNAL_UNDO_FORGET,
+				       .blk = blk,
+				       .revoked = err > 0 };
 	err = 0;
 	buffer = journal_cache_peek(journal, blk);
 	if (buffer && buffer->forgotten_by != transaction) {
@@ -322,12 +347,17 @@ uint64_t journal_forgets_left(struct journal_handle *handle)
 	const struct journal *journal = handle->journal;
 	uint64_t most = (uint64_t)journal->revoke_slack * journal->log.revokes_per_block;
 
-	return most > handle->transaction->kit->revokes.nr ? most - handle->transaction->kit->revokes.nr : 0;
+	return most > handle->transaction->kit->revokes.nr
+			       ? most - handle->transaction->kit->revokes.nr
+			       : 0;
 }
 
 /* ---- taking it back ---- */
 
-/* Only lines that differ are written: readers of neighbouring inodes in the block hold no lock of ours. */
+/*
+ * Only lines that differ are written: readers of neighbouring inodes in the block hold no lock of
+ * ours.
+ */
 static void restore_image(struct journal *journal, struct journal_undo *undo)
 {
 	for (unsigned off = 0; off < journal->block_size; off += 64)
@@ -364,17 +394,20 @@ static void undo_forget(struct journal_transaction *transaction, struct journal_
 }
 
 /*
- * Before any block leaves the transaction, which is what keeps its content from being written home (JOURNAL-6) and its buffer from being
- * evicted. A block that was forgotten in the handle is kept by that.
+ * Before any block leaves the transaction, which is what keeps its content from being written home
+ * (JOURNAL-6) and its buffer from being evicted. A block that was forgotten in the handle is kept
+ * by that.
  */
 static void restore_images(struct journal_handle *handle)
 {
 	for (unsigned i = handle->nr_undo; i-- > 0;)
-		if (handle->undo[i].kind == JOURNAL_UNDO_IMAGE && !JOURNAL_MUTATED(JOURNAL_MUTATION_NO_ROLLBACK))
+		if (handle->undo[i].kind == JOURNAL_UNDO_IMAGE &&
+		    !JOURNAL_MUTATED(JOURNAL_MUTATION_NO_ROLLBACK))
 			restore_image(handle->journal, &handle->undo[i]);
 }
 
-static void undo_one(struct journal *journal, struct journal_transaction *transaction, struct journal_undo *undo)
+static void undo_one(struct journal *journal, struct journal_transaction *transaction,
+		     struct journal_undo *undo)
 {
 	if (undo->kind == JOURNAL_UNDO_IMAGE)
 		return;
@@ -403,7 +436,10 @@ void journal_cancel(struct journal_handle *handle)
 	journal_handle_close(journal);
 	journal_handle_done(journal);
 	fdio_mutex_unlock(&journal->handle_lock);
-	/* Perhaps it is cancelled because journal_get_write met an abort that is under way: its caller must find the owner told. JOURNAL-10 */
+	/*
+	 * Perhaps it is cancelled because journal_get_write met an abort that is under way: its
+	 * caller must find the owner told. JOURNAL-10
+	 */
 	if (!nowait_on())
 		nowait_ignore(journal_abort_error_told(journal));
 }

@@ -41,7 +41,8 @@ unsigned loop_possible_cpus(void)
 	char list[2048];
 	unsigned last;
 
-	if (fdio_sysfs_line(list, sizeof(list), SYS_CPU "possible") && loop_cpu_in_list(list, 0, &last))
+	if (fdio_sysfs_line(list, sizeof(list), SYS_CPU "possible") &&
+	    loop_cpu_in_list(list, 0, &last))
 		return last + 1;
 	return n > 0 ? (unsigned)n : 1;
 }
@@ -51,5 +52,6 @@ bool loop_cpu_online(unsigned cpu)
 	char list[2048];
 	unsigned last;
 
-	return !fdio_sysfs_line(list, sizeof(list), SYS_CPU "online") || loop_cpu_in_list(list, cpu, &last);
+	return !fdio_sysfs_line(list, sizeof(list), SYS_CPU "online") ||
+	       loop_cpu_in_list(list, cpu, &last);
 }

@@ -44,17 +44,22 @@ struct loop *loop_set_get(struct loop_set *set, unsigned i)
 
 /* ---- making ---- */
 
-static const struct { unsigned flags; const char *text; } setups[] = {
-	{ IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_SUBMIT_ALL |
-	  IORING_SETUP_R_DISABLED, "single issuer, deferred task run" },
-	{ IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_SUBMIT_ALL | IORING_SETUP_R_DISABLED, "cooperative task run" },
+static const struct { unsigned flags; const char *text;
+} setups[] = {
+	{ IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG |
+			  IORING_SETUP_SUBMIT_ALL | IORING_SETUP_R_DISABLED,
+	  "single issuer, deferred task run" },
+	{ IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_SUBMIT_ALL |
+			  IORING_SETUP_R_DISABLED,
+	  "cooperative task run" },
 	{ IORING_SETUP_R_DISABLED, "no ring options" },
 };
 
 static int ring_new(struct loop *loop, unsigned flags)
 {
 	struct loop_set *set = loop->set;
-	struct io_uring_params p = { .flags = flags | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP, .cq_entries = set->config.entries * 4 };
+	struct io_uring_params p = { .flags = flags | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP,
+				     .cq_entries = set->config.entries * 4 };
 
 	if (set->config.sqe128)
 		p.flags |= IORING_SETUP_SQE128;
@@ -112,7 +117,8 @@ static int loop_init(struct loop_set *set, unsigned i)
 	return i ? ring_new(loop, set->setup_flags) : first_ring(set);
 }
 
-int loop_set_new(const struct loop_config *config, struct loop_set **ret, struct fdio_reason *reason)
+int loop_set_new(const struct loop_config *config, struct loop_set **ret,
+		 struct fdio_reason *reason)
 {
 	struct loop_set *set = fdio_alloc_aligned(FDIO_CACHELINE, sizeof(*set));
 	int err = 0;
@@ -188,12 +194,15 @@ void loop_post(struct loop *loop, struct loop_msg *msg, void (*fn)(struct loop_m
 	msg->fn = fn;
 	do
 		msg->next = head;
-	while (!__atomic_compare_exchange_n(&loop->msgs, &head, msg, true, __ATOMIC_RELEASE, __ATOMIC_RELAXED));
+	while (!__atomic_compare_exchange_n(&loop->msgs, &head, msg, true, __ATOMIC_RELEASE,
+					    __ATOMIC_RELAXED));
 	if (!__atomic_exchange_n(&loop->notified, true, __ATOMIC_SEQ_CST)) { /* LOOP-1 */
 		uint64_t one = 1;
 		ssize_t n = write(loop->efd, &one, sizeof(one));
 
-		/* The counter holds at most one for each sender, so there is always room for this. */
+		/*
+		 * The counter holds at most one for each sender, so there is always room for this.
+		 */
 		FDIO_MUST(n == sizeof(one));
 	}
 }
@@ -201,7 +210,8 @@ void loop_post(struct loop *loop, struct loop_msg *msg, void (*fn)(struct loop_m
 /* Runs what was posted, oldest first. */
 static void run_messages(struct loop *loop)
 {
-	struct loop_msg *msg = __atomic_exchange_n(&loop->msgs, NULL, __ATOMIC_ACQUIRE), *ordered = NULL;
+	struct loop_msg *msg = __atomic_exchange_n(&loop->msgs, NULL, __ATOMIC_ACQUIRE),
+			*ordered = NULL;
 
 	while (msg) {
 		struct loop_msg *next = msg->next;
@@ -233,7 +243,8 @@ static void eventfd_done(struct loop_op *op, int res, unsigned cqe_flags)
 	fdio_magic_check(loop, MAGIC_LOOP);
 	if (res == -ECANCELED)
 		return;
-	__atomic_store_n(&loop->notified, false, __ATOMIC_SEQ_CST); /* LOOP-1: before the stack is taken */
+	/* LOOP-1: before the stack is taken */
+	__atomic_store_n(&loop->notified, false, __ATOMIC_SEQ_CST);
 	run_messages(loop);
 	arm_eventfd(loop);
 }
@@ -247,7 +258,10 @@ struct io_uring_sqe *loop_sqe(struct loop *loop)
 	FDIO_ASSERT(self == loop);
 	while (!(sqe = io_uring_get_sqe(&loop->ring))) {
 		int err = io_uring_submit(&loop->ring);
-		/* EBUSY, EAGAIN: the completion queue is full; the kernel keeps what overflows, so trying again helps. */
+		/*
+		 * EBUSY, EAGAIN: the completion queue is full; the kernel keeps what overflows, so
+		 * trying again helps.
+		 */
 		/* Anything else: a loop without its ring can neither serve nor answer. */
 		FDIO_MUST(err >= 0 || err == -EAGAIN || err == -EBUSY || err == -EINTR);
 	}
@@ -269,7 +283,10 @@ static unsigned reap(struct loop *loop)
 
 		n++;
 		all++;
-		/* Advance in small steps: completions may submit, and a full queue must not wait for the whole batch. */
+		/*
+		 * Advance in small steps: completions may submit, and a full queue must not wait
+		 * for the whole batch.
+		 */
 		if (n == 16) {
 			io_uring_cq_advance(&loop->ring, n);
 			n = 0;
@@ -288,7 +305,8 @@ static unsigned reap(struct loop *loop)
 /* Something has completed, or would be if the kernel were entered. */
 static bool has_events(struct loop *loop)
 {
-	return io_uring_cq_ready(&loop->ring) || (IO_URING_READ_ONCE(*loop->ring.sq.kflags) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW));
+	return io_uring_cq_ready(&loop->ring) || (IO_URING_READ_ONCE(*loop->ring.sq.kflags) &
+						  (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW));
 }
 
 static bool poll_wanted(struct loop *loop)
@@ -338,8 +356,8 @@ static void note_started(struct loop_set *set)
 }
 
 /*
- * The kernel ends a ring in the background, after commands that still wait on it, and its file table with it: the device
- * would be in use, and locked, for a moment after the process has ended.
+ * The kernel ends a ring in the background, after commands that still wait on it, and its file
+ * table with it: the device would be in use, and locked, for a moment after the process has ended.
  */
 static void forget_files(struct loop *loop)
 {
@@ -348,12 +366,18 @@ static void forget_files(struct loop *loop)
 }
 
 /* LOOP-2. NOP does nothing: tests of the wake-up and of refused registrations use it. */
-static const uint8_t ops_needed[] = { IORING_OP_READ, IORING_OP_WRITE, IORING_OP_READ_FIXED, IORING_OP_WRITE_FIXED, IORING_OP_URING_CMD,
-				      IORING_OP_NOP };
-static const uint8_t regs_needed[] = { IORING_REGISTER_FILES_UPDATE, IORING_REGISTER_RING_FDS, IORING_UNREGISTER_RING_FDS };
+static const uint8_t ops_needed[] = { IORING_OP_READ,       IORING_OP_WRITE,
+				      IORING_OP_READ_FIXED, IORING_OP_WRITE_FIXED,
+				      IORING_OP_URING_CMD,  IORING_OP_NOP };
+static const uint8_t regs_needed[] = { IORING_REGISTER_FILES_UPDATE, IORING_REGISTER_RING_FDS,
+				       IORING_UNREGISTER_RING_FDS };
 static const struct loop_limits limits = {
-	.ops = ops_needed, .nr_ops = ARRAY_SIZE(ops_needed), .regs = regs_needed, .nr_regs = ARRAY_SIZE(regs_needed),
-	.flags_allowed = IOSQE_FIXED_FILE | IOSQE_ASYNC, .flags_required = IOSQE_FIXED_FILE,
+	.ops = ops_needed,
+	.nr_ops = ARRAY_SIZE(ops_needed),
+	.regs = regs_needed,
+	.nr_regs = ARRAY_SIZE(regs_needed),
+	.flags_allowed = IOSQE_FIXED_FILE | IOSQE_ASYNC,
+	.flags_required = IOSQE_FIXED_FILE,
 };
 
 static void *loop_main(void *arg)

@@ -10,12 +10,13 @@
  * still runs. To the scheduler the client's CPU is busy then and another one is idle, so it wakes
  * the client there. The client's next request comes to the loop of that CPU, which sends it back
  * with its answer, and so on: each request wakes a CPU that has just fallen asleep. That costs
- * several times what the request does, and because both CPUs sleep half of the time, nothing ends it.
+ * several times what the request does, and because both CPUs sleep half of the time, nothing ends
+ * it.
  *
  * A loop that polls for a moment instead of sleeping ends it: while another thread runs on its CPU,
- * the client's going to sleep is not completed before it is woken again, and the client stays.
- * So a loop polls when requests come now to it and now to another loop, one at a time. Whether
- * polling is still needed cannot be seen while it helps, so it is left off now and then for a window.
+ * the client's going to sleep is not completed before it is woken again, and the client stays. So a
+ * loop polls when requests come now to it and now to another loop, one at a time. Whether polling
+ * is still needed cannot be seen while it helps, so it is left off now and then for a window.
  *
  * Thread: the loop's own. Locks: none; loop_set.last and loop.nr_io are atomics that other loops
  * read. The clock is read once in WINDOW_BATCHES batches, and the kernel is asked for nothing but
@@ -39,15 +40,18 @@
 
 static bool is_wandering(uint64_t ops, unsigned batches, unsigned arrivals)
 {
-	return arrivals && ops < (uint64_t)BATCH_FEW * batches && arrivals * ARRIVALS_PART >= batches;
+	return arrivals && ops < (uint64_t)BATCH_FEW * batches &&
+	       arrivals * ARRIVALS_PART >= batches;
 }
 
-bool loop_wander_window(struct loop_wander *wander, uint64_t ops, unsigned batches, unsigned arrivals)
+bool loop_wander_window(struct loop_wander *wander, uint64_t ops, unsigned batches,
+			unsigned arrivals)
 {
 	if (wander->on) {
 		wander->on = --wander->left > 0 && ops < (uint64_t)BATCH_FEW * batches;
 	} else if (is_wandering(ops, batches, arrivals)) {
-		wander->length = wander->length ? FDIO_MIN(wander->length * 2, LENGTH_MAX) : LENGTH_MIN;
+		wander->length = wander->length ? FDIO_MIN(wander->length * 2, LENGTH_MAX)
+						: LENGTH_MIN;
 		wander->left = wander->length;
 		wander->calm = 0;
 		wander->on = true;
@@ -76,13 +80,19 @@ void loop_place_start(struct loop *loop)
 static void look_back(struct loop *loop, uint64_t now)
 {
 	if (loop->window_crowded * CROWDED_PART >= loop->window_batches) {
-		/* Several clients: none of them would find its CPU idle for long, and polling takes it from them. */
+		/*
+		 * Several clients: none of them would find its CPU idle for long, and polling takes
+		 * it from them.
+		 */
 		loop->wander = (struct loop_wander){ 0 };
 		loop->poll_ns = loop->set->config.poll_ns;
 	} else if (loop->set->config.poll_auto_ns && !loop->no_wander) {
 		bool was_on = loop->wander.on;
 
-		loop->poll_ns = loop_wander_window(&loop->wander, loop->window_ops, loop->window_batches, loop->window_arrivals) ? loop->set->config.poll_auto_ns : 0;
+		loop->poll_ns = loop_wander_window(&loop->wander, loop->window_ops,
+						   loop->window_batches, loop->window_arrivals)
+						? loop->set->config.poll_auto_ns
+						: 0;
 		if (loop->wander.on && !was_on)
 			fdio_count(COUNTER_loop_wander);
 	}
@@ -111,7 +121,10 @@ void loop_no_wander(struct loop *loop)
 	loop->poll_ns = loop->set->config.poll_ns;
 }
 
-void loop_note_io(struct loop *loop, int n) { __atomic_store_n(&loop->nr_io, loop->nr_io + (unsigned)n, __ATOMIC_RELAXED); }
+void loop_note_io(struct loop *loop, int n)
+{
+	__atomic_store_n(&loop->nr_io, loop->nr_io + (unsigned)n, __ATOMIC_RELAXED);
+}
 
 void loop_place_note(struct loop *loop, unsigned n)
 {

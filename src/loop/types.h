@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Struct bodies of the event loops. Included only inside src/loop. Fields without a remark belong to the loop's thread once it
- * runs, and to the main thread before and after.
+ * Struct bodies of the event loops. Included only inside src/loop. Fields without a remark belong
+ * to the loop's thread once it runs, and to the main thread before and after.
  */
 #ifndef FDIO_LOOP_TYPES_H
 #define FDIO_LOOP_TYPES_H
@@ -15,7 +15,8 @@
 /* place.c. Zero to begin with; on is for all, the others are loop_wander_window's own. */
 struct loop_wander {
 	bool on;                  /* the loop polls, against wandering */
-	unsigned left, length;    /* windows until it is tried without; how many that were at its beginning */
+	/* windows until it is tried without; how many that were at its beginning */
+	unsigned left, length;
 	unsigned calm;            /* windows without polling in which no client wandered */
 };
 
@@ -43,7 +44,8 @@ struct loop {
 	struct loop_wander wander;
 	bool no_wander;                  /* poll_auto_ns does not matter */
 	unsigned window_arrivals;        /* batches after another loop's */
-	unsigned window_crowded;         /* batches that left more than one device request under way, here or at that loop */
+	/* batches that left more than one device request under way, here or at that loop */
+	unsigned window_crowded;
 	unsigned nr_io;                  /* atomic: device requests under way; this loop writes */
 
 	struct loop_msg *msgs fdio_cacheline_aligned; /* atomic: newest first */
@@ -59,7 +61,8 @@ struct loop_set {
 	struct fdio_mutex start_lock;    /* RANK_LEAF; guards nr_started */
 	pthread_cond_t start_cond;
 	unsigned nr_started;
-	unsigned last fdio_cacheline_aligned; /* atomic: the loop that was last at work; only written when it is another one */
+	/* atomic: the loop that was last at work; only written when it is another one */
+	unsigned last fdio_cacheline_aligned;
 };
 
 /* ---- place.c ---- */
@@ -71,6 +74,7 @@ void loop_place_note(struct loop *loop, unsigned n);
  * A window has passed: ops completions came in so many batches, arrivals of these after another
  * loop had been at work. Returns whether the loop is to poll. For place.c and its test.
  */
-bool loop_wander_window(struct loop_wander *wander, uint64_t ops, unsigned batches, unsigned arrivals);
+bool loop_wander_window(struct loop_wander *wander, uint64_t ops, unsigned batches,
+			unsigned arrivals);
 
 #endif

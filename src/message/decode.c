@@ -13,8 +13,12 @@
 #include <errno.h>
 #include <string.h>
 
-/* One NUL-terminated string at the start of [*p, *p + *left); moves past it. Not empty, and no longer than max. */
-static int take_string(const uint8_t **p, uint32_t *left, uint32_t max, const char **ret, uint32_t *ret_len)
+/*
+ * One NUL-terminated string at the start of [*p, *p + *left); moves past it. Not empty, and no
+ * longer than max.
+ */
+static int take_string(const uint8_t **p, uint32_t *left, uint32_t max, const char **ret,
+		       uint32_t *ret_len)
 {
 	const uint8_t *nul = memchr(*p, 0, *left);
 
@@ -32,7 +36,10 @@ static int take_string(const uint8_t **p, uint32_t *left, uint32_t max, const ch
 	return 0;
 }
 
-/* A directory entry's name. Its length is the file system's to judge (ENAMETOOLONG), a slash is nobody's. */
+/*
+ * A directory entry's name. Its length is the file system's to judge (ENAMETOOLONG), a slash is
+ * nobody's.
+ */
 static int take_name(const uint8_t **p, uint32_t *left, const char **ret, uint32_t *ret_len)
 {
 	int err = take_string(p, left, UINT32_MAX, ret, ret_len);
@@ -98,7 +105,10 @@ static int decode_rest(const struct message_op *op, struct message_in *in)
 	return err;
 }
 
-/* The supplementary groups that a create carries at the end of the message. Unknown extensions are passed over. */
+/*
+ * The supplementary groups that a create carries at the end of the message. Unknown extensions are
+ * passed over.
+ */
 static int decode_extensions(const uint8_t *p, uint32_t left, struct message_in *in)
 {
 	while (left >= sizeof(struct fuse_ext_header)) {
@@ -115,7 +125,8 @@ static int decode_extensions(const uint8_t *p, uint32_t left, struct message_in 
 			if (nr > (eh.size - sizeof(eh) - sizeof(nr)) / sizeof(uint32_t))
 				return -EINVAL;
 			in->nr_groups = FDIO_MIN(nr, (uint32_t)ARRAY_SIZE(in->groups));
-			memcpy(in->groups, p + sizeof(eh) + sizeof(nr), in->nr_groups * sizeof(uint32_t));
+			memcpy(in->groups, p + sizeof(eh) + sizeof(nr),
+			       in->nr_groups * sizeof(uint32_t));
 		}
 		uint32_t step = (uint32_t)fdio_round_up(eh.size, 8);
 		if (step > left)
@@ -142,7 +153,10 @@ static int decode_common(const struct message_op *op, struct message_in *in)
 	return decode_rest(op, in);
 }
 
-/* Everything but argbuf and groups, which are filled when they are used: this runs for each request. */
+/*
+ * Everything but argbuf and groups, which are filled when they are used: this runs for each
+ * request.
+ */
 static void in_reset(struct message_in *in)
 {
 	in->arg = NULL;
@@ -163,7 +177,8 @@ int message_decode(const void *msg, size_t len, struct message_in *in)
 
 	in_reset(in);
 	if (len < sizeof(in->header)) {
-		memset(&in->header, 0, sizeof(in->header)); /* what the slot held last is not to be answered again */
+		/* what the slot held last is not to be answered again */
+		memset(&in->header, 0, sizeof(in->header));
 		return -EBADMSG;
 	}
 	memcpy(&in->header, p, sizeof(in->header));
@@ -173,7 +188,10 @@ int message_decode(const void *msg, size_t len, struct message_in *in)
 	if (!op)
 		return -ENOSYS;
 	have = len - sizeof(in->header);
-	/* INIT may be shorter (old kernels) or longer (new ones) than the header that we were built with. */
+	/*
+	 * INIT may be shorter (old kernels) or longer (new ones) than the header that we were built
+	 * with.
+	 */
 	if (have < op->arg_size && !(op->arg_size && in->header.opcode == FUSE_INIT && have >= 8))
 		return -EINVAL;
 	size_t n = FDIO_MIN(have, (size_t)op->arg_size);
@@ -187,7 +205,8 @@ int message_decode(const void *msg, size_t len, struct message_in *in)
 	return decode_common(op, in);
 }
 
-int message_decode_parts(const struct fuse_in_header *header, const void *arg, const void *rest, uint32_t rest_len, struct message_in *in)
+int message_decode_parts(const struct fuse_in_header *header, const void *arg, const void *rest,
+			 uint32_t rest_len, struct message_in *in)
 {
 	const struct message_op *op;
 

@@ -7,7 +7,8 @@
 
 #include <string.h>
 
-static void put_dirent(uint8_t *p, uint64_t ino, uint64_t next_off, uint32_t type, const char *name, uint32_t name_len)
+static void put_dirent(uint8_t *p, uint64_t ino, uint64_t next_off, uint32_t type, const char *name,
+		       uint32_t name_len)
 {
 	struct fuse_dirent d = { .ino = ino, .off = next_off, .namelen = name_len, .type = type };
 	size_t end = FUSE_NAME_OFFSET + name_len;
@@ -18,8 +19,8 @@ static void put_dirent(uint8_t *p, uint64_t ino, uint64_t next_off, uint32_t typ
 	memset(p + end, 0, FUSE_DIRENT_ALIGN(end) - end);
 }
 
-bool message_add_dirent(uint8_t *buf, uint32_t cap, uint32_t *off, uint64_t ino, uint64_t next_off, uint32_t type, const char *name,
-		    uint32_t name_len)
+bool message_add_dirent(uint8_t *buf, uint32_t cap, uint32_t *off, uint64_t ino, uint64_t next_off,
+			uint32_t type, const char *name, uint32_t name_len)
 {
 	size_t need = FUSE_DIRENT_ALIGN(FUSE_NAME_OFFSET + (size_t)name_len);
 
@@ -30,8 +31,9 @@ bool message_add_dirent(uint8_t *buf, uint32_t cap, uint32_t *off, uint64_t ino,
 	return true;
 }
 
-bool message_add_direntplus(uint8_t *buf, uint32_t cap, uint32_t *off, const struct fuse_entry_out *entry, uint64_t ino, uint64_t next_off,
-			uint32_t type, const char *name, uint32_t name_len)
+bool message_add_direntplus(uint8_t *buf, uint32_t cap, uint32_t *off,
+			    const struct fuse_entry_out *entry, uint64_t ino, uint64_t next_off,
+			    uint32_t type, const char *name, uint32_t name_len)
 {
 	size_t need = FUSE_DIRENT_ALIGN(FUSE_NAME_OFFSET_DIRENTPLUS + (size_t)name_len);
 

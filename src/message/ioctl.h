@@ -16,7 +16,10 @@ enum { FDIO_MAP_UNWRITTEN = 1 << 0, FDIO_MAP_LAST = 1 << 1 };
 
 struct fdio_map_run { uint64_t logical, physical, length; uint32_t flags, reserved; };
 
-/* In place of FIEMAP. start: first byte asked for. nr runs come back, in bytes; none: nothing is mapped from there on. */
+/*
+ * In place of FIEMAP. start: first byte asked for. nr runs come back, in bytes; none: nothing is
+ * mapped from there on.
+ */
 struct fdio_map {
 	uint64_t start;
 	uint32_t nr, reserved;

@@ -138,7 +138,8 @@ static unsigned setattr_what(const struct fuse_setattr_in *in, struct ext4_attr 
 	return what;
 }
 
-static int setattr_inode(struct ops_req *req, struct ext4_inode *inode, const struct fuse_setattr_in *in)
+static int setattr_inode(struct ops_req *req, struct ext4_inode *inode,
+			 const struct fuse_setattr_in *in)
 {
 	struct ops *ops = req->ops;
 	struct ext4_attr attr = { 0 };
@@ -169,7 +170,8 @@ static int setattr_inode(struct ops_req *req, struct ext4_inode *inode, const st
 	if (in->valid & FATTR_SIZE)
 		err = ops_set_size(ops, inode, in->size);
 	if (!err && what)
-		err = ext4_setattr(inode, what | (ops_may_use_reserved(req) ? EXT4_BY_ROOT : 0), &attr);
+		err = ext4_setattr(inode, what | (ops_may_use_reserved(req) ? EXT4_BY_ROOT : 0),
+				   &attr);
 	return ops_inode_durable(ops, inode, err);
 }
 

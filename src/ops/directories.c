@@ -22,10 +22,11 @@ static bool emit(void *arg, const struct ext4_dirent *entry)
 	struct fuse_entry_out none = { 0 };
 
 	if (fill->plus)
-		return message_add_direntplus(fill->buf, fill->cap, &fill->off, &none, entry->ino, entry->next_cookie,
-					  entry->type, entry->name, entry->name_len);
-	return message_add_dirent(fill->buf, fill->cap, &fill->off, entry->ino, entry->next_cookie, entry->type, entry->name,
-			      entry->name_len);
+		return message_add_direntplus(fill->buf, fill->cap, &fill->off, &none, entry->ino,
+					      entry->next_cookie, entry->type, entry->name,
+					      entry->name_len);
+	return message_add_dirent(fill->buf, fill->cap, &fill->off, entry->ino, entry->next_cookie,
+				  entry->type, entry->name, entry->name_len);
 }
 
 static bool is_dot(const struct fuse_dirent *d)
@@ -98,7 +99,8 @@ void ops_opendir(struct ops_req *req)
 
 	if (err)
 		goto fail;
-	err = S_ISDIR(ext4_inode_mode(inode)) ? ops_file_add(req->ops, inode, NULL, 0, &out.fh) : -ENOTDIR;
+	err = S_ISDIR(ext4_inode_mode(inode)) ? ops_file_add(req->ops, inode, NULL, 0, &out.fh)
+					      : -ENOTDIR;
 	if (err)
 		goto put;
 	ext4_opened(inode, 1);

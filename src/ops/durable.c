@@ -51,12 +51,14 @@ bool ops_is_sync(struct ops *ops, struct ext4_inode *inode)
 
 static bool names_are_sync(struct ops *ops, struct ext4_inode *dir)
 {
-	return ops_is_sync(ops, dir) || ops->config.dirsync || (ext4_inode_flags(dir) & OPS_FL_DIRSYNC);
+	return ops_is_sync(ops, dir) || ops->config.dirsync ||
+	       (ext4_inode_flags(dir) & OPS_FL_DIRSYNC);
 }
 
 int ops_may_change(struct ops *ops, struct ext4_inode *inode)
 {
-	bool sync = S_ISDIR(ext4_inode_mode(inode)) ? names_are_sync(ops, inode) : ops_is_sync(ops, inode);
+	bool sync = S_ISDIR(ext4_inode_mode(inode)) ? names_are_sync(ops, inode)
+						    : ops_is_sync(ops, inode);
 
 	return nowait_on() && sync ? nowait_miss() : 0;
 }
@@ -67,7 +69,8 @@ int ops_may_change(struct ops *ops, struct ext4_inode *inode)
  */
 int ops_inode_durable(struct ops *ops, struct ext4_inode *inode, int err)
 {
-	return err || nowait_on() || !ops_is_sync(ops, inode) ? err : ops_wait_durable(ops, inode, false);
+	return err || nowait_on() || !ops_is_sync(ops, inode) ? err
+							      : ops_wait_durable(ops, inode, false);
 }
 
 int ops_dir_durable(struct ops *ops, struct ext4_inode *dir, int err)

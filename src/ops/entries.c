@@ -34,9 +34,10 @@ void ops_fill_attr(struct ops *ops, struct ext4_inode *inode, struct fuse_attr *
  */
 uint64_t ops_attr_valid(struct ext4_inode *inode)
 {
-	return S_ISREG(ext4_inode_mode(inode)) && unlikely(dio_cached_maybe(inode, DIO_CACHED_HOLES, 0))
-		       ? 0
-		       : OPS_VALID_S;
+	return S_ISREG(ext4_inode_mode(inode)) && unlikely(dio_cached_maybe(inode, DIO_CACHED_HOLES,
+									    0))
+			       ? 0
+			       : OPS_VALID_S;
 }
 
 void ops_fill_entry(struct ops *ops, struct ext4_inode *inode, struct fuse_entry_out *out)

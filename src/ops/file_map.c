@@ -10,7 +10,8 @@
 #include <stdlib.h>
 
 /* The next run from *at on, which moves behind it. */
-static int next_run(struct ext4_inode *inode, uint64_t *at, struct ext4_extent *extent, bool *ret_more)
+static int next_run(struct ext4_inode *inode, uint64_t *at, struct ext4_extent *extent,
+		    bool *ret_more)
 {
 	*ret_more = false;
 	while (*at < UINT32_MAX) {
@@ -48,7 +49,8 @@ static int fill_map(struct ext4_inode *inode, unsigned bits, struct fdio_map *m)
 		if (err || !more || m->nr == FDIO_MAP_RUNS)
 			break;
 		m->run[m->nr++] = (struct fdio_map_run){
-			(uint64_t)extent.lblk << bits, extent.pblk << bits, (uint64_t)extent.len << bits,
+			(uint64_t)extent.lblk << bits, extent.pblk << bits,
+			(uint64_t)extent.len << bits,
 			extent.state == EXT4_EXTENT_UNWRITTEN ? FDIO_MAP_UNWRITTEN : 0, 0
 		};
 	}

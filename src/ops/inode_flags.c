@@ -15,7 +15,8 @@ int ops_set_inode_flags(struct ops_req *req, struct ext4_inode *inode, uint32_t 
 	bool sync = ops_is_sync(req->ops, inode);
 	int err;
 
-	if (((want ^ ext4_inode_flags(inode)) & FS_JOURNAL_DATA_FL) && !ops_capable(req, CAP_SYS_RESOURCE))
+	if (((want ^ ext4_inode_flags(inode)) & FS_JOURNAL_DATA_FL) &&
+	    !ops_capable(req, CAP_SYS_RESOURCE))
 		return -EPERM;
 	err = ext4_setattr(inode, EXT4_SET_FLAGS, &attr);
 	/* The kernel does not expect an ioctl to change ctime and would show the old one. */
@@ -25,7 +26,9 @@ int ops_set_inode_flags(struct ops_req *req, struct ext4_inode *inode, uint32_t 
 	 * With the flag before, as any other change; and when it is this that sets it, which is the
 	 * first one under it.
 	 */
-	return err || !(sync || ops_is_sync(req->ops, inode)) ? err : ops_wait_durable(req->ops, inode, false);
+	return err || !(sync || ops_is_sync(req->ops, inode))
+			       ? err
+			       : ops_wait_durable(req->ops, inode, false);
 }
 
 static const struct {

@@ -51,7 +51,8 @@ static void send_one(struct work *work)
 	fdio_mutex_lock(&notify->lock);
 	list_del(&record->node); /* nothing joins it any more */
 	fdio_mutex_unlock(&notify->lock);
-	err = transport_notify_inval_inode(ops->transport, record->nodeid, (int64_t)record->off, (int64_t)(record->end - record->off));
+	err = transport_notify_inval_inode(ops->transport, record->nodeid, (int64_t)record->off,
+					   (int64_t)(record->end - record->off));
 	if (err && err != -ENOENT)
 		log_ratelimited(FDIO_LOG_DEBUG, "page cache of inode %llu was not invalidated: %s",
 				(unsigned long long)record->nodeid, strerror(-err));

@@ -56,7 +56,8 @@ static void send_one(struct work *work)
 	struct ops_launder *launder = record->ops->launder;
 	struct work *done_work;
 	void (*done)(struct work *, bool late);
-	int err = transport_notify_inval_inode(record->ops->transport, record->nodeid, (int64_t)record->off, (int64_t)record->len);
+	int err = transport_notify_inval_inode(record->ops->transport, record->nodeid,
+					       (int64_t)record->off, (int64_t)record->len);
 
 	if (err && err != -ENOENT)
 		log_ratelimited(FDIO_LOG_DEBUG, "pages of inode %llu were not forgotten: %s",
@@ -117,8 +118,8 @@ static void *run_clock(void *arg)
 	return NULL;
 }
 
-static void launder(struct ops *ops, struct ext4_inode *inode, uint64_t off, uint64_t len, unsigned ms,
-		    struct work *work, void (*done)(struct work *, bool late))
+static void launder(struct ops *ops, struct ext4_inode *inode, uint64_t off, uint64_t len,
+		    unsigned ms, struct work *work, void (*done)(struct work *, bool late))
 {
 	struct ops_launder *launder = ops->launder;
 	struct launder_rec *record = NULL;
@@ -127,8 +128,14 @@ static void launder(struct ops *ops, struct ext4_inode *inode, uint64_t off, uin
 	if (!list_empty(&launder->free)) {
 		record = list_first(&launder->free, struct launder_rec, node);
 		*record = (struct launder_rec){
-			.node = record->node, .ops = ops, .nodeid = ops_nodeid(inode), .off = off, .len = len,
-			.deadline = fdio_now_ns() + ms * 1000000ULL, .done_work = work, .done = done,
+			.node = record->node,
+			.ops = ops,
+			.nodeid = ops_nodeid(inode),
+			.off = off,
+			.len = len,
+			.deadline = fdio_now_ns() + ms * 1000000ULL,
+			.done_work = work,
+			.done = done,
 		};
 		list_move_tail(&launder->waiting, &record->node);
 		pthread_cond_signal(&launder->cond);
@@ -173,7 +180,8 @@ static void go_on(struct work *work, bool late)
 
 bool ops_launder_first(struct ops_req *req, struct ext4_inode *inode, enum dio_cached_what what)
 {
-	if (likely(req->laundered || !S_ISREG(ext4_inode_mode(inode)) || !dio_cached_maybe(inode, what, 0)))
+	if (likely(req->laundered || !S_ISREG(ext4_inode_mode(inode)) ||
+		   !dio_cached_maybe(inode, what, 0)))
 		return false;
 	if (nowait_on()) {
 		nowait_miss();
@@ -183,7 +191,8 @@ bool ops_launder_first(struct ops_req *req, struct ext4_inode *inode, enum dio_c
 		return false;
 	req->laundered = true;
 	req->inode = ext4_inode_ref(inode);
-	launder(req->ops, inode, req->cached.off, req->cached.end - req->cached.off, WAIT_MS, &req->work, go_on);
+	launder(req->ops, inode, req->cached.off, req->cached.end - req->cached.off, WAIT_MS,
+		&req->work, go_on);
 	return true;
 }
 
@@ -201,9 +210,11 @@ bool ops_launder_tail(struct ops_req *req, struct ext4_inode *inode, uint64_t ol
 
 	if (likely(!dio_cached_maybe(inode, DIO_CACHED_TAIL, old_size)))
 		return false;
-	if (ops_kernel_clears_tail(req->ops) || !dio_cached_take(inode, DIO_CACHED_TAIL, old_size, cached))
+	if (ops_kernel_clears_tail(req->ops) ||
+	    !dio_cached_take(inode, DIO_CACHED_TAIL, old_size, cached))
 		return false;
-	launder(req->ops, inode, cached->off, cached->end - cached->off, WAIT_MS, &req->work, tail_gone);
+	launder(req->ops, inode, cached->off, cached->end - cached->off, WAIT_MS, &req->work,
+		tail_gone);
 	return true;
 }
 
@@ -223,7 +234,8 @@ int ops_launder_new(struct ops *ops)
 	for (unsigned k = 0; k < NR_RECS; k++)
 		list_add(&launder->free, &launder->recs[k].node);
 	launder->threads = work_queue_new("fdio-launder", NR_THREADS);
-	launder->has_clock = launder->threads && !thread_start(&launder->clock, "fdio-clock", run_clock, launder);
+	launder->has_clock = launder->threads &&
+			     !thread_start(&launder->clock, "fdio-clock", run_clock, launder);
 	if (launder->has_clock)
 		return 0;
 	ops_launder_free(ops);

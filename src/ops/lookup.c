@@ -47,7 +47,8 @@ void ops_lookup(struct ops_req *req)
 	const struct message_in *in = &req->tr.in;
 	struct ext4_inode *dir, *inode = NULL;
 	bool parent = name_is(in, "..");
-	int err = in->name_len > EXT4_NAME_MAX ? -ENAMETOOLONG : ops_iget(req->ops, in->header.nodeid, &dir);
+	int err = in->name_len > EXT4_NAME_MAX ? -ENAMETOOLONG
+					       : ops_iget(req->ops, in->header.nodeid, &dir);
 
 	if (err) {
 		ops_reply_err(req, err);

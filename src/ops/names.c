@@ -34,7 +34,8 @@ static int start(struct ops_req *req, struct ext4_inode **ret_dir)
  * The end of all that make a new inode: durable where need be, then the entry. Drops dir, takes
  * over inode.
  */
-static void reply_new(struct ops_req *req, struct ext4_inode *dir, int err, struct ext4_inode *inode)
+static void reply_new(struct ops_req *req, struct ext4_inode *dir, int err,
+		      struct ext4_inode *inode)
 {
 	if (!err) {
 		err = ops_dir_durable(req->ops, dir, 0);
@@ -97,7 +98,8 @@ void ops_symlink(struct ops_req *req)
 	}
 	ops_cred(req, 0, &credentials);
 	do {
-		err = ext4_symlink(dir, in->name, in->name_len, in->name2, in->name2_len, &credentials, &inode);
+		err = ext4_symlink(dir, in->name, in->name_len, in->name2, in->name2_len,
+				   &credentials, &inode);
 	} while (err == -ENOSPC && ext4_eviction_since(req->ops->vol, &since));
 	reply_new(req, dir, err, inode);
 }
@@ -211,8 +213,9 @@ void ops_readlink(struct ops_req *req)
 
 	if (!err) {
 		err = S_ISLNK(ext4_inode_mode(inode))
-			      ? ext4_readlink(inode, (char *)req->tr.payload, req->tr.payload_cap, &len)
-			      : -EINVAL;
+				      ? ext4_readlink(inode, (char *)req->tr.payload,
+						      req->tr.payload_cap, &len)
+				      : -EINVAL;
 		if (!err)
 			ext4_touch_read(inode);
 		ext4_inode_put(inode);

@@ -79,8 +79,10 @@ static bool kernel_holds(void *arg, uint32_t ino)
 	struct ops *ops = arg;
 
 	fdio_count(COUNTER_ops_held_asked);
-	return !ops->transport || transport_notify_inval_inode(ops->transport, ino == EXT4_ROOT_INO ? FUSE_ROOT_ID : ino, -1,
-					       0) != -ENOENT;
+	return !ops->transport ||
+	       transport_notify_inval_inode(ops->transport,
+					    ino == EXT4_ROOT_INO ? FUSE_ROOT_ID : ino, -1,
+					    0) != -ENOENT;
 }
 
 void ops_nodes_init(struct ops *ops)

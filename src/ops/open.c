@@ -20,8 +20,8 @@ static uint32_t fopen_flags(const struct ops *ops, uint32_t flags)
  * Opens inode for the flags: takes its own reference. Workers, OPS_TRY; without O_TRUNC it does not
  * miss.
  */
-static int open_inode(struct ops_req *req, struct ext4_inode *inode, uint32_t flags, uint32_t open_flags,
-		      struct fuse_open_out *out)
+static int open_inode(struct ops_req *req, struct ext4_inode *inode, uint32_t flags,
+		      uint32_t open_flags, struct fuse_open_out *out)
 {
 	struct ops *ops = req->ops;
 	struct ext4_attr none = { 0 };
@@ -102,7 +102,8 @@ void ops_create(struct ops_req *req)
 	struct ext4_inode *dir, *inode = NULL;
 	struct ext4_credentials credentials;
 	uint64_t since = ext4_evictions(req->ops->vol);
-	int err = p->name_len > EXT4_NAME_MAX ? -ENAMETOOLONG : ops_iget(req->ops, p->header.nodeid, &dir);
+	int err = p->name_len > EXT4_NAME_MAX ? -ENAMETOOLONG
+					      : ops_iget(req->ops, p->header.nodeid, &dir);
 
 	if (err) {
 		ops_reply_err(req, err);
@@ -113,7 +114,8 @@ void ops_create(struct ops_req *req)
 		err = ops_may_change(req->ops, dir);
 		if (err)
 			break;
-		err = ext4_create(dir, p->name, p->name_len, (in->mode & 07777) | S_IFREG, 0, &credentials, &inode);
+		err = ext4_create(dir, p->name, p->name_len, (in->mode & 07777) | S_IFREG, 0,
+				  &credentials, &inode);
 	} while (err == -ENOSPC && ext4_eviction_since(req->ops->vol, &since));
 	if (!err)
 		/* a new file is empty, and its mode does not bind who made it */

@@ -41,8 +41,8 @@ static int grow(struct ops *ops)
 	return 0;
 }
 
-int ops_file_add(struct ops *ops, struct ext4_inode *inode, struct dio_file *file, unsigned open_flags,
-		 uint64_t *ret_fh)
+int ops_file_add(struct ops *ops, struct ext4_inode *inode, struct dio_file *file,
+		 unsigned open_flags, uint64_t *ret_fh)
 {
 	struct ops_file *f;
 	uint32_t gen;

@@ -76,7 +76,8 @@ void ops_read(struct ops_req *req)
 }
 
 /* live: the inode's flags of now, whatever they were when it was opened. */
-static unsigned write_flags(const struct ops_req *req, uint32_t live, const struct fuse_write_in *in)
+static unsigned write_flags(const struct ops_req *req, uint32_t live,
+			    const struct fuse_write_in *in)
 {
 	unsigned flags = DIO_WRITE;
 

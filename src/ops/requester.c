@@ -12,7 +12,8 @@ bool ops_may_use_reserved(const struct ops_req *req)
 	const struct ops_config *config = &req->ops->config;
 	const struct fuse_in_header *header = &req->tr.in.header;
 
-	return header->uid == 0 || header->uid == config->resuid || (config->resgid && header->gid == config->resgid);
+	return header->uid == 0 || header->uid == config->resuid ||
+	       (config->resgid && header->gid == config->resgid);
 }
 
 void ops_cred(struct ops_req *req, uint32_t umask, struct ext4_credentials *credentials)

@@ -150,8 +150,8 @@ void ops_cred(struct ops_req *req, uint32_t umask, struct ext4_credentials *cred
 /* The requester may use the blocks that are kept back from ordinary users. Any thread. */
 bool ops_may_use_reserved(const struct ops_req *req);
 /*
- * What EXT4_KILL_* a change by the requester means for inode: FUSE leaves the judgement to us, without
- * the groups. Workers, OPS_TRY.
+ * What EXT4_KILL_* a change by the requester means for inode: FUSE leaves the judgement to us,
+ * without the groups. Workers, OPS_TRY.
  */
 unsigned ops_kill_what(const struct ops_req *req, struct ext4_inode *inode) FDIO_MAY_WAIT;
 /*
@@ -164,8 +164,8 @@ bool ops_capable(const struct ops_req *req, unsigned cap);
 /* Waits until what was done to inode is durable. Workers. */
 int ops_wait_durable(struct ops *ops, struct ext4_inode *inode, bool datasync) FDIO_BLOCKS;
 /*
- * Changes of inode wait until they are durable: its content and its attributes with the mount option
- * sync or chattr +S. Any thread.
+ * Changes of inode wait until they are durable: its content and its attributes with the mount
+ * option sync or chattr +S. Any thread.
  */
 bool ops_is_sync(struct ops *ops, struct ext4_inode *inode);
 /*
@@ -179,7 +179,8 @@ int ops_may_change(struct ops *ops, struct ext4_inode *inode) FDIO_MAY_MISS;
 
 /* ---- immutable.c: -EPERM and the like; any thread ---- */
 /*
- * Opening inode with these flags of open(2); also -EISDIR, -ENXIO, -EROFS for what cannot be opened so.
+ * Opening inode with these flags of open(2); also -EISDIR, -ENXIO, -EROFS for what cannot be opened
+ * so.
  */
 int ops_open_allowed(struct ops *ops, struct ext4_inode *inode, uint32_t flags);
 int ops_setattr_allowed(struct ext4_inode *inode, const struct fuse_setattr_in *in);
@@ -199,8 +200,8 @@ void ops_reply_entry(struct ops_req *req, int err, struct ext4_inode *inode) FDI
 int ops_set_size(struct ops *ops, struct ext4_inode *inode, uint64_t size) FDIO_MAY_MISS;
 
 /* ---- open_files.c ---- */
-int ops_file_add(struct ops *ops, struct ext4_inode *inode, struct dio_file *file, unsigned open_flags,
-		 uint64_t *ret_fh);
+int ops_file_add(struct ops *ops, struct ext4_inode *inode, struct dio_file *file,
+		 unsigned open_flags, uint64_t *ret_fh);
 /* NULL for a handle that is not open. Any thread, no lock. */
 struct ops_file *ops_file_get(struct ops *ops, uint64_t fh);
 /* Takes it out of the table: the caller closes df and puts inode. False if it is not open. */
@@ -217,7 +218,8 @@ void ops_files_free(struct ops *ops);
 /* ---- inode_flags.c: workers ---- */
 struct fsxattr;
 int ops_set_inode_flags(struct ops_req *req, struct ext4_inode *inode, uint32_t want) FDIO_BLOCKS;
-int ops_set_xflags(struct ops_req *req, struct ext4_inode *inode, const struct fsxattr *x) FDIO_BLOCKS;
+int ops_set_xflags(struct ops_req *req, struct ext4_inode *inode,
+		   const struct fsxattr *x) FDIO_BLOCKS;
 void ops_get_xflags(struct ext4_inode *inode, struct fsxattr *x);
 
 /* ---- file_map.c: workers ---- */
@@ -240,15 +242,15 @@ int ops_launder_new(struct ops *ops) FDIO_BLOCKS;
 void ops_launder_drain(struct ops *ops) FDIO_BLOCKS; /* as ops_notify_drain */
 void ops_launder_free(struct ops *ops) FDIO_BLOCKS;
 /*
- * What is stored in such pages of inode, and not told, belongs in the answer: true if the kernel writes
- * it back first. Then the handler, which has changed nothing yet, returns without an answer, and is
- * called again on a worker. Misses on loop threads.
+ * What is stored in such pages of inode, and not told, belongs in the answer: true if the kernel
+ * writes it back first. Then the handler, which has changed nothing yet, returns without an answer,
+ * and is called again on a worker. Misses on loop threads.
  */
 bool ops_launder_first(struct ops_req *req, struct ext4_inode *inode, enum dio_cached_what what)
 	FDIO_MAY_WAIT;
 /*
- * The file has grown from old_size: true if req will be answered, with success, once the page of the
- * old end is forgotten.
+ * The file has grown from old_size: true if req will be answered, with success, once the page of
+ * the old end is forgotten.
  */
 bool ops_launder_tail(struct ops_req *req, struct ext4_inode *inode, uint64_t old_size);
 /* Nothing need be done for that: the kernel clears what lies behind the end. After INIT. */

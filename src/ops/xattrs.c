@@ -16,13 +16,15 @@ void ops_setxattr(struct ops_req *req)
 	uint64_t since = ext4_evictions(req->ops->vol);
 	unsigned how = ops_may_use_reserved(req) ? EXT4_XATTR_ROOT : 0;
 	struct ext4_inode *inode;
-	int err = p->name_len > EXT4_NAME_MAX ? -ERANGE : ops_iget(req->ops, p->header.nodeid, &inode);
+	int err = p->name_len > EXT4_NAME_MAX ? -ERANGE
+					      : ops_iget(req->ops, p->header.nodeid, &inode);
 
 	if (in->setxattr_flags & FUSE_SETXATTR_ACL_KILL_SGID)
 		how |= EXT4_XATTR_KILL_SGID;
 	if (!err) {
 		do {
-			err = ext4_xattr_set(inode, p->name, p->data, p->data_len, (int)in->flags, how);
+			err = ext4_xattr_set(inode, p->name, p->data, p->data_len, (int)in->flags,
+					     how);
 		} while (err == -ENOSPC && ext4_eviction_since(req->ops->vol, &since));
 		err = ops_inode_durable(req->ops, inode, err);
 		ext4_inode_put(inode);
@@ -34,7 +36,8 @@ void ops_removexattr(struct ops_req *req)
 {
 	const struct message_in *in = &req->tr.in;
 	struct ext4_inode *inode;
-	int err = in->name_len > EXT4_NAME_MAX ? -ERANGE : ops_iget(req->ops, in->header.nodeid, &inode);
+	int err = in->name_len > EXT4_NAME_MAX ? -ERANGE
+					       : ops_iget(req->ops, in->header.nodeid, &inode);
 
 	if (!err) {
 		err = ext4_xattr_remove(inode, in->name);
@@ -92,8 +95,8 @@ void ops_listxattr(struct ops_req *req)
 	int err = ops_iget(req->ops, req->tr.in.header.nodeid, &inode);
 
 	if (!err) {
-		err = ext4_xattr_list(inode, req->tr.in.header.uid == 0, size ? (char *)req->tr.payload : NULL,
-				    size, &len);
+		err = ext4_xattr_list(inode, req->tr.in.header.uid == 0,
+				      size ? (char *)req->tr.payload : NULL, size, &len);
 		ext4_inode_put(inode);
 	}
 	reply_value(req, err, size, len);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * fusedioctl: asks a running fusedio about a file through ioctls of ours. A program of its own; needs no privileges beyond
- * reading the file.
+ * fusedioctl: asks a running fusedio about a file through ioctls of ours. A program of its own;
+ * needs no privileges beyond reading the file.
  */
 #include "base/log.h"
 #include "message/ioctl.h"
@@ -17,7 +17,8 @@
 static void usage(FILE *to)
 {
 	fprintf(to, "usage: fusedioctl map FILE...\n"
-		    "  prints where the blocks of files on a fusedio mount are, as filefrag -v does elsewhere\n");
+		    "  prints where the blocks of files on a fusedio mount are, as filefrag -v "
+		    "does elsewhere\n");
 }
 
 /* Others name files, and a terminal obeys what it is shown. */
@@ -43,8 +44,10 @@ static void print_run(unsigned n, const struct fdio_map_run *r, uint64_t bs)
 {
 	static const char *const notes[] = { "", "unwritten", "last", "last,unwritten" };
 
-	printf("%5u: %12" PRIu64 "..%12" PRIu64 ": %12" PRIu64 "..%12" PRIu64 ": %8" PRIu64 ": %s\n", n, r->logical / bs,
-	       (r->logical + r->length) / bs - 1, r->physical / bs, (r->physical + r->length) / bs - 1, r->length / bs, notes[r->flags & 3]);
+	printf("%5u: %12" PRIu64 "..%12" PRIu64 ": %12" PRIu64 "..%12" PRIu64 ": %8" PRIu64 ": "
+											    "%s\n",
+	       n, r->logical / bs, (r->logical + r->length) / bs - 1, r->physical / bs,
+	       (r->physical + r->length) / bs - 1, r->length / bs, notes[r->flags & 3]);
 }
 
 static int map(const char *path)
@@ -66,8 +69,9 @@ static int map(const char *path)
 			break;
 		}
 		if (!total)
-			printf("%s: %lld bytes, blocks of %ld\n  ext:      logical             :      physical            :   length: flags\n", shown(path),
-			       (long long)st.st_size, (long)st.st_blksize);
+			printf("%s: %lld bytes, blocks of %ld\n  ext:      logical             :   "
+			       "   physical            :   length: flags\n",
+			       shown(path), (long long)st.st_size, (long)st.st_blksize);
 		for (unsigned k = 0; k < m.nr && k < FDIO_MAP_RUNS; k++)
 			print_run(total++, &m.run[k], (uint64_t)st.st_blksize);
 		if (!m.nr || m.nr > FDIO_MAP_RUNS || (m.run[m.nr - 1].flags & FDIO_MAP_LAST))

@@ -3,14 +3,14 @@
  * What both channels and the rooms above share of writing to the kernel: trying again after errors
  * that pass, and notifications.
  *
- * transport_retry: a reply that is not sent leaves its client waiting until the mount ends, and a failed
- * read of /dev/fuse ends the mount, so giving up at once would be worse than a short sleep. It may
- * be a loop's thread that sleeps here, the only place outside its ring: a timer on the ring would
- * want memory too. Any thread; no locks.
+ * transport_retry: a reply that is not sent leaves its client waiting until the mount ends, and a
+ * failed read of /dev/fuse ends the mount, so giving up at once would be worse than a short sleep.
+ * It may be a loop's thread that sleeps here, the only place outside its ring: a timer on the ring
+ * would want memory too. Any thread; no locks.
  *
- * transport_notify_inval_inode writes on the session's fd. The kernel may make it wait for a page that a
- * READ has locked, so it runs on a thread that no READ waits for, with no lock held. It fails with
- * -ENOENT when the kernel does not know the inode, which is normal.
+ * transport_notify_inval_inode writes on the session's fd. The kernel may make it wait for a page
+ * that a READ has locked, so it runs on a thread that no READ waits for, with no lock held. It
+ * fails with -ENOENT when the kernel does not know the inode, which is normal.
  */
 #include "transport/types.h"
 
@@ -44,7 +44,8 @@ static int notify(struct transport *transport, int32_t code, struct iovec *iov, 
 	return writev(transport->fd, iov, n) < 0 ? -errno : 0;
 }
 
-int transport_notify_inval_inode(struct transport *transport, uint64_t nodeid, int64_t off, int64_t len)
+int transport_notify_inval_inode(struct transport *transport, uint64_t nodeid, int64_t off,
+				 int64_t len)
 {
 	struct fuse_notify_inval_inode_out out = { .ino = nodeid, .off = off, .len = len };
 	struct iovec iov[2] = { { 0 }, { &out, sizeof(out) } };

@@ -34,7 +34,8 @@ bool transport_deal_sample(struct transport_deal *deal, bool on, unsigned mine, 
 	deal->other += other;
 	if (++deal->samples < SAMPLES)
 		return on;
-	on = deal->mine >= SAMPLES * (on ? STILL_DEEP : DEEP) && deal->other * (on ? OTHER_STILL_PART : OTHER_PART) <= deal->mine;
+	on = deal->mine >= SAMPLES * (on ? STILL_DEEP : DEEP) &&
+	     deal->other * (on ? OTHER_STILL_PART : OTHER_PART) <= deal->mine;
 	deal->samples = deal->mine = deal->other = 0;
 	return on;
 }

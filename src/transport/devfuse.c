@@ -12,8 +12,8 @@
  * multiply the wake-ups. Once awake, the loop takes what else is queued with plain non-blocking
  * reads before it arms the next READ. Replies are written at once from whatever thread has them.
  *
- * Errors that pass are tried again (transport_retry). A read that fails for good ends the mount; a reply
- * that fails is logged, and its client waits until the mount ends.
+ * Errors that pass are tried again (transport_retry). A read that fails for good ends the mount; a
+ * reply that fails is logged, and its client waits until the mount ends.
  *
  * DEVFUSE-1 A thread that is not the loop's gives a slot back by pushing it on q->returned, then
  *    looks at q->starved. The loop, when it has no slot to arm, sets q->starved, then looks at
@@ -65,7 +65,10 @@ static struct transport_req *slot_pop(struct transport_queue *queue)
 }
 
 /* Newest first: its memory is still in the cache. */
-static void slot_push(struct transport_queue *queue, struct transport_req *req) { list_add(&queue->free, &req->link); }
+static void slot_push(struct transport_queue *queue, struct transport_req *req)
+{
+	list_add(&queue->free, &req->link);
+}
 
 static void channel_gone(struct transport_queue *queue, int err)
 {
@@ -74,12 +77,16 @@ static void channel_gone(struct transport_queue *queue, int err)
 	queue->ended = true;
 	if (err != -ENODEV && err != -ECONNABORTED)
 		log_err("/dev/fuse failed: %s; ending the mount", strerror(-err));
-	transport_end(queue->transport, err == -ECONNABORTED ? TRANSPORT_ABORTED : TRANSPORT_GONE, NULL);
+	transport_end(queue->transport, err == -ECONNABORTED ? TRANSPORT_ABORTED : TRANSPORT_GONE,
+		      NULL);
 }
 
 static bool is_transient(int err)
 {
-	/* ENOENT: the request was interrupted between queueing and reading. ENOMEM: read_done tries again, with pauses. */
+	/*
+	 * ENOENT: the request was interrupted between queueing and reading. ENOMEM: read_done tries
+	 * again, with pauses.
+	 */
 	return err == -EAGAIN || err == -EINTR || err == -ENOENT || err == -ENOMEM;
 }
 
@@ -103,7 +110,8 @@ static void read_done(struct loop_op *op, int res, unsigned cqe_flags)
 		queue->taking = false;
 	} else {
 		slot_push(queue, req);
-		if (!is_transient(res) || (res == -ENOMEM && !transport_retry(res, &queue->read_tries))) {
+		if (!is_transient(res) ||
+		    (res == -ENOMEM && !transport_retry(res, &queue->read_tries))) {
 			if (res != -ECANCELED)
 				channel_gone(queue, res);
 			return;
@@ -192,7 +200,8 @@ static void send_reply(struct transport_req *req, int fd)
 	fdio_count(COUNTER_transport_reply_gone);
 	/* ENOENT: the client died and the kernel gave the request up. ENODEV: the mount is gone. */
 	if (n < 0 && errno != ENOENT && errno != ENODEV)
-		log_ratelimited(FDIO_LOG_ERR, "reply to %s (%d, %u bytes) was refused: %s", message_opcode_name(req->in.header.opcode), req->reply_err,
+		log_ratelimited(FDIO_LOG_ERR, "reply to %s (%d, %u bytes) was refused: %s",
+				message_opcode_name(req->in.header.opcode), req->reply_err,
 				req->reply_len, strerror(errno));
 }
 
@@ -202,7 +211,10 @@ static void slot_return(struct transport_req *req)
 	struct transport_queue *queue = transport_queue_of(req);
 
 	slot_push(queue, req);
-	/* Nothing is armed when the slots had run out, or while take_requests is at work, which arms at its end. */
+	/*
+	 * Nothing is armed when the slots had run out, or while take_requests is at work, which
+	 * arms at its end.
+	 */
 	if (!queue->taking)
 		arm_read(queue);
 }
@@ -212,11 +224,14 @@ static void starved_msg(struct loop_msg *msg)
 	struct transport_queue *queue = container_of(msg, struct transport_queue, wake_msg);
 
 	fdio_magic_check(queue, MAGIC_TRANSPORT_QUEUE);
-	__atomic_store_n(&queue->wake_posted, false, __ATOMIC_SEQ_CST); /* before arm_read takes what was returned */
+	/* before arm_read takes what was returned */
+	__atomic_store_n(&queue->wake_posted, false, __ATOMIC_SEQ_CST);
 	arm_read(queue);
 }
 
-/* On any other thread: no message and no wake-up unless the loop has run out of slots (DEVFUSE-1). */
+/*
+ * On any other thread: no message and no wake-up unless the loop has run out of slots (DEVFUSE-1).
+ */
 static void slot_return_remote(struct transport_req *req)
 {
 	struct transport_queue *queue = transport_queue_of(req);
@@ -224,8 +239,10 @@ static void slot_return_remote(struct transport_req *req)
 
 	do
 		req->chan_priv = head;
-	while (!__atomic_compare_exchange_n(&queue->returned, &head, req, true, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED));
-	if (__atomic_load_n(&queue->starved, __ATOMIC_SEQ_CST) && !__atomic_exchange_n(&queue->wake_posted, true, __ATOMIC_SEQ_CST))
+	while (!__atomic_compare_exchange_n(&queue->returned, &head, req, true, __ATOMIC_SEQ_CST,
+					    __ATOMIC_RELAXED));
+	if (__atomic_load_n(&queue->starved, __ATOMIC_SEQ_CST) &&
+	    !__atomic_exchange_n(&queue->wake_posted, true, __ATOMIC_SEQ_CST))
 		loop_post(queue->loop, &queue->wake_msg, starved_msg);
 }
 
@@ -287,8 +304,12 @@ static void devfuse_arm(struct transport_queue *queue)
 		channel_gone(queue, err);
 		return;
 	}
-	/* Beside the ring, loop 0 reads here too. Without it a request wakes the loops of all CPUs, and polling only takes time from them. */
-	if (queue->transport->chan == &transport_channel_devfuse || __atomic_load_n(&queue->transport->fell_back, __ATOMIC_SEQ_CST))
+	/*
+	 * Beside the ring, loop 0 reads here too. Without it a request wakes the loops of all CPUs,
+	 * and polling only takes time from them.
+	 */
+	if (queue->transport->chan == &transport_channel_devfuse ||
+	    __atomic_load_n(&queue->transport->fell_back, __ATOMIC_SEQ_CST))
 		loop_no_wander(queue->loop);
 	take_requests(queue);
 }

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * From a decoded request to its handler, and from a reply to the channel. transport_dispatch runs on the
- * slot's loop thread; replies come from any thread. No locks. A message that cannot be decoded is
- * answered with its error here; what the transport answers itself (FORGET, INTERRUPT, DESTROY,
- * INIT) never reaches the server.
+ * From a decoded request to its handler, and from a reply to the channel. transport_dispatch runs
+ * on the slot's loop thread; replies come from any thread. No locks. A message that cannot be
+ * decoded is answered with its error here; what the transport answers itself (FORGET, INTERRUPT,
+ * DESTROY, INIT) never reaches the server.
  *
  * DISPATCH-1 A slot is either free, armed, or busy; a busy one gets exactly one reply (asserted by
  *    state).
@@ -25,15 +25,18 @@
 enum { SLOT_IDLE = 0, SLOT_BUSY = 1 };
 
 /*
- * DISPATCH-3 The kernel releases a file, and forgets an inode, only after every request that named it was answered. What a handler did with them
- *    happened before, but through the kernel, which ThreadSanitizer does not see: its builds are told here.
+ * DISPATCH-3 The kernel releases a file, and forgets an inode, only after every request that named
+ * it was answered. What a handler did with them
+ *    happened before, but through the kernel, which ThreadSanitizer does not see: its builds are
+ *    told here.
  */
 #ifdef __SANITIZE_THREAD__
 static unsigned answered;
 static void order_answer(void) { __atomic_fetch_add(&answered, 1, __ATOMIC_RELEASE); }
 static void order_release(uint32_t opcode)
 {
-	if (opcode == FUSE_RELEASE || opcode == FUSE_RELEASEDIR || opcode == FUSE_FORGET || opcode == FUSE_BATCH_FORGET)
+	if (opcode == FUSE_RELEASE || opcode == FUSE_RELEASEDIR || opcode == FUSE_FORGET ||
+	    opcode == FUSE_BATCH_FORGET)
 		__atomic_load_n(&answered, __ATOMIC_ACQUIRE);
 }
 #else
@@ -89,8 +92,12 @@ static void forget_batch(struct transport_req *req)
 
 static bool is_unanswered(uint32_t opcode)
 {
-	/* INTERRUPT: everything that is served ends by itself, a device write cannot be called back; no answer is legal. */
-	return opcode == FUSE_FORGET || opcode == FUSE_BATCH_FORGET || opcode == FUSE_INTERRUPT || opcode == FUSE_NOTIFY_REPLY;
+	/*
+	 * INTERRUPT: everything that is served ends by itself, a device write cannot be called
+	 * back; no answer is legal.
+	 */
+	return opcode == FUSE_FORGET || opcode == FUSE_BATCH_FORGET || opcode == FUSE_INTERRUPT ||
+	       opcode == FUSE_NOTIFY_REPLY;
 }
 
 static void take_unanswered(struct transport_req *req)
@@ -98,7 +105,8 @@ static void take_unanswered(struct transport_req *req)
 	struct transport *transport = req->transport;
 
 	if (req->in.header.opcode == FUSE_FORGET)
-		transport->server.forget(transport->server.arg, req->in.header.nodeid, ((const struct fuse_forget_in *)req->in.arg)->nlookup);
+		transport->server.forget(transport->server.arg, req->in.header.nodeid,
+					 ((const struct fuse_forget_in *)req->in.arg)->nlookup);
 	else if (req->in.header.opcode == FUSE_BATCH_FORGET)
 		forget_batch(req);
 }
@@ -110,7 +118,9 @@ void transport_dispatch(struct transport_req *req, int err)
 	fdio_count(COUNTER_transport_requests);
 	order_release(req->in.header.opcode);
 	slot_busy(req);
-	if (__atomic_load_n(&transport->stopping, __ATOMIC_SEQ_CST) && req->in.header.opcode != FUSE_DESTROY) { /* DISPATCH-2 */
+	/* DISPATCH-2 */
+	if (__atomic_load_n(&transport->stopping, __ATOMIC_SEQ_CST) &&
+	    req->in.header.opcode != FUSE_DESTROY) {
 		if (is_unanswered(req->in.header.opcode))
 			req->in.header.unique = 0;
 		transport_reply(req, -ENOTCONN, 0);
@@ -124,11 +134,16 @@ void transport_dispatch(struct transport_req *req, int err)
 		return;
 	}
 	if (err) {
-		if (err == -ENOSYS) { /* an operation that is not served: the kernel asks once and does without */
-			log_debug("FUSE %s (%u) is not served", message_opcode_name(req->in.header.opcode), req->in.header.opcode);
+		/* an operation that is not served: the kernel asks once and does without */
+		if (err == -ENOSYS) {
+			log_debug("FUSE %s (%u) is not served",
+				  message_opcode_name(req->in.header.opcode),
+				  req->in.header.opcode);
 		} else {
 			fdio_count(COUNTER_transport_bad_message);
-			log_ratelimited(FDIO_LOG_WARN, "refused a malformed FUSE %s message of %u bytes", message_opcode_name(req->in.header.opcode),
+			log_ratelimited(FDIO_LOG_WARN,
+					"refused a malformed FUSE %s message of %u bytes",
+					message_opcode_name(req->in.header.opcode),
 					req->in.header.len);
 		}
 		transport_reply(req, err == -EBADMSG ? -EINVAL : err, 0);
@@ -142,7 +157,8 @@ void transport_dispatch(struct transport_req *req, int err)
 		transport_reply(req, -EINVAL, 0);
 		return;
 	}
-	struct transport_queue *queue = transport_queue_of(req); /* req may be in use again afterwards */
+	/* req may be in use again afterwards */
+	struct transport_queue *queue = transport_queue_of(req);
 	__atomic_store_n(&queue->handling, true, __ATOMIC_RELAXED); /* DISPATCH-4 */
 	transport->server.handle(req, transport->server.arg);
 	__atomic_store_n(&queue->handling, false, __ATOMIC_RELEASE);

@@ -29,30 +29,36 @@ static uint64_t wanted_flags(struct transport *transport)
 {
 	const struct transport_config *config = &transport->config;
 	char why[128];
-	uint64_t f = FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_BIG_WRITES | FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO |
-		     FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS | FUSE_HANDLE_KILLPRIV_V2 | FUSE_ABORT_ERROR | FUSE_MAX_PAGES |
-		     FUSE_CACHE_SYMLINKS | FUSE_EXPLICIT_INVAL_DATA | FUSE_SETXATTR_EXT | MESSAGE_INIT_EXTENT | MESSAGE_CREATE_SUPP_GROUP |
-		     FUSE_DONT_MASK;
+	uint64_t f = FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_BIG_WRITES | FUSE_DO_READDIRPLUS |
+		     FUSE_READDIRPLUS_AUTO | FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS |
+		     FUSE_HANDLE_KILLPRIV_V2 | FUSE_ABORT_ERROR | FUSE_MAX_PAGES |
+		     FUSE_CACHE_SYMLINKS | FUSE_EXPLICIT_INVAL_DATA | FUSE_SETXATTR_EXT |
+		     MESSAGE_INIT_EXTENT | MESSAGE_CREATE_SUPP_GROUP | FUSE_DONT_MASK;
 
 	if (config->posix_acl)
 		f |= FUSE_POSIX_ACL;
 	if (config->parallel_dio)
 		f |= MESSAGE_DIRECT_IO_ALLOW_MMAP;
-	if (config->transport != TRANSPORT_KIND_DEVFUSE && transport_uring_usable(transport, FDIO_REASON(why)))
+	if (config->transport != TRANSPORT_KIND_DEVFUSE &&
+	    transport_uring_usable(transport, FDIO_REASON(why)))
 		f |= MESSAGE_OVER_IO_URING;
 	f |= config->export_handles ? (uint64_t)FUSE_EXPORT_SUPPORT : MESSAGE_NO_EXPORT_SUPPORT;
 	return f;
 }
 
-static void fill_reply(struct transport *transport, const struct fuse_init_in *in, struct fuse_init_out *out)
+static void fill_reply(struct transport *transport, const struct fuse_init_in *in,
+		       struct fuse_init_out *out)
 {
 	uint64_t offered = in->flags;
-	unsigned bg = transport->config.max_background ? transport->config.max_background : DEFAULT_BACKGROUND;
+	unsigned bg = transport->config.max_background ? transport->config.max_background
+						       : DEFAULT_BACKGROUND;
 
 	if (offered & MESSAGE_INIT_EXTENT)
 		offered |= (uint64_t)in->flags2 << 32;
 	transport->conn.flags = offered & wanted_flags(transport);
-	transport->chan = transport->conn.flags & MESSAGE_OVER_IO_URING ? &transport_channel_uring : &transport_channel_devfuse;
+	transport->chan = transport->conn.flags & MESSAGE_OVER_IO_URING
+					  ? &transport_channel_uring
+					  : &transport_channel_devfuse;
 	transport->conn.kernel_minor = in->minor;
 	transport->conn.proto_minor = FDIO_MIN(in->minor, (uint32_t)FUSE_KERNEL_MINOR_VERSION);
 	transport->conn.max_write = transport->conn.max_read = MESSAGE_MAX_WRITE;
@@ -90,7 +96,8 @@ static int refuse_old_kernel(const struct fuse_init_in *in, struct fdio_reason *
 static int refuse_no_ring(const struct transport *transport, const struct fuse_init_in *in,
 		struct fdio_reason *reason)
 {
-	bool offered = (in->flags & MESSAGE_INIT_EXTENT) && (((uint64_t)in->flags2 << 32) & MESSAGE_OVER_IO_URING);
+	bool offered = (in->flags & MESSAGE_INIT_EXTENT) &&
+		       (((uint64_t)in->flags2 << 32) & MESSAGE_OVER_IO_URING);
 
 	if (transport->config.transport != TRANSPORT_KIND_URING || offered)
 		return 0;

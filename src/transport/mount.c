@@ -3,8 +3,9 @@
  * Mounting through libfuse3, which knows mount(2), fusermount3 and mtab. Its own request loop is
  * never run, because it knows neither INIT bits above 31 nor the ring.
  *
- * transport_mount_libfuse and transport_unmount_libfuse run on the main thread, the others on the thread that asks
- * for the end. No locks. What libfuse and fusermount3 write to stderr becomes part of the reason.
+ * transport_mount_libfuse and transport_unmount_libfuse run on the main thread, the others on the
+ * thread that asks for the end. No locks. What libfuse and fusermount3 write to stderr becomes part
+ * of the reason.
  */
 #include "transport/mount.h"
 
@@ -24,7 +25,10 @@
 
 static char last_fuse_line[512];
 
-/* libfuse explains a failed mount on stderr; the user gets one line from us instead, with that text in it. */
+/*
+ * libfuse explains a failed mount on stderr; the user gets one line from us instead, with that text
+ * in it.
+ */
 static void catch_fuse_log(enum fuse_log_level level, const char *fmt, va_list ap)
 {
 	(void)level;
@@ -32,7 +36,10 @@ static void catch_fuse_log(enum fuse_log_level level, const char *fmt, va_list a
 	last_fuse_line[strcspn(last_fuse_line, "\n")] = '\0';
 }
 
-/* fusermount3, which mounts for those who are not root, writes its reason to stderr: it becomes part of our line too. */
+/*
+ * fusermount3, which mounts for those who are not root, writes its reason to stderr: it becomes
+ * part of our line too.
+ */
 static int mount_heard(struct transport *transport)
 {
 	int said = memfd_create("fusermount3", MFD_CLOEXEC), err = -1;
@@ -92,7 +99,8 @@ static void build_options(const struct transport *transport, char *out, size_t c
 	int n;
 
 	escape_into(fsname, sizeof(fsname), transport->source);
-	n = snprintf(out, cap, "fsname=%s,subtype=fusedio,default_permissions,max_read=%u", fsname, MESSAGE_MAX_WRITE);
+	n = snprintf(out, cap, "fsname=%s,subtype=fusedio,default_permissions,max_read=%u", fsname,
+		     MESSAGE_MAX_WRITE);
 	if (transport->config.blkdev)
 		n += snprintf(out + n, cap - n, ",blkdev,blksize=%u", transport->config.blksize);
 	if (transport->mount_opts[0])
@@ -120,7 +128,9 @@ int transport_mount_libfuse(struct transport *transport, struct fdio_reason *rea
 	}
 	if (mount_heard(transport)) {
 		fdio_reason_set(reason, "cannot mount on %s: %s", transport->mountpoint,
-			 last_fuse_line[0] ? last_fuse_line : "see the kernel log; is /dev/fuse there (modprobe fuse)?");
+				last_fuse_line[0] ? last_fuse_line
+						  : "see the kernel log; is /dev/fuse there "
+						    "(modprobe fuse)?");
 		fuse_session_destroy(transport->se);
 		transport->se = NULL;
 		return -EIO;
@@ -134,7 +144,9 @@ void transport_unmount_libfuse(struct transport *transport)
 {
 	if (!transport->se)
 		return;
-	/* libfuse would do it itself, or start fusermount3: this process may do neither any more. */
+	/*
+	 * libfuse would do it itself, or start fusermount3: this process may do neither any more.
+	 */
 	if (transport->mounted)
 		transport_unmount_lazy(transport);
 	transport->mounted = false;
@@ -159,7 +171,9 @@ void transport_unmount_lazy(struct transport *transport)
 	if (!err)
 		transport->mounted = false;
 	else if (err == -EEXIST)
-		log_warn("%s is covered by another mount and stays there, dead: unmount it once that one is gone", transport->mountpoint);
+		log_warn("%s is covered by another mount and stays there, dead: unmount it once "
+			 "that one is gone",
+			 transport->mountpoint);
 	else if (err != -EINVAL)
 		log_warn("cannot detach %s: %s", transport->mountpoint, strerror(-err));
 }

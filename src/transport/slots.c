@@ -16,8 +16,9 @@
 #include <sys/uio.h>
 
 /*
- * A loop whose CPU is not in use has one slot: the kernel's ring wants an entry for each possible CPU, and a CPU that is
- * plugged in later is served, slowly. Loop 0 keeps all of its slots, it also serves /dev/fuse.
+ * A loop whose CPU is not in use has one slot: the kernel's ring wants an entry for each possible
+ * CPU, and a CPU that is plugged in later is served, slowly. Loop 0 keeps all of its slots, it also
+ * serves /dev/fuse.
  */
 static bool is_spare(unsigned i) { return i > 0 && !loop_cpu_online(i); }
 
@@ -32,8 +33,8 @@ static unsigned depth_for(const struct transport *transport)
 
 	if (depth > fits && depth > TRANSPORT_DEPTH_MIN) {
 		depth = fits < TRANSPORT_DEPTH_MIN ? TRANSPORT_DEPTH_MIN : (unsigned)fits;
-		log_info("queue_depth lowered from %u to %u: %u loops would pin more than %llu MiB", transport->config.queue_depth, depth,
-			 online, TRANSPORT_ARENA_MAX >> 20);
+		log_info("queue_depth lowered from %u to %u: %u loops would pin more than %llu MiB",
+			 transport->config.queue_depth, depth, online, TRANSPORT_ARENA_MAX >> 20);
 	}
 	return depth;
 }
@@ -43,14 +44,15 @@ static unsigned depth_for(const struct transport *transport)
 static size_t arena_bytes(size_t bytes) { return fdio_round_up(bytes, HUGE_BYTES); }
 
 /*
- * Huge pages throughout, if the kernel has them: it then takes the registered memory for a few long runs, not for many pages.
- * A device request of 1 MiB made of pages has more segments than most drivers take: io_uring would hand it to a thread of its
- * own to be cut.
+ * Huge pages throughout, if the kernel has them: it then takes the registered memory for a few long
+ * runs, not for many pages. A device request of 1 MiB made of pages has more segments than most
+ * drivers take: io_uring would hand it to a thread of its own to be cut.
  */
 static void *arena_new(size_t bytes)
 {
 	size_t whole = arena_bytes(bytes) + HUGE_BYTES;
-	uint8_t *p = mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), *arena;
+	uint8_t *p = mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
+		*arena;
 
 	if (p == MAP_FAILED)
 		return NULL;
@@ -59,7 +61,8 @@ static void *arena_new(size_t bytes)
 	if (arena > p)
 		munmap(p, (size_t)(arena - p));
 	if (p + whole > arena + arena_bytes(bytes))
-		munmap(arena + arena_bytes(bytes), (size_t)(p + whole - (arena + arena_bytes(bytes))));
+		munmap(arena + arena_bytes(bytes),
+		       (size_t)(p + whole - (arena + arena_bytes(bytes))));
 	madvise(arena, arena_bytes(bytes), MADV_HUGEPAGE);
 	return arena;
 }
@@ -90,7 +93,8 @@ static int queue_new(struct transport *transport, unsigned i, unsigned depth)
 		req->loop = queue->loop;
 		req->queue = i;
 		req->slot = s;
-		req->payload = queue->arena + (size_t)s * TRANSPORT_SLOT_BYTES + TRANSPORT_HDR_BYTES;
+		req->payload = queue->arena + (size_t)s * TRANSPORT_SLOT_BYTES +
+			       TRANSPORT_HDR_BYTES;
 		req->payload_cap = MESSAGE_MAX_WRITE;
 		req->buf_index = -1;
 		list_add_tail(&queue->free, &req->link);
@@ -100,7 +104,8 @@ static int queue_new(struct transport *transport, unsigned i, unsigned depth)
 
 static struct iovec arena_of(const struct transport_queue *queue)
 {
-	return (struct iovec){ queue->arena, arena_bytes((size_t)queue->nr_slots * TRANSPORT_SLOT_BYTES) };
+	return (struct iovec){ queue->arena,
+			       arena_bytes((size_t)queue->nr_slots * TRANSPORT_SLOT_BYTES) };
 }
 
 static void set_buffers(struct transport_queue *queue, int index)
@@ -117,7 +122,9 @@ static void register_own(struct transport_queue *queue)
 	if (!err)
 		set_buffers(queue, 0);
 	else if (!queue->transport->unregistered++)
-		log_info("serving without registered buffers, somewhat slower: %s; raise RLIMIT_MEMLOCK (ulimit -l) for full speed", strerror(-err));
+		log_info("serving without registered buffers, somewhat slower: %s; raise "
+			 "RLIMIT_MEMLOCK (ulimit -l) for full speed",
+			 strerror(-err));
 }
 
 /* Each ring has the buffers of both queues, so that either loop can serve the other's requests. */
@@ -143,7 +150,8 @@ static void register_buffers(struct transport *transport)
 {
 	for (unsigned i = 0; i < transport->nr_queues; i++) {
 		struct transport_queue *queue = &transport->queues[i];
-		bool pair = transport->config.transport != TRANSPORT_KIND_DEVFUSE && i + 1 < transport->nr_queues && !is_spare(i) && !is_spare(i + 1);
+		bool pair = transport->config.transport != TRANSPORT_KIND_DEVFUSE &&
+			    i + 1 < transport->nr_queues && !is_spare(i) && !is_spare(i + 1);
 
 		if (pair && register_both(queue, queue + 1))
 			i++;
@@ -159,7 +167,8 @@ int transport_slots_new(struct transport *transport, struct fdio_reason *reason)
 	int err = 0;
 
 	FDIO_ASSERT(transport->config.slot_size >= sizeof(struct transport_req) && depth > 0);
-	transport->queues = fdio_alloc_aligned(FDIO_CACHELINE, transport->nr_queues * sizeof(*transport->queues));
+	transport->queues = fdio_alloc_aligned(FDIO_CACHELINE,
+					       transport->nr_queues * sizeof(*transport->queues));
 	if (!transport->queues)
 		err = -ENOMEM;
 	for (unsigned i = 0; i < transport->nr_queues && !err; i++)
@@ -178,7 +187,8 @@ void transport_slots_free(struct transport *transport)
 		struct transport_queue *queue = &transport->queues[i];
 
 		if (queue->arena)
-			munmap(queue->arena, arena_bytes((size_t)queue->nr_slots * TRANSPORT_SLOT_BYTES));
+			munmap(queue->arena,
+			       arena_bytes((size_t)queue->nr_slots * TRANSPORT_SLOT_BYTES));
 		free(queue->slots);
 	}
 	free(transport->queues);

@@ -2,16 +2,17 @@
 /*
  * The life of a connection: slots, mount, INIT, running channel, end.
  *
- *   transport_new -> transport_mount -> transport_start -> (requests) -> transport_end -> handlers drained
+ *   transport_new -> transport_mount -> transport_start -> (requests) -> transport_end -> handlers
+ *   drained
  *     -> destroy callback -> DESTROY answered
  *
- * transport_start, on the main thread, answers INIT, opens the channel, starts the control thread, and
- * then has the loops arm their slots.
+ * transport_start, on the main thread, answers INIT, opens the channel, starts the control thread,
+ * and then has the loops arm their slots.
  *
- * The control thread exists for the end: it waits for transport_end (umount, DESTROY, abort, transport_unmount),
- * stops new handlers, waits for those that run, and calls cfg.destroy, which writes everything.
- * Only then does it answer DESTROY: umount of a fuseblk mount returns with the file system clean on
- * the device.
+ * The control thread exists for the end: it waits for transport_end (umount, DESTROY, abort,
+ * transport_unmount), stops new handlers, waits for those that run, and calls cfg.destroy, which
+ * writes everything. Only then does it answer DESTROY: umount of a fuseblk mount returns with the
+ * file system clean on the device.
  *
  * tr.lock (RANK_LEAF) guards end, destroy_req and finished. A step of the start that fails returns
  * -errno with a reason, and transport_free undoes the others.
@@ -33,7 +34,8 @@
 #define DRAIN_WARN_NS 5000000000ull
 #define LOG_BUSY_MAX 20u
 
-int transport_new(const struct transport_config *config, struct transport **ret, struct fdio_reason *reason)
+int transport_new(const struct transport_config *config, struct transport **ret,
+		  struct fdio_reason *reason)
 {
 	struct transport *transport = calloc(1, sizeof(*transport));
 	char why[128];
@@ -53,7 +55,8 @@ int transport_new(const struct transport_config *config, struct transport **ret,
 		goto nomem;
 	transport->chan = &transport_channel_devfuse;
 	err = transport_slots_new(transport, reason);
-	if (!err && config->transport == TRANSPORT_KIND_URING && !transport_uring_usable(transport, FDIO_REASON(why))) {
+	if (!err && config->transport == TRANSPORT_KIND_URING &&
+	    !transport_uring_usable(transport, FDIO_REASON(why))) {
 		fdio_reason_set(reason, "transport=uring cannot be used: %s", why);
 		err = -EINVAL;
 	}
@@ -69,13 +72,25 @@ nomem:
 	return err;
 }
 
-int transport_mount(struct transport *transport, struct fdio_reason *reason) { return transport_mount_libfuse(transport, reason); }
+int transport_mount(struct transport *transport, struct fdio_reason *reason)
+{
+	return transport_mount_libfuse(transport, reason);
+}
 
-void transport_set_server(struct transport *transport, const struct transport_server *server) { transport->server = *server; }
+void transport_set_server(struct transport *transport, const struct transport_server *server)
+{
+	transport->server = *server;
+}
 
-const struct transport_conn *transport_conn(const struct transport *transport) { return &transport->conn; }
+const struct transport_conn *transport_conn(const struct transport *transport)
+{
+	return &transport->conn;
+}
 
-unsigned transport_loop_slots(const struct transport *transport, unsigned loop) { return transport->queues[loop].nr_slots; }
+unsigned transport_loop_slots(const struct transport *transport, unsigned loop)
+{
+	return transport->queues[loop].nr_slots;
+}
 
 void transport_end(struct transport *transport, enum transport_end why, struct transport_req *req)
 {
@@ -107,8 +122,8 @@ static bool any_handling(struct transport *transport)
 }
 
 /*
- * These two look at slots that belong to others, for the log only: what they see may be old or half new, and the pointer
- * leads into the slot whatever the moment.
+ * These two look at slots that belong to others, for the log only: what they see may be old or half
+ * new, and the pointer leads into the slot whatever the moment.
  */
 #define LOOKS_ONLY __attribute__((no_sanitize("thread"), noinline))
 static void log_one(const struct transport_req *req) LOOKS_ONLY;
@@ -119,9 +134,11 @@ static void log_one(const struct transport_req *req)
 	char where[64] = "";
 
 	if ((op == FUSE_READ || op == FUSE_WRITE) && io)
-		snprintf(where, sizeof(where), ", %u bytes at %llu", io->size, (unsigned long long)io->offset);
-	log_warn("no answer yet to %s of inode %llu%s (request %llu, process %u)", message_opcode_name(op), (unsigned long long)req->in.header.nodeid,
-		 where, (unsigned long long)req->in.header.unique, req->in.header.pid);
+		snprintf(where, sizeof(where), ", %u bytes at %llu", io->size,
+			 (unsigned long long)io->offset);
+	log_warn("no answer yet to %s of inode %llu%s (request %llu, process %u)",
+		 message_opcode_name(op), (unsigned long long)req->in.header.nodeid, where,
+		 (unsigned long long)req->in.header.unique, req->in.header.pid);
 }
 
 LOOKS_ONLY void transport_log_busy(struct transport *transport)
@@ -168,7 +185,8 @@ static void *control_main(void *arg)
 	enum transport_end why = transport->end;
 	fdio_mutex_unlock(&transport->lock);
 
-	__atomic_store_n(&transport->stopping, true, __ATOMIC_SEQ_CST); /* DISPATCH-2 in dispatch.c */
+	/* DISPATCH-2 in dispatch.c */
+	__atomic_store_n(&transport->stopping, true, __ATOMIC_SEQ_CST);
 	if (transport->config.ending)
 		transport->config.ending(transport->config.arg);
 	drain_handlers(transport);
@@ -219,7 +237,8 @@ int transport_start(struct transport *transport, struct fdio_reason *reason)
 		fdio_reason_set(reason, "cannot start the control thread: %s", strerror(-err));
 		return err;
 	}
-	log_info("FUSE 7.%u over %s, %u loops with %u slots each", transport->conn.proto_minor, transport->chan->name, transport->nr_queues, transport->queues[0].nr_slots);
+	log_info("FUSE 7.%u over %s, %u loops with %u slots each", transport->conn.proto_minor,
+		 transport->chan->name, transport->nr_queues, transport->queues[0].nr_slots);
 	for (unsigned i = 0; i < transport->nr_queues; i++)
 		loop_post(transport->queues[i].loop, &transport->queues[i].start_msg, start_queue);
 	return 0;
@@ -233,18 +252,25 @@ void transport_unmount(struct transport *transport)
 		return;
 	err = transport_unmount_try(transport);
 	if (!err || err == -EINVAL || err == -EEXIST) {
-		/* Unmounted: the channel ends by itself. A plain fuse mount says so on the clones. If it was no longer mounted, or is
-		 * out of reach, whoever still uses it gets errors. */
+		/*
+		 * Unmounted: the channel ends by itself. A plain fuse mount says so on the clones.
+		 * If it was no longer mounted, or is out of reach, whoever still uses it gets
+		 * errors.
+		 */
 		if (err)
 			transport_end(transport, TRANSPORT_GONE, NULL);
 		return;
 	}
-	log_info("%s is busy (%s): detaching it; open files get errors from now on", transport->mountpoint, strerror(-err));
+	log_info("%s is busy (%s): detaching it; open files get errors from now on",
+		 transport->mountpoint, strerror(-err));
 	transport_unmount_lazy(transport);
 	transport_end(transport, TRANSPORT_GONE, NULL);
 }
 
-void transport_let_go(struct transport *transport) { transport_end(transport, TRANSPORT_GONE, NULL); }
+void transport_let_go(struct transport *transport)
+{
+	transport_end(transport, TRANSPORT_GONE, NULL);
+}
 
 void transport_wait(struct transport *transport)
 {

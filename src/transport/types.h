@@ -22,9 +22,11 @@ struct fuse_session;
 
 /*
  * A way for requests to come in and replies to go out.
- *  open   control thread's side, before arm: file descriptors, registrations. -errno falls back to the next channel.
+ *  open   control thread's side, before arm: file descriptors, registrations. -errno falls back to
+ *         the next channel.
  *  arm    on the loop's thread: start taking requests.
- *  reply  any thread: send the reply that r describes (reply_err, reply_len, payload) and give the slot back.
+ *  reply  any thread: send the reply that r describes (reply_err, reply_len, payload) and give the
+ *         slot back.
  *  close  after the loops have stopped taking requests.
  */
 struct transport_channel_ops {
@@ -49,26 +51,37 @@ struct transport_queue {
 	struct loop_msg start_msg;
 	unsigned nr_slots;
 	uint8_t *slots;            /* nr_slots of cfg.slot_size bytes */
-	uint8_t *arena;            /* nr_slots of TRANSPORT_SLOT_BYTES: one header page, then the payload */
+	/* nr_slots of TRANSPORT_SLOT_BYTES: one header page, then the payload */
+	uint8_t *arena;
 	struct list free;          /* transport_req.link; loop thread only */
 	bool armed;                /* a READ waits on the ring; loop thread only */
 	bool taking;               /* take_requests is on the stack; loop thread only */
 	bool ended;                /* the connection is gone; loop thread only */
 	unsigned read_tries;       /* transport_retry; loop thread only */
-	bool handling;             /* atomic: the loop is inside a handler, DISPATCH-4 in dispatch.c */
+	/* atomic: the loop is inside a handler, DISPATCH-4 in dispatch.c */
+	bool handling;
 	bool wake_posted;          /* atomic: wake_msg is on its way */
 	struct loop_msg wake_msg;
-	unsigned nr_ring;          /* atomic: the first so many slots are entries of the kernel's ring; uring.c */
+	/* atomic: the first so many slots are entries of the kernel's ring; uring.c */
+	unsigned nr_ring;
 	unsigned nr_refused;       /* of them; loop thread only */
 	bool ring_over;            /* the kernel has taken an entry down; loop thread only */
 	struct loop_msg fallback_msg;
-	struct transport_queue *helper;   /* whose loop may serve a part of the entries (deal.c), or NULL; so this one is its helper */
+	/*
+	 * whose loop may serve a part of the entries (deal.c), or NULL; so this one is its helper
+	 */
+	struct transport_queue *helper;
 	bool dealt;                /* atomic: it does; written by both loops */
-	struct transport_deal seen_own, seen_helping; /* of this queue, of the one it helps; loop thread only */
-	struct transport_req *returned fdio_cacheline_aligned; /* atomic stack, linked by chan_priv: answered on other threads */
+	/* of this queue, of the one it helps; loop thread only */
+	struct transport_deal seen_own, seen_helping;
+	/* atomic stack, linked by chan_priv: answered on other threads */
+	struct transport_req *returned fdio_cacheline_aligned;
 	unsigned busy;             /* atomic: slots that handlers hold */
 	bool starved;              /* atomic: no slot to arm (DEVFUSE-1 in devfuse.c) */
-	/* atomic: requests of this queue's ring, and of the helper's, that the loop serves; it writes, the helper's reads now and then */
+	/*
+	 * atomic: requests of this queue's ring, and of the helper's, that the loop serves; it
+	 * writes, the helper's reads now and then
+	 */
 	unsigned serving_own fdio_cacheline_aligned, serving_helping;
 };
 
@@ -84,7 +97,8 @@ struct transport {
 	bool mounted;
 	struct transport_conn conn;
 	const struct transport_channel_ops *chan;
-	unsigned nr_queues, unregistered; /* queues; those of them whose buffers could not be registered */
+	/* queues; those of them whose buffers could not be registered */
+	unsigned nr_queues, unregistered;
 	struct transport_queue *queues;   /* by loop index */
 	bool stopping;             /* atomic: no more handlers are called */
 	bool fell_back;            /* atomic: from the ring to /dev/fuse, URING-1 in uring.c */
@@ -98,7 +112,10 @@ struct transport {
 	bool finished;             /* destroy has returned */
 };
 
-/* One slot's memory: the page before the payload holds the message header and later the reply header. */
+/*
+ * One slot's memory: the page before the payload holds the message header and later the reply
+ * header.
+ */
 #define TRANSPORT_HDR_BYTES 4096u
 #define TRANSPORT_PAYLOAD_BYTES (MESSAGE_MAX_PAGES * 4096u)
 #define TRANSPORT_SLOT_BYTES (TRANSPORT_HDR_BYTES + TRANSPORT_PAYLOAD_BYTES)
@@ -110,37 +127,53 @@ extern const struct transport_channel_ops transport_channel_devfuse;
 extern const struct transport_channel_ops transport_channel_uring;
 
 /* Of the loop that serves it, and whose slot it is. */
-static inline struct transport_queue *transport_queue_of(struct transport_req *req) { return &req->transport->queues[loop_index(req->loop)]; }
-static inline struct transport_queue *transport_home_of(struct transport_req *req) { return &req->transport->queues[req->queue]; }
+static inline struct transport_queue *transport_queue_of(struct transport_req *req)
+{
+	return &req->transport->queues[loop_index(req->loop)];
+}
+static inline struct transport_queue *transport_home_of(struct transport_req *req)
+{
+	return &req->transport->queues[req->queue];
+}
 
 /* slots.c */
 int transport_slots_new(struct transport *transport, struct fdio_reason *reason);
 void transport_slots_free(struct transport *transport);
 static inline struct transport_req *transport_slot(struct transport_queue *queue, unsigned i)
 {
-	return (struct transport_req *)(queue->slots + (size_t)i * queue->transport->config.slot_size);
+	return (struct transport_req *)(queue->slots +
+					(size_t)i * queue->transport->config.slot_size);
 }
 
 /* init.c: reads INIT from the session's fd and answers it. */
 int transport_init_handshake(struct transport *transport, struct fdio_reason *reason) FDIO_BLOCKS;
 
-/* uring.c: false if this process cannot use the ring, whatever the kernel offers; one line in why. */
+/*
+ * uring.c: false if this process cannot use the ring, whatever the kernel offers; one line in why.
+ */
 bool transport_uring_usable(struct transport *transport, struct fdio_reason *reason);
 
 /*
- * deal.c: whether the requests of a queue are dealt out to two loops. Pure arithmetic over samples of
- * what is being served; for uring.c on the loops' threads, and its test.
+ * deal.c: whether the requests of a queue are dealt out to two loops. Pure arithmetic over samples
+ * of what is being served; for uring.c on the loops' threads, and its test.
  */
-#define TRANSPORT_DEAL_READAHEAD (128u << 10) /* what is smaller is served in the time that a message takes */
+/* what is smaller is served in the time that a message takes */
+#define TRANSPORT_DEAL_READAHEAD (128u << 10)
 /* A request has come: true if it is one of those that are to be sampled. */
-static inline bool transport_deal_due(struct transport_deal *deal) { return ++deal->arrivals % 8 == 0; }
+static inline bool transport_deal_due(struct transport_deal *deal)
+{
+	return ++deal->arrivals % 8 == 0;
+}
 /*
- * mine: requests of the queue that are being served, other: those of the helper's own queue. on: are they dealt out now?
- * Should they be, from now on?
+ * mine: requests of the queue that are being served, other: those of the helper's own queue. on:
+ * are they dealt out now? Should they be, from now on?
  */
 bool transport_deal_sample(struct transport_deal *deal, bool on, unsigned mine, unsigned other);
 
-/* Is this slot's entry one of those that go to the helper? Three of eight: the client itself is on the first loop's CPU. */
+/*
+ * Is this slot's entry one of those that go to the helper? Three of eight: the client itself is on
+ * the first loop's CPU.
+ */
 static inline bool transport_deal_slot(uint32_t slot) { return slot % 8 % 3 == 1; }
 
 /* A large read for a page cache. in: decoded, so its argument is whole. */
@@ -148,21 +181,29 @@ static inline bool transport_deal_is_readahead(const struct message_in *in)
 {
 	const struct fuse_read_in *read = in->arg;
 
-	return in->header.opcode == FUSE_READ && read->size >= TRANSPORT_DEAL_READAHEAD && !(read->flags & O_DIRECT);
+	return in->header.opcode == FUSE_READ && read->size >= TRANSPORT_DEAL_READAHEAD &&
+	       !(read->flags & O_DIRECT);
 }
 
-/* dispatch.c: a decoded request (err from decoding) on its loop's thread. Handles what the transport answers itself. */
+/*
+ * dispatch.c: a decoded request (err from decoding) on its loop's thread. Handles what the
+ * transport answers itself.
+ */
 void transport_dispatch(struct transport_req *req, int err);
 
 /*
- * channel.c: err may pass, and *tries, zero at first, has not come to the limit: counts one more, sleeps for a millisecond unless
- * it is one of the first and was only interrupted, and true. Any thread.
+ * channel.c: err may pass, and *tries, zero at first, has not come to the limit: counts one more,
+ * sleeps for a millisecond unless it is one of the first and was only interrupted, and true. Any
+ * thread.
  */
 #define TRANSPORT_RETRY_MAX 1000u
 #define TRANSPORT_RETRY_AT_ONCE 8u
 bool transport_retry(int err, unsigned *tries);
 
-/* transport.c: the connection has ended or DESTROY came (req, else NULL). Any thread; the first reason counts. */
+/*
+ * transport.c: the connection has ended or DESTROY came (req, else NULL). Any thread; the first
+ * reason counts.
+ */
 void transport_end(struct transport *transport, enum transport_end why, struct transport_req *req);
 
 #endif

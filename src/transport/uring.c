@@ -48,7 +48,8 @@
 #define IMPOSSIBLE_QUEUE 0xffffu
 
 struct entry {
-	struct fuse_uring_req_header h; /* the kernel writes requests into it and reads replies from it */
+	/* the kernel writes requests into it and reads replies from it */
+	struct fuse_uring_req_header h;
 	struct iovec iov[2];            /* read by the kernel while it registers the entry */
 	struct loop_op op;
 	struct transport_req *req;
@@ -56,15 +57,23 @@ struct entry {
 	unsigned tries;                 /* of it, after failures: transport_retry */
 };
 
-_Static_assert(sizeof(struct entry) + MESSAGE_WRITE_HDR <= TRANSPORT_HDR_BYTES, "both channels' headers fit in a slot's first page");
+_Static_assert(sizeof(struct entry) + MESSAGE_WRITE_HDR <= TRANSPORT_HDR_BYTES,
+	       "both channels' headers fit in a slot's first page");
 
-static struct entry *entry_of(struct transport_req *req) { return (struct entry *)(void *)(req->payload - TRANSPORT_HDR_BYTES); }
+static struct entry *entry_of(struct transport_req *req)
+{
+	return (struct entry *)(void *)(req->payload - TRANSPORT_HDR_BYTES);
+}
 
-static unsigned nr_ring(struct transport_queue *queue) { return __atomic_load_n(&queue->nr_ring, __ATOMIC_RELAXED); }
+static unsigned nr_ring(struct transport_queue *queue)
+{
+	return __atomic_load_n(&queue->nr_ring, __ATOMIC_RELAXED);
+}
 
 /* ---- commands ---- */
 
-static struct io_uring_sqe *command_sqe(struct loop *loop, uint32_t cmd, const struct fuse_uring_cmd_req *req)
+static struct io_uring_sqe *command_sqe(struct loop *loop, uint32_t cmd,
+					const struct fuse_uring_cmd_req *req)
 {
 	struct io_uring_sqe *sqe = loop_sqe(loop);
 
@@ -120,24 +129,31 @@ static void fall_back(struct transport_queue *queue, int err)
 
 	if (__atomic_exchange_n(&transport->fell_back, true, __ATOMIC_SEQ_CST))
 		return;
-	log_warn("the kernel refused the request ring (%s): going on over %s", strerror(-err), transport_channel_devfuse.name);
-	__atomic_store_n(&transport->conn.channel, transport_channel_devfuse.name, __ATOMIC_RELAXED);
+	log_warn("the kernel refused the request ring (%s): going on over %s", strerror(-err),
+		 transport_channel_devfuse.name);
+	__atomic_store_n(&transport->conn.channel, transport_channel_devfuse.name,
+			 __ATOMIC_RELAXED);
 	struct io_uring_sqe *sqe = command_sqe(queue->loop, FUSE_IO_URING_CMD_REGISTER, &req);
 	sqe->addr = (uint64_t)(uintptr_t)entry_of(transport_slot(queue, 0))->iov;
 	sqe->len = 2;
 	io_uring_sqe_set_data(sqe, &ignored);
 	for (unsigned i = 0; i < transport->nr_queues; i++)
-		loop_post(transport->queues[i].loop, &transport->queues[i].fallback_msg, fall_back_queue);
+		loop_post(transport->queues[i].loop, &transport->queues[i].fallback_msg,
+			  fall_back_queue);
 }
 
 /* ---- completions ---- */
 
-static void add(unsigned *counter, unsigned n) { __atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED); }
+static void add(unsigned *counter, unsigned n)
+{
+	__atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED);
+}
 static unsigned *serving(struct transport_req *req)
 {
 	struct transport_queue *queue = transport_queue_of(req);
 
-	return req->loop == transport_home_of(req)->loop ? &queue->serving_own : &queue->serving_helping;
+	return req->loop == transport_home_of(req)->loop ? &queue->serving_own
+							 : &queue->serving_helping;
 }
 
 static void serve(struct transport_req *req, int err)
@@ -146,12 +162,16 @@ static void serve(struct transport_req *req, int err)
 	transport_dispatch(req, err);
 }
 
-static void moved_msg(struct loop_msg *msg) { serve(container_of(msg, struct transport_req, msg), 0); }
+static void moved_msg(struct loop_msg *msg)
+{
+	serve(container_of(msg, struct transport_req, msg), 0);
+}
 
 /* Requests of queue's ring that are being served, wherever. */
 static unsigned depth(struct transport_queue *queue)
 {
-	return __atomic_load_n(&queue->serving_own, __ATOMIC_RELAXED) + __atomic_load_n(&queue->helper->serving_helping, __ATOMIC_RELAXED);
+	return __atomic_load_n(&queue->serving_own, __ATOMIC_RELAXED) +
+	       __atomic_load_n(&queue->helper->serving_helping, __ATOMIC_RELAXED);
 }
 
 /* URING-3 */
@@ -188,7 +208,8 @@ static void got_request(struct entry *entry)
 
 	memcpy(&header, entry->h.in_out, sizeof(header));
 	req->commit_id = entry->h.ring_ent_in_out.commit_id;
-	int err = message_decode_parts(&header, entry->h.op_in, req->payload, FDIO_MIN(n, TRANSPORT_PAYLOAD_BYTES), &req->in);
+	int err = message_decode_parts(&header, entry->h.op_in, req->payload,
+				       FDIO_MIN(n, TRANSPORT_PAYLOAD_BYTES), &req->in);
 	struct loop *loop = err ? req->loop : who_serves(req);
 	if (likely(loop == req->loop)) {
 		serve(req, err);
@@ -212,14 +233,19 @@ static void entry_failed(struct transport_queue *queue, struct entry *entry, int
 	}
 	fdio_count(COUNTER_transport_reply_gone);
 	if (!queue->ring_over)
-		log_ratelimited(FDIO_LOG_ERR, "reply to %s (%d, %u bytes) was refused: %s", message_opcode_name(entry->req->in.header.opcode),
+		log_ratelimited(FDIO_LOG_ERR, "reply to %s (%d, %u bytes) was refused: %s",
+				message_opcode_name(entry->req->in.header.opcode),
 				entry->req->reply_err, entry->req->reply_len, strerror(-err));
 }
 
-/* Without an entry the ring works as well, and without any /dev/fuse does (URING-1): registering is not worth a pause. A reply is. */
+/*
+ * Without an entry the ring works as well, and without any /dev/fuse does (URING-1): registering is
+ * not worth a pause. A reply is.
+ */
 static bool try_again(struct entry *entry, int err)
 {
-	if (entry->cmd == FUSE_IO_URING_CMD_REGISTER && (err == -ENOMEM || entry->tries == TRANSPORT_RETRY_AT_ONCE))
+	if (entry->cmd == FUSE_IO_URING_CMD_REGISTER &&
+	    (err == -ENOMEM || entry->tries == TRANSPORT_RETRY_AT_ONCE))
 		return false;
 	return transport_retry(err, &entry->tries);
 }
@@ -261,7 +287,10 @@ static void commit(struct transport_req *req)
 	submit_entry(entry);
 }
 
-static void commit_msg(struct loop_msg *msg) { commit(container_of(msg, struct transport_req, msg)); }
+static void commit_msg(struct loop_msg *msg)
+{
+	commit(container_of(msg, struct transport_req, msg));
+}
 
 static void uring_reply(struct transport_req *req)
 {

@@ -38,10 +38,12 @@ static void add(struct crash_run *run, struct dio_history *history, uint32_t val
 {
 	if (history->nr == history->cap) {
 		history->cap = history->cap ? history->cap * 2 : 8;
-		history->version = realloc(history->version, history->cap * sizeof(*history->version));
+		history->version =
+				realloc(history->version, history->cap * sizeof(*history->version));
 		FDIO_ASSERT(history->version);
 	}
-	history->version[history->nr++] = (struct dio_version){ value, fake_rec_events(run->fake), UINT32_MAX };
+	history->version[history->nr++] =
+			(struct dio_version){ value, fake_rec_events(run->fake), UINT32_MAX };
 }
 
 static unsigned note_ack(struct crash_run *run)
@@ -119,7 +121,8 @@ static void write_done(struct dio_req *req, ssize_t res)
 }
 
 /* The model first: from here on any of it may reach the media. */
-static void write_units(struct crash_run *run, unsigned n, unsigned slot, uint32_t first, uint32_t nr)
+static void write_units(struct crash_run *run, unsigned n, unsigned slot, uint32_t first,
+			uint32_t nr)
 {
 	struct dio_rec_file *f = &run->file[n];
 	struct dio_rec_req *q = &run->req[n][slot];
@@ -138,9 +141,14 @@ static void write_units(struct crash_run *run, unsigned n, unsigned slot, uint32
 	q->first = first;
 	q->nr = nr;
 	q->req = (struct dio_req){
-		.file = f->file, .pos = (uint64_t)first * DIO_UNIT, .len = nr * DIO_UNIT,
-		.buf = q->buf, .flags = flags | (sync < 3 ? DIO_DSYNC : 0) | (sync == 0 ? DIO_SYNC : 0),
-		.buf_index = -1, .buf_cap = DIO_BUF, .done = write_done,
+		.file = f->file,
+		.pos = (uint64_t)first * DIO_UNIT,
+		.len = nr * DIO_UNIT,
+		.buf = q->buf,
+		.flags = flags | (sync < 3 ? DIO_DSYNC : 0) | (sync == 0 ? DIO_SYNC : 0),
+		.buf_index = -1,
+		.buf_cap = DIO_BUF,
+		.done = write_done,
 	};
 	dio_submit(run->dio, &q->req);
 }
@@ -224,7 +232,8 @@ static void op_append(struct crash_run *run, unsigned n)
 	if (count == 1 && crash_pick(&run->seed, 4) == 0)
 		first += pick_units(run, 20);
 	for (unsigned k = 0; k < count; k++) {
-		uint32_t nr = count > 1 ? per * (1 + crash_pick(&run->seed, 2)) : pick_units(run, 24);
+		uint32_t nr = count > 1 ? per * (1 + crash_pick(&run->seed, 2))
+					: pick_units(run, 24);
 
 		if (first + nr > DIO_UNITS)
 			return;
@@ -271,7 +280,8 @@ static int op_allocate(struct crash_run *run, unsigned n)
 {
 	struct dio_rec_file *f = &run->file[n];
 	uint32_t first = crash_pick(&run->seed, DIO_UNITS - 40), end = first + pick_units(run, 30);
-	static const int modes[] = { EXT4_FALLOC_PUNCH_HOLE | EXT4_FALLOC_KEEP_SIZE, EXT4_FALLOC_KEEP_SIZE, 0 };
+	static const int modes[] = { EXT4_FALLOC_PUNCH_HOLE | EXT4_FALLOC_KEEP_SIZE,
+				     EXT4_FALLOC_KEEP_SIZE, 0 };
 	int mode = modes[crash_pick(&run->seed, 3)];
 
 	fdio_mutex_lock(&run->lock);
@@ -407,14 +417,17 @@ static bool setup(struct crash_run *run)
 	char args[200], err[256] = "";
 
 	run->bs = small ? 1024 : 4096;
-	snprintf(args, sizeof(args), "-t ext4 -b %u -O %smetadata_csum,64bit,^resize_inode -N 64 -g 2048 "
-		 "-E nodiscard,lazy_itable_init=0 -J size=%u", run->bs, csum ? "" : "^", small ? 1 : 4);
+	snprintf(args, sizeof(args),
+		 "-t ext4 -b %u -O %smetadata_csum,64bit,^resize_inode -N 64 -g 2048 "
+		 "-E nodiscard,lazy_itable_init=0 -J size=%u",
+		 run->bs, csum ? "" : "^", small ? 1 : 4);
 	run->fake = fake_mkfs((uint64_t)(small ? 6 : 20) << 20, args);
 	if (!run->fake)
 		return false;
 	if (!fua)
 		fake_dev(run->fake)->caps.fua = fake_dev(run->fake)->caps.is_block = false;
-	if (ext4_vol_open(fake_dev(run->fake), &crash_dio_options, &run->vol, NULL, FDIO_REASON(err))) {
+	if (ext4_vol_open(fake_dev(run->fake), &crash_dio_options, &run->vol, NULL,
+			  FDIO_REASON(err))) {
 		fprintf(stderr, "ext4_vol_open: %s\n", err);
 		return false;
 	}

@@ -59,7 +59,8 @@ extern const struct ext4_options crash_dio_options;
 void crash_dio_fill(uint8_t *buf, unsigned file, uint32_t n, uint32_t gen);
 
 /* crash_dio_check.c */
-bool crash_dio_check(struct crash_run *run, struct fake_dev *fake, unsigned k, char *why, size_t len);
+bool crash_dio_check(struct crash_run *run, struct fake_dev *fake, unsigned k, char *why,
+		     size_t len);
 bool crash_dio_digest(struct crash_run *run, struct fake_dev *fake, uint64_t *sum, char *why,
 		      size_t len);
 

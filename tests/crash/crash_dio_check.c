@@ -34,7 +34,8 @@ static bool unit_allowed(const struct dio_history *history, unsigned k, uint32_t
 		return true;
 	if (from >= 0 && history->version[from].value == gen)
 		return true;
-	for (unsigned n = (unsigned)(from + 1); n < history->nr && history->version[n].submitted < k; n++)
+	for (unsigned n = (unsigned)(from + 1);
+	     n < history->nr && history->version[n].submitted < k; n++)
 		if (history->version[n].value == gen)
 			return true;
 	return false;
@@ -48,7 +49,8 @@ static bool size_allowed(const struct dio_history *history, unsigned k, uint64_t
 
 	if (bytes == at)
 		return true;
-	for (unsigned n = (unsigned)(from + 1); n < history->nr && history->version[n].submitted < k; n++) {
+	for (unsigned n = (unsigned)(from + 1);
+	     n < history->nr && history->version[n].submitted < k; n++) {
 		uint64_t next = (uint64_t)history->version[n].value * DIO_UNIT;
 
 		if (bytes == next || (bytes > at && bytes < next))
@@ -92,7 +94,8 @@ static bool file_ok(struct look *look, struct ext4_inode *inode, unsigned file, 
 	uint32_t per = look->run->bs / DIO_UNIT;
 
 	if (!size_allowed(&f->size, k, size)) {
-		snprintf(look->why, look->len, "f%u: the size is %llu", file, (unsigned long long)size);
+		snprintf(look->why, look->len, "f%u: the size is %llu", file,
+			 (unsigned long long)size);
 		return false;
 	}
 	if (ext4_map_load(inode)) {
@@ -126,7 +129,8 @@ static bool each_file(struct look *look, file_fn fn, void *arg)
 	bool ok;
 
 	options.read_only = true;
-	if (ext4_vol_open(fake_dev(look->fake), &options, &vol, NULL, FDIO_REASON_AT(look->why, look->len)))
+	if (ext4_vol_open(fake_dev(look->fake), &options, &vol, NULL,
+			  FDIO_REASON_AT(look->why, look->len)))
 		return false;
 	ok = !ext4_inode_get(vol, EXT4_ROOT_INO, NULL, &root);
 	for (unsigned n = 0; n < DIO_FILES && ok; n++) {
@@ -151,7 +155,8 @@ static bool check_file(struct look *look, struct ext4_inode *inode, unsigned fil
 	return file_ok(look, inode, file, *(unsigned *)arg);
 }
 
-bool crash_dio_check(struct crash_run *run, struct fake_dev *fake, unsigned k, char *why, size_t len)
+bool crash_dio_check(struct crash_run *run, struct fake_dev *fake, unsigned k, char *why,
+		     size_t len)
 {
 	struct look look = { .run = run, .fake = fake, .why = why, .len = len };
 
@@ -173,13 +178,15 @@ static bool digest_file(struct look *look, struct ext4_inode *inode, unsigned fi
 			snprintf(look->why, look->len, "f%u: a block cannot be looked up", file);
 			return false;
 		}
-		crc = fdio_crc32c(crc, buf, FDIO_MIN(look->run->bs, size - (uint64_t)b * look->run->bs));
+		crc = fdio_crc32c(crc, buf,
+				  FDIO_MIN(look->run->bs, size - (uint64_t)b * look->run->bs));
 	}
 	*sum = *sum * 31 + crc;
 	return true;
 }
 
-bool crash_dio_digest(struct crash_run *run, struct fake_dev *fake, uint64_t *sum, char *why, size_t len)
+bool crash_dio_digest(struct crash_run *run, struct fake_dev *fake, uint64_t *sum, char *why,
+		      size_t len)
 {
 	struct look look = { .run = run, .fake = fake, .why = why, .len = len };
 

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Crash workload on files, through the ext4 room: create, append, overwrite, truncate, rename, unlink,
- * fsync and syncfs. Every word of a file names its file, incarnation and position.
+ * Crash workload on files, through the ext4 room: create, append, overwrite, truncate, rename,
+ * unlink, fsync and syncfs. Every word of a file names its file, incarnation and position.
  *
- * Promised after a cut: what was synced and not touched since is exactly there (name, size, every byte, or
- * the absence of an unlinked name); whatever else is there shows only bytes of its own file, or zeroes, never stale or
- * foreign ones. The tree as a whole is e2fsck's to judge.
+ * Promised after a cut: what was synced and not touched since is exactly there (name, size, every
+ * byte, or the absence of an unlinked name); whatever else is there shows only bytes of its own
+ * file, or zeroes, never stale or foreign ones. The tree as a whole is e2fsck's to judge.
  *
  * One thread works; the journal's threads run beside it.
  */
@@ -48,7 +48,9 @@ struct crash_run {
 	uint64_t seed;
 };
 
-static const struct ext4_options base_options = { .acl = true, .user_xattr = true, .commit_interval_s = 3600 };
+static const struct ext4_options base_options = { .acl = true,
+						  .user_xattr = true,
+						  .commit_interval_s = 3600 };
 static const struct ext4_credentials root_cred = { .cap_fsetid = true };
 
 static uint32_t word_of(unsigned slot, unsigned inc, uint32_t lblk, unsigned off)
@@ -56,7 +58,8 @@ static uint32_t word_of(unsigned slot, unsigned inc, uint32_t lblk, unsigned off
 	return (slot * 977 + inc * 131 + 1) * 2654435761u ^ lblk * 40503u ^ (off << 15);
 }
 
-static void fill(uint8_t *buf, unsigned bs, unsigned slot, unsigned inc, uint32_t lblk, uint32_t gen)
+static void fill(uint8_t *buf, unsigned bs, unsigned slot, unsigned inc, uint32_t lblk,
+		 uint32_t gen)
 {
 	for (unsigned off = 0; off < bs; off += 8) {
 		uint32_t w[2] = { gen, word_of(slot, inc, lblk, off) };
@@ -90,13 +93,16 @@ static void begin_op(struct crash_run *run, unsigned s)
 static int op_create(struct crash_run *run, unsigned s)
 {
 	struct slot *sl = &run->slot[s];
-	struct file next = { .exists = true, .inc = sl->file.inc + 1, .dir = crash_pick(&run->seed, NDIRS) };
+	struct file next = { .exists = true,
+			     .inc = sl->file.inc + 1,
+			     .dir = crash_pick(&run->seed, NDIRS) };
 	struct ext4_inode *inode;
 	char name[64];
 	int ret;
 
 	begin_op(run, s);
-	ret = ext4_create(run->dir[next.dir], name, name_of(name, sizeof(name), s, &next), 0100644, 0, &root_cred, &inode);
+	ret = ext4_create(run->dir[next.dir], name, name_of(name, sizeof(name), s, &next), 0100644,
+			  0, &root_cred, &inode);
 	if (ret)
 		return ret;
 	ext4_inode_put(inode);
@@ -104,7 +110,8 @@ static int op_create(struct crash_run *run, unsigned s)
 	return 0;
 }
 
-static int write_block(struct crash_run *run, unsigned s, uint32_t lblk, uint64_t pblk, uint32_t gen)
+static int write_block(struct crash_run *run, unsigned s, uint32_t lblk, uint64_t pblk,
+		       uint32_t gen)
 {
 	static uint8_t buf[65536] __attribute__((aligned(4096)));
 
@@ -112,11 +119,15 @@ static int write_block(struct crash_run *run, unsigned s, uint32_t lblk, uint64_
 	return dev_write(fake_dev(run->fake), buf, run->bs, pblk * run->bs, 0);
 }
 
-/* Blocks behind the end, or a hole filled. The data is on the device before the extent is in the tree. */
+/*
+ * Blocks behind the end, or a hole filled. The data is on the device before the extent is in the
+ * tree.
+ */
 static int op_append(struct crash_run *run, unsigned s)
 {
 	struct file *file = &run->slot[s].file;
-	uint32_t at = (uint32_t)fdio_div_up(file->size, run->bs) + (crash_pick(&run->seed, 4) ? 0 : crash_pick(&run->seed, 4));
+	uint32_t at = (uint32_t)fdio_div_up(file->size, run->bs) +
+		      (crash_pick(&run->seed, 4) ? 0 : crash_pick(&run->seed, 4));
 	uint32_t len = 1 + crash_pick(&run->seed, 6), gen = ++run->gen;
 	struct ext4_reservation resv;
 	struct ext4_inode *inode = open_slot(run, s);
@@ -136,7 +147,8 @@ static int op_append(struct crash_run *run, unsigned s)
 	if (!ret) {
 		for (unsigned e = 0; e < resv.nr && !ret; e++)
 			for (uint32_t b = 0; b < resv.ext[e].len && !ret; b++)
-				ret = write_block(run, s, resv.ext[e].lblk + b, resv.ext[e].pblk + b, gen);
+				ret = write_block(run, s, resv.ext[e].lblk + b,
+						  resv.ext[e].pblk + b, gen);
 		if (!ret)
 			ret = ext4_insert(inode, &resv, 0, 0, (uint64_t)(at + len) * run->bs);
 		ext4_reservation_free(&resv);
@@ -188,7 +200,8 @@ static int op_overwrite(struct crash_run *run, unsigned s)
 static int op_truncate(struct crash_run *run, unsigned s)
 {
 	struct file *file = &run->slot[s].file;
-	uint64_t size = (uint64_t)crash_pick(&run->seed, (unsigned)(file->size / run->bs) + 1) * run->bs;
+	uint64_t size = (uint64_t)crash_pick(&run->seed, (unsigned)(file->size / run->bs) + 1) *
+			run->bs;
 	struct ext4_inode *inode = open_slot(run, s);
 	int ret;
 
@@ -207,7 +220,8 @@ static int op_truncate(struct crash_run *run, unsigned s)
 		return ret;
 	file->size = size;
 	if (size % run->bs)
-		file->valid[size / run->bs] = FDIO_MIN(file->valid[size / run->bs], (uint32_t)(size % run->bs));
+		file->valid[size / run->bs] =
+				FDIO_MIN(file->valid[size / run->bs], (uint32_t)(size % run->bs));
 	for (uint64_t b = fdio_div_up(size, run->bs); b < MAX_BLOCKS; b++)
 		file->gen[b] = 0;
 	return 0;
@@ -240,7 +254,8 @@ static int op_rename(struct crash_run *run, unsigned s)
 	next.dir = crash_pick(&run->seed, NDIRS);
 	tlen = name_of(to, sizeof(to), s, &next);
 	begin_op(run, s);
-	ret = ext4_rename(run->dir[file->dir], from, flen, run->dir[next.dir], to, tlen, 0, &root_cred);
+	ret = ext4_rename(run->dir[file->dir], from, flen, run->dir[next.dir], to, tlen, 0,
+			  &root_cred);
 	if (!ret)
 		*file = next;
 	return ret;
@@ -251,8 +266,10 @@ static int op_rename(struct crash_run *run, unsigned s)
 static void ack(struct crash_run *run, unsigned s)
 {
 	if (run->nr_acks < MAX_ACKS)
-		run->acks[run->nr_acks++] = (struct ack){ .event = fake_rec_events(run->fake), .slot = s, .ops = run->slot[s].ops,
-			.file = run->slot[s].file };
+		run->acks[run->nr_acks++] = (struct ack){ .event = fake_rec_events(run->fake),
+							  .slot = s,
+							  .ops = run->slot[s].ops,
+							  .file = run->slot[s].file };
 }
 
 static int op_fsync(struct crash_run *run, unsigned s)
@@ -340,7 +357,8 @@ static bool open_dirs(struct ext4_vol *vol, struct ext4_inode **dir, bool make)
 	for (unsigned d = 1; d < NDIRS; d++) {
 		char name[16];
 		unsigned len = (unsigned)snprintf(name, sizeof(name), "dir%u", d);
-		int ret = make ? ext4_create(dir[0], name, len, 040755, 0, &root_cred, &dir[d]) : ext4_lookup(dir[0], name, len, &dir[d]);
+		int ret = make ? ext4_create(dir[0], name, len, 040755, 0, &root_cred, &dir[d])
+			       : ext4_lookup(dir[0], name, len, &dir[d]);
 
 		if (ret)
 			return false;
@@ -355,13 +373,16 @@ static bool setup(struct crash_run *run)
 	const char *reason;
 	char args[200], err[256] = "";
 
-	snprintf(args, sizeof(args), "-t ext4 -b %u -O %s,64bit,^resize_inode -N 128 -g 2048 -E nodiscard,lazy_itable_init=0 -J size=%u",
+	snprintf(args, sizeof(args),
+		 "-t ext4 -b %u -O %s,64bit,^resize_inode -N 128 -g 2048 -E "
+		 "nodiscard,lazy_itable_init=0 -J size=%u",
 		 small ? 1024 : 4096, csum ? "metadata_csum" : "^metadata_csum", mib);
 	run->fake = fake_mkfs((uint64_t)mib * 4 << 20, args);
 	if (!run->fake)
 		return false;
 	run->bs = small ? 1024 : 4096;
-	if (ext4_vol_open(fake_dev(run->fake), &base_options, &run->vol, &reason, FDIO_REASON(err))) {
+	if (ext4_vol_open(fake_dev(run->fake), &base_options, &run->vol, &reason,
+			  FDIO_REASON(err))) {
 		fprintf(stderr, "ext4_vol_open: %s\n", err);
 		return false;
 	}
@@ -384,7 +405,8 @@ static struct crash_run *files_run(uint64_t seed)
 		int ret = one_op(run);
 
 		if (ret && ret != -ENOSPC) {
-			fprintf(stderr, "files workload: an operation failed with %d in round %u\n", ret, round);
+			fprintf(stderr, "files workload: an operation failed with %d in round %u\n",
+				ret, round);
 			files_free(run);
 			return NULL;
 		}
@@ -405,7 +427,8 @@ static struct fake_dev *files_device(struct crash_run *run)
 	return run->fake;
 }
 
-int crash_recover_volume(const struct ext4_options *options, struct fake_dev *fake, char *why, size_t len)
+int crash_recover_volume(const struct ext4_options *options, struct fake_dev *fake, char *why,
+			 size_t len)
 {
 	const char *reason = NULL;
 	struct ext4_vol *vol;
@@ -442,14 +465,16 @@ static bool complain(struct look *look, const char *what, const char *name)
 }
 
 /* One block of a recovered file is exactly what it should be. */
-static bool block_is(const uint8_t *got, unsigned n, unsigned slot, unsigned inc, uint32_t lblk, const struct file *want)
+static bool block_is(const uint8_t *got, unsigned n, unsigned slot, unsigned inc, uint32_t lblk,
+		     const struct file *want)
 {
 	for (unsigned off = 0; off + 8 <= n; off += 8) {
 		bool zero = !want->gen[lblk] || off >= want->valid[lblk];
 		uint32_t w[2];
 
 		memcpy(w, got + off, 8);
-		if (w[0] != (zero ? 0 : want->gen[lblk]) || w[1] != (zero ? 0 : word_of(slot, inc, lblk, off)))
+		if (w[0] != (zero ? 0 : want->gen[lblk]) ||
+		    w[1] != (zero ? 0 : word_of(slot, inc, lblk, off)))
 			return false;
 	}
 	return true;
@@ -468,7 +493,8 @@ static bool block_is_own(const uint8_t *got, unsigned n, unsigned slot, unsigned
 	return true;
 }
 
-static bool content_ok(struct look *look, struct ext4_inode *inode, const char *name, const struct file *want)
+static bool content_ok(struct look *look, struct ext4_inode *inode, const char *name,
+		       const struct file *want)
 {
 	static uint8_t buf[65536];
 	uint64_t size = ext4_inode_size(inode);
@@ -491,8 +517,12 @@ static bool content_ok(struct look *look, struct ext4_inode *inode, const char *
 		memset(buf, 0, bs);
 		if (extent.state == EXT4_EXTENT_WRITTEN)
 			fake_peek(look->fake, buf, bs, extent.pblk * bs);
-		if (want ? !block_is(buf, n, slot, inc, b, want) : !block_is_own(buf, n, slot, inc, b))
-			return complain(look, want ? "synced bytes are not there" : "shows bytes that are not its own", name);
+		if (want ? !block_is(buf, n, slot, inc, b, want)
+			 : !block_is_own(buf, n, slot, inc, b))
+			return complain(look,
+					want ? "synced bytes are not there"
+					     : "shows bytes that are not its own",
+					name);
 	}
 	return true;
 }
@@ -503,8 +533,10 @@ static bool collect(void *arg, const struct ext4_dirent *entry)
 {
 	struct names *n = arg;
 
-	if (n->nr < ARRAY_SIZE(n->name) && entry->name_len < sizeof(n->name[0]) && entry->name[0] == 's')
-		snprintf(n->name[n->nr++], sizeof(n->name[0]), "%.*s", entry->name_len, entry->name);
+	if (n->nr < ARRAY_SIZE(n->name) && entry->name_len < sizeof(n->name[0]) &&
+	    entry->name[0] == 's')
+		snprintf(n->name[n->nr++], sizeof(n->name[0]), "%.*s", entry->name_len,
+			 entry->name);
 	return true;
 }
 
@@ -523,8 +555,10 @@ static bool each_file(struct look *look, struct ext4_inode **dir, file_fn fn, vo
 			struct ext4_inode *inode;
 			bool ok;
 
-			if (ext4_lookup(dir[d], names.name[n], (unsigned)strlen(names.name[n]), &inode))
-				return complain(look, "is listed and cannot be found", names.name[n]);
+			if (ext4_lookup(dir[d], names.name[n], (unsigned)strlen(names.name[n]),
+					&inode))
+				return complain(look, "is listed and cannot be found",
+						names.name[n]);
 			ok = fn(look, inode, names.name[n], arg);
 			ext4_inode_put(inode);
 			if (!ok)
@@ -535,7 +569,10 @@ static bool each_file(struct look *look, struct ext4_inode **dir, file_fn fn, vo
 }
 
 /* Whatever is there shows only its own bytes. */
-static bool clean_file(struct look *look, struct ext4_inode *inode, const char *name, void *arg) { return content_ok(look, inode, name, NULL); }
+static bool clean_file(struct look *look, struct ext4_inode *inode, const char *name, void *arg)
+{
+	return content_ok(look, inode, name, NULL);
+}
 
 /* What was synced and not touched since is exactly there. */
 static bool slot_ok(struct look *look, struct ext4_inode **dir, unsigned s, unsigned k)
@@ -567,7 +604,8 @@ static bool slot_ok(struct look *look, struct ext4_inode **dir, unsigned s, unsi
 	return ok;
 }
 
-static bool files_check(struct crash_run *run, struct fake_dev *fake, unsigned k, char *why, size_t len)
+static bool files_check(struct crash_run *run, struct fake_dev *fake, unsigned k, char *why,
+			size_t len)
 {
 	struct ext4_options options = base_options;
 	struct look look = { .run = run, .fake = fake, .why = why, .len = len };
@@ -619,7 +657,8 @@ static bool digest_file(struct look *look, struct ext4_inode *inode, const char 
 	return true;
 }
 
-static bool files_digest(struct crash_run *run, struct fake_dev *fake, uint64_t *sum, char *why, size_t len)
+static bool files_digest(struct crash_run *run, struct fake_dev *fake, uint64_t *sum, char *why,
+			 size_t len)
 {
 	struct ext4_options options = base_options;
 	struct look look = { .run = run, .fake = fake, .why = why, .len = len };
@@ -640,6 +679,11 @@ static bool files_digest(struct crash_run *run, struct fake_dev *fake, uint64_t 
 }
 
 const struct crash_workload crash_files = {
-	.name = "files", .run = files_run, .device = files_device, .recover = files_recover, .check = files_check,
-	.digest = files_digest, .free = files_free,
+	.name = "files",
+	.run = files_run,
+	.device = files_device,
+	.recover = files_recover,
+	.check = files_check,
+	.digest = files_digest,
+	.free = files_free,
 };

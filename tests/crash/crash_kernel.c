@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The kernel's ext4 as one more recovery of a crash state: a copy of the image is mounted through a loop device, which
- * replays the log and the orphans, and unmounted again. The crash checker's driver calls this, on its one thread.
+ * The kernel's ext4 as one more recovery of a crash state: a copy of the image is mounted through a
+ * loop device, which replays the log and the orphans, and unmounted again. The crash checker's
+ * driver calls this, on its one thread.
  *
- * It happens in a mount namespace of its own, so that the mount and the loop device (autoclear) end with the last process
- * in it whatever becomes of the checker. Without root or without loop devices nothing is tried: the reason is told once.
+ * It happens in a mount namespace of its own, so that the mount and the loop device (autoclear) end
+ * with the last process in it whatever becomes of the checker. Without root or without loop devices
+ * nothing is tried: the reason is told once.
  */
 #include "crash/crash.h"
 
@@ -30,7 +32,11 @@ static int mount_once(struct fake_dev *fake, char *why, size_t len)
 
 	if (!err)
 		return 0;
-	snprintf(why, len, "%s (code %d): %.300s", err == 8 ? "mount refused" : err == 7 ? "umount failed" : "no end", err, out);
+	snprintf(why, len, "%s (code %d): %.300s",
+		 err == 8   ? "mount refused"
+		 : err == 7 ? "umount failed"
+			    : "no end",
+		 err, out);
 	return -EIO;
 }
 

@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The crash checker's driver. For each seed it runs a workload on a recording device, then builds crash
- * states: the power cut after a random event, everything covered by a flush or FUA kept, each other write
- * kept, dropped or torn at 512 bytes. Each state is recovered twice, by the daemon's own replay and by e2fsck -fy,
- * and both must contain what was promised, and the same; e2fsck -fn must find nothing after either; and a replay that is
- * itself cut and run again must do the same. As root, a sample of the states is also recovered by the kernel's ext4, with the
- * same demands.
+ * The crash checker's driver. For each seed it runs a workload on a recording device, then builds
+ * crash states: the power cut after a random event, everything covered by a flush or FUA kept, each
+ * other write kept, dropped or torn at 512 bytes. Each state is recovered twice, by the daemon's
+ * own replay and by e2fsck -fy, and both must contain what was promised, and the same; e2fsck -fn
+ * must find nothing after either; and a replay that is itself cut and run again must do the same.
+ * As root, a sample of the states is also recovered by the kernel's ext4, with the same demands.
  *
  * CRASH_STATES=n      how many states (1,200)
  * CRASH_KERNEL=n      so many of them also through the kernel (60 as root); 0: none
  * CRASH_SHORT=1       600 states, 20 of them through the kernel: for runs of everything
  * CRASH_SEED=s        first seed
- * CRASH_EXHAUSTIVE=n  so many short runs cut in every way (3; 1 with CRASH_SHORT); they are reproduced with CRASH_TINY=1
+ * CRASH_EXHAUSTIVE=n  so many short runs cut in every way (3; 1 with CRASH_SHORT); they are
+ * reproduced with CRASH_TINY=1
  * CRASH_STATE=w:s:k:m:c  one state again, as a failure prints it
  * CRASH_ONLY=w         this workload alone: raw, files, tree or dio
  * CRASH_KEEP=dir      failing states are written there
@@ -34,12 +35,17 @@ enum { STATES = 1200, STATES_SHORT = 600, KERNEL_STATES = 60, KERNEL_STATES_SHOR
 static const struct crash_workload *const workloads[] = {
 	&crash_raw, &crash_files, &crash_tree, &crash_dio,
 };
-static const char *const mutation_names[JOURNAL_MUTATION_COUNT] = { "none", "no-preflush", "no-fua", "no-revoke", "no-escape", "no-tail-flush",
-	"no-freeze", "no-rollback", "early-reuse", "no-tail-fua", "late-start", "no-replay-flush" };
+static const char *const mutation_names[JOURNAL_MUTATION_COUNT] = {
+	"none",      "no-preflush", "no-fua",      "no-revoke",   "no-escape",  "no-tail-flush",
+	"no-freeze", "no-rollback", "early-reuse", "no-tail-fua", "late-start", "no-replay-flush"
+};
 
 static unsigned passed, failed, skipped;
 static bool quiet;
-/* What is asked of a state: our recovery and the content; that it can be cut and repeated; and what e2fsck makes of it. */
+/*
+ * What is asked of a state: our recovery and the content; that it can be cut and repeated; and what
+ * e2fsck makes of it.
+ */
 enum depth { OWN, TWICE, ALL };
 static unsigned by_kernel; /* states that the kernel has recovered too */
 static unsigned torn_states; /* of these, only we recovered: their superblock was torn */
@@ -52,7 +58,8 @@ struct state {
 	bool kernel; /* the kernel recovers it too */
 };
 
-static void report(const struct state *state, struct fake_dev *fake, const char *stage, const char *why)
+static void report(const struct state *state, struct fake_dev *fake, const char *stage,
+		   const char *why)
 {
 	const char *keep = getenv("CRASH_KEEP");
 	char path[512];
@@ -60,21 +67,28 @@ static void report(const struct state *state, struct fake_dev *fake, const char 
 	failed++;
 	if (quiet)
 		return;
-	printf("FAIL %s: %s; again with %sCRASH_STATE=%s:%llu:%u:%d:%llu\n", stage, why, crash_tiny ? "CRASH_TINY=1 " : "", state->w->name,
-	       (unsigned long long)state->seed, state->k, state->mode, (unsigned long long)state->cut_seed);
+	printf("FAIL %s: %s; again with %sCRASH_STATE=%s:%llu:%u:%d:%llu\n", stage, why,
+	       crash_tiny ? "CRASH_TINY=1 " : "", state->w->name, (unsigned long long)state->seed,
+	       state->k, state->mode, (unsigned long long)state->cut_seed);
 	if (keep) {
-		snprintf(path, sizeof(path), "%s/crash-%s-%llu-%u.img", keep, state->w->name, (unsigned long long)state->seed, state->k);
+		snprintf(path, sizeof(path), "%s/crash-%s-%llu-%u.img", keep, state->w->name,
+			 (unsigned long long)state->seed, state->k);
 		fake_save(fake, path);
 	}
 	fflush(stdout);
 }
 
-/* e2fsck repairs nothing but the log, then finds nothing. With reload, fake becomes what it made. */
+/*
+ * e2fsck repairs nothing but the log, then finds nothing. With reload, fake becomes what it made.
+ */
 static bool fsck(struct fake_dev *fake, bool reload, char *why, size_t len)
 {
 	static char out[8192];
-	int err = fake_run(fake, "e2fsck -fy $IMG >$IMG.log 2>&1; r=$?; if [ $r -gt 1 ]; then cat $IMG.log; rm -f $IMG.log; exit $r; fi; "
-			 "rm -f $IMG.log; e2fsck -fn $IMG 2>&1", out, sizeof(out), reload);
+	int err = fake_run(fake,
+			   "e2fsck -fy $IMG >$IMG.log 2>&1; r=$?; if [ $r -gt 1 ]; then cat "
+			   "$IMG.log; rm -f $IMG.log; exit $r; fi; "
+			   "rm -f $IMG.log; e2fsck -fn $IMG 2>&1",
+			   out, sizeof(out), reload);
 
 	if (err)
 		snprintf(why, len, "e2fsck: exit code %d: %.200s", err, out);
@@ -100,9 +114,10 @@ static bool same(struct fake_dev *a, struct fake_dev *b)
 }
 
 /*
- * The superblock is written in place, 1 KiB with its checksum at the end: on sectors of 512 bytes a power cut can tear it. We
- * complete it (ext4/core/superblock_torn.c) and go on as ever. The kernel refuses such a mount, and e2fsck begins from a backup, in
- * which nothing of the last mount is written: what they make of it is no measure, so they are asked after our recovery only.
+ * The superblock is written in place, 1 KiB with its checksum at the end: on sectors of 512 bytes a
+ * power cut can tear it. We complete it (ext4/core/superblock_torn.c) and go on as ever. The kernel
+ * refuses such a mount, and e2fsck begins from a backup, in which nothing of the last mount is
+ * written: what they make of it is no measure, so they are asked after our recovery only.
  */
 static bool torn_superblock(struct fake_dev *fake)
 {
@@ -115,7 +130,8 @@ static bool torn_superblock(struct fake_dev *fake)
 }
 
 /* Recovery cut in the middle and started again ends where an undisturbed one does. */
-static bool again(const struct state *state, struct crash_run *run, struct fake_dev *cut, struct fake_dev *whole, char *why, size_t len)
+static bool again(const struct state *state, struct crash_run *run, struct fake_dev *cut,
+		  struct fake_dev *whole, char *why, size_t len)
 {
 	struct fake_dev *first = fake_clone(cut), *second;
 	uint64_t seed = state->cut_seed + 1;
@@ -123,7 +139,8 @@ static bool again(const struct state *state, struct crash_run *run, struct fake_
 
 	fake_rec_start(first);
 	ok = !state->w->recover(run, first, why, len);
-	second = fake_rec_cut(first, crash_pick(&seed, fake_rec_events(first) + 1), FAKE_CUT_RANDOM, crash_rand(&seed));
+	second = fake_rec_cut(first, crash_pick(&seed, fake_rec_events(first) + 1), FAKE_CUT_RANDOM,
+			      crash_rand(&seed));
 	ok = ok && !state->w->recover(run, second, why, len);
 	if (ok && !state->w->exact)
 		ok = state->w->check(run, second, state->k, why, len);
@@ -137,11 +154,13 @@ static bool again(const struct state *state, struct crash_run *run, struct fake_
 }
 
 /* fake, recovered by others, contains what own, recovered by us, contains. */
-static bool agrees(const struct state *state, struct crash_run *run, struct fake_dev *own, struct fake_dev *fake, char *why, size_t len)
+static bool agrees(const struct state *state, struct crash_run *run, struct fake_dev *own,
+		   struct fake_dev *fake, char *why, size_t len)
 {
 	uint64_t ours, theirs;
 
-	if (!state->w->digest(run, own, &ours, why, len) || !state->w->digest(run, fake, &theirs, why, len))
+	if (!state->w->digest(run, own, &ours, why, len) ||
+	    !state->w->digest(run, fake, &theirs, why, len))
 		return false;
 	if (ours != theirs)
 		snprintf(why, len, "the contents differ from those after our recovery");
@@ -149,10 +168,12 @@ static bool agrees(const struct state *state, struct crash_run *run, struct fake
 }
 
 /* The kernel's recovery of the same cut: accepted, clean, as promised, and what ours is. */
-static bool kernel_ok(const struct state *state, struct crash_run *run, struct fake_dev *cut, struct fake_dev *own, char *why, size_t len)
+static bool kernel_ok(const struct state *state, struct crash_run *run, struct fake_dev *cut,
+		      struct fake_dev *own, char *why, size_t len)
 {
 	struct fake_dev *fake = fake_clone(cut);
-	bool ok = !crash_kernel_replay(fake, why, len) && fsck(fake, false, why, len) && state->w->check(run, fake, state->k, why, len) &&
+	bool ok = !crash_kernel_replay(fake, why, len) && fsck(fake, false, why, len) &&
+		  state->w->check(run, fake, state->k, why, len) &&
 		  agrees(state, run, own, fake, why, len);
 
 	by_kernel++;
@@ -161,7 +182,8 @@ static bool kernel_ok(const struct state *state, struct crash_run *run, struct f
 }
 
 /* True: this state is right. */
-static bool check_state(const struct state *state, struct crash_run *run, struct fake_dev *cut, enum depth depth)
+static bool check_state(const struct state *state, struct crash_run *run, struct fake_dev *cut,
+			enum depth depth)
 {
 	struct fake_dev *own = fake_clone(cut), *theirs = fake_clone(cut);
 	bool torn = torn_superblock(cut);
@@ -189,7 +211,8 @@ static bool check_state(const struct state *state, struct crash_run *run, struct
 	}
 	if (ok && depth == ALL && !torn) {
 		stage = "content after e2fsck";
-		ok = state->w->check(run, theirs, state->k, why, sizeof(why)) && agrees(state, run, own, theirs, why, sizeof(why));
+		ok = state->w->check(run, theirs, state->k, why, sizeof(why)) &&
+		     agrees(state, run, own, theirs, why, sizeof(why));
 	}
 	if (ok && state->kernel && !torn) {
 		stage = "the kernel's recovery";
@@ -206,13 +229,16 @@ static bool check_state(const struct state *state, struct crash_run *run, struct
 
 static void one_state(const struct state *state, struct crash_run *run, enum depth depth)
 {
-	struct fake_dev *cut = fake_rec_cut(state->w->device(run), state->k, state->mode, state->cut_seed);
+	struct fake_dev *cut =
+			fake_rec_cut(state->w->device(run), state->k, state->mode, state->cut_seed);
 
 	check_state(state, run, cut, depth);
 	fake_free(cut);
 }
 
-/* Which of the states of a run of the checker go through the kernel: count of total, evenly spread. */
+/*
+ * Which of the states of a run of the checker go through the kernel: count of total, evenly spread.
+ */
 struct sample {
 	unsigned total, count, at;
 };
@@ -221,11 +247,13 @@ static bool sampled(struct sample *p)
 {
 	unsigned at = p->at++;
 
-	return p->total && (uint64_t)at * p->count / p->total != ((uint64_t)at + 1) * p->count / p->total;
+	return p->total &&
+	       (uint64_t)at * p->count / p->total != ((uint64_t)at + 1) * p->count / p->total;
 }
 
 /* One workload and n cuts of it. */
-static void one_run(const struct crash_workload *w, uint64_t seed, unsigned n, enum depth depth, struct sample *kernel)
+static void one_run(const struct crash_workload *w, uint64_t seed, unsigned n, enum depth depth,
+		    struct sample *kernel)
 {
 	struct crash_run *run = w->run(seed);
 	uint64_t rnd = seed ^ 0x5a5a;
@@ -238,7 +266,8 @@ static void one_run(const struct crash_workload *w, uint64_t seed, unsigned n, e
 	}
 	events = fake_rec_events(w->device(run));
 	for (unsigned i = 0; i < n; i++) {
-		static const enum fake_cut modes[4] = { FAKE_CUT_RANDOM, FAKE_CUT_RANDOM, FAKE_CUT_DROP, FAKE_CUT_KEEP };
+		static const enum fake_cut modes[4] = { FAKE_CUT_RANDOM, FAKE_CUT_RANDOM,
+							FAKE_CUT_DROP, FAKE_CUT_KEEP };
 		struct state state = { .w = w, .seed = seed, .mode = modes[crash_pick(&rnd, 4)] };
 
 		state.k = w->moment ? w->moment(run, &rnd) : crash_pick(&rnd, events + 1);
@@ -250,8 +279,9 @@ static void one_run(const struct crash_workload *w, uint64_t seed, unsigned n, e
 }
 
 /*
- * A run of a few operations, cut after each of its events in every way: each subset of the writes that were not safe (or, where
- * these are many, as many subsets at random), and one torn. Recovery and content always; the rest for a part.
+ * A run of a few operations, cut after each of its events in every way: each subset of the writes
+ * that were not safe (or, where these are many, as many subsets at random), and one torn. Recovery
+ * and content always; the rest for a part.
  */
 static void run_exhaustive(uint64_t seed)
 {
@@ -328,20 +358,27 @@ static unsigned env_number(const char *name, unsigned fallback)
 	return text && *text ? (unsigned)strtoul(text, NULL, 10) : fallback;
 }
 
-/* Up to so many runs of the raw workload with mistake m, until one is noticed. Half of them have a small log. */
+/*
+ * Up to so many runs of the raw workload with mistake m, until one is noticed. Half of them have a
+ * small log.
+ */
 static void mutated_runs(enum journal_mutation m, unsigned seed, unsigned runs)
 {
 	journal_mutation = m;
 	passed = failed = 0;
 	for (unsigned run = 0; run < runs && !failed; run++) {
 		crash_small_log = run % 2;
-		one_run(&crash_raw, seed + run, 4 * STATES_PER_RUN, m == JOURNAL_MUTATION_NO_REPLAY_FLUSH ? TWICE : OWN, NULL);
+		one_run(&crash_raw, seed + run, 4 * STATES_PER_RUN,
+			m == JOURNAL_MUTATION_NO_REPLAY_FLUSH ? TWICE : OWN, NULL);
 	}
 	crash_small_log = false;
 	journal_mutation = JOURNAL_MUTATION_NONE;
 }
 
-/* Each deliberate mistake must be noticed, or the checker checks nothing; and none where there is none. */
+/*
+ * Each deliberate mistake must be noticed, or the checker checks nothing; and none where there is
+ * none.
+ */
 static int run_mutations(unsigned seed)
 {
 	unsigned right = 0, wrong = 0, only = journal_mutation;
@@ -352,9 +389,13 @@ static int run_mutations(unsigned seed)
 
 		if (only && m != only)
 			continue;
-		mutated_runs((enum journal_mutation)m, seed, m == JOURNAL_MUTATION_NONE ? MUTATION_RUNS / 12 : MUTATION_RUNS);
+		mutated_runs((enum journal_mutation)m, seed,
+			     m == JOURNAL_MUTATION_NONE ? MUTATION_RUNS / 12 : MUTATION_RUNS);
 		ok = m == JOURNAL_MUTATION_NONE ? !failed : failed;
-		printf("mutation %s: %s after %u states\n", mutation_names[m], ok ? m ? "caught" : "nothing found" : m ? "MISSED" : "FOUND SOMETHING",
+		printf("mutation %s: %s after %u states\n", mutation_names[m],
+		       ok  ? m ? "caught" : "nothing found"
+		       : m ? "MISSED"
+			   : "FOUND SOMETHING",
 		       passed + failed);
 		fflush(stdout);
 		*(ok ? &right : &wrong) += 1;
@@ -378,7 +419,10 @@ static bool set_mutation(void)
 	return false;
 }
 
-/* How many states the kernel is to recover too; 0 with one skip counted (or, where run-tests says it must work, a failure). */
+/*
+ * How many states the kernel is to recover too; 0 with one skip counted (or, where run-tests says
+ * it must work, a failure).
+ */
 static unsigned kernel_states(unsigned wanted)
 {
 	const char *must = getenv("REQUIRE_ROOT_TESTS");
@@ -411,8 +455,10 @@ static void run_states(unsigned states, unsigned seed, unsigned kernel)
 int main(int argc, char **argv)
 {
 	bool is_short = env_number("CRASH_SHORT", 0) != 0;
-	unsigned states = env_number("CRASH_STATES", is_short ? STATES_SHORT : STATES), seed = env_number("CRASH_SEED", 1);
-	unsigned kernel = env_number("CRASH_KERNEL", is_short ? KERNEL_STATES_SHORT : KERNEL_STATES);
+	unsigned states = env_number("CRASH_STATES", is_short ? STATES_SHORT : STATES),
+		 seed = env_number("CRASH_SEED", 1);
+	unsigned kernel =
+			env_number("CRASH_KERNEL", is_short ? KERNEL_STATES_SHORT : KERNEL_STATES);
 	const char *one = getenv("CRASH_STATE");
 
 	fdio_log_set_level(0);

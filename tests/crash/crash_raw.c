@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Crash workload on bare handles. 48 blocks of a real file system's free space change roles: metadata (changed
- * in handles), freed (forgotten), data (written past the journal once the freeing is durable). Each handle
- * also writes its number into a marker block, so a recovered image says which handles it contains: all up to
- * that number and none after, at least those that were acknowledged as durable before the cut; every block that is
- * metadata then has exactly the value of then, and every block that is data keeps what was flushed to it (JOURNAL-1 to JOURNAL-8).
+ * Crash workload on bare handles. 48 blocks of a real file system's free space change roles:
+ * metadata (changed in handles), freed (forgotten), data (written past the journal once the freeing
+ * is durable). Each handle also writes its number into a marker block, so a recovered image says
+ * which handles it contains: all up to that number and none after, at least those that were
+ * acknowledged as durable before the cut; every block that is metadata then has exactly the value
+ * of then, and every block that is data keeps what was flushed to it (JOURNAL-1 to JOURNAL-8).
  *
  * One thread makes the changes; commits run beside it in every other run.
  */
@@ -28,7 +29,10 @@ enum role { R_FREE, R_META, R_FREEING, R_DATA };
 
 /* The block got this value in handle h (0: became free). */
 struct version { uint32_t h, value; };
-/* Data written past the journal after handle h: in place from which event on, durable from which event on. */
+/*
+ * Data written past the journal after handle h: in place from which event on, durable from which
+ * event on.
+ */
 struct data_version { uint32_t value, h; unsigned submitted, durable; };
 
 struct block {
@@ -63,7 +67,9 @@ static void pattern(uint8_t *buf, unsigned bs, uint64_t blk, uint32_t value)
 
 		memcpy(buf + off, w, 8);
 	}
-	/* Every fourth begins as a log block would (escaping), with an id that no transaction has. */
+	/*
+	 * Every fourth begins as a log block would (escaping), with an id that no transaction has.
+	 */
 	if (value % 4 == 3)
 		journal_format_put_header(buf, JOURNAL_BLOCK_COMMIT, value | FORGED);
 }
@@ -84,7 +90,8 @@ static bool find_log(struct crash_run *run)
 	static char out[1 << 20];
 	unsigned n = 0;
 
-	if (fake_run(run->fake, "debugfs -R 'blocks <8>' $IMG 2>/dev/null", out, sizeof(out), false))
+	if (fake_run(run->fake, "debugfs -R 'blocks <8>' $IMG 2>/dev/null", out, sizeof(out),
+		     false))
 		return false;
 	for (char *s = strtok(out, " \n"); s; s = strtok(NULL, " \n")) {
 		uint64_t blk = strtoull(s, NULL, 10);
@@ -114,29 +121,39 @@ static void set_needs_recovery(struct crash_run *run)
 	fake_poke(run->fake, sb, sizeof(sb), 1024);
 }
 
-/* The rest of the journal's file is not used. Its superblock is mke2fs's and has no checksum yet. */
+/*
+ * The rest of the journal's file is not used. Its superblock is mke2fs's and has no checksum yet.
+ */
 static void shorten_log(struct crash_run *run)
 {
 	uint8_t len[4];
 
 	fdio_put_be32(len, 0, SMALL_LOG);
-	fake_poke(run->fake, len, sizeof(len), run->log[0].pblk * run->params.block_size + JOURNAL_SB_MAXLEN);
+	fake_poke(run->fake, len, sizeof(len),
+		  run->log[0].pblk * run->params.block_size + JOURNAL_SB_MAXLEN);
 }
 
 static bool setup(struct crash_run *run)
 {
-	bool small = crash_pick(&run->seed, 4) != 0, csum = crash_pick(&run->seed, 4) != 0, wide = crash_pick(&run->seed, 2);
+	bool small = crash_pick(&run->seed, 4) != 0, csum = crash_pick(&run->seed, 4) != 0,
+	     wide = crash_pick(&run->seed, 2);
 	unsigned bs = small ? 1024 : 4096, mib = small ? 1 : 4;
 	char args[200], err[256];
 	int ret;
 
-	snprintf(args, sizeof(args), "-t ext4 -b %u -O %s,%s,^resize_inode -N 64 -E nodiscard,lazy_itable_init=0 -J size=%u", bs,
-		 csum ? "metadata_csum" : "^metadata_csum", wide ? "64bit" : "^64bit", mib);
+	snprintf(args, sizeof(args),
+		 "-t ext4 -b %u -O %s,%s,^resize_inode -N 64 -E nodiscard,lazy_itable_init=0 -J "
+		 "size=%u",
+		 bs, csum ? "metadata_csum" : "^metadata_csum", wide ? "64bit" : "^64bit", mib);
 	run->fake = fake_mkfs((uint64_t)mib * 3 << 20, args);
 	if (!run->fake)
 		return false;
-	run->params = (struct journal_params){ .dev = fake_dev(run->fake), .block_size = bs, .nr_blocks = ((uint64_t)mib * 3 << 20) / bs,
-		.metadata_csum = csum, .has_64bit = wide, .commit_interval_s = 3600 };
+	run->params = (struct journal_params){ .dev = fake_dev(run->fake),
+					       .block_size = bs,
+					       .nr_blocks = ((uint64_t)mib * 3 << 20) / bs,
+					       .metadata_csum = csum,
+					       .has_64bit = wide,
+					       .commit_interval_s = 3600 };
 	if (!find_log(run))
 		return false;
 	set_needs_recovery(run);
@@ -146,7 +163,8 @@ static bool setup(struct crash_run *run)
 	/* Free space: behind the log or the very end, whichever mke2fs left. */
 	run->base = run->params.nr_blocks - NB - 8;
 	for (unsigned i = 0; i < run->params.nr_log; i++)
-		if (run->log[i].pblk + run->log[i].len > run->base && run->log[i].pblk < run->base + NB + 1)
+		if (run->log[i].pblk + run->log[i].len > run->base &&
+		    run->log[i].pblk < run->base + NB + 1)
 			return false;
 	ret = journal_open(&run->params, &run->journal, FDIO_REASON(err));
 	if (ret) {
@@ -182,10 +200,12 @@ static void freed(struct journal_callback *callback, int err)
 		__atomic_store_n(&block->role, R_FREE, __ATOMIC_SEQ_CST);
 }
 
-static void fill(struct crash_run *run, struct journal_handle *handle, uint64_t blk, uint32_t value, bool is_new)
+static void fill(struct crash_run *run, struct journal_handle *handle, uint64_t blk, uint32_t value,
+		 bool is_new)
 {
 	struct journal_buffer *buf;
-	int ret = is_new ? journal_new_block(handle, blk, &buf) : journal_read_block(run->journal, blk, &buf);
+	int ret = is_new ? journal_new_block(handle, blk, &buf)
+			 : journal_read_block(run->journal, blk, &buf);
 
 	FDIO_ASSERT(!ret);
 	ret = journal_get_write(handle, buf);
@@ -234,7 +254,8 @@ static void write_data(struct crash_run *run)
 	struct block *block = NULL;
 	struct data_version *version;
 
-	for (unsigned tries = 0; tries < 16 && (!block || block->nd == ARRAY_SIZE(block->version)); tries++) {
+	for (unsigned tries = 0; tries < 16 && (!block || block->nd == ARRAY_SIZE(block->version));
+	     tries++) {
 		block = &run->block[crash_pick(&run->seed, NB)];
 		if (__atomic_load_n(&block->role, __ATOMIC_SEQ_CST) != R_FREE)
 			block = NULL;
@@ -242,11 +263,14 @@ static void write_data(struct crash_run *run)
 	if (!block || block->nd == ARRAY_SIZE(block->version))
 		return;
 	version = &block->version[block->nd++];
-	*version = (struct data_version){ .value = 0x40000000u + (uint32_t)crash_pick(&run->seed, 1 << 28), .h = run->h,
-		.submitted = fake_rec_events(run->fake),
-		.durable = UINT32_MAX };
+	*version = (struct data_version){ .value = 0x40000000u +
+						   (uint32_t)crash_pick(&run->seed, 1 << 28),
+					  .h = run->h,
+					  .submitted = fake_rec_events(run->fake),
+					  .durable = UINT32_MAX };
 	pattern(buf, run->params.block_size, blk_of(run, block), version->value);
-	FDIO_MUST(!dev_write(fake_dev(run->fake), buf, run->params.block_size, blk_of(run, block) * run->params.block_size, 0));
+	FDIO_MUST(!dev_write(fake_dev(run->fake), buf, run->params.block_size,
+			     blk_of(run, block) * run->params.block_size, 0));
 	block->role = R_DATA;
 }
 
@@ -312,7 +336,10 @@ static struct crash_run *raw_run(uint64_t seed)
 		for (unsigned n = crash_pick(&run->seed, 5); n-- > 0;)
 			one_handle(run);
 		write_data(run);
-		/* In a small log transactions are large, so that one reaches into space that was freed for it. */
+		/*
+		 * In a small log transactions are large, so that one reaches into space that was
+		 * freed for it.
+		 */
 		if (crash_pick(&run->seed, crash_small_log ? 6 : 2) == 0) {
 			FDIO_MUST(!journal_sync(run->journal));
 			synced(run);
@@ -335,8 +362,8 @@ static unsigned next_flush(struct crash_run *run, unsigned k, unsigned events)
 }
 
 /*
- * With a small log what matters happens after its superblock was written and before a flush: what was freed in the log is written over
- * then. Half of the cuts come when all of that is on its way.
+ * With a small log what matters happens after its superblock was written and before a flush: what
+ * was freed in the log is written over then. Half of the cuts come when all of that is on its way.
  */
 static unsigned raw_moment(struct crash_run *run, uint64_t *rnd)
 {
@@ -345,7 +372,8 @@ static unsigned raw_moment(struct crash_run *run, uint64_t *rnd)
 	for (unsigned k = at; crash_small_log && k < events; k++) {
 		struct fake_event event = fake_rec_event(run->fake, k);
 
-		if (event.ev == FAKE_EV_COMPLETE && event.kind == FAKE_WRITE && event.off == run->log[0].pblk * run->params.block_size) {
+		if (event.ev == FAKE_EV_COMPLETE && event.kind == FAKE_WRITE &&
+		    event.off == run->log[0].pblk * run->params.block_size) {
 			unsigned end = next_flush(run, k + 1, events);
 
 			return crash_pick(rnd, 2) ? end : k + 1 + crash_pick(rnd, end - k);
@@ -393,8 +421,8 @@ static int64_t marker(struct crash_run *run, struct fake_dev *fake)
 	return 0;
 }
 
-static bool check_data(struct crash_run *run, struct fake_dev *fake, struct block *block, uint32_t freed_by, unsigned k, char *why,
-		       size_t len)
+static bool check_data(struct crash_run *run, struct fake_dev *fake, struct block *block,
+		       uint32_t freed_by, unsigned k, char *why, size_t len)
 {
 	struct data_version *version = NULL;
 
@@ -403,13 +431,16 @@ static bool check_data(struct crash_run *run, struct fake_dev *fake, struct bloc
 	/* Since then it was metadata again, and was freed again: nobody owns what is there. */
 	if (version && freed_by > version->h)
 		return true;
-	if (!version || version->durable > k || has_pattern(run, fake, blk_of(run, block), version->value))
+	if (!version || version->durable > k ||
+	    has_pattern(run, fake, blk_of(run, block), version->value))
 		return true;
-	snprintf(why, len, "data in block %llu was overwritten or lost", (unsigned long long)blk_of(run, block));
+	snprintf(why, len, "data in block %llu was overwritten or lost",
+		 (unsigned long long)blk_of(run, block));
 	return false;
 }
 
-static bool check_block(struct crash_run *run, struct fake_dev *fake, struct block *block, uint32_t h, unsigned k, char *why, size_t len)
+static bool check_block(struct crash_run *run, struct fake_dev *fake, struct block *block,
+			uint32_t h, unsigned k, char *why, size_t len)
 {
 	const struct version *version = NULL;
 
@@ -419,7 +450,8 @@ static bool check_block(struct crash_run *run, struct fake_dev *fake, struct blo
 		return check_data(run, fake, block, version ? version->h : 0, k, why, len);
 	if (has_pattern(run, fake, blk_of(run, block), version->value))
 		return true;
-	snprintf(why, len, "block %llu is not what handle %u left (image of handle %u)", (unsigned long long)blk_of(run, block), version->h, h);
+	snprintf(why, len, "block %llu is not what handle %u left (image of handle %u)",
+		 (unsigned long long)blk_of(run, block), version->h, h);
 	return false;
 }
 
@@ -430,25 +462,32 @@ static bool check_escaped(struct crash_run *run, struct fake_dev *fake, char *wh
 	uint8_t head[JOURNAL_HEADER_BYTES];
 
 	for (unsigned i = 0; i < run->params.nr_log; i++) {
-		for (uint64_t blk = run->log[i].pblk; blk < run->log[i].pblk + run->log[i].len; blk++) {
+		for (uint64_t blk = run->log[i].pblk; blk < run->log[i].pblk + run->log[i].len;
+		     blk++) {
 			fake_peek(fake, head, sizeof(head), blk * bs);
-			if (fdio_get_be32(head, JOURNAL_HEADER_MAGIC) != JOURNAL_MAGIC || !(fdio_get_be32(head, JOURNAL_HEADER_TID) & FORGED))
+			if (fdio_get_be32(head, JOURNAL_HEADER_MAGIC) != JOURNAL_MAGIC ||
+			    !(fdio_get_be32(head, JOURNAL_HEADER_TID) & FORGED))
 				continue;
-			snprintf(why, len, "log block %llu is an image that was not escaped", (unsigned long long)blk);
+			snprintf(why, len, "log block %llu is an image that was not escaped",
+				 (unsigned long long)blk);
 			return false;
 		}
 	}
 	return true;
 }
 
-static bool raw_check(struct crash_run *run, struct fake_dev *fake, unsigned k, char *why, size_t len)
+static bool raw_check(struct crash_run *run, struct fake_dev *fake, unsigned k, char *why,
+		      size_t len)
 {
 	int64_t h = marker(run, fake);
 	uint32_t acked = 0;
 
 	for (unsigned i = 0; i < run->nr_acks && run->acks[i].event <= k; i++)
 		acked = run->acks[i].h;
-	/* Cancelled handles leave no marker, so an acknowledgement may name a handle that changed nothing. */
+	/*
+	 * Cancelled handles leave no marker, so an acknowledgement may name a handle that changed
+	 * nothing.
+	 */
 	if (h < 0) {
 		snprintf(why, len, "the marker block is torn");
 		return false;
@@ -456,7 +495,10 @@ static bool raw_check(struct crash_run *run, struct fake_dev *fake, unsigned k, 
 	for (unsigned i = 0; i < NB; i++)
 		for (unsigned n = 0; n < run->block[i].nr; n++)
 			if (run->block[i].version[n].h > h && run->block[i].version[n].h <= acked) {
-				snprintf(why, len, "handle %u was acknowledged and is missing (image of handle %lld)", run->block[i].version[n].h, (long long)h);
+				snprintf(why, len,
+					 "handle %u was acknowledged and is missing (image of "
+					 "handle %lld)",
+					 run->block[i].version[n].h, (long long)h);
 				return false;
 			}
 	for (unsigned i = 0; i < NB; i++)
@@ -466,13 +508,15 @@ static bool raw_check(struct crash_run *run, struct fake_dev *fake, unsigned k, 
 }
 
 /* The marker and the blocks that change roles, byte for byte. */
-static bool raw_digest(struct crash_run *run, struct fake_dev *fake, uint64_t *sum, char *why, size_t len)
+static bool raw_digest(struct crash_run *run, struct fake_dev *fake, uint64_t *sum, char *why,
+		       size_t len)
 {
 	static uint8_t buf[65536];
 
 	*sum = 0;
 	for (unsigned i = 0; i <= NB; i++) {
-		fake_peek(fake, buf, run->params.block_size, (run->base + i) * run->params.block_size);
+		fake_peek(fake, buf, run->params.block_size,
+			  (run->base + i) * run->params.block_size);
 		*sum = *sum * 31 + fdio_crc32c(~0u, buf, run->params.block_size);
 	}
 	(void)why;
@@ -481,6 +525,13 @@ static bool raw_digest(struct crash_run *run, struct fake_dev *fake, uint64_t *s
 }
 
 const struct crash_workload crash_raw = {
-	.name = "raw", .run = raw_run, .device = raw_device, .recover = raw_recover, .check = raw_check, .digest = raw_digest,
-	.free = raw_free, .moment = raw_moment, .exact = true,
+	.name = "raw",
+	.run = raw_run,
+	.device = raw_device,
+	.recover = raw_recover,
+	.check = raw_check,
+	.digest = raw_digest,
+	.free = raw_free,
+	.moment = raw_moment,
+	.exact = true,
 };

@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Crash workload on a tree, from several threads at once through the ext4 room: create, write over holes, preallocated and
- * written blocks, O_DSYNC overwrites with FUA alone, truncate, punch, fallocate, xattrs, link, unlink, rename over another
- * file, mkdir and rmdir; fsync of files and of directories, and syncfs. The three directories are everybody's; each
- * name belongs to one thread, which alone knows what it should be, so the model needs no lock.
+ * Crash workload on a tree, from several threads at once through the ext4 room: create, write over
+ * holes, preallocated and written blocks, O_DSYNC overwrites with FUA alone, truncate, punch,
+ * fallocate, xattrs, link, unlink, rename over another file, mkdir and rmdir; fsync of files and of
+ * directories, and syncfs. The three directories are everybody's; each name belongs to one thread,
+ * which alone knows what it should be, so the model needs no lock.
  *
- * Every 16 bytes of a file name its identity, generation and position. Promised after a cut, for a name that was synced and not
- * touched since: that it is there or not; and if the file was synced, its size, every byte and its attribute. Whatever
- * else is there holds bytes of one file only, that once had this name, or zeroes. The tree as a whole is e2fsck's to judge.
+ * Every 16 bytes of a file name its identity, generation and position. Promised after a cut, for a
+ * name that was synced and not touched since: that it is there or not; and if the file was synced,
+ * its size, every byte and its attribute. Whatever else is there holds bytes of one file only, that
+ * once had this name, or zeroes. The tree as a whole is e2fsck's to judge.
  *
- * With crash_tiny set it is one thread and a few operations, small enough to try every cut in every way.
+ * With crash_tiny set it is one thread and a few operations, small enough to try every cut in every
+ * way.
  */
 #include "crash/crash_tree.h"
 
@@ -19,7 +22,9 @@
 
 bool crash_tiny;
 
-const struct ext4_options tree_options = { .acl = true, .user_xattr = true, .commit_interval_s = 3600 };
+const struct ext4_options tree_options = { .acl = true,
+					   .user_xattr = true,
+					   .commit_interval_s = 3600 };
 static const struct ext4_credentials tree_cred = { .cap_fsetid = true };
 const char tree_xattr_name[] = "user.crash";
 
@@ -39,7 +44,10 @@ void tree_fill(uint8_t *buf, unsigned bs, uint32_t id, uint32_t lblk, uint32_t g
 	}
 }
 
-/* The attribute's value: short, or too long for the inode, or for a block: then it gets an inode of its own. */
+/*
+ * The attribute's value: short, or too long for the inode, or for a block: then it gets an inode of
+ * its own.
+ */
 size_t tree_xattr_value(uint8_t *buf, uint32_t v)
 {
 	static const size_t lens[] = { 8, 300, 8, TREE_XATTR_MAX };
@@ -85,7 +93,9 @@ static void ack(struct worker *worker, struct name *name, bool content)
 {
 	if (name->nr_acks == MAX_ACKS)
 		return;
-	name->acks[name->nr_acks] = (struct ack){ .event = fake_rec_events(worker->run->fake), .ops = name->ops, .content = content };
+	name->acks[name->nr_acks] = (struct ack){ .event = fake_rec_events(worker->run->fake),
+						  .ops = name->ops,
+						  .content = content };
 	if (name->file)
 		name->acks[name->nr_acks].file = *name->file;
 	name->nr_acks++;
@@ -111,11 +121,15 @@ static int op_make(struct worker *worker, unsigned n, bool dir)
 	if (worker->nr_files == NF)
 		return 0;
 	touch_name(worker, &worker->name[n]);
-	ret = ext4_create(dir_of(worker->run, n), text, tree_text(text, sizeof(text), worker->nr, n), dir ? 040755 : 0100644, 0, &tree_cred, &inode);
+	ret = ext4_create(dir_of(worker->run, n), text,
+			  tree_text(text, sizeof(text), worker->nr, n), dir ? 040755 : 0100644, 0,
+			  &tree_cred, &inode);
 	if (ret)
 		return ret;
 	ext4_inode_put(inode);
-	*file = (struct file){ .id = worker->nr << 16 | ++worker->nr_files, .kind = dir ? K_DIR : K_FILE, .dirty = true };
+	*file = (struct file){ .id = worker->nr << 16 | ++worker->nr_files,
+			       .kind = dir ? K_DIR : K_FILE,
+			       .dirty = true };
 	give_name(&worker->name[n], file);
 	return 0;
 }
@@ -128,7 +142,8 @@ static int op_remove(struct worker *worker, unsigned n)
 	int ret;
 
 	touch_file(worker, file);
-	ret = file->kind == K_DIR ? ext4_rmdir(dir_of(worker->run, n), text, len) : ext4_unlink(dir_of(worker->run, n), text, len);
+	ret = file->kind == K_DIR ? ext4_rmdir(dir_of(worker->run, n), text, len)
+				  : ext4_unlink(dir_of(worker->run, n), text, len);
 	if (!ret)
 		worker->name[n].file = NULL;
 	return ret;
@@ -144,7 +159,8 @@ static int op_link(struct worker *worker, unsigned n, unsigned to, struct ext4_i
 		return 0;
 	touch_file(worker, file);
 	touch_name(worker, &worker->name[to]);
-	ret = ext4_link(dir_of(worker->run, to), text, tree_text(text, sizeof(text), worker->nr, to), inode, true);
+	ret = ext4_link(dir_of(worker->run, to), text,
+			tree_text(text, sizeof(text), worker->nr, to), inode, true);
 	if (!ret)
 		give_name(&worker->name[to], file);
 	return ret;
@@ -154,7 +170,8 @@ static int op_rename(struct worker *worker, unsigned n, unsigned to)
 {
 	struct file *file = worker->name[n].file, *over = worker->name[to].file;
 	char from_text[32], to_text[32];
-	unsigned from_len = tree_text(from_text, sizeof(from_text), worker->nr, n), to_len = tree_text(to_text, sizeof(to_text), worker->nr, to);
+	unsigned from_len = tree_text(from_text, sizeof(from_text), worker->nr, n),
+		 to_len = tree_text(to_text, sizeof(to_text), worker->nr, to);
 	int ret;
 
 	if (file == over || (over && over->kind != file->kind))
@@ -164,7 +181,8 @@ static int op_rename(struct worker *worker, unsigned n, unsigned to)
 		touch_file(worker, over);
 	else
 		touch_name(worker, &worker->name[to]);
-	ret = ext4_rename(dir_of(worker->run, n), from_text, from_len, dir_of(worker->run, to), to_text, to_len, 0, &tree_cred);
+	ret = ext4_rename(dir_of(worker->run, n), from_text, from_len, dir_of(worker->run, to),
+			  to_text, to_len, 0, &tree_cred);
 	if (!ret) {
 		worker->name[n].file = NULL;
 		give_name(&worker->name[to], file);
@@ -174,14 +192,19 @@ static int op_rename(struct worker *worker, unsigned n, unsigned to)
 
 /* ---- content; the inode is locked ---- */
 
-static int put_block(struct worker *worker, struct file *file, uint32_t lblk, uint64_t pblk, unsigned flags)
+static int put_block(struct worker *worker, struct file *file, uint32_t lblk, uint64_t pblk,
+		     unsigned flags)
 {
 	tree_fill(worker->buf, worker->run->bs, file->id, lblk, worker->gen);
-	return dev_write(fake_dev(worker->run->fake), worker->buf, worker->run->bs, pblk * worker->run->bs, flags);
+	return dev_write(fake_dev(worker->run->fake), worker->buf, worker->run->bs,
+			 pblk * worker->run->bs, flags);
 }
 
-/* The blocks that are there already, then those that were reserved. Data first, extents afterwards. */
-static int write_data(struct worker *worker, struct file *file, struct ext4_inode *inode, const struct ext4_reservation *resv, uint32_t at, uint32_t len)
+/*
+ * The blocks that are there already, then those that were reserved. Data first, extents afterwards.
+ */
+static int write_data(struct worker *worker, struct file *file, struct ext4_inode *inode,
+		      const struct ext4_reservation *resv, uint32_t at, uint32_t len)
 {
 	int ret = 0;
 
@@ -194,13 +217,15 @@ static int write_data(struct worker *worker, struct file *file, struct ext4_inod
 	}
 	for (unsigned e = 0; e < resv->nr && !ret; e++)
 		for (uint32_t b = 0; b < resv->ext[e].len && !ret; b++)
-			ret = put_block(worker, file, resv->ext[e].lblk + b, resv->ext[e].pblk + b, 0);
+			ret = put_block(worker, file, resv->ext[e].lblk + b, resv->ext[e].pblk + b,
+					0);
 	return ret;
 }
 
 static int op_write(struct worker *worker, struct file *file, struct ext4_inode *inode)
 {
-	uint32_t at = crash_pick(&worker->seed, MAX_BLOCKS - 6), len = 1 + crash_pick(&worker->seed, 6);
+	uint32_t at = crash_pick(&worker->seed, MAX_BLOCKS - 6),
+		 len = 1 + crash_pick(&worker->seed, 6);
 	uint64_t end = (uint64_t)(at + len) * worker->run->bs;
 	struct ext4_reservation resv;
 	int ret;
@@ -241,12 +266,17 @@ static int op_truncate(struct worker *worker, struct file *file, struct ext4_ino
 	return 0;
 }
 
-static int op_allocate(struct worker *worker, struct file *file, struct ext4_inode *inode, bool punch)
+static int op_allocate(struct worker *worker, struct file *file, struct ext4_inode *inode,
+		       bool punch)
 {
-	uint32_t at = crash_pick(&worker->seed, MAX_BLOCKS - 6), len = 1 + crash_pick(&worker->seed, 6);
+	uint32_t at = crash_pick(&worker->seed, MAX_BLOCKS - 6),
+		 len = 1 + crash_pick(&worker->seed, 6);
 	uint64_t off = (uint64_t)at * worker->run->bs, n = (uint64_t)len * worker->run->bs;
 	bool keep = punch || crash_pick(&worker->seed, 2);
-	int ret = ext4_fallocate(inode, (punch ? EXT4_FALLOC_PUNCH_HOLE : 0) | (keep ? EXT4_FALLOC_KEEP_SIZE : 0), off, n, false);
+	int ret = ext4_fallocate(inode,
+				 (punch ? EXT4_FALLOC_PUNCH_HOLE : 0) |
+						 (keep ? EXT4_FALLOC_KEEP_SIZE : 0),
+				 off, n, false);
 
 	if (ret)
 		return ret;
@@ -265,13 +295,16 @@ static int op_xattr(struct worker *worker, struct file *file, struct ext4_inode 
 
 	if (!v && !file->xattr)
 		return 0;
-	ret = v ? ext4_xattr_set(inode, tree_xattr_name, value, tree_xattr_value(value, v), 0, false) : ext4_xattr_remove(inode, tree_xattr_name);
+	ret = v ? ext4_xattr_set(inode, tree_xattr_name, value, tree_xattr_value(value, v), 0,
+				 false)
+		: ext4_xattr_remove(inode, tree_xattr_name);
 	if (!ret)
 		file->xattr = v;
 	return ret;
 }
 
-static int change_content(struct worker *worker, unsigned what, struct file *file, struct ext4_inode *inode)
+static int change_content(struct worker *worker, unsigned what, struct file *file,
+			  struct ext4_inode *inode)
 {
 	int ret;
 
@@ -281,7 +314,9 @@ static int change_content(struct worker *worker, unsigned what, struct file *fil
 	ext4_inode_lock_exclusive(inode);
 	ret = ext4_map_load(inode);
 	if (!ret)
-		ret = what == 0 ? op_write(worker, file, inode) : what == 1 ? op_truncate(worker, file, inode) : op_allocate(worker, file, inode, what == 2);
+		ret = what == 0   ? op_write(worker, file, inode)
+		      : what == 1 ? op_truncate(worker, file, inode)
+				  : op_allocate(worker, file, inode, what == 2);
 	ext4_inode_unlock(inode);
 	return ret;
 }
@@ -306,7 +341,9 @@ static int op_dsync(struct worker *worker, struct file *file, struct ext4_inode 
 	if (!ret)
 		ret = ext4_map_lookup(inode, lblk, &extent);
 	if (!ret)
-		ret = extent.state == EXT4_EXTENT_WRITTEN ? put_block(worker, file, lblk, extent.pblk, DEV_FUA) : -EPROTO;
+		ret = extent.state == EXT4_EXTENT_WRITTEN
+				      ? put_block(worker, file, lblk, extent.pblk, DEV_FUA)
+				      : -EPROTO;
 	ext4_touch_write(inode);
 	ext4_inode_unlock(inode);
 	if (!ret && ext4_sync_tid(inode, true, &tid))
@@ -371,7 +408,8 @@ static int on_file(struct worker *worker, unsigned n, unsigned what)
 	struct file *file = worker->name[n].file;
 	struct ext4_inode *inode;
 	char text[32];
-	int ret = ext4_lookup(dir_of(worker->run, n), text, tree_text(text, sizeof(text), worker->nr, n), &inode);
+	int ret = ext4_lookup(dir_of(worker->run, n), text,
+			      tree_text(text, sizeof(text), worker->nr, n), &inode);
 
 	if (ret)
 		return ret;
@@ -439,7 +477,8 @@ bool tree_open_dirs(struct ext4_vol *vol, struct ext4_inode **dir, bool make)
 		char text[16];
 		unsigned len = (unsigned)snprintf(text, sizeof(text), "dir%u", d);
 
-		if (make ? ext4_create(dir[0], text, len, 040755, 0, &tree_cred, &dir[d]) : ext4_lookup(dir[0], text, len, &dir[d]))
+		if (make ? ext4_create(dir[0], text, len, 040755, 0, &tree_cred, &dir[d])
+			 : ext4_lookup(dir[0], text, len, &dir[d]))
 			return false;
 	}
 	return true;
@@ -467,7 +506,9 @@ static bool setup(struct crash_run *run, uint64_t seed)
 	unsigned mib = small ? 1 : 4;
 	char args[200], err[256] = "";
 
-	snprintf(args, sizeof(args), "-t ext4 -b %u -O %s,64bit,ea_inode,^resize_inode -N 256 -g 2048 -E nodiscard,lazy_itable_init=0 -J size=%u",
+	snprintf(args, sizeof(args),
+		 "-t ext4 -b %u -O %s,64bit,ea_inode,^resize_inode -N 256 -g 2048 -E "
+		 "nodiscard,lazy_itable_init=0 -J size=%u",
 		 small ? 1024 : 4096, csum ? "metadata_csum" : "^metadata_csum", mib);
 	run->fake = fake_mkfs((uint64_t)mib * 6 << 20, args);
 	if (!run->fake)
@@ -505,7 +546,8 @@ static bool work_all(struct crash_run *run)
 		if (t)
 			pthread_join(run->worker[t].thread, NULL);
 		if (run->worker[t].err)
-			fprintf(stderr, "tree workload: an operation of thread %u failed with %d\n", t, run->worker[t].err);
+			fprintf(stderr, "tree workload: an operation of thread %u failed with %d\n",
+				t, run->worker[t].err);
 		ok = ok && !run->worker[t].err;
 	}
 	return ok;
@@ -545,6 +587,11 @@ static int tree_recover(struct crash_run *run, struct fake_dev *fake, char *why,
 }
 
 const struct crash_workload crash_tree = {
-	.name = "tree", .run = tree_run, .device = tree_device, .recover = tree_recover, .check = tree_check, .digest = tree_digest,
+	.name = "tree",
+	.run = tree_run,
+	.device = tree_device,
+	.recover = tree_recover,
+	.check = tree_check,
+	.digest = tree_digest,
 	.free = tree_free,
 };

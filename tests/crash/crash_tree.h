@@ -1,12 +1,25 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What the two halves of the tree workload share: its model, and the bytes that its files consist of. */
+/*
+ * What the two halves of the tree workload share: its model, and the bytes that its files consist
+ * of.
+ */
 #ifndef FDIO_CRASH_TREE_H
 #define FDIO_CRASH_TREE_H
 
 #include "crash/crash.h"
 #include "ext4/ext4.h"
 
-enum { NT = 3, NN = 8, NDIRS = 3, NF = 96, MAX_BLOCKS = 24, ROUNDS = 70, ROUNDS_TINY = 60, MAX_OPS = 400, MAX_ACKS = 400 };
+enum {
+	NT = 3,
+	NN = 8,
+	NDIRS = 3,
+	NF = 96,
+	MAX_BLOCKS = 24,
+	ROUNDS = 70,
+	ROUNDS_TINY = 60,
+	MAX_OPS = 400,
+	MAX_ACKS = 400
+};
 enum kind { K_NONE, K_FILE, K_DIR };
 
 struct file {
@@ -72,6 +85,7 @@ void tree_close_dirs(struct ext4_inode **dir);
 
 /* crash_tree_check.c */
 bool tree_check(struct crash_run *run, struct fake_dev *fake, unsigned k, char *why, size_t len);
-bool tree_digest(struct crash_run *run, struct fake_dev *fake, uint64_t *sum, char *why, size_t len);
+bool tree_digest(struct crash_run *run, struct fake_dev *fake, uint64_t *sum, char *why,
+		 size_t len);
 
 #endif

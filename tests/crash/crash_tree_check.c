@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The tree workload's verdict on a recovered image: is what was promised there, and nothing foreign? What is promised stands in
- * crash_tree.c. One thread; the run that made the record has ended.
+ * The tree workload's verdict on a recovered image: is what was promised there, and nothing
+ * foreign? What is promised stands in crash_tree.c. One thread; the run that made the record has
+ * ended.
  */
 #include "crash/crash_tree.h"
 
@@ -75,7 +76,8 @@ static bool had_name(const struct name *name, uint32_t id)
 }
 
 /* want NULL: nothing was promised but that nothing foreign is seen. */
-static bool content_ok(struct look *look, const struct name *name, struct ext4_inode *inode, const struct file *want)
+static bool content_ok(struct look *look, const struct name *name, struct ext4_inode *inode,
+		       const struct file *want)
 {
 	static uint8_t buf[4096];
 	uint64_t size = ext4_inode_size(inode);
@@ -86,7 +88,8 @@ static bool content_ok(struct look *look, const struct name *name, struct ext4_i
 	if (ext4_map_load(inode))
 		return complain(look, "map cannot be loaded");
 	for (uint32_t b = 0; (uint64_t)b * look->run->bs < size; b++) {
-		unsigned some = (unsigned)FDIO_MIN((uint64_t)look->run->bs, size - (uint64_t)b * look->run->bs);
+		unsigned some = (unsigned)FDIO_MIN((uint64_t)look->run->bs,
+						   size - (uint64_t)b * look->run->bs);
 
 		if (block_of(look, inode, b, buf))
 			return complain(look, "block cannot be looked up");
@@ -107,10 +110,12 @@ static bool xattr_ok(struct look *look, struct ext4_inode *inode, uint32_t v)
 	if (!v)
 		return ret == -ENODATA || complain(look, "has an attribute that was removed");
 	len = tree_xattr_value(want, v);
-	return (!ret && n == len && !memcmp(want, got, n)) || complain(look, "its attribute is not what was synced");
+	return (!ret && n == len && !memcmp(want, got, n)) || complain(look, "its attribute is not "
+									     "what was synced");
 }
 
-static bool ack_ok(struct look *look, const struct name *name, const struct ack *a, struct ext4_inode *inode)
+static bool ack_ok(struct look *look, const struct name *name, const struct ack *a,
+		   struct ext4_inode *inode)
 {
 	if (a->file.kind == K_NONE)
 		return !inode || complain(look, "was removed durably and is back");
@@ -145,7 +150,8 @@ static bool open_to_look(struct look *look, struct ext4_vol **vol, struct ext4_i
 	struct ext4_options options = tree_options;
 
 	options.read_only = true;
-	if (ext4_vol_open(fake_dev(look->fake), &options, vol, NULL, FDIO_REASON_AT(look->why, look->len)))
+	if (ext4_vol_open(fake_dev(look->fake), &options, vol, NULL,
+			  FDIO_REASON_AT(look->why, look->len)))
 		return false;
 	if (tree_open_dirs(*vol, dir, false))
 		return true;
@@ -198,7 +204,9 @@ static bool digest_name(struct look *look, struct ext4_inode *inode, uint64_t *s
 		for (uint32_t b = 0; (uint64_t)b * look->run->bs < size; b++) {
 			if (block_of(look, inode, b, buf))
 				return complain(look, "block cannot be looked up");
-			crc = fdio_crc32c(crc, buf, FDIO_MIN((uint64_t)look->run->bs, size - (uint64_t)b * look->run->bs));
+			crc = fdio_crc32c(crc, buf,
+					  FDIO_MIN((uint64_t)look->run->bs,
+						   size - (uint64_t)b * look->run->bs));
 		}
 	}
 	*sum = *sum * 31 + crc;

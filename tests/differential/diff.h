@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The differential test: one random sequence of system calls on two directories, one served by fusedio, one by the
- * kernel's ext4 on an identical file system. A step is made from the seed and its number alone (diff_gen.c), so that steps
- * can be left out when a difference is narrowed down. It runs on both sides (diff_file.c, diff_name.c, diff_attr.c), each of
- * which yields an outcome; outcomes and what the step did to the files it names are compared (diff_compare.c), at the end the
- * whole trees (diff_tree.c). One thread; needs root, because the steps change users.
+ * The differential test: one random sequence of system calls on two directories, one served by
+ * fusedio, one by the kernel's ext4 on an identical file system. A step is made from the seed and
+ * its number alone (diff_gen.c), so that steps can be left out when a difference is narrowed down.
+ * It runs on both sides (diff_file.c, diff_name.c, diff_attr.c), each of which yields an outcome;
+ * outcomes and what the step did to the files it names are compared (diff_compare.c), at the end
+ * the whole trees (diff_tree.c). One thread; needs root, because the steps change users.
  */
 #ifndef FDIO_DIFF_H
 #define FDIO_DIFF_H
@@ -39,9 +40,12 @@ struct side {
 	int fd[NSLOTS];
 };
 
-/* Whether a step reads what a page cache may answer, and other things that comparing has to know. */
+/*
+ * Whether a step reads what a page cache may answer, and other things that comparing has to know.
+ */
 enum {
-	OP_READS = 1 << 0,   /* data, names or link targets: moves atime, unless the kernel answers from its cache */
+	/* data, names or link targets: moves atime, unless the kernel answers from its cache */
+	OP_READS = 1 << 0,
 	OP_NO_TIMES = 1 << 1,
 };
 
@@ -90,7 +94,10 @@ void say(struct outcome *outcome, const char *fmt, ...) __attribute__((format(pr
 uint64_t hash_bytes(uint64_t h, const void *p, size_t n);
 void fill_bytes(uint8_t *p, size_t n, uint64_t seed);
 extern uint8_t *diff_arena; /* page-aligned, ARENA_BYTES */
-static inline int slot_fd(const struct side *side, const struct step *step, unsigned k) { return side->fd[step->slot[k]]; }
+static inline int slot_fd(const struct side *side, const struct step *step, unsigned k)
+{
+	return side->fd[step->slot[k]];
+}
 
 /* The steps: diff_file.c */
 void run_open(struct side *side, const struct step *step, struct outcome *outcome);
@@ -139,19 +146,43 @@ void run_getflags(struct side *side, const struct step *step, struct outcome *ou
 void run_setflags(struct side *side, const struct step *step, struct outcome *outcome);
 void run_fsxattr(struct side *side, const struct step *step, struct outcome *outcome);
 
-/* diff_compare.c: runs one step on both sides. False: they differ in a way that no rule allows; why tells. */
-bool diff_do_step(struct side *a, struct side *b, const struct step *step, bool verbose, char *why, size_t cap);
+/*
+ * diff_compare.c: runs one step on both sides. False: they differ in a way that no rule allows; why
+ * tells.
+ */
+bool diff_do_step(struct side *a, struct side *b, const struct step *step, bool verbose, char *why,
+		  size_t cap);
 /* Differences that FUSE makes unavoidable: how often each was met. */
 struct diff_allowed { const char *name, *reason; unsigned met; };
 extern struct diff_allowed diff_allowed[];
 extern const unsigned diff_nr_allowed;
-enum { ALLOW_FALLOC, ALLOW_ATIME_CACHE, ALLOW_FIFO_TIMES, ALLOW_NOWAIT, ALLOW_TREE_BLOCKS, ALLOW_IOCTL_SPECIAL, ALLOW_DIR_SEEK, ALLOW_FLAGS, ALLOW_DIO_HOLE, ALLOW_DIO_UNALIGNED, ALLOW_IMMUTABLE_ORDER, ALLOW_SEEK_FAR, ALLOW_FAILED_TIMES, ALLOW_APPEND_FLAG, ALLOW_NR };
+enum {
+	ALLOW_FALLOC,
+	ALLOW_ATIME_CACHE,
+	ALLOW_FIFO_TIMES,
+	ALLOW_NOWAIT,
+	ALLOW_TREE_BLOCKS,
+	ALLOW_IOCTL_SPECIAL,
+	ALLOW_DIR_SEEK,
+	ALLOW_FLAGS,
+	ALLOW_DIO_HOLE,
+	ALLOW_DIO_UNALIGNED,
+	ALLOW_IMMUTABLE_ORDER,
+	ALLOW_SEEK_FAR,
+	ALLOW_FAILED_TIMES,
+	ALLOW_APPEND_FLAG,
+	ALLOW_NR
+};
 bool diff_allow(unsigned which);
 extern struct timespec diff_run_start;
 
-/* diff_tree.c: compares two whole trees; counts and prints differences. diff_limits.c: probes what is listed as a limit. */
+/*
+ * diff_tree.c: compares two whole trees; counts and prints differences. diff_limits.c: probes what
+ * is listed as a limit.
+ */
 unsigned diff_trees(int a, int b, bool verbose);
 bool diff_wipe(int top, const char *path); /* removes a whole tree, whatever its flags and modes */
-unsigned diff_limits(struct side *a, struct side *b); /* number of probes that answer neither as listed nor as ext4 does */
+/* number of probes that answer neither as listed nor as ext4 does */
+unsigned diff_limits(struct side *a, struct side *b);
 
 #endif

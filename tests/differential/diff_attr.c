@@ -19,21 +19,24 @@
 
 static void say_statx(struct outcome *outcome, const struct statx *x)
 {
-	say(outcome, "mode %o nlink %u uid %u gid %u rdev %u:%u blksize %u size %llu", x->stx_mode, x->stx_nlink, x->stx_uid, x->stx_gid,
-	    x->stx_rdev_major, x->stx_rdev_minor, x->stx_blksize, (unsigned long long)x->stx_size);
+	say(outcome, "mode %o nlink %u uid %u gid %u rdev %u:%u blksize %u size %llu", x->stx_mode,
+	    x->stx_nlink, x->stx_uid, x->stx_gid, x->stx_rdev_major, x->stx_rdev_minor,
+	    x->stx_blksize, (unsigned long long)x->stx_size);
 }
 
 void run_stat(struct side *side, const struct step *step, struct outcome *outcome)
 {
 	unsigned mask = STATX_BASIC_STATS | (step->v[0] & 4 ? STATX_BTIME : 0);
-	int fl = (step->v[0] & 1 ? AT_SYMLINK_NOFOLLOW : 0) | (step->v[0] & 2 ? AT_STATX_FORCE_SYNC : 0);
+	int fl = (step->v[0] & 1 ? AT_SYMLINK_NOFOLLOW : 0) |
+		 (step->v[0] & 2 ? AT_STATX_FORCE_SYNC : 0);
 	struct statx x = { 0 };
 	struct stat st;
 
 	if (step->has_path[0] && !(step->v[0] & 6)) {
 		done(outcome, fstatat(side->root, step->path[0], &st, fl));
 		if (!outcome->ret)
-			say(outcome, "mode %o nlink %u uid %u gid %u rdev %u", st.st_mode, (unsigned)st.st_nlink, st.st_uid, st.st_gid, (unsigned)st.st_rdev);
+			say(outcome, "mode %o nlink %u uid %u gid %u rdev %u", st.st_mode,
+			    (unsigned)st.st_nlink, st.st_uid, st.st_gid, (unsigned)st.st_rdev);
 		return;
 	}
 	if (step->has_path[0])
@@ -50,15 +53,18 @@ void run_stat(struct side *side, const struct step *step, struct outcome *outcom
 void run_statfs(struct side *side, const struct step *step, struct outcome *outcome)
 {
 	struct statfs f;
-	int fd = step->has_slot[0] ? slot_fd(side, step, 0) : openat(side->root, step->path[0], O_PATH | O_CLOEXEC | O_NOFOLLOW);
+	int fd = step->has_slot[0] ? slot_fd(side, step, 0)
+				   : openat(side->root, step->path[0],
+					    O_PATH | O_CLOEXEC | O_NOFOLLOW);
 
 	done(outcome, fd < 0 ? -1 : fstatfs(fd, &f));
 	if (step->has_path[0] && fd >= 0)
 		close(fd);
 	if (outcome->ret)
 		return;
-	say(outcome, "bsize %ld frsize %ld namelen %ld blocks %llu files %llu reserved %lld", (long)f.f_bsize, (long)f.f_frsize, (long)f.f_namelen,
-	    (unsigned long long)f.f_blocks, (unsigned long long)f.f_files, (long long)(f.f_bfree - f.f_bavail));
+	say(outcome, "bsize %ld frsize %ld namelen %ld blocks %llu files %llu reserved %lld",
+	    (long)f.f_bsize, (long)f.f_frsize, (long)f.f_namelen, (unsigned long long)f.f_blocks,
+	    (unsigned long long)f.f_files, (long long)(f.f_bfree - f.f_bavail));
 }
 
 void run_chmod(struct side *side, const struct step *step, struct outcome *outcome)
@@ -72,19 +78,22 @@ void run_chmod(struct side *side, const struct step *step, struct outcome *outco
 void run_chown(struct side *side, const struct step *step, struct outcome *outcome)
 {
 	if (step->has_path[0])
-		done(outcome, fchownat(side->root, step->path[0], (uid_t)step->v[0], (gid_t)step->v[1], step->v[2] ? AT_SYMLINK_NOFOLLOW : 0));
+		done(outcome, fchownat(side->root, step->path[0], (uid_t)step->v[0],
+				       (gid_t)step->v[1], step->v[2] ? AT_SYMLINK_NOFOLLOW : 0));
 	else
 		done(outcome, fchown(slot_fd(side, step, 0), (uid_t)step->v[0], (gid_t)step->v[1]));
 }
 
 void run_utimens(struct side *side, const struct step *step, struct outcome *outcome)
 {
-	struct timespec ts[2] = { { (time_t)step->v[0], (long)step->v[1] }, { (time_t)step->v[2], (long)step->v[3] } };
+	struct timespec ts[2] = { { (time_t)step->v[0], (long)step->v[1] },
+				  { (time_t)step->v[2], (long)step->v[3] } };
 	const struct timespec *t = step->v[4] ? ts : NULL;
 
 	/* The wrapper refuses a file without a name; the call takes it. */
 	if (step->has_path[0])
-		done(outcome, syscall(SYS_utimensat, side->root, step->path[0], t, step->v[4] == 1 ? AT_SYMLINK_NOFOLLOW : 0));
+		done(outcome, syscall(SYS_utimensat, side->root, step->path[0], t,
+				      step->v[4] == 1 ? AT_SYMLINK_NOFOLLOW : 0));
 	else
 		done(outcome, syscall(SYS_utimensat, slot_fd(side, step, 0), NULL, t, 0));
 }
@@ -100,7 +109,10 @@ void run_access(struct side *side, const struct step *step, struct outcome *outc
 	done(outcome, syscall(SYS_faccessat2, side->root, step->path[0], (int)step->v[0], fl));
 }
 
-/* ------------------------------------------------------------------ extended attributes: there are no *at calls */
+/*
+ * ------------------------------------------------------------------ extended attributes: there are
+ * no *at calls
+ */
 
 static const char *at_path(struct side *side, const struct step *step, char *buf, size_t cap)
 {
@@ -115,11 +127,14 @@ void run_setxattr(struct side *side, const struct step *step, struct outcome *ou
 
 	fill_bytes(diff_arena, len, step->seed);
 	if (!step->has_path[0])
-		done(outcome, fsetxattr(slot_fd(side, step, 0), step->name, diff_arena, len, (int)step->v[1]));
+		done(outcome, fsetxattr(slot_fd(side, step, 0), step->name, diff_arena, len,
+					(int)step->v[1]));
 	else if (step->v[2])
-		done(outcome, setxattr(at_path(side, step, path, sizeof(path)), step->name, diff_arena, len, (int)step->v[1]));
+		done(outcome, setxattr(at_path(side, step, path, sizeof(path)), step->name,
+				       diff_arena, len, (int)step->v[1]));
 	else
-		done(outcome, lsetxattr(at_path(side, step, path, sizeof(path)), step->name, diff_arena, len, (int)step->v[1]));
+		done(outcome, lsetxattr(at_path(side, step, path, sizeof(path)), step->name,
+					diff_arena, len, (int)step->v[1]));
 }
 
 void run_getxattr(struct side *side, const struct step *step, struct outcome *outcome)
@@ -222,7 +237,8 @@ void run_setacl(struct side *side, const struct step *step, struct outcome *outc
 	if (!step->has_path[0])
 		done(outcome, fsetxattr(slot_fd(side, step, 0), name, diff_arena, n, 0));
 	else
-		done(outcome, setxattr(at_path(side, step, path, sizeof(path)), name, diff_arena, n, 0));
+		done(outcome,
+		     setxattr(at_path(side, step, path, sizeof(path)), name, diff_arena, n, 0));
 }
 
 /* ------------------------------------------------------------------ inode flags */
@@ -243,7 +259,10 @@ void run_setflags(struct side *side, const struct step *step, struct outcome *ou
 	unsigned v = 0;
 	int fd = slot_fd(side, step, 0);
 
-	/* What says how the file is stored stays; without FS_EXTENT_FL ext4 would convert it, which is not offered here. */
+	/*
+	 * What says how the file is stored stays; without FS_EXTENT_FL ext4 would convert it, which
+	 * is not offered here.
+	 */
 	ioctl(fd, FS_IOC_GETFLAGS, &v);
 	v = (v & (FS_INDEX_FL | FS_EXTENT_FL | FS_HUGE_FILE_FL)) | (unsigned)step->v[0];
 	done(outcome, ioctl(fd, FS_IOC_SETFLAGS, &v));
@@ -258,9 +277,12 @@ void run_fsxattr(struct side *side, const struct step *step, struct outcome *out
 	int fd = slot_fd(side, step, 0);
 
 	done(outcome, ioctl(fd, FS_IOC_FSGETXATTR, &x));
-	say(outcome, "get %ld: %#x %u %u %u", outcome->ret, x.fsx_xflags, x.fsx_extsize, x.fsx_projid, x.fsx_cowextsize);
+	say(outcome, "get %ld: %#x %u %u %u", outcome->ret, x.fsx_xflags, x.fsx_extsize,
+	    x.fsx_projid, x.fsx_cowextsize);
 	if (step->v[3])
 		return;
-	x = (struct fsxattr){ .fsx_xflags = (unsigned)step->v[0], .fsx_projid = (unsigned)step->v[1], .fsx_extsize = (unsigned)step->v[2] };
+	x = (struct fsxattr){ .fsx_xflags = (unsigned)step->v[0],
+			      .fsx_projid = (unsigned)step->v[1],
+			      .fsx_extsize = (unsigned)step->v[2] };
 	done(outcome, ioctl(fd, FS_IOC_FSSETXATTR, &x));
 }

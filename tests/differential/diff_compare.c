@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Runs one step on both sides and compares: result and error number, what it read, and, for each file that it names (with the
- * directories they lie in), the attributes afterwards and which times changed. Ext4's clock has ticks of some milliseconds, and
- * the two sides run one after the other, so "now" is a window, and a time that was set a moment ago may look unchanged.
+ * Runs one step on both sides and compares: result and error number, what it read, and, for each
+ * file that it names (with the directories they lie in), the attributes afterwards and which times
+ * changed. Ext4's clock has ticks of some milliseconds, and the two sides run one after the other,
+ * so "now" is a window, and a time that was set a moment ago may look unchanged.
  *
  * What FUSE cannot do is listed in diff_allowed, and nothing else is let through.
  */
@@ -29,20 +30,40 @@
 struct timespec diff_run_start;
 
 struct diff_allowed diff_allowed[] = {
-	[ALLOW_FALLOC] = { "fallocate-modes", "collapse, insert, unshare and write-zeroes do not reach the daemon", 0 },
-	[ALLOW_ATIME_CACHE] = { "atime-of-cached-reads", "what the page cache answers, the daemon does not see", 0 },
-	[ALLOW_FIFO_TIMES] = { "times-of-fifos", "reading and writing a FIFO is the kernel's business", 0 },
-	[ALLOW_NOWAIT] = { "rwf-flags", "RWF_NOWAIT, RWF_ATOMIC and RWF_DONTCACHE are refused by FUSE", 0 },
-	[ALLOW_TREE_BLOCKS] = { "tree-blocks", "files of many extents may need another block for their map", 0 },
-	[ALLOW_IOCTL_SPECIAL] = { "flags-of-special-files", "for whom it does not own, FUSE says EPERM before ENOTTY", 0 },
-	[ALLOW_DIR_SEEK] = { "lseek-on-directories", "to the end, data or holes: not passed on by FUSE", 0 },
-	[ALLOW_FLAGS] = { "inode-flags", "data journalling, block maps and casefold are not offered", 0 },
-	[ALLOW_DIO_HOLE] = { "unaligned-direct-reads", "refused also over a hole, and served up to an aligned end", 0 },
-	[ALLOW_DIO_UNALIGNED] = { "unaligned-direct-writes", "refused by both, but ext4 may have allocated blocks by then", 0 },
-	[ALLOW_IMMUTABLE_ORDER] = { "immutable-order", "what the kernel checks by itself comes before the EPERM of a flag that only the daemon knows", 0 },
-	[ALLOW_SEEK_FAR] = { "lseek-far", "beyond the largest file: FUSE lets the position go there", 0 },
-	[ALLOW_FAILED_TIMES] = { "times-of-failed-calls", "ext4 changes times before it finds the error, FUSE finds it first", 0 },
-	[ALLOW_APPEND_FLAG] = { "o-append-of-append-only", "FUSE lets a descriptor lose O_APPEND", 0 },
+	[ALLOW_FALLOC] = { "fallocate-modes",
+			   "collapse, insert, unshare and write-zeroes do not reach the daemon",
+			   0 },
+	[ALLOW_ATIME_CACHE] = { "atime-of-cached-reads",
+				"what the page cache answers, the daemon does not see", 0 },
+	[ALLOW_FIFO_TIMES] = { "times-of-fifos",
+			       "reading and writing a FIFO is the kernel's business", 0 },
+	[ALLOW_NOWAIT] = { "rwf-flags",
+			   "RWF_NOWAIT, RWF_ATOMIC and RWF_DONTCACHE are refused by FUSE", 0 },
+	[ALLOW_TREE_BLOCKS] = { "tree-blocks",
+				"files of many extents may need another block for their map", 0 },
+	[ALLOW_IOCTL_SPECIAL] = { "flags-of-special-files",
+				  "for whom it does not own, FUSE says EPERM before ENOTTY", 0 },
+	[ALLOW_DIR_SEEK] = { "lseek-on-directories",
+			     "to the end, data or holes: not passed on by FUSE", 0 },
+	[ALLOW_FLAGS] = { "inode-flags",
+			  "data journalling, block maps and casefold are not offered", 0 },
+	[ALLOW_DIO_HOLE] = { "unaligned-direct-reads",
+			     "refused also over a hole, and served up to an aligned end", 0 },
+	[ALLOW_DIO_UNALIGNED] = { "unaligned-direct-writes",
+				  "refused by both, but ext4 may have allocated blocks by then",
+				  0 },
+	[ALLOW_IMMUTABLE_ORDER] = { "immutable-order",
+				    "what the kernel checks by itself comes before the EPERM of a "
+				    "flag that only the daemon knows",
+				    0 },
+	[ALLOW_SEEK_FAR] = { "lseek-far",
+			     "beyond the largest file: FUSE lets the position go there", 0 },
+	[ALLOW_FAILED_TIMES] = { "times-of-failed-calls",
+				 "ext4 changes times before it finds the error, FUSE finds it "
+				 "first",
+				 0 },
+	[ALLOW_APPEND_FLAG] = { "o-append-of-append-only", "FUSE lets a descriptor lose O_APPEND",
+				0 },
 };
 const unsigned diff_nr_allowed = ALLOW_NR;
 
@@ -59,7 +80,8 @@ static void become(const struct diff_cred *c)
 	gid_t groups[2] = { c->groups[0], c->groups[1] };
 
 	/* The bare calls: the library's would visit other threads. The saved ids stay root's. */
-	if (syscall(SYS_setgroups, c->nr_groups, groups) || syscall(SYS_setresgid, c->gid, c->gid, 0) ||
+	if (syscall(SYS_setgroups, c->nr_groups, groups) ||
+	    syscall(SYS_setresgid, c->gid, c->gid, 0) ||
 	    syscall(SYS_setresuid, c->uid, c->uid, 0)) {
 		perror("becoming another user");
 		exit(2);
@@ -70,7 +92,8 @@ static void become_root(void)
 {
 	gid_t none = 0;
 
-	if (syscall(SYS_setresuid, 0, 0, 0) || syscall(SYS_setresgid, 0, 0, 0) || syscall(SYS_setgroups, 0, &none)) {
+	if (syscall(SYS_setresuid, 0, 0, 0) || syscall(SYS_setresgid, 0, 0, 0) ||
+	    syscall(SYS_setgroups, 0, &none)) {
 		perror("becoming root again");
 		exit(2);
 	}
@@ -78,7 +101,8 @@ static void become_root(void)
 
 static void run_on(struct side *side, const struct step *step, struct outcome *outcome)
 {
-	struct rlimit unlimited = { RLIM_INFINITY, RLIM_INFINITY }, r = { step->fsize_limit, RLIM_INFINITY };
+	struct rlimit unlimited = { RLIM_INFINITY, RLIM_INFINITY },
+		      r = { step->fsize_limit, RLIM_INFINITY };
 	mode_t old = umask((mode_t)step->umask);
 
 	memset(outcome, 0, offsetof(struct outcome, text) + 1);
@@ -100,7 +124,8 @@ static void run_on(struct side *side, const struct step *step, struct outcome *o
 struct obj { bool there; int err; struct statx x; };
 struct objs { struct obj o[NOBJ]; };
 
-static const char *const obj_names[NOBJ] = { "first name", "its directory", "second name", "its directory", "first file", "second file" };
+static const char *const obj_names[NOBJ] = { "first name",    "its directory", "second name",
+					     "its directory", "first file",    "second file" };
 
 static void parent_of(const char *path, char *buf, size_t cap)
 {
@@ -116,7 +141,8 @@ static void parent_of(const char *path, char *buf, size_t cap)
 
 static void look(struct obj *o, int dirfd, const char *path, int flags)
 {
-	o->err = statx(dirfd, path, flags | AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS, &o->x) ? errno : 0;
+	o->err = statx(dirfd, path, flags | AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS, &o->x) ? errno
+											   : 0;
 	o->there = !o->err;
 }
 
@@ -149,7 +175,8 @@ static int64_t now_ns(void)
 enum how { SAME, NOW, VALUE };
 struct when { enum how how; int64_t value; bool fresh, other; };
 
-static struct when when_of(const struct obj *b, struct statx_timestamp before, struct statx_timestamp after, bool same_file, int64_t t0, int64_t t1)
+static struct when when_of(const struct obj *b, struct statx_timestamp before,
+			   struct statx_timestamp after, bool same_file, int64_t t0, int64_t t1)
 {
 	struct when when = { VALUE, ns_of(after), false, !(b->there && same_file) };
 	int64_t start = diff_run_start.tv_sec * NS + diff_run_start.tv_nsec - SLACK_NS;
@@ -157,9 +184,11 @@ static struct when when_of(const struct obj *b, struct statx_timestamp before, s
 
 	if (wild)
 		when.value = after.tv_sec;
-	if (b->there && same_file && before.tv_sec == after.tv_sec && before.tv_nsec == after.tv_nsec) {
+	if (b->there && same_file && before.tv_sec == after.tv_sec &&
+	    before.tv_nsec == after.tv_nsec) {
 		when.how = SAME;
-		when.fresh = !wild && ns_of(before) > t0 - SLACK_NS && ns_of(before) < t1 + SLACK_NS;
+		when.fresh = !wild && ns_of(before) > t0 - SLACK_NS &&
+			     ns_of(before) < t1 + SLACK_NS;
 	} else if (!wild && when.value > t0 - SLACK_NS && when.value < t1 + SLACK_NS) {
 		when.how = NOW;
 	} else if (!wild && when.value > start && when.value < t1 + SLACK_NS) {
@@ -185,8 +214,10 @@ static bool times_equal(struct when a, struct when b)
 	if (a.other && b.other && (a.how == NOW || a.value == 1) && (b.how == NOW || b.value == 1))
 		return true;
 	/* Set a moment ago and again now, or not again: the clock does not say. */
-	return (a.how == SAME && a.fresh && b.how == NOW) || (b.how == SAME && b.fresh && a.how == NOW) ||
-	       (a.how == SAME && a.fresh && b.how == VALUE && b.value == 1) || (b.how == SAME && b.fresh && a.how == VALUE && a.value == 1);
+	return (a.how == SAME && a.fresh && b.how == NOW) ||
+	       (b.how == SAME && b.fresh && a.how == NOW) ||
+	       (a.how == SAME && a.fresh && b.how == VALUE && b.value == 1) ||
+	       (b.how == SAME && b.fresh && a.how == VALUE && a.value == 1);
 }
 
 /* Whether relatime wants a read to be noted. */
@@ -205,11 +236,19 @@ static bool atime_undecided(const struct obj *b)
 	return b->there && (llabs(a - m) < SLACK_NS || llabs(a - c) < SLACK_NS);
 }
 
-struct both { const struct step *step; struct objs ba, aa, bb, ab; int64_t t0, t1, t2; bool failed; char *why; size_t cap; };
+struct both {
+	const struct step *step;
+	struct objs ba, aa, bb, ab;
+	int64_t t0, t1, t2;
+	bool failed;
+	char *why;
+	size_t cap;
+};
 
 static bool differ(struct both *both, unsigned k, const char *what, const char *a, const char *b)
 {
-	snprintf(both->why, both->cap, "%s of the %s: fusedio %s, ext4 %s", what, obj_names[k], a, b);
+	snprintf(both->why, both->cap, "%s of the %s: fusedio %s, ext4 %s", what, obj_names[k], a,
+		 b);
 	return false;
 }
 
@@ -225,14 +264,18 @@ static bool differ_num(struct both *both, unsigned k, const char *what, uint64_t
 static bool compare_times(struct both *both, unsigned k)
 {
 	static const char *const names[] = { "atime", "mtime", "ctime" };
-	const struct statx *xa = &both->aa.o[k].x, *xb = &both->ab.o[k].x, *ya = &both->ba.o[k].x, *yb = &both->bb.o[k].x;
+	const struct statx *xa = &both->aa.o[k].x, *xb = &both->ab.o[k].x, *ya = &both->ba.o[k].x,
+			   *yb = &both->bb.o[k].x;
 	const struct statx_timestamp after_a[] = { xa->stx_atime, xa->stx_mtime, xa->stx_ctime },
-		after_b[] = { xb->stx_atime, xb->stx_mtime, xb->stx_ctime }, before_a[] = { ya->stx_atime, ya->stx_mtime, ya->stx_ctime },
-		before_b[] = { yb->stx_atime, yb->stx_mtime, yb->stx_ctime };
+				     after_b[] = { xb->stx_atime, xb->stx_mtime, xb->stx_ctime },
+				     before_a[] = { ya->stx_atime, ya->stx_mtime, ya->stx_ctime },
+				     before_b[] = { yb->stx_atime, yb->stx_mtime, yb->stx_ctime };
 
 	for (unsigned t = 0; t < 3; t++) {
-		struct when a = when_of(&both->ba.o[k], before_a[t], after_a[t], xa->stx_ino == ya->stx_ino, both->t0, both->t1);
-		struct when b = when_of(&both->bb.o[k], before_b[t], after_b[t], xb->stx_ino == yb->stx_ino, both->t1, both->t2);
+		struct when a = when_of(&both->ba.o[k], before_a[t], after_a[t],
+					xa->stx_ino == ya->stx_ino, both->t0, both->t1);
+		struct when b = when_of(&both->bb.o[k], before_b[t], after_b[t],
+					xb->stx_ino == yb->stx_ino, both->t1, both->t2);
 		char ta[40], tb[40];
 
 		if (times_equal(a, b))
@@ -241,18 +284,29 @@ static bool compare_times(struct both *both, unsigned k)
 			continue;
 		if (t == 0 && (atime_undecided(&both->ba.o[k]) || atime_undecided(&both->bb.o[k])))
 			continue;
-		/* A read that one side has seen and the other not: now the other notes the next one. */
-		if (t == 0 && a.how == NOW && b.how == SAME && atime_due(&both->ba.o[k], both->t0) && !atime_due(&both->bb.o[k], both->t0) &&
+		/*
+		 * A read that one side has seen and the other not: now the other notes the next
+		 * one.
+		 */
+		if (t == 0 && a.how == NOW && b.how == SAME &&
+		    atime_due(&both->ba.o[k], both->t0) && !atime_due(&both->bb.o[k], both->t0) &&
 		    diff_allow(ALLOW_ATIME_CACHE))
 			continue;
-		if (both->failed && a.how == SAME && b.how == NOW && (both->step->op->run == run_fallocate || both->step->op->run == run_rename) &&
+		if (both->failed && a.how == SAME && b.how == NOW &&
+		    (both->step->op->run == run_fallocate || both->step->op->run == run_rename) &&
 		    diff_allow(ALLOW_FAILED_TIMES))
 			continue;
-		/* Once a read went unseen the two atimes have parted: only values that were set can be compared. */
+		/*
+		 * Once a read went unseen the two atimes have parted: only values that were set can
+		 * be compared.
+		 */
 		if (t == 0 && a.how != NOW && (a.how == SAME || a.value == 1 || b.value == 1) &&
-		    ((both->step->op->flags & OP_READS) || S_ISLNK(xb->stx_mode) || b.how == VALUE || a.how == VALUE) && diff_allow(ALLOW_ATIME_CACHE))
+		    ((both->step->op->flags & OP_READS) || S_ISLNK(xb->stx_mode) ||
+		     b.how == VALUE || a.how == VALUE) &&
+		    diff_allow(ALLOW_ATIME_CACHE))
 			continue;
-		return differ(both, k, names[t], when_text(a, ta, sizeof(ta)), when_text(b, tb, sizeof(tb)));
+		return differ(both, k, names[t], when_text(a, ta, sizeof(ta)),
+			      when_text(b, tb, sizeof(tb)));
 	}
 	return true;
 }
@@ -261,10 +315,12 @@ static bool compare_obj(struct both *both, unsigned k)
 {
 	const struct obj *a = &both->aa.o[k], *b = &both->ab.o[k];
 	const struct statx *x = &a->x, *y = &b->x;
-	uint64_t more = x->stx_blocks > y->stx_blocks ? x->stx_blocks - y->stx_blocks : y->stx_blocks - x->stx_blocks;
+	uint64_t more = x->stx_blocks > y->stx_blocks ? x->stx_blocks - y->stx_blocks
+						      : y->stx_blocks - x->stx_blocks;
 
 	if (a->there != b->there || a->err != b->err)
-		return differ(both, k, "existence", a->err ? strerror(a->err) : "there", b->err ? strerror(b->err) : "there");
+		return differ(both, k, "existence", a->err ? strerror(a->err) : "there",
+			      b->err ? strerror(b->err) : "there");
 	if (!a->there)
 		return true;
 	if (x->stx_mode != y->stx_mode) {
@@ -294,36 +350,46 @@ static bool compare_obj(struct both *both, unsigned k)
 
 /* ------------------------------------------------------------------ the step */
 
-/* Refused by FUSE before the daemon can see it: then the other side is not asked, so that both stay alike. */
+/*
+ * Refused by FUSE before the daemon can see it: then the other side is not asked, so that both stay
+ * alike.
+ */
 static bool limit_of_fuse(const struct step *step, const struct outcome *outcome)
 {
 	if (step->op->run == run_fallocate && outcome->err == EOPNOTSUPP &&
-	    (step->v[0] == FALLOC_FL_COLLAPSE_RANGE || step->v[0] == FALLOC_FL_INSERT_RANGE || step->v[0] == FALLOC_FL_UNSHARE_RANGE))
+	    (step->v[0] == FALLOC_FL_COLLAPSE_RANGE || step->v[0] == FALLOC_FL_INSERT_RANGE ||
+	     step->v[0] == FALLOC_FL_UNSHARE_RANGE))
 		return diff_allow(ALLOW_FALLOC);
-	if (step->op->run == run_setflags && outcome->err == EOPNOTSUPP && (step->v[0] & FS_JOURNAL_DATA_FL))
+	if (step->op->run == run_setflags && outcome->err == EOPNOTSUPP &&
+	    (step->v[0] & FS_JOURNAL_DATA_FL))
 		return diff_allow(ALLOW_FLAGS);
 	return false;
 }
 
 /*
- * Refused by one side only: over a hole, which ext4 does not look at so closely; or up to an aligned end, which looks like the last
- * piece of a request that the kernel has split. Sets the position as the other side has it.
+ * Refused by one side only: over a hole, which ext4 does not look at so closely; or up to an
+ * aligned end, which looks like the last piece of a request that the kernel has split. Sets the
+ * position as the other side has it.
  */
-static bool dio_hole(struct side *x, struct side *y, const struct step *step, const struct outcome *a, const struct outcome *b)
+static bool dio_hole(struct side *x, struct side *y, const struct step *step,
+		     const struct outcome *a, const struct outcome *b)
 {
 	int fd;
 
-	if ((step->op->run != run_read && step->op->run != run_rwf) || (a->err ? a->err != EINVAL || b->err : b->err != EINVAL))
+	if ((step->op->run != run_read && step->op->run != run_rwf) ||
+	    (a->err ? a->err != EINVAL || b->err : b->err != EINVAL))
 		return false;
 	fd = slot_fd(x, step, 0);
-	if (!(fcntl(fd, F_GETFL) & O_DIRECT) || !((step->v[1] | step->v[2] | lseek(fd, 0, SEEK_CUR)) & 511))
+	if (!(fcntl(fd, F_GETFL) & O_DIRECT) ||
+	    !((step->v[1] | step->v[2] | lseek(fd, 0, SEEK_CUR)) & 511))
 		return false;
 	lseek(fd, lseek(slot_fd(y, step, 0), 0, SEEK_CUR), SEEK_SET);
 	return diff_allow(ALLOW_DIO_HOLE);
 }
 
 /* Takes back what only one side allowed. */
-static bool lost_append(struct side *x, struct side *y, const struct step *step, const struct outcome *a, const struct outcome *b)
+static bool lost_append(struct side *x, struct side *y, const struct step *step,
+			const struct outcome *a, const struct outcome *b)
 {
 	if (step->op->run != run_setfl || a->err || b->err != EPERM)
 		return false;
@@ -335,22 +401,33 @@ static bool compare_outcome(struct both *both, const struct outcome *a, const st
 {
 	if (a->ret == b->ret && a->err == b->err && !strcmp(a->text, b->text))
 		return true;
-	if ((both->step->op->run == run_setflags || both->step->op->run == run_fsxattr) && a->err == EPERM && b->err == ENOTTY)
+	if ((both->step->op->run == run_setflags || both->step->op->run == run_fsxattr) &&
+	    a->err == EPERM && b->err == ENOTTY)
 		return diff_allow(ALLOW_IOCTL_SPECIAL);
 	if ((a->err == EACCES || a->err == ENOTDIR || a->err == EISDIR) && b->err == EPERM)
 		return diff_allow(ALLOW_IMMUTABLE_ORDER);
-	/* A write of no bytes is one of these checks: with O_DIRECT the kernel answers it without the daemon. */
-	if (both->step->op->run == run_write && !both->step->v[2] && !a->err && !a->ret && b->err == EPERM)
+	/*
+	 * A write of no bytes is one of these checks: with O_DIRECT the kernel answers it without
+	 * the daemon.
+	 */
+	if (both->step->op->run == run_write && !both->step->v[2] && !a->err && !a->ret &&
+	    b->err == EPERM)
 		return diff_allow(ALLOW_IMMUTABLE_ORDER);
-	/* access(2) says EPERM of immutable files alone; the kernel answers it by the mode, without the daemon. */
-	if (both->step->op->run == run_access && (both->step->v[0] & W_OK) && !a->err && b->err == EPERM)
+	/*
+	 * access(2) says EPERM of immutable files alone; the kernel answers it by the mode, without
+	 * the daemon.
+	 */
+	if (both->step->op->run == run_access && (both->step->v[0] & W_OK) && !a->err &&
+	    b->err == EPERM)
 		return diff_allow(ALLOW_IMMUTABLE_ORDER);
-	snprintf(both->why, both->cap, "fusedio: %ld (%s) %s\n      ext4: %ld (%s) %s", a->ret, a->err ? strerrorname_np(a->err) : "ok", a->text, b->ret,
+	snprintf(both->why, both->cap, "fusedio: %ld (%s) %s\n      ext4: %ld (%s) %s", a->ret,
+		 a->err ? strerrorname_np(a->err) : "ok", a->text, b->ret,
 		 b->err ? strerrorname_np(b->err) : "ok", b->text);
 	return false;
 }
 
-bool diff_do_step(struct side *a, struct side *b, const struct step *step, bool verbose, char *why, size_t cap)
+bool diff_do_step(struct side *a, struct side *b, const struct step *step, bool verbose, char *why,
+		  size_t cap)
 {
 	static struct outcome oa, ob;
 	static struct both both;
@@ -370,14 +447,18 @@ bool diff_do_step(struct side *a, struct side *b, const struct step *step, bool 
 	run_on(b, step, &ob);
 	both.t2 = now_ns();
 	if (verbose)
-		printf("      %ld (%s) %s\n", ob.ret, ob.err ? strerrorname_np(ob.err) : "ok", ob.text);
-	if (!dio_hole(a, b, step, &oa, &ob) && !lost_append(a, b, step, &oa, &ob) && !compare_outcome(&both, &oa, &ob))
+		printf("      %ld (%s) %s\n", ob.ret, ob.err ? strerrorname_np(ob.err) : "ok",
+		       ob.text);
+	if (!dio_hole(a, b, step, &oa, &ob) && !lost_append(a, b, step, &oa, &ob) &&
+	    !compare_outcome(&both, &oa, &ob))
 		return false;
 	both.failed = oa.err;
 	look_all(a, step, &both.aa);
 	look_all(b, step, &both.ab);
 	for (unsigned k = 0; k < NOBJ; k++)
-		if ((both.aa.o[k].there || both.aa.o[k].err || both.ab.o[k].there || both.ab.o[k].err) && !compare_obj(&both, k))
+		if ((both.aa.o[k].there || both.aa.o[k].err || both.ab.o[k].there ||
+		     both.ab.o[k].err) &&
+		    !compare_obj(&both, k))
 			return false;
 	return true;
 }

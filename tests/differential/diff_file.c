@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Steps on open files: data, sizes, positions, locks. Each runs on one side and says what it returned; descriptors are
- * nonblocking, so that none waits for the other end of a FIFO.
+ * Steps on open files: data, sizes, positions, locks. Each runs on one side and says what it
+ * returned; descriptors are nonblocking, so that none waits for the other end of a FIFO.
  */
 #include "differential/diff.h"
 
@@ -39,7 +39,8 @@ void say(struct outcome *outcome, const char *fmt, ...)
 	n = vsnprintf(outcome->text + outcome->len, TEXT_CAP - outcome->len, fmt, ap);
 	va_end(ap);
 	if (n > 0)
-		outcome->len = outcome->len + (size_t)n < TEXT_CAP ? outcome->len + (size_t)n : TEXT_CAP - 1;
+		outcome->len = outcome->len + (size_t)n < TEXT_CAP ? outcome->len + (size_t)n
+								   : TEXT_CAP - 1;
 }
 
 uint64_t hash_bytes(uint64_t h, const void *p, size_t n)
@@ -126,7 +127,9 @@ void run_read(struct side *side, const struct step *step, struct outcome *outcom
 	bool direct = is_direct(fd);
 	uint8_t *buf = diff_arena + (direct ? 0 : step->v[3]);
 	size_t len = (size_t)step->v[2], part = direct ? 0 : len / 3;
-	struct iovec iov[3] = { { buf, part }, { buf + part, part }, { buf + 2 * part, len - 2 * part } };
+	struct iovec iov[3] = { { buf, part },
+				{ buf + part, part },
+				{ buf + 2 * part, len - 2 * part } };
 	ssize_t n;
 
 	switch (step->v[0]) {
@@ -147,7 +150,9 @@ void run_write(struct side *side, const struct step *step, struct outcome *outco
 	bool direct = is_direct(fd);
 	uint8_t *buf = diff_arena + (direct ? 0 : step->v[3]);
 	size_t len = (size_t)step->v[2], part = direct ? 0 : len / 3;
-	struct iovec iov[3] = { { buf, part }, { buf + part, part }, { buf + 2 * part, len - 2 * part } };
+	struct iovec iov[3] = { { buf, part },
+				{ buf + part, part },
+				{ buf + 2 * part, len - 2 * part } };
 	ssize_t n;
 
 	if (unaligned_write(fd, step, step->v[0] & 1 ? step->v[1] : -1, len, 0))
@@ -164,8 +169,8 @@ void run_write(struct side *side, const struct step *step, struct outcome *outco
 }
 
 /*
- * Where ext4 has data in its page cache over unwritten blocks, it calls them data; once written out it tells
- * the truth. The side that is the measure is made to.
+ * Where ext4 has data in its page cache over unwritten blocks, it calls them data; once written out
+ * it tells the truth. The side that is the measure is made to.
  */
 static void settle(struct side *side, int fd)
 {
@@ -193,8 +198,10 @@ void run_seek(struct side *side, const struct step *step, struct outcome *outcom
 		return;
 	}
 	/* FUSE has no limit of its own and would go there. */
-	if (step->v[0] > side->max_file || (step->v[1] == SEEK_CUR && lseek(fd, 0, SEEK_CUR) + step->v[0] > side->max_file) ||
-	    (step->v[1] == SEEK_END && !fstat(fd, &st) && st.st_size + step->v[0] > side->max_file)) {
+	if (step->v[0] > side->max_file ||
+	    (step->v[1] == SEEK_CUR && lseek(fd, 0, SEEK_CUR) + step->v[0] > side->max_file) ||
+	    (step->v[1] == SEEK_END && !fstat(fd, &st) &&
+	     st.st_size + step->v[0] > side->max_file)) {
 		if (side->ours)
 			diff_allow(ALLOW_SEEK_FAR);
 		return;
@@ -225,7 +232,10 @@ void run_holes(struct side *side, const struct step *step, struct outcome *outco
 	lseek(fd, was, SEEK_SET);
 }
 
-void run_ftruncate(struct side *side, const struct step *step, struct outcome *outcome) { done(outcome, ftruncate(slot_fd(side, step, 0), step->v[0])); }
+void run_ftruncate(struct side *side, const struct step *step, struct outcome *outcome)
+{
+	done(outcome, ftruncate(slot_fd(side, step, 0), step->v[0]));
+}
 
 void run_truncate(struct side *side, const struct step *step, struct outcome *outcome)
 {
@@ -246,7 +256,8 @@ static ssize_t through_pipe(int in, off_t *ioff, int out, off_t *ooff, size_t le
 	ssize_t n, m;
 	size_t left;
 
-	if (p[0] < 0 && (pipe2(p, O_NONBLOCK | O_CLOEXEC) || fcntl(p[1], F_SETPIPE_SZ, 1 << 17) < 0))
+	if (p[0] < 0 &&
+	    (pipe2(p, O_NONBLOCK | O_CLOEXEC) || fcntl(p[1], F_SETPIPE_SZ, 1 << 17) < 0))
 		return -1;
 	len = len < 60000 ? len : 60000;
 	if (both) {
@@ -275,12 +286,16 @@ static bool is_fifo(int fd)
 void run_copy(struct side *side, const struct step *step, struct outcome *outcome)
 {
 	int in = slot_fd(side, step, 0), out = slot_fd(side, step, 1);
-	off_t ioff = step->v[1], ooff = step->v[2], *pi = step->v[1] < 0 ? NULL : &ioff, *po = step->v[2] < 0 ? NULL : &ooff;
+	off_t ioff = step->v[1], ooff = step->v[2], *pi = step->v[1] < 0 ? NULL : &ioff,
+	      *po = step->v[2] < 0 ? NULL : &ooff;
 	size_t len = (size_t)step->v[3];
 
 	if (is_direct(in) || is_direct(out))
 		return;
-	/* A FIFO gets the file's pages, not a copy, and would show later stores as long as the page cache keeps them. */
+	/*
+	 * A FIFO gets the file's pages, not a copy, and would show later stores as long as the page
+	 * cache keeps them.
+	 */
 	if (step->v[0] != 3 && is_fifo(out))
 		return;
 	switch (step->v[0]) {
@@ -302,8 +317,12 @@ void run_mmap(struct side *side, const struct step *step, struct outcome *outcom
 	struct stat st;
 	uint8_t *p;
 
-	/* FUSE knows nothing of these flags; with ext4 writing to it would be a signal, or mapping it refused. */
-	if (step->v[0] != 2 && !ioctl(fd, FS_IOC_GETFLAGS, &fl) && (fl & (FS_IMMUTABLE_FL | FS_APPEND_FL)))
+	/*
+	 * FUSE knows nothing of these flags; with ext4 writing to it would be a signal, or mapping
+	 * it refused.
+	 */
+	if (step->v[0] != 2 && !ioctl(fd, FS_IOC_GETFLAGS, &fl) &&
+	    (fl & (FS_IMMUTABLE_FL | FS_APPEND_FL)))
 		return;
 	p = mmap(NULL, len, prot, step->v[0] == 2 ? MAP_PRIVATE : MAP_SHARED, fd, step->v[1]);
 
@@ -332,7 +351,10 @@ static long grow(int fd, const struct step *step, off_t size)
 	case 0: return pwrite(fd, buf, (size_t)step->v[3], size + step->v[2]);
 	case 1: return ftruncate(fd, size + step->v[2]);
 	case 2: return fallocate(fd, 0, size + step->v[2] / 2, step->v[2]);
-	default: return pwrite(fd, buf, 100, size) < 0 ? -1 : pwrite(fd, buf, (size_t)step->v[3], size + 100 + step->v[2]);
+	default:
+		return pwrite(fd, buf, 100, size) < 0 ? -1
+						      : pwrite(fd, buf, (size_t)step->v[3],
+							       size + 100 + step->v[2]);
 	}
 }
 
@@ -345,9 +367,11 @@ void run_map_grow(struct side *side, const struct step *step, struct outcome *ou
 	ssize_t n;
 	uint8_t *p;
 
-	if (fstat(fd, &st) || !S_ISREG(st.st_mode) || !(st.st_size & 4095) || (fl & O_DIRECT) || (fl & O_ACCMODE) != O_RDWR)
+	if (fstat(fd, &st) || !S_ISREG(st.st_mode) || !(st.st_size & 4095) || (fl & O_DIRECT) ||
+	    (fl & O_ACCMODE) != O_RDWR)
 		return;
-	if (st.st_size > 1 << 26 || ioctl(fd, FS_IOC_GETFLAGS, &flags) || (flags & (FS_IMMUTABLE_FL | FS_APPEND_FL)))
+	if (st.st_size > 1 << 26 || ioctl(fd, FS_IOC_GETFLAGS, &flags) ||
+	    (flags & (FS_IMMUTABLE_FL | FS_APPEND_FL)))
 		return;
 	p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, st.st_size & ~4095);
 	if (p == MAP_FAILED) {
@@ -357,8 +381,10 @@ void run_map_grow(struct side *side, const struct step *step, struct outcome *ou
 	fill_bytes(p + step->v[1], 64, step->seed);
 	done(outcome, grow(fd, step, st.st_size));
 	n = pread(fd, diff_arena, 40000, st.st_size & ~4095);
-	say(outcome, "read %zd data %016" PRIx64, n, n > 0 ? hash_bytes(1, diff_arena, (size_t)n) : 0);
-	say(outcome, " mapping %016" PRIx64, hash_bytes(1, p, n < 4096 && n >= 0 ? (size_t)n : 4096));
+	say(outcome, "read %zd data %016" PRIx64, n,
+	    n > 0 ? hash_bytes(1, diff_arena, (size_t)n) : 0);
+	say(outcome, " mapping %016" PRIx64,
+	    hash_bytes(1, p, n < 4096 && n >= 0 ? (size_t)n : 4096));
 	say(outcome, " msync %d", msync(p, 4096, MS_SYNC));
 	munmap(p, 4096);
 	say_pos(outcome, fd);
@@ -374,8 +400,12 @@ void run_fsync(struct side *side, const struct step *step, struct outcome *outco
 void run_lock(struct side *side, const struct step *step, struct outcome *outcome)
 {
 	static const int how[] = { LOCK_EX, LOCK_SH, LOCK_UN };
-	struct flock l = { .l_type = step->v[0] % 3 == 0 ? F_WRLCK : step->v[0] % 3 == 1 ? F_RDLCK : F_UNLCK, .l_whence = SEEK_SET,
-			   .l_start = step->v[1], .l_len = step->v[2] };
+	struct flock l = { .l_type = step->v[0] % 3 == 0   ? F_WRLCK
+				     : step->v[0] % 3 == 1 ? F_RDLCK
+							   : F_UNLCK,
+			   .l_whence = SEEK_SET,
+			   .l_start = step->v[1],
+			   .l_len = step->v[2] };
 	int fd = slot_fd(side, step, 0);
 
 	if (step->v[0] < 3) {
@@ -384,10 +414,12 @@ void run_lock(struct side *side, const struct step *step, struct outcome *outcom
 		done(outcome, fcntl(fd, F_OFD_SETLK, &l));
 	} else if (step->v[0] < 8) {
 		done(outcome, fcntl(fd, F_OFD_GETLK, &l));
-		say(outcome, "type %d start %lld len %lld", l.l_type, (long long)l.l_start, (long long)l.l_len);
+		say(outcome, "type %d start %lld len %lld", l.l_type, (long long)l.l_start,
+		    (long long)l.l_len);
 	} else {
 		done(outcome, fcntl(fd, F_SETLEASE, F_RDLCK));
-		say(outcome, "lease %d unlease %d", fcntl(fd, F_GETLEASE), fcntl(fd, F_SETLEASE, F_UNLCK));
+		say(outcome, "lease %d unlease %d", fcntl(fd, F_GETLEASE),
+		    fcntl(fd, F_SETLEASE, F_UNLCK));
 	}
 }
 
@@ -421,7 +453,8 @@ void run_rwf(struct side *side, const struct step *step, struct outcome *outcome
 	} else {
 		done(outcome, preadv2(fd, &iov, 1, step->v[1], (int)step->v[3]));
 		if (outcome->ret > 0)
-			say(outcome, "data %016" PRIx64, hash_bytes(1, diff_arena, (size_t)outcome->ret));
+			say(outcome, "data %016" PRIx64,
+			    hash_bytes(1, diff_arena, (size_t)outcome->ret));
 	}
 	say_pos(outcome, fd);
 }

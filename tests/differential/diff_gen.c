@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Makes steps. A step depends on the seed and its number only: names come from a small pool, so that most calls
- * meet something, and values from lists around the limits. The first steps build a few directories.
+ * Makes steps. A step depends on the seed and its number only: names come from a small pool, so
+ * that most calls meet something, and values from lists around the limits. The first steps build a
+ * few directories.
  */
 #include "differential/diff.h"
 
@@ -110,20 +111,24 @@ static void gen_either(struct step *step, struct rng *rng)
 
 static int64_t pick_off(struct rng *rng)
 {
-	static const int64_t edges[] = { 0, 1, 511, 512, 513, 1023, 1024, 1025, 4095, 4096, 4097, 8192, 12288, 16384, 65536, 131072 };
+	static const int64_t edges[] = { 0,    1,    511,  512,  513,   1023,  1024,  1025,
+					 4095, 4096, 4097, 8192, 12288, 16384, 65536, 131072 };
 
 	switch (below(rng, 20)) {
 	case 0: return (int64_t)below(rng, 1 << 20);
 	case 1: return (int64_t)below(rng, 300) * 4096;
 	case 2: return ((int64_t)1 << (20 + below(rng, 12))) + (int64_t)below(rng, 3) - 1;
 	case 3: return (int64_t)below(rng, 64) * 512;
-	default: return edges[below(rng, COUNT(edges))] + (chance(rng, 20) ? (int64_t)below(rng, 5000) : 0);
+	default:
+		return edges[below(rng, COUNT(edges))] +
+		       (chance(rng, 20) ? (int64_t)below(rng, 5000) : 0);
 	}
 }
 
 static int64_t pick_len(struct rng *rng)
 {
-	static const int64_t edges[] = { 0, 1, 2, 511, 512, 1000, 1024, 4095, 4096, 4097, 8192, 12288, 16384, 65536 };
+	static const int64_t edges[] = { 0,    1,    2,    511,  512,   1000,  1024,
+					 4095, 4096, 4097, 8192, 12288, 16384, 65536 };
 
 	if (chance(rng, 4))
 		return (int64_t)below(rng, 2 << 20);
@@ -133,15 +138,26 @@ static int64_t pick_len(struct rng *rng)
 /* Where files may not end, and where they just may. */
 static int64_t pick_size(struct rng *rng)
 {
-	static const int64_t far[] = { -1, INT64_MIN, INT64_MAX, INT64_MAX - 4096, 1LL << 40, 17592186040320, 17592186044415, 17592186044416,
-				       4398046511103, 4398046511104, 1LL << 45, 1LL << 33 };
+	static const int64_t far[] = { -1,
+				       INT64_MIN,
+				       INT64_MAX,
+				       INT64_MAX - 4096,
+				       1LL << 40,
+				       17592186040320,
+				       17592186044415,
+				       17592186044416,
+				       4398046511103,
+				       4398046511104,
+				       1LL << 45,
+				       1LL << 33 };
 
 	return chance(rng, 10) ? far[below(rng, COUNT(far))] : pick_off(rng);
 }
 
 static int64_t pick_mode(struct rng *rng)
 {
-	static const int64_t modes[] = { 0644, 0600, 0755, 0777, 0, 04755, 02755, 06755, 02644, 01777, 02775, 0444, 0222, 0111, 07777, 0070, 0007 };
+	static const int64_t modes[] = { 0644,  0600,  0755, 0777, 0,    04755, 02755, 06755, 02644,
+					 01777, 02775, 0444, 0222, 0111, 07777, 0070,  0007 };
 
 	return modes[below(rng, COUNT(modes))];
 }
@@ -150,7 +166,8 @@ static int64_t pick_mode(struct rng *rng)
 
 static void gen_open(struct step *step, struct rng *rng)
 {
-	static const int extra[] = { O_TRUNC, O_APPEND, O_DIRECT, O_NOFOLLOW, O_DIRECTORY, O_SYNC, O_DSYNC, O_NOATIME, O_PATH };
+	static const int extra[] = { O_TRUNC, O_APPEND, O_DIRECT,  O_NOFOLLOW, O_DIRECTORY,
+				     O_SYNC,  O_DSYNC,  O_NOATIME, O_PATH };
 	int64_t fl = below(rng, 10) < 6 ? O_RDWR : below(rng, 3);
 
 	gen_path(step, rng, 0);
@@ -163,7 +180,8 @@ static void gen_open(struct step *step, struct rng *rng)
 		if (chance(rng, k < 3 ? 18 : 4))
 			fl |= extra[k];
 	if (chance(rng, 4))
-		fl = O_TMPFILE | (chance(rng, 80) ? O_RDWR : O_RDONLY) | (chance(rng, 30) ? O_EXCL : 0);
+		fl = O_TMPFILE | (chance(rng, 80) ? O_RDWR : O_RDONLY) |
+		     (chance(rng, 30) ? O_EXCL : 0);
 	step->v[0] = fl | O_NONBLOCK | O_CLOEXEC;
 	step->v[1] = pick_mode(rng);
 }
@@ -204,16 +222,32 @@ static void gen_truncate(struct step *step, struct rng *rng)
 
 static void gen_fallocate(struct step *step, struct rng *rng)
 {
-	static const int64_t modes[] = { 0, 0, FALLOC_FL_KEEP_SIZE, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-		FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, FALLOC_FL_ZERO_RANGE, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE,
-		FALLOC_FL_COLLAPSE_RANGE, FALLOC_FL_INSERT_RANGE, FALLOC_FL_UNSHARE_RANGE, 0x4000, FALLOC_FL_ZERO_RANGE | FALLOC_FL_PUNCH_HOLE };
-	static const int64_t far[] = { -1, INT64_MAX, 17592186040320, 17592186044415, 4398046511103, 1LL << 50 };
+	static const int64_t modes[] = { 0,
+					 0,
+					 FALLOC_FL_KEEP_SIZE,
+					 FALLOC_FL_KEEP_SIZE,
+					 FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+					 FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+					 FALLOC_FL_ZERO_RANGE,
+					 FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
+					 FALLOC_FL_PUNCH_HOLE,
+					 FALLOC_FL_COLLAPSE_RANGE,
+					 FALLOC_FL_INSERT_RANGE,
+					 FALLOC_FL_UNSHARE_RANGE,
+					 0x4000,
+					 FALLOC_FL_ZERO_RANGE | FALLOC_FL_PUNCH_HOLE };
+	static const int64_t far[] = {
+		-1, INT64_MAX, 17592186040320, 17592186044415, 4398046511103, 1LL << 50
+	};
 
 	gen_slot(step, rng, 0);
 	step->v[0] = modes[below(rng, COUNT(modes))];
 	step->v[1] = pick_off(rng);
 	step->v[2] = chance(rng, 3) ? -1 : pick_len(rng);
-	/* What is out of range is found before or after privileges are taken away: by root none are. */
+	/*
+	 * What is out of range is found before or after privileges are taken away: by root none
+	 * are.
+	 */
 	if (step->cred)
 		step->fsize_limit = 0;
 	else if (chance(rng, 5))
@@ -224,7 +258,8 @@ static void gen_copy(struct step *step, struct rng *rng)
 {
 	gen_slot(step, rng, 0);
 	gen_slot(step, rng, 1);
-	step->v[0] = below(rng, 4);               /* copy_file_range, sendfile, splice in, splice both */
+	/* copy_file_range, sendfile, splice in, splice both */
+	step->v[0] = below(rng, 4);
 	step->v[1] = chance(rng, 40) ? -1 : pick_off(rng);
 	step->v[2] = chance(rng, 40) ? -1 : pick_off(rng);
 	step->v[3] = pick_len(rng) & 0xffff;
@@ -241,9 +276,12 @@ static void gen_mmap(struct step *step, struct rng *rng)
 static void gen_map_grow(struct step *step, struct rng *rng)
 {
 	gen_slot(step, rng, 0);
-	step->v[0] = below(rng, 4);               /* write, ftruncate, fallocate, append and then write */
-	step->v[1] = below(rng, 4096 - 64);       /* what is stored, in the page that holds the end */
-	step->v[2] = 1 + (chance(rng, 50) ? below(rng, 4096) : below(rng, 30000)); /* how far behind the end */
+	/* write, ftruncate, fallocate, append and then write */
+	step->v[0] = below(rng, 4);
+	/* what is stored, in the page that holds the end */
+	step->v[1] = below(rng, 4096 - 64);
+	/* how far behind the end */
+	step->v[2] = 1 + (chance(rng, 50) ? below(rng, 4096) : below(rng, 30000));
 	step->v[3] = 1 + below(rng, 6000);        /* bytes written */
 }
 
@@ -264,12 +302,14 @@ static void gen_lock(struct step *step, struct rng *rng)
 static void gen_setfl(struct step *step, struct rng *rng)
 {
 	gen_slot(step, rng, 0);
-	step->v[0] = (chance(rng, 40) ? O_APPEND : 0) | (chance(rng, 30) ? O_DIRECT : 0) | (chance(rng, 10) ? O_NOATIME : 0);
+	step->v[0] = (chance(rng, 40) ? O_APPEND : 0) | (chance(rng, 30) ? O_DIRECT : 0) |
+		     (chance(rng, 10) ? O_NOATIME : 0);
 }
 
 static void gen_rwf(struct step *step, struct rng *rng)
 {
-	static const int64_t flags[] = { 0x2 /* DSYNC */, 0x4 /* SYNC */, 0x10 /* APPEND */, 0x1 /* HIPRI */, 0x20 /* NOAPPEND */, 0x40000 };
+	static const int64_t flags[] = { 0x2 /* DSYNC */, 0x4 /* SYNC */,      0x10 /* APPEND */,
+					 0x1 /* HIPRI */, 0x20 /* NOAPPEND */, 0x40000 };
 
 	gen_slot(step, rng, 0);
 	step->v[0] = below(rng, 2);
@@ -314,14 +354,16 @@ static void gen_symlink(struct step *step, struct rng *rng)
 	static const unsigned lens[] = { 1, 59, 60, 61, 255, 511, 512, 1023, 1024, 4095, 4096 };
 
 	gen_path(step, rng, 0);
-	gen_path(step, rng, 1);                       /* the target is this name, or a filler of v[0] bytes */
+	/* the target is this name, or a filler of v[0] bytes */
+	gen_path(step, rng, 1);
 	step->has_path[1] = false;
 	step->v[0] = chance(rng, 15) ? (int64_t)lens[below(rng, COUNT(lens))] : 0;
 }
 
 static void gen_mknod(struct step *step, struct rng *rng)
 {
-	static const unsigned types[] = { S_IFREG, S_IFCHR, S_IFBLK, S_IFIFO, S_IFSOCK, 0, S_IFDIR, S_IFLNK };
+	static const unsigned types[] = { S_IFREG,  S_IFCHR, S_IFBLK, S_IFIFO,
+					  S_IFSOCK, 0,       S_IFDIR, S_IFLNK };
 	static const unsigned devs[] = { 0, 0x103, 0xff00ff, 0xfffff, 0x12345, 0xffffffff };
 
 	gen_path(step, rng, 0);
@@ -340,7 +382,8 @@ static void gen_readdir(struct step *step, struct rng *rng)
 {
 	gen_path(step, rng, 0);
 	if (chance(rng, 80))
-		snprintf(step->path[0], PATH_CAP, "%s", chance(rng, 20) ? "." : dirs[below(rng, COUNT(dirs))]);
+		snprintf(step->path[0], PATH_CAP, "%s",
+			 chance(rng, 20) ? "." : dirs[below(rng, COUNT(dirs))]);
 	step->v[0] = below(rng, 3);
 	step->v[1] = below(rng, 40);
 }
@@ -370,28 +413,41 @@ static void gen_chmod(struct step *step, struct rng *rng)
 
 static void gen_chown(struct step *step, struct rng *rng)
 {
-	static const int64_t ids[] = { -1, 0, 1001, 1002, 1003, 2000, 65534, 65535, 65536, 4294967294 };
+	static const int64_t ids[] = { -1,   0,     1001,  1002,  1003,
+				       2000, 65534, 65535, 65536, 4294967294 };
 
 	gen_either(step, rng);
 	step->v[0] = ids[below(rng, COUNT(ids))];
 	step->v[1] = ids[below(rng, COUNT(ids))];
 	step->v[2] = chance(rng, 40);
-	/* FUSE does not tell chown(-1, -1) from other changes: by root it leaves privileges alone. */
+	/*
+	 * FUSE does not tell chown(-1, -1) from other changes: by root it leaves privileges alone.
+	 */
 	if (step->v[0] == -1 && step->v[1] == -1)
 		step->v[1] = 0;
 }
 
 static int64_t pick_sec(struct rng *rng)
 {
-	static const int64_t secs[] = { 0, 1, -1, -1577836800, INT32_MIN, INT32_MIN - 1LL, INT32_MAX, INT32_MAX + 1LL, 4294967295, 4294967296,
-		15032385535, 15032385536, INT64_MAX, INT64_MIN, 1000000000, 2208988800, 1600000000, 8589934592, 6442450943, 6442450944 };
+	static const int64_t secs[] = { 0,           1,
+					-1,          -1577836800,
+					INT32_MIN,   INT32_MIN - 1LL,
+					INT32_MAX,   INT32_MAX + 1LL,
+					4294967295,  4294967296,
+					15032385535, 15032385536,
+					INT64_MAX,   INT64_MIN,
+					1000000000,  2208988800,
+					1600000000,  8589934592,
+					6442450943,  6442450944 };
 
 	return secs[below(rng, COUNT(secs))];
 }
 
 static int64_t pick_nsec(struct rng *rng)
 {
-	static const int64_t ns[] = { 0, 1, 999999999, 123456789, UTIME_NOW, UTIME_OMIT, UTIME_NOW, UTIME_OMIT, 500, 1000000000, -1 };
+	static const int64_t ns[] = { 0,         1,          999999999, 123456789,
+				      UTIME_NOW, UTIME_OMIT, UTIME_NOW, UTIME_OMIT,
+				      500,       1000000000, -1 };
 
 	return ns[below(rng, chance(rng, 4) ? COUNT(ns) : COUNT(ns) - 2)];
 }
@@ -403,7 +459,8 @@ static void gen_utimens(struct step *step, struct rng *rng)
 	step->v[1] = pick_nsec(rng);
 	step->v[2] = pick_sec(rng);
 	step->v[3] = pick_nsec(rng);
-	step->v[4] = below(rng, 4);                  /* 0: NULL, which is now; 1: not through links; else plain */
+	/* 0: NULL, which is now; 1: not through links; else plain */
+	step->v[4] = below(rng, 4);
 }
 
 static void gen_access(struct step *step, struct rng *rng)
@@ -415,8 +472,22 @@ static void gen_access(struct step *step, struct rng *rng)
 
 static void gen_xname(struct step *step, struct rng *rng)
 {
-	static const char *const names[] = { "user.a", "user.b", "user.c", "user.dd", "trusted.t", "trusted.u", "security.foo", "security.capability",
-		"system.posix_acl_access", "system.posix_acl_default", "user.", "system.foo", "bogus.x", "user", "", "trusted." };
+	static const char *const names[] = { "user.a",
+					     "user.b",
+					     "user.c",
+					     "user.dd",
+					     "trusted.t",
+					     "trusted.u",
+					     "security.foo",
+					     "security.capability",
+					     "system.posix_acl_access",
+					     "system.posix_acl_default",
+					     "user.",
+					     "system.foo",
+					     "bogus.x",
+					     "user",
+					     "",
+					     "trusted." };
 
 	if (chance(rng, 6)) {
 		unsigned n = 245 + below(rng, 12);
@@ -425,13 +496,16 @@ static void gen_xname(struct step *step, struct rng *rng)
 		memset(step->name + 5, 'n', n - 5);
 		step->name[n] = '\0';
 	} else {
-		snprintf(step->name, sizeof(step->name), "%s", names[chance(rng, 75) ? below(rng, 7) : below(rng, COUNT(names))]);
+		snprintf(step->name, sizeof(step->name), "%s",
+			 names[chance(rng, 75) ? below(rng, 7) : below(rng, COUNT(names))]);
 	}
 }
 
 static void gen_setxattr(struct step *step, struct rng *rng)
 {
-	static const unsigned sizes[] = { 0, 1, 3, 4, 20, 24, 40, 60, 80, 100, 500, 900, 980, 1000, 2000, 3900, 4000, 4040, 4096, 65536, 65537 };
+	static const unsigned sizes[] = { 0,    1,    3,    4,    20,   24,    40,
+					  60,   80,   100,  500,  900,  980,   1000,
+					  2000, 3900, 4000, 4040, 4096, 65536, 65537 };
 
 	gen_either(step, rng);
 	gen_xname(step, rng);
@@ -463,21 +537,30 @@ static void gen_setacl(struct step *step, struct rng *rng)
 
 static void gen_flags(struct step *step, struct rng *rng)
 {
-	static const int64_t fl[] = { FS_IMMUTABLE_FL, FS_APPEND_FL, FS_NODUMP_FL, FS_NOATIME_FL, FS_SYNC_FL, FS_DIRSYNC_FL, FS_TOPDIR_FL, FS_SECRM_FL,
-		FS_UNRM_FL, FS_COMPR_FL, FS_NOTAIL_FL, FS_JOURNAL_DATA_FL, FS_EXTENT_FL, FS_CASEFOLD_FL, FS_DAX_FL, FS_PROJINHERIT_FL, FS_VERITY_FL,
-		FS_INDEX_FL, FS_NOCOMP_FL, FS_ENCRYPT_FL, FS_HUGE_FILE_FL, FS_INLINE_DATA_FL, FS_NOCOW_FL };
+	static const int64_t fl[] = {
+		FS_IMMUTABLE_FL,   FS_APPEND_FL,       FS_NODUMP_FL, FS_NOATIME_FL,  FS_SYNC_FL,
+		FS_DIRSYNC_FL,     FS_TOPDIR_FL,       FS_SECRM_FL,  FS_UNRM_FL,     FS_COMPR_FL,
+		FS_NOTAIL_FL,      FS_JOURNAL_DATA_FL, FS_EXTENT_FL, FS_CASEFOLD_FL, FS_DAX_FL,
+		FS_PROJINHERIT_FL, FS_VERITY_FL,       FS_INDEX_FL,  FS_NOCOMP_FL,   FS_ENCRYPT_FL,
+		FS_HUGE_FILE_FL,   FS_INLINE_DATA_FL,  FS_NOCOW_FL
+	};
 
 	gen_slot(step, rng, 0);
-	step->v[0] = chance(rng, 60) ? 0 : fl[chance(rng, 75) ? below(rng, 4) : below(rng, COUNT(fl))];
+	step->v[0] = chance(rng, 60) ? 0
+				     : fl[chance(rng, 75) ? below(rng, 4) : below(rng, COUNT(fl))];
 }
 
 static void gen_fsxattr(struct step *step, struct rng *rng)
 {
-	static const int64_t fl[] = { FS_XFLAG_IMMUTABLE, FS_XFLAG_APPEND, FS_XFLAG_SYNC, FS_XFLAG_NOATIME, FS_XFLAG_NODUMP, FS_XFLAG_EXTSIZE,
-		FS_XFLAG_DAX, FS_XFLAG_PROJINHERIT, FS_XFLAG_HASATTR, FS_XFLAG_NOSYMLINKS, 0x40000000 };
+	static const int64_t fl[] = {
+		FS_XFLAG_IMMUTABLE, FS_XFLAG_APPEND,     FS_XFLAG_SYNC, FS_XFLAG_NOATIME,
+		FS_XFLAG_NODUMP,    FS_XFLAG_EXTSIZE,    FS_XFLAG_DAX,  FS_XFLAG_PROJINHERIT,
+		FS_XFLAG_HASATTR,   FS_XFLAG_NOSYMLINKS, 0x40000000
+	};
 
 	gen_slot(step, rng, 0);
-	step->v[0] = chance(rng, 55) ? 0 : fl[chance(rng, 60) ? below(rng, 5) : below(rng, COUNT(fl))];
+	step->v[0] = chance(rng, 55) ? 0
+				     : fl[chance(rng, 60) ? below(rng, 5) : below(rng, COUNT(fl))];
 	step->v[1] = chance(rng, 4) ? 7 : 0;          /* project */
 	step->v[2] = chance(rng, 4) ? 4096 : 0;       /* extent size */
 	step->v[3] = chance(rng, 40);                /* read only */
@@ -553,7 +636,10 @@ static const struct op *pick_op(struct rng *rng)
 	return &diff_ops[0];
 }
 
-/* The directories that most names lie in: open to all, sticky, setgid, closed; the last with a default ACL. */
+/*
+ * The directories that most names lie in: open to all, sticky, setgid, closed; the last with a
+ * default ACL.
+ */
 static bool make_first(unsigned no, struct step *step)
 {
 	static const unsigned modes[] = { 0777, 01777, 02777, 0755, 0777, 0777 };
@@ -606,7 +692,10 @@ static size_t quote(char *buf, size_t cap, const char *s)
 			n += (size_t)snprintf(buf + n, cap - n, "...(%zu bytes)", len);
 			break;
 		}
-		n += (size_t)snprintf(buf + n, cap - n, (unsigned char)s[k] < 32 || (unsigned char)s[k] > 126 ? "\\x%02x" : "%c",
+		n += (size_t)snprintf(buf + n, cap - n,
+				      (unsigned char)s[k] < 32 || (unsigned char)s[k] > 126 ? "\\x%"
+											      "02x"
+											    : "%c",
 				      (unsigned char)s[k]);
 	}
 	n += (size_t)snprintf(buf + n, cap - n, "\"");
@@ -630,8 +719,10 @@ void diff_print_step(const struct step *step, char *buf, size_t cap)
 		n += (size_t)snprintf(buf + n, cap - n, " ");
 	}
 	for (unsigned k = 0; k < 6 && n + 60 < cap; k++)
-		n += (size_t)snprintf(buf + n, cap - n, "%s%" PRId64 "/%#" PRIx64, k ? " " : "", step->v[k], (uint64_t)step->v[k]);
-	n += (size_t)snprintf(buf + n, cap - n, ") as user %u umask %03o", diff_creds[step->cred].uid, step->umask);
+		n += (size_t)snprintf(buf + n, cap - n, "%s%" PRId64 "/%#" PRIx64, k ? " " : "",
+				      step->v[k], (uint64_t)step->v[k]);
+	n += (size_t)snprintf(buf + n, cap - n, ") as user %u umask %03o",
+			      diff_creds[step->cred].uid, step->umask);
 	if (step->fsize_limit)
 		snprintf(buf + n, cap - n, " RLIMIT_FSIZE %" PRIu64, step->fsize_limit);
 }

@@ -45,7 +45,9 @@ static int probe_dioalign(int fd, int dir)
 	struct statx x = { 0 };
 
 	(void)dir;
-	return statx(fd, "", AT_EMPTY_PATH, DIOALIGN, &x) ? errno : x.stx_mask & DIOALIGN ? 0 : ENODATA;
+	return statx(fd, "", AT_EMPTY_PATH, DIOALIGN, &x) ? errno
+	       : x.stx_mask & DIOALIGN                    ? 0
+							  : ENODATA;
 }
 
 static int probe_attributes(int fd, int dir)
@@ -53,7 +55,9 @@ static int probe_attributes(int fd, int dir)
 	struct statx x = { 0 };
 
 	(void)dir;
-	return statx(fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS, &x) ? errno : x.stx_attributes_mask & STATX_ATTR_IMMUTABLE ? 0 : ENODATA;
+	return statx(fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS, &x) ? errno
+	       : x.stx_attributes_mask & STATX_ATTR_IMMUTABLE      ? 0
+								   : ENODATA;
 }
 
 static int probe_rwf(int fd, int flag)
@@ -66,8 +70,14 @@ static int probe_rwf(int fd, int flag)
 
 static int probe_nowait(int fd, int dir) { return (void)dir, probe_rwf(fd, NOWAIT); }
 static int probe_dontcache(int fd, int dir) { return (void)dir, probe_rwf(fd, DONTCACHE); }
-static int probe_collapse(int fd, int dir) { return (void)dir, result(fallocate(fd, FALLOC_FL_COLLAPSE_RANGE, 4096, 4096)); }
-static int probe_insert(int fd, int dir) { return (void)dir, result(fallocate(fd, FALLOC_FL_INSERT_RANGE, 4096, 4096)); }
+static int probe_collapse(int fd, int dir)
+{
+	return (void)dir, result(fallocate(fd, FALLOC_FL_COLLAPSE_RANGE, 4096, 4096));
+}
+static int probe_insert(int fd, int dir)
+{
+	return (void)dir, result(fallocate(fd, FALLOC_FL_INSERT_RANGE, 4096, 4096));
+}
 
 static int probe_seek_far(int fd, int dir)
 {
@@ -80,7 +90,8 @@ static int probe_seek_far(int fd, int dir)
 
 static int probe_memory(int fd, int dir)
 {
-	int direct = openat(dir, "limits", O_RDONLY | O_DIRECT | O_CLOEXEC), err = result(pread(direct, diff_arena + 3, 4096, 0));
+	int direct = openat(dir, "limits", O_RDONLY | O_DIRECT | O_CLOEXEC),
+	    err = result(pread(direct, diff_arena + 3, 4096, 0));
 
 	(void)fd;
 	close(direct);
@@ -102,7 +113,10 @@ static int with_flag(int fd, int dir, unsigned flag, int (*fn)(int fd, int dir))
 	return err;
 }
 
-static int try_access(int fd, int dir) { return (void)fd, result(faccessat(dir, "limits", W_OK, 0)); }
+static int try_access(int fd, int dir)
+{
+	return (void)fd, result(faccessat(dir, "limits", W_OK, 0));
+}
 
 static int try_map(int fd, int dir)
 {
@@ -115,7 +129,10 @@ static int try_map(int fd, int dir)
 	return err;
 }
 
-static int probe_immutable(int fd, int dir) { return with_flag(fd, dir, FS_IMMUTABLE_FL, try_access); }
+static int probe_immutable(int fd, int dir)
+{
+	return with_flag(fd, dir, FS_IMMUTABLE_FL, try_access);
+}
 static int probe_append(int fd, int dir) { return with_flag(fd, dir, FS_APPEND_FL, try_map); }
 
 /* 0 if the file system has a number of its own. */
@@ -187,8 +204,9 @@ static int probe_idmap(int fd, int dir)
 
 	(void)fd;
 	attr.userns_fd = (uint64_t)ns;
-	err = ns < 0 || tree < 0 ? errno : result(syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH,
-							&attr, sizeof(attr)));
+	err = ns < 0 || tree < 0 ? errno
+				 : result(syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH, &attr,
+						  sizeof(attr)));
 	if (tree >= 0)
 		close((int)tree);
 	if (ns >= 0)
@@ -237,8 +255,11 @@ unsigned diff_limits(struct side *a, struct side *b)
 		int ours = probes[k].fn(fa, a->top), theirs = probes[k].fn(fb, b->top);
 		bool limit = ours == probes[k].ours, lifted = ours == theirs;
 
-		printf("  limit, %s: fusedio %s, ext4 %s%s\n", probes[k].name, ours ? strerrorname_np(ours) : "ok", theirs ? strerrorname_np(theirs) : "ok",
-		       lifted ? ": not one here" : limit ? "" : ": NOT AS LISTED");
+		printf("  limit, %s: fusedio %s, ext4 %s%s\n", probes[k].name,
+		       ours ? strerrorname_np(ours) : "ok", theirs ? strerrorname_np(theirs) : "ok",
+		       lifted  ? ": not one here"
+		       : limit ? ""
+			       : ": NOT AS LISTED");
 		bad += !limit && !lifted;
 	}
 	close(fa);

@@ -5,14 +5,17 @@
  *     differential [options] FUSEDIO-MOUNT EXT4-MOUNT
  *       --seed N           the first seed (1)        --seeds N     how many (1)
  *       --steps N          of each (2000)            --seconds N   no new seed after this time
- *       --until N          stop after step N         --only LIST   only these steps (and what makes the directories)
- *       --minimize         on a difference: leave out steps as long as it stays, and print what is left
+ *       --until N          stop after step N         --only LIST   only these steps (and what makes
+ *       the directories)
+ *       --minimize         on a difference: leave out steps as long as it stays, and print what is
+ *       left
  *       --keep             leave what the steps made
  *       --limits           tries what is listed as a limit of FUSE, and nothing else
  *       --trees            compares the trees as they are, and nothing else
  *       -v                 print each step
  *
- * Each seed runs in a directory of its own on both mounts. Exit status: 0 all alike, 1 differences, 2 trouble.
+ * Each seed runs in a directory of its own on both mounts. Exit status: 0 all alike, 1 differences,
+ * 2 trouble.
  */
 #include "differential/diff.h"
 
@@ -50,7 +53,9 @@ static void open_side(struct side *side, const char *mount, bool ours)
 {
 	struct statfs f;
 
-	*side = (struct side){ .label = ours ? "fusedio" : "ext4", .mount = mount, .ours = ours, .root = -1 };
+	*side = (struct side){
+		.label = ours ? "fusedio" : "ext4", .mount = mount, .ours = ours, .root = -1
+	};
 	if (statfs(mount, &f))
 		die(mount);
 	side->max_file = (int64_t)f.f_bsize * UINT32_MAX;
@@ -63,7 +68,8 @@ static void open_side(struct side *side, const char *mount, bool ours)
 
 static void begin_side(struct side *side, const char *name)
 {
-	if (mkdirat(side->top, name, 0777) || (side->root = openat(side->top, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
+	if (mkdirat(side->top, name, 0777) ||
+	    (side->root = openat(side->top, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
 		die(name);
 	if (fchmod(side->root, 0777))
 		die("chmod");
@@ -82,7 +88,8 @@ static void end_side(struct side *side, const char *name, bool keep)
 		close(side->root);
 	side->root = -1;
 	if (!keep && !diff_wipe(side->top, name))
-		fprintf(stderr, "%s: %s cannot be removed: %s\n", side->label, name, strerror(errno));
+		fprintf(stderr, "%s: %s cannot be removed: %s\n", side->label, name,
+			strerror(errno));
 }
 
 /* True: no difference. */
@@ -108,7 +115,8 @@ static bool run_once(struct run *run, uint64_t seed, const char *tag, bool quiet
 			diff_print_step(&step, text, sizeof(text));
 			printf("%s\n", text);
 		}
-		same = diff_do_step(&run->a, &run->b, &step, run->verbose && !quiet, run->why, sizeof(run->why));
+		same = diff_do_step(&run->a, &run->b, &step, run->verbose && !quiet, run->why,
+				    sizeof(run->why));
 		if (!same)
 			run->failed_at = k;
 	}
@@ -138,7 +146,10 @@ static bool same_kind(const char *x, const char *y)
 	return n == strcspn(y, ":") && !strncmp(x, y, n);
 }
 
-/* Leaves out runs of steps, half as long each time, while the last one still differs in the same way. */
+/*
+ * Leaves out runs of steps, half as long each time, while the last one still differs in the same
+ * way.
+ */
 static void minimize(struct run *run, uint64_t seed)
 {
 	unsigned last = run->failed_at, tries = 0;
@@ -161,7 +172,8 @@ static void minimize(struct run *run, uint64_t seed)
 				continue;
 			memset(run->wanted + at, 0, n);
 			tries++;
-			if (run_once(run, seed, "min", true) || run->failed_at != last || !same_kind(why, run->why))
+			if (run_once(run, seed, "min", true) || run->failed_at != last ||
+			    !same_kind(why, run->why))
 				memcpy(run->wanted + at, saved, n);
 		}
 	}
@@ -186,7 +198,8 @@ static void tell(struct run *run, uint64_t seed)
 			diff_print_step(&step, text, sizeof(text));
 			printf("    %s\n", text);
 			if (n + 12 < sizeof(list))
-				n += (size_t)snprintf(list + n, sizeof(list) - n, "%s%u", n ? "," : "", k);
+				n += (size_t)snprintf(list + n, sizeof(list) - n, "%s%u",
+						      n ? "," : "", k);
 		}
 	} else if (run->failed_at < run->steps) {
 		diff_make_step(seed, run->failed_at, &step);
@@ -195,9 +208,11 @@ static void tell(struct run *run, uint64_t seed)
 	}
 	printf("  %s\n", run->why);
 	if (n)
-		printf("  again: differential --seed %" PRIu64 " --only %s -v %s %s\n", seed, list, run->a.mount, run->b.mount);
+		printf("  again: differential --seed %" PRIu64 " --only %s -v %s %s\n", seed, list,
+		       run->a.mount, run->b.mount);
 	else
-		printf("  again: differential --seed %" PRIu64 " --steps %u --minimize %s %s\n", seed, run->steps, run->a.mount, run->b.mount);
+		printf("  again: differential --seed %" PRIu64 " --steps %u --minimize %s %s\n",
+		       seed, run->steps, run->a.mount, run->b.mount);
 	fflush(stdout);
 }
 
@@ -234,8 +249,12 @@ static unsigned long number(const char *s)
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
-		{ "seed", 1, NULL, 's' }, { "seeds", 1, NULL, 'n' }, { "steps", 1, NULL, 't' }, { "until", 1, NULL, 'u' }, { "only", 1, NULL, 'o' },
-		{ "minimize", 0, NULL, 'm' }, { "trees", 0, NULL, 'T' }, { "keep", 0, NULL, 'k' }, { "limits", 0, NULL, 'L' }, { "seconds", 1, NULL, 'S' }, { NULL, 0, NULL, 0 },
+		{ "seed", 1, NULL, 's' },   { "seeds", 1, NULL, 'n' },
+		{ "steps", 1, NULL, 't' },  { "until", 1, NULL, 'u' },
+		{ "only", 1, NULL, 'o' },   { "minimize", 0, NULL, 'm' },
+		{ "trees", 0, NULL, 'T' },  { "keep", 0, NULL, 'k' },
+		{ "limits", 0, NULL, 'L' }, { "seconds", 1, NULL, 'S' },
+		{ NULL, 0, NULL, 0 },
 	};
 	uint64_t seed = 1, seeds = 1, k;
 	static struct run run = { .steps = 2000 };
@@ -245,7 +264,8 @@ int main(int argc, char **argv)
 	int c;
 
 	run.wanted = malloc(MAX_STEPS);
-	diff_arena = mmap(NULL, ARENA_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	diff_arena = mmap(NULL, ARENA_BYTES, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	if (!run.wanted || diff_arena == MAP_FAILED)
 		die("memory");
 	memset(run.wanted, 1, MAX_STEPS);
@@ -287,9 +307,12 @@ int main(int argc, char **argv)
 		if (seeds > 1)
 			memset(run.wanted, 1, MAX_STEPS);
 	}
-	printf("differential: %" PRIu64 " seeds of %u steps from %" PRIu64 ", %lu with differences, %.0f steps a second\n", k, run.steps, seed, bad,
-	       (double)k * run.steps / (seconds() - begun));
+	printf("differential: %" PRIu64 " seeds of %u steps from %" PRIu64 ", %lu with "
+									   "differences, %.0f "
+									   "steps a second\n",
+	       k, run.steps, seed, bad, (double)k * run.steps / (seconds() - begun));
 	for (unsigned n = 0; n < diff_nr_allowed; n++)
-		printf("  allowed, %s: %u times (%s)\n", diff_allowed[n].name, diff_allowed[n].met, diff_allowed[n].reason);
+		printf("  allowed, %s: %u times (%s)\n", diff_allowed[n].name, diff_allowed[n].met,
+		       diff_allowed[n].reason);
 	return bad ? 1 : 0;
 }

@@ -13,13 +13,23 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-void run_mkdir(struct side *side, const struct step *step, struct outcome *outcome) { done(outcome, mkdirat(side->root, step->path[0], (mode_t)step->v[0])); }
-void run_rmdir(struct side *side, const struct step *step, struct outcome *outcome) { done(outcome, unlinkat(side->root, step->path[0], AT_REMOVEDIR)); }
-void run_unlink(struct side *side, const struct step *step, struct outcome *outcome) { done(outcome, unlinkat(side->root, step->path[0], 0)); }
+void run_mkdir(struct side *side, const struct step *step, struct outcome *outcome)
+{
+	done(outcome, mkdirat(side->root, step->path[0], (mode_t)step->v[0]));
+}
+void run_rmdir(struct side *side, const struct step *step, struct outcome *outcome)
+{
+	done(outcome, unlinkat(side->root, step->path[0], AT_REMOVEDIR));
+}
+void run_unlink(struct side *side, const struct step *step, struct outcome *outcome)
+{
+	done(outcome, unlinkat(side->root, step->path[0], 0));
+}
 
 void run_link(struct side *side, const struct step *step, struct outcome *outcome)
 {
-	done(outcome, linkat(side->root, step->path[0], side->root, step->path[1], (int)step->v[0]));
+	done(outcome,
+	     linkat(side->root, step->path[0], side->root, step->path[1], (int)step->v[0]));
 }
 
 void run_link_fd(struct side *side, const struct step *step, struct outcome *outcome)
@@ -30,7 +40,8 @@ void run_link_fd(struct side *side, const struct step *step, struct outcome *out
 		snprintf(path, sizeof(path), "/proc/self/fd/%d", slot_fd(side, step, 0));
 		done(outcome, linkat(AT_FDCWD, path, side->root, step->path[1], AT_SYMLINK_FOLLOW));
 	} else {
-		done(outcome, linkat(slot_fd(side, step, 0), "", side->root, step->path[1], AT_EMPTY_PATH));
+		done(outcome,
+		     linkat(slot_fd(side, step, 0), "", side->root, step->path[1], AT_EMPTY_PATH));
 	}
 }
 
@@ -64,15 +75,23 @@ void run_mknod(struct side *side, const struct step *step, struct outcome *outco
 
 void run_rename(struct side *side, const struct step *step, struct outcome *outcome)
 {
-	done(outcome, renameat2(side->root, step->path[0], side->root, step->path[1], (unsigned)step->v[0]));
+	done(outcome,
+	     renameat2(side->root, step->path[0], side->root, step->path[1], (unsigned)step->v[0]));
 }
 
-static int by_text(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+static int by_text(const void *a, const void *b)
+{
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
 
-/* Names and types, in an order of their own; and whether reading on from a remembered place gives what followed it. */
+/*
+ * Names and types, in an order of their own; and whether reading on from a remembered place gives
+ * what followed it.
+ */
 void run_readdir(struct side *side, const struct step *step, struct outcome *outcome)
 {
-	int fd = openat(side->root, step->path[0], O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+	int fd = openat(side->root, step->path[0],
+			O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
 	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
 	static char *names[2000];
 	unsigned n = 0, again = 0;
@@ -130,7 +149,8 @@ void run_handle(struct side *side, const struct step *step, struct outcome *outc
 	if (fd < 0)
 		done(outcome, -1);
 	else if (!fstat(fd, &st))
-		say(outcome, "mode %o nlink %u size %lld", st.st_mode, (unsigned)st.st_nlink, (long long)st.st_size);
+		say(outcome, "mode %o nlink %u size %lld", st.st_mode, (unsigned)st.st_nlink,
+		    (long long)st.st_size);
 	if (fd >= 0)
 		close(fd);
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Compares two whole trees: names, types, modes, owners, link counts, sizes, contents, link targets, extended attributes, and
- * times that were set to a value. Reads as root. Contents are compared by what is not zero and where, so that holes and
- * preallocated blocks are the same as zeroes, and files of terabytes take no time.
+ * Compares two whole trees: names, types, modes, owners, link counts, sizes, contents, link
+ * targets, extended attributes, and times that were set to a value. Reads as root. Contents are
+ * compared by what is not zero and where, so that holes and preallocated blocks are the same as
+ * zeroes, and files of terabytes take no time.
  */
 #include "differential/diff.h"
 
@@ -37,7 +38,10 @@ static void __attribute__((format(printf, 2, 3))) report(const char *path, const
 	printf("\n");
 }
 
-static bool all_zero(const uint8_t *p, size_t n) { return !n || (!p[0] && !memcmp(p, p + 1, n - 1)); }
+static bool all_zero(const uint8_t *p, size_t n)
+{
+	return !n || (!p[0] && !memcmp(p, p + 1, n - 1));
+}
 
 static uint64_t content(int dir, const char *path, int *ret_err)
 {
@@ -67,7 +71,8 @@ static uint64_t content(int dir, const char *path, int *ret_err)
 				/* A short last piece is the same with zeroes behind it. */
 				while (!diff_arena[(size_t)k + part - 1])
 					part--;
-				h = hash_bytes(hash_bytes(h, &place, sizeof(place)), diff_arena + k, part);
+				h = hash_bytes(hash_bytes(h, &place, sizeof(place)), diff_arena + k,
+					       part);
 			}
 			at += n;
 		}
@@ -90,20 +95,27 @@ static uint64_t xattrs(int dir, const char *path)
 	n = llistxattr(link, names, sizeof(names));
 	for (const char *p = names; p < names + n; p += strlen(p) + 1) {
 		m = lgetxattr(link, p, diff_arena, 65536);
-		sum += hash_bytes(hash_bytes(1, p, strlen(p)), diff_arena, m > 0 ? (size_t)m : 0) + (uint64_t)m;
+		sum += hash_bytes(hash_bytes(1, p, strlen(p)), diff_arena, m > 0 ? (size_t)m : 0) +
+		       (uint64_t)m;
 	}
 	return sum + (uint64_t)n;
 }
 
-static bool is_set(struct statx_timestamp t) { return t.tv_sec < diff_run_start.tv_sec - 86400 || t.tv_sec > diff_run_start.tv_sec + 86400; }
-
-static void compare_time(const char *path, const char *what, struct statx_timestamp a, struct statx_timestamp b)
+static bool is_set(struct statx_timestamp t)
 {
-	if ((is_set(a) || is_set(b)) && (a.tv_sec != b.tv_sec || a.tv_nsec != b.tv_nsec))
-		report(path, "%s: fusedio %lld.%09u, ext4 %lld.%09u", what, (long long)a.tv_sec, a.tv_nsec, (long long)b.tv_sec, b.tv_nsec);
+	return t.tv_sec < diff_run_start.tv_sec - 86400 || t.tv_sec > diff_run_start.tv_sec + 86400;
 }
 
-static void compare_file(int a, int b, const char *path, const struct statx *x, const struct statx *y)
+static void compare_time(const char *path, const char *what, struct statx_timestamp a,
+			 struct statx_timestamp b)
+{
+	if ((is_set(a) || is_set(b)) && (a.tv_sec != b.tv_sec || a.tv_nsec != b.tv_nsec))
+		report(path, "%s: fusedio %lld.%09u, ext4 %lld.%09u", what, (long long)a.tv_sec,
+		       a.tv_nsec, (long long)b.tv_sec, b.tv_nsec);
+}
+
+static void compare_file(int a, int b, const char *path, const struct statx *x,
+			 const struct statx *y)
 {
 	static char ta[4200], tb[4200];
 	int ea, eb;
@@ -113,9 +125,11 @@ static void compare_file(int a, int b, const char *path, const struct statx *x, 
 	if (x->stx_nlink != y->stx_nlink)
 		report(path, "link count: fusedio %u, ext4 %u", x->stx_nlink, y->stx_nlink);
 	if (x->stx_uid != y->stx_uid || x->stx_gid != y->stx_gid)
-		report(path, "owner: fusedio %u:%u, ext4 %u:%u", x->stx_uid, x->stx_gid, y->stx_uid, y->stx_gid);
+		report(path, "owner: fusedio %u:%u, ext4 %u:%u", x->stx_uid, x->stx_gid, y->stx_uid,
+		       y->stx_gid);
 	if (x->stx_size != y->stx_size)
-		report(path, "size: fusedio %llu, ext4 %llu", (unsigned long long)x->stx_size, (unsigned long long)y->stx_size);
+		report(path, "size: fusedio %llu, ext4 %llu", (unsigned long long)x->stx_size,
+		       (unsigned long long)y->stx_size);
 	if (!S_ISFIFO(x->stx_mode))
 		compare_time(path, "mtime", x->stx_mtime, y->stx_mtime);
 	if (xattrs(a, path) != xattrs(b, path))
@@ -124,15 +138,22 @@ static void compare_file(int a, int b, const char *path, const struct statx *x, 
 		uint64_t ha = content(a, path, &ea), hb = content(b, path, &eb);
 
 		if (ha != hb || ea != eb)
-			report(path, "content: fusedio %016" PRIx64 " (%s), ext4 %016" PRIx64 " (%s)", ha, strerror(ea), hb, strerror(eb));
+			report(path,
+			       "content: fusedio %016" PRIx64 " (%s), ext4 %016" PRIx64 " (%s)", ha,
+			       strerror(ea), hb, strerror(eb));
 	}
 	memset(ta, 0, sizeof(ta));
 	memset(tb, 0, sizeof(tb));
-	if (S_ISLNK(x->stx_mode) && (readlinkat(a, path, ta, sizeof(ta) - 1) != readlinkat(b, path, tb, sizeof(tb) - 1) || strcmp(ta, tb)))
+	if (S_ISLNK(x->stx_mode) &&
+	    (readlinkat(a, path, ta, sizeof(ta) - 1) != readlinkat(b, path, tb, sizeof(tb) - 1) ||
+	     strcmp(ta, tb)))
 		report(path, "link target: fusedio %.100s, ext4 %.100s", ta, tb);
 }
 
-static int by_text(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+static int by_text(const void *a, const void *b)
+{
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
 
 static char **list(int top, const char *path, unsigned *ret)
 {
@@ -171,12 +192,14 @@ static void compare_dir(int a, int b, const char *path, unsigned depth)
 
 		k += order <= 0;
 		l += order >= 0;
-		snprintf(sub, 8192, "%s%s%s", strcmp(path, ".") ? path : "", strcmp(path, ".") ? "/" : "", name);
+		snprintf(sub, 8192, "%s%s%s", strcmp(path, ".") ? path : "",
+			 strcmp(path, ".") ? "/" : "", name);
 		if (order) {
 			report(sub, "only on %s", order < 0 ? "fusedio" : "ext4");
 			continue;
 		}
-		if (statx(a, sub, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS, &x) || statx(b, sub, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS, &y)) {
+		if (statx(a, sub, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS, &x) ||
+		    statx(b, sub, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS, &y)) {
 			report(sub, "stat: %s", strerror(errno));
 			continue;
 		}

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Faults at every I/O and every allocation: what the files of the test share. The workload runs in a child process of its own for
- * each case, on one thread (manual work queues) beside the threads of the journal. Beside it goes a model: which names there are,
- * what they hold, and what of that has been acknowledged as durable.
+ * Faults at every I/O and every allocation: what the files of the test share. The workload runs in
+ * a child process of its own for each case, on one thread (manual work queues) beside the threads
+ * of the journal. Beside it goes a model: which names there are, what they hold, and what of that
+ * has been acknowledged as durable.
  */
 #ifndef FDIO_FAULTS_H
 #define FDIO_FAULTS_H
@@ -23,14 +24,18 @@ struct fault_case {
 
 struct xa { char name[40]; unsigned len; uint8_t val[6000]; }; /* len 0: not there */
 
-/* An inode. version: the last operation on it; acked: the last that was acknowledged as durable; d for the data alone. */
+/*
+ * An inode. version: the last operation on it; acked: the last that was acknowledged as durable; d
+ * for the data alone.
+ */
 struct body {
 	uint32_t mode, rdev;
 	uint64_t size;
 	uint8_t *data;          /* the first FILE_MAX bytes; regular files */
 	char target[300];
 	struct xa *xa;          /* MAX_XATTRS, or NULL */
-	bool blurred;           /* an operation on the data failed: the content may be old, new or mixed */
+	/* an operation on the data failed: the content may be old, new or mixed */
+	bool blurred;
 	bool mode_unknown;      /* by an inherited ACL */
 	unsigned version, acked, dversion, dacked;
 };
@@ -80,12 +85,15 @@ int vol_stop(struct run *run);
 
 /* ---- faults_ops.c: each does one operation on volume and model, and judges the result ---- */
 struct name *name_of(struct run *run, struct name *dir, const char *name);
-int get(struct run *run, const struct name *name, struct ext4_inode **ret); /* name NULL: the root directory */
-ssize_t request(struct run *run, struct dio_file *file, unsigned flags, uint64_t pos, void *buf, uint32_t len);
+/* name NULL: the root directory */
+int get(struct run *run, const struct name *name, struct ext4_inode **ret);
+ssize_t request(struct run *run, struct dio_file *file, unsigned flags, uint64_t pos, void *buf,
+		uint32_t len);
 void op_create(struct run *run, struct name *name, uint32_t mode, uint32_t rdev);
 void op_symlink(struct run *run, struct name *name, const char *target);
 void op_link(struct run *run, struct name *from, struct name *to);
-void op_tmpfile(struct run *run, struct name *to, uint32_t len); /* to NULL: it stays without a name, and goes */
+/* to NULL: it stays without a name, and goes */
+void op_tmpfile(struct run *run, struct name *to, uint32_t len);
 void op_unlink(struct run *run, struct name *name);
 void op_rename(struct run *run, struct name *from, struct name *to, unsigned flags);
 void op_write(struct run *run, struct name *name, unsigned flags, uint64_t pos, uint32_t len);
@@ -106,7 +114,10 @@ void work_first(struct run *run);
 void work_second(struct run *run);
 
 /* ---- faults_verify.c ---- */
-/* What was acknowledged is there; full: everything is as the model says. Ends the process otherwise. */
+/*
+ * What was acknowledged is there; full: everything is as the model says. Ends the process
+ * otherwise.
+ */
 void verify(struct run *run, bool full);
 
 #endif

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The product's allocations (the linker sends them here, see Makefile.inc): counted, and made to fail on demand. Any thread. */
+/*
+ * The product's allocations (the linker sends them here, see Makefile.inc): counted, and made to
+ * fail on demand. Any thread.
+ */
 #include "faults/faults.h"
 
 #include <errno.h>
@@ -44,5 +47,8 @@ static bool fails(void)
 void *__wrap_malloc(size_t n) { return fails() ? NULL : malloc(n); }
 void *__wrap_calloc(size_t n, size_t size) { return fails() ? NULL : calloc(n, size); }
 void *__wrap_realloc(void *p, size_t n) { return fails() ? NULL : realloc(p, n); }
-int __wrap_posix_memalign(void **ret, size_t align, size_t n) { return fails() ? ENOMEM : posix_memalign(ret, align, n); }
+int __wrap_posix_memalign(void **ret, size_t align, size_t n)
+{
+	return fails() ? ENOMEM : posix_memalign(ret, align, n);
+}
 char *__wrap_strdup(const char *s) { return fails() ? NULL : strdup(s); }

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Faults at every I/O and every allocation. The workload runs again and again, each time in a child process on a copy of the same
- * image: the n-th read, write, FUA write, flush or discard fails with -EIO, or the n-th allocation of the product fails, once or
- * from then on, n = 1, 2, ... until a run ends without having met its fault. After each: the process has neither crashed nor hung, each
- * request was answered once, each error had a reason and was neither swallowed nor followed by changes on a volume that is read-only;
- * and after a power cut at the end, and after an unmount, a mount without faults replays the log, e2fsck finds nothing and what was
- * acknowledged is there. As long as the journal lives, everything is as the results of the operations say.
+ * Faults at every I/O and every allocation. The workload runs again and again, each time in a child
+ * process on a copy of the same image: the n-th read, write, FUA write, flush or discard fails with
+ * -EIO, or the n-th allocation of the product fails, once or from then on, n = 1, 2, ... until a
+ * run ends without having met its fault. After each: the process has neither crashed nor hung, each
+ * request was answered once, each error had a reason and was neither swallowed nor followed by
+ * changes on a volume that is read-only; and after a power cut at the end, and after an unmount, a
+ * mount without faults replays the log, e2fsck finds nothing and what was acknowledged is there. As
+ * long as the journal lives, everything is as the results of the operations say.
  *
  * FAULTS_SHORT=1      every 29th n, of the allocations every 116th
  * FAULTS_EVERY=k      every k-th n
@@ -31,26 +33,45 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { EXIT_MET = 0, EXIT_FAILED = 1, EXIT_NOT_MET = 42, SHORT_EVERY = 29, LIMIT = 60, MAX_JOBS = 16, MAX_FAILURES = 40 };
+enum {
+	EXIT_MET = 0,
+	EXIT_FAILED = 1,
+	EXIT_NOT_MET = 42,
+	SHORT_EVERY = 29,
+	LIMIT = 60,
+	MAX_JOBS = 16,
+	MAX_FAILURES = 40
+};
 
-static const char *const kind_names[NR_KINDS] = { "read", "write", "fua", "flush", "discard", "alloc" };
+static const char *const kind_names[NR_KINDS] = { "read",  "write",   "fua",
+						  "flush", "discard", "alloc" };
 
-static const struct shape { const char *mkfs; uint32_t lbs; bool discard; enum ext4_errors_policy errors; } shapes[] = {
-	{ "-t ext4 -b 1024 -O metadata_csum,64bit,^resize_inode -N 256 -J size=1 -E nodiscard,lazy_itable_init=0", 512, false,
-	  EXT4_ERRORS_CONTINUE },
-	{ "-t ext4 -b 4096 -O ^metadata_csum,^resize_inode,orphan_file -N 256 -J size=4 -E nodiscard,lazy_itable_init=0", 4096, true,
-	  EXT4_ERRORS_RO },
+static const struct shape {
+	const char *mkfs;
+	uint32_t lbs;
+	bool discard;
+	enum ext4_errors_policy errors;
+} shapes[] = {
+	{ "-t ext4 -b 1024 -O metadata_csum,64bit,^resize_inode -N 256 -J size=1 -E "
+	  "nodiscard,lazy_itable_init=0",
+	  512, false, EXT4_ERRORS_CONTINUE },
+	{ "-t ext4 -b 4096 -O ^metadata_csum,^resize_inode,orphan_file -N 256 -J size=4 -E "
+	  "nodiscard,lazy_itable_init=0",
+	  4096, true, EXT4_ERRORS_RO },
 };
 
 /* Counted over all cases, in memory that the children share. */
-struct totals { uint64_t hits[NR_KINDS], runs[NR_KINDS], fscks, mounts, grown, grown_again, cut_short; };
+struct totals {
+	uint64_t hits[NR_KINDS], runs[NR_KINDS], fscks, mounts, grown, grown_again, cut_short;
+};
 static struct totals *totals;
 static struct run *runs[ARRAY_SIZE(shapes)]; /* the state in which each case begins */
 static unsigned fsck_every, every_nth;
 
 static void spell(const struct fault_case *test, char *buf, size_t len)
 {
-	snprintf(buf, len, "%s:%u:%s:%u", kind_names[test->kind], test->n, test->from_on ? "on" : "once", test->shape);
+	snprintf(buf, len, "%s:%u:%s:%u", kind_names[test->kind], test->n,
+		 test->from_on ? "on" : "once", test->shape);
 }
 
 void fail(struct run *run, const char *fmt, ...)
@@ -62,7 +83,8 @@ void fail(struct run *run, const char *fmt, ...)
 	vsnprintf(why, sizeof(why), fmt, ap);
 	va_end(ap);
 	spell(&run->test, name, sizeof(name));
-	printf("FAIL %s, step %u: %s; again with FAULTS_CASE=%s\n", run->stage, run->step, why, name);
+	printf("FAIL %s, step %u: %s; again with FAULTS_CASE=%s\n", run->stage, run->step, why,
+	       name);
 	fflush(stdout);
 	_exit(EXIT_FAILED);
 }
@@ -72,9 +94,15 @@ uint64_t fault_hits(struct run *run) { return fake_fault_hits(run->fake) + alloc
 
 static void plan(struct run *run)
 {
-	static const unsigned kinds[NR_KINDS] = { FAKE_READ, FAKE_WRITE, FAKE_WRITE, FAKE_FLUSH, FAKE_DISCARD, 0 };
-	struct fake_fault fault = { .kinds = kinds[run->test.kind], .skip = run->test.n - 1, .repeat = run->test.from_on ? 0 : 1, .action = FAKE_ERROR,
-		.err = -EIO, .fua_only = run->test.kind == K_FUA, .plain_only = run->test.kind == K_WRITE };
+	static const unsigned kinds[NR_KINDS] = { FAKE_READ,  FAKE_WRITE,   FAKE_WRITE,
+						  FAKE_FLUSH, FAKE_DISCARD, 0 };
+	struct fake_fault fault = { .kinds = kinds[run->test.kind],
+				    .skip = run->test.n - 1,
+				    .repeat = run->test.from_on ? 0 : 1,
+				    .action = FAKE_ERROR,
+				    .err = -EIO,
+				    .fua_only = run->test.kind == K_FUA,
+				    .plain_only = run->test.kind == K_WRITE };
 
 	if (!run->test.n)
 		return;
@@ -86,7 +114,11 @@ static void plan(struct run *run)
 
 static int engine_start(struct run *run)
 {
-	struct dio_config config = { .dev = fake_dev(run->fake), .vol = run->vol, .nr_cpus = 1, .segs_per_loop = 4, .strict = true };
+	struct dio_config config = { .dev = fake_dev(run->fake),
+				     .vol = run->vol,
+				     .nr_cpus = 1,
+				     .segs_per_loop = 4,
+				     .strict = true };
 
 	run->workers = work_queue_new("worker", 0);
 	run->syncers = run->workers ? work_queue_new("syncer", 0) : NULL;
@@ -117,8 +149,12 @@ static void engine_free(struct run *run)
 int vol_start(struct run *run)
 {
 	const struct shape *s = &shapes[run->test.shape];
-	struct ext4_options options = { .acl = true, .user_xattr = true, .commit_interval_s = 3600, .cache_bytes = 1 << 20,
-		.errors = s->errors, .discard = s->discard };
+	struct ext4_options options = { .acl = true,
+					.user_xattr = true,
+					.commit_interval_s = 3600,
+					.cache_bytes = 1 << 20,
+					.errors = s->errors,
+					.discard = s->discard };
 	const char *why = NULL;
 	char msg[300] = "";
 	int err = ext4_vol_open(fake_dev(run->fake), &options, &run->vol, &why, FDIO_REASON(msg));
@@ -265,7 +301,8 @@ static void run_case(const struct fault_case *test)
 		alloc_plan(0, false);
 	if (cut)
 		look(run, cut, false, fsck, "after a power cut");
-	look(run, fake_power_cut(run->fake, alive ? FAKE_CUT_DROP : FAKE_CUT_KEEP, 0), alive, fsck, "after the unmount");
+	look(run, fake_power_cut(run->fake, alive ? FAKE_CUT_DROP : FAKE_CUT_KEEP, 0), alive, fsck,
+	     "after the unmount");
 	__atomic_fetch_add(&totals->hits[test->kind], hits, __ATOMIC_RELAXED);
 	__atomic_fetch_add(&totals->runs[test->kind], 1, __ATOMIC_RELAXED);
 	__atomic_fetch_add(&totals->grown, grown, __ATOMIC_RELAXED);
@@ -274,7 +311,10 @@ static void run_case(const struct fault_case *test)
 	_exit(hits ? EXIT_MET : EXIT_NOT_MET);
 }
 
-/* The image and the model in which every case of a shape begins: synced and replayed, and something in the log. */
+/*
+ * The image and the model in which every case of a shape begins: synced and replayed, and something
+ * in the log.
+ */
 static void prepare(unsigned shape)
 {
 	struct run *run = calloc(1, sizeof(*run));
@@ -285,7 +325,8 @@ static void prepare(unsigned shape)
 	FDIO_ASSERT(run->buf);
 	run->test.shape = shape;
 	run->stage = "the preparation";
-	run->fake = fake_mkfs_lbs(shape ? 24 << 20 : 10 << 20, shapes[shape].lbs, shapes[shape].mkfs);
+	run->fake = fake_mkfs_lbs(shape ? 24 << 20 : 10 << 20, shapes[shape].lbs,
+				  shapes[shape].mkfs);
 	if (!run->fake)
 		exit(EXIT_FAILURE);
 	if (vol_start(run))
@@ -346,13 +387,16 @@ static bool reap(void)
 	FDIO_ASSERT(k < nr_jobs);
 	spell(&job[k].test, name, sizeof(name));
 	job[k] = job[--nr_jobs];
-	if (WIFEXITED(status) && (WEXITSTATUS(status) == EXIT_MET || WEXITSTATUS(status) == EXIT_NOT_MET)) {
+	if (WIFEXITED(status) &&
+	    (WEXITSTATUS(status) == EXIT_MET || WEXITSTATUS(status) == EXIT_NOT_MET)) {
 		passed++;
 		return WEXITSTATUS(status) == EXIT_MET;
 	}
 	failed++;
 	if (WIFSIGNALED(status))
-		printf("FAIL %s; again with FAULTS_CASE=%s\n", WTERMSIG(status) == SIGALRM ? "it hangs" : strsignal(WTERMSIG(status)), name);
+		printf("FAIL %s; again with FAULTS_CASE=%s\n",
+		       WTERMSIG(status) == SIGALRM ? "it hangs" : strsignal(WTERMSIG(status)),
+		       name);
 	else if (WEXITSTATUS(status) != EXIT_FAILED)
 		printf("FAIL exit code %d; again with FAULTS_CASE=%s\n", WEXITSTATUS(status), name);
 	return true;
@@ -364,7 +408,9 @@ static void loop(enum fault_kind kind, bool from_on, unsigned shape, unsigned ev
 	bool met = true;
 
 	for (unsigned n = 1; met && failed < MAX_FAILURES; n += every) {
-		struct fault_case test = { .kind = kind, .n = n, .from_on = from_on, .shape = shape };
+		struct fault_case test = {
+			.kind = kind, .n = n, .from_on = from_on, .shape = shape
+		};
 
 		launch(&test);
 		if (nr_jobs >= max_jobs)
@@ -372,7 +418,8 @@ static void loop(enum fault_kind kind, bool from_on, unsigned shape, unsigned ev
 	}
 	while (nr_jobs)
 		reap();
-	printf("%s, %s, file system %u: %u runs\n", kind_names[kind], from_on ? "from then on" : "once", shape, passed + failed - before);
+	printf("%s, %s, file system %u: %u runs\n", kind_names[kind],
+	       from_on ? "from then on" : "once", shape, passed + failed - before);
 }
 
 /* Every n of every kind has been tried: what the workload is made to reach has been reached. */
@@ -381,7 +428,8 @@ static void reached(void)
 	if (totals->grown_again && totals->cut_short)
 		return;
 	failed++;
-	printf("FAIL no write handed over by the loop thread, or no truncate that failed half-way: the workload is not what it was\n");
+	printf("FAIL no write handed over by the loop thread, or no truncate that failed half-way: "
+	       "the workload is not what it was\n");
 }
 
 static bool one(const char *text)
@@ -389,7 +437,8 @@ static bool one(const char *text)
 	struct fault_case test = { 0 };
 	char kind[16], mode[8];
 
-	if (sscanf(text, "%15[a-z]:%u:%7[a-z]:%u", kind, &test.n, mode, &test.shape) != 4 || test.shape >= ARRAY_SIZE(shapes))
+	if (sscanf(text, "%15[a-z]:%u:%7[a-z]:%u", kind, &test.n, mode, &test.shape) != 4 ||
+	    test.shape >= ARRAY_SIZE(shapes))
 		return false;
 	while (test.kind < NR_KINDS && strcmp(kind, kind_names[test.kind]))
 		test.kind++;
@@ -408,15 +457,18 @@ static void report(void)
 	uint64_t all = 0;
 
 	for (unsigned k = 0; k < NR_KINDS; k++) {
-		printf("%s %llu in %llu runs, ", k == K_ALLOC ? "allocations failed:" : kind_names[k], (unsigned long long)totals->hits[k],
-		       (unsigned long long)totals->runs[k]);
+		printf("%s %llu in %llu runs, ",
+		       k == K_ALLOC ? "allocations failed:" : kind_names[k],
+		       (unsigned long long)totals->hits[k], (unsigned long long)totals->runs[k]);
 		all += totals->hits[k];
 	}
-	printf("%llu faults in all; %llu mounts, %llu times e2fsck\n", (unsigned long long)all, (unsigned long long)totals->mounts,
-	       (unsigned long long)totals->fscks);
-	printf("%llu writes into new blocks on the loop thread, %llu of them handed to a worker after the data; %llu truncates that failed "
-	       "half-way\n", (unsigned long long)(totals->grown + totals->grown_again), (unsigned long long)totals->grown_again,
-	       (unsigned long long)totals->cut_short);
+	printf("%llu faults in all; %llu mounts, %llu times e2fsck\n", (unsigned long long)all,
+	       (unsigned long long)totals->mounts, (unsigned long long)totals->fscks);
+	printf("%llu writes into new blocks on the loop thread, %llu of them handed to a worker "
+	       "after the data; %llu truncates that failed "
+	       "half-way\n",
+	       (unsigned long long)(totals->grown + totals->grown_again),
+	       (unsigned long long)totals->grown_again, (unsigned long long)totals->cut_short);
 	printf("%u passed, %u failed, 0 skipped\n", passed, failed);
 }
 
@@ -430,9 +482,11 @@ int main(void)
 	fdio_log_set_level(0);
 	every_nth = FDIO_MAX(every_nth, 1u);
 	fsck_every = FDIO_MAX(env_number("FAULTS_FSCK", 8), 1u);
-	max_jobs = FDIO_MIN(env_number("FAULTS_JOBS", (unsigned)sysconf(_SC_NPROCESSORS_ONLN)), (unsigned)MAX_JOBS);
+	max_jobs = FDIO_MIN(env_number("FAULTS_JOBS", (unsigned)sysconf(_SC_NPROCESSORS_ONLN)),
+			    (unsigned)MAX_JOBS);
 	max_jobs = FDIO_MAX(max_jobs, 1u);
-	totals = mmap(NULL, sizeof(*totals), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	totals = mmap(NULL, sizeof(*totals), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
+		      0);
 	FDIO_ASSERT(totals != MAP_FAILED);
 	for (unsigned s = 0; s < ARRAY_SIZE(shapes); s++)
 		prepare(s);
@@ -444,8 +498,10 @@ int main(void)
 	} else {
 		for (unsigned s = 0; s < ARRAY_SIZE(shapes); s++)
 			for (unsigned k = 0; k < NR_KINDS; k++)
-				for (unsigned on = 0; on < 2 && (!only || !strcmp(only, kind_names[k])); on++)
-					loop((enum fault_kind)k, on, s, k == K_ALLOC && is_short ? 4 * every_nth : every_nth);
+				for (unsigned on = 0;
+				     on < 2 && (!only || !strcmp(only, kind_names[k])); on++)
+					loop((enum fault_kind)k, on, s,
+					     k == K_ALLOC && is_short ? 4 * every_nth : every_nth);
 		if (every_nth == 1 && !only)
 			reached();
 	}

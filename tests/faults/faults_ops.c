@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The operations of the workload, each on the volume and on the model. An operation on names or attributes that fails must have
- * changed nothing, so the model stays; one on data may be half done, so the content is unknown from then on. An error must have
- * a fault as its reason, and none may be swallowed: what is reported as done must be there (faults_verify.c).
+ * The operations of the workload, each on the volume and on the model. An operation on names or
+ * attributes that fails must have changed nothing, so the model stays; one on data may be half
+ * done, so the content is unknown from then on. An error must have a fault as its reason, and none
+ * may be swallowed: what is reported as done must be there (faults_verify.c).
  */
 #include "faults/faults.h"
 
@@ -57,7 +58,8 @@ int get(struct run *run, const struct name *name, struct ext4_inode **ret)
 		path[depth++] = name;
 	}
 	while (!err && depth--) {
-		err = ext4_lookup(dir, path[depth]->name, (unsigned)strlen(path[depth]->name), &inode);
+		err = ext4_lookup(dir, path[depth]->name, (unsigned)strlen(path[depth]->name),
+				  &inode);
 		ext4_inode_put(dir);
 		dir = inode;
 	}
@@ -94,7 +96,8 @@ static bool end(struct run *run, const char *what, int err, bool changes)
 	if (err && !fault_hits(run))
 		fail(run, "%s: %s, and there was no fault", what, strerror(-err));
 	if (err && err != -EIO && err != -EROFS && err != -ENOMEM)
-		fail(run, "%s: %d (%s) is not an error that the fault explains", what, err, strerror(-err));
+		fail(run, "%s: %d (%s) is not an error that the fault explains", what, err,
+		     strerror(-err));
 	if (run->was_ro && changes && !err)
 		fail(run, "%s: succeeds on a volume that is read-only", what);
 	if (run->was_ro && changes && !run->test.from_on && err != -EROFS)
@@ -115,7 +118,8 @@ void op_create(struct run *run, struct name *name, uint32_t mode, uint32_t rdev)
 	begin(run, name, NULL, false);
 	err = get(run, name->dir, &dir);
 	if (!err) {
-		err = ext4_create(dir, name->name, (unsigned)strlen(name->name), mode, rdev, &root_cred, &inode);
+		err = ext4_create(dir, name->name, (unsigned)strlen(name->name), mode, rdev,
+				  &root_cred, &inode);
 		if (!err)
 			ext4_inode_put(inode);
 		ext4_inode_put(dir);
@@ -137,7 +141,8 @@ void op_symlink(struct run *run, struct name *name, const char *target)
 	begin(run, name, NULL, false);
 	err = get(run, name->dir, &dir);
 	if (!err) {
-		err = ext4_symlink(dir, name->name, (unsigned)strlen(name->name), target, (unsigned)strlen(target), &root_cred, &inode);
+		err = ext4_symlink(dir, name->name, (unsigned)strlen(name->name), target,
+				   (unsigned)strlen(target), &root_cred, &inode);
 		if (!err)
 			ext4_inode_put(inode);
 		ext4_inode_put(dir);
@@ -180,10 +185,12 @@ void op_unlink(struct run *run, struct name *name)
 	begin(run, name, name->body, false);
 	err = get(run, name->dir, &dir);
 	if (!err) {
-		err = S_ISDIR(name->body->mode) ? ext4_rmdir(dir, name->name, len) : ext4_unlink(dir, name->name, len);
+		err = S_ISDIR(name->body->mode) ? ext4_rmdir(dir, name->name, len)
+						: ext4_unlink(dir, name->name, len);
 		ext4_inode_put(dir);
 	}
-	if (err == -ENOTEMPTY && S_ISDIR(name->body->mode)) /* what was in it could not be unlinked */
+	/* what was in it could not be unlinked */
+	if (err == -ENOTEMPTY && S_ISDIR(name->body->mode))
 		for (struct name *k = run->name; k < run->name + run->nr_names; k++)
 			if (k->dir == name && k->body)
 				return;
@@ -196,7 +203,8 @@ void op_rename(struct run *run, struct name *from, struct name *to, unsigned fla
 	struct ext4_inode *old_dir, *new_dir;
 	int err;
 
-	if (!from->body || (flags == RENAME_EXCHANGE && !to->body) || !dirs_there(from) || !dirs_there(to))
+	if (!from->body || (flags == RENAME_EXCHANGE && !to->body) || !dirs_there(from) ||
+	    !dirs_there(to))
 		return;
 	begin(run, from, from->body, false);
 	to->version = run->clock;
@@ -206,8 +214,9 @@ void op_rename(struct run *run, struct name *from, struct name *to, unsigned fla
 	if (!err) {
 		err = get(run, to->dir, &new_dir);
 		if (!err) {
-			err = ext4_rename(old_dir, from->name, (unsigned)strlen(from->name), new_dir, to->name, (unsigned)strlen(to->name), flags,
-					&root_cred);
+			err = ext4_rename(old_dir, from->name, (unsigned)strlen(from->name),
+					  new_dir, to->name, (unsigned)strlen(to->name), flags,
+					  &root_cred);
 			ext4_inode_put(new_dir);
 		}
 		ext4_inode_put(old_dir);
@@ -244,11 +253,20 @@ static bool pump(struct run *run)
 	return any;
 }
 
-ssize_t request(struct run *run, struct dio_file *file, unsigned flags, uint64_t pos, void *buf, uint32_t len)
+ssize_t request(struct run *run, struct dio_file *file, unsigned flags, uint64_t pos, void *buf,
+		uint32_t len)
 {
-	struct treq local = { .done = 0 }, *req = run->nr_reqs < MAX_REQS ? &run->req[run->nr_reqs++] : &local;
+	struct treq local = { .done = 0 },
+		    *req = run->nr_reqs < MAX_REQS ? &run->req[run->nr_reqs++] : &local;
 
-	req->req = (struct dio_req){ .file = file, .pos = pos, .len = len, .flags = flags, .buf = buf, .buf_index = -1, .buf_cap = FILE_MAX, .done = req_done };
+	req->req = (struct dio_req){ .file = file,
+				     .pos = pos,
+				     .len = len,
+				     .flags = flags,
+				     .buf = buf,
+				     .buf_index = -1,
+				     .buf_cap = FILE_MAX,
+				     .done = req_done };
 	dio_submit(run->dio, &req->req);
 	while (!__atomic_load_n(&req->done, __ATOMIC_ACQUIRE))
 		if (!pump(run))
@@ -256,7 +274,8 @@ ssize_t request(struct run *run, struct dio_file *file, unsigned flags, uint64_t
 	return req->res;
 }
 
-static int open_file(struct run *run, const struct name *name, struct ext4_inode **inode, struct dio_file **file)
+static int open_file(struct run *run, const struct name *name, struct ext4_inode **inode,
+		     struct dio_file **file)
 {
 	int err = get(run, name, inode);
 
@@ -279,7 +298,9 @@ static void close_file(struct run *run, struct ext4_inode *inode, struct dio_fil
 static void fill(struct run *run, struct body *body, uint64_t pos, uint32_t len)
 {
 	for (uint32_t k = 0; k < len; k++)
-		run->buf[k] = (uint8_t)(1 + ((pos + k) * 7 + ((pos + k) >> 9) * 13 + run->clock * 31 + (size_t)(body - run->body)) % 0xa0);
+		run->buf[k] = (uint8_t)(1 + ((pos + k) * 7 + ((pos + k) >> 9) * 13 +
+					     run->clock * 31 + (size_t)(body - run->body)) %
+							    0xa0);
 }
 
 /* What lies behind FILE_MAX is not remembered, only that the file is that long. */
@@ -333,18 +354,25 @@ void op_read(struct run *run, struct name *name, unsigned flags, uint64_t pos, u
 	err = open_file(run, name, &inode, &file);
 	if (!err) {
 		uint64_t left = pos < body->size ? body->size - pos : 0;
-		ssize_t done = request(run, file, flags, pos, run->buf, len), want = (ssize_t)FDIO_MIN((uint64_t)len, left);
+		ssize_t done = request(run, file, flags, pos, run->buf, len),
+			want = (ssize_t)FDIO_MIN((uint64_t)len, left);
 
 		err = done < 0 ? (int)done : 0;
-		if (done >= 0 && !body->blurred && (done != want || memcmp(run->buf, body->data + pos, (size_t)want)))
-			fail(run, "read: %zd bytes that are not what was written (%zd)", done, want);
+		if (done >= 0 && !body->blurred &&
+		    (done != want || memcmp(run->buf, body->data + pos, (size_t)want)))
+			fail(run, "read: %zd bytes that are not what was written (%zd)", done,
+			     want);
 		close_file(run, inode, file);
 	}
 	end(run, "read", err, false);
 }
 
-/* *cut: the size is the new one, even if it has failed: the rest of the truncate is to be finished by whoever extends the file. */
-static int gated(struct run *run, struct name *name, uint64_t size, int mode, uint64_t off, uint64_t len, bool *cut)
+/*
+ * *cut: the size is the new one, even if it has failed: the rest of the truncate is to be finished
+ * by whoever extends the file.
+ */
+static int gated(struct run *run, struct name *name, uint64_t size, int mode, uint64_t off,
+		 uint64_t len, bool *cut)
 {
 	struct ext4_inode *inode;
 	int err = get(run, name, &inode);
@@ -355,7 +383,8 @@ static int gated(struct run *run, struct name *name, uint64_t size, int mode, ui
 	if (!err) {
 		name->body->blurred = true; /* until it has succeeded */
 		ext4_inode_lock_exclusive(inode);
-		err = mode < 0 ? ext4_truncate(inode, size) : ext4_fallocate(inode, mode, off, len, true);
+		err = mode < 0 ? ext4_truncate(inode, size)
+			       : ext4_fallocate(inode, mode, off, len, true);
 		*cut = mode < 0 && ext4_inode_size(inode) == size;
 		ext4_inode_unlock(inode);
 		dio_gate_open(run->dio, inode, DIO_GATE_ALL);
@@ -485,7 +514,8 @@ void op_chmod(struct run *run, struct name *name, uint32_t mode)
 }
 
 /* True: it is set. */
-static bool set_xattr(struct run *run, struct name *n, const char *name, const void *val, unsigned len)
+static bool set_xattr(struct run *run, struct name *n, const char *name, const void *val,
+		      unsigned len)
 {
 	struct xa *x = n->body->xa, *last = x + MAX_XATTRS;
 	struct ext4_inode *inode;
@@ -499,7 +529,8 @@ static bool set_xattr(struct run *run, struct name *n, const char *name, const v
 	begin(run, NULL, n->body, false);
 	err = get(run, n, &inode);
 	if (!err) {
-		err = len ? ext4_xattr_set(inode, name, val, len, 0, false) : ext4_xattr_remove(inode, name);
+		err = len ? ext4_xattr_set(inode, name, val, len, 0, false)
+			  : ext4_xattr_remove(inode, name);
 		ext4_inode_put(inode);
 	}
 	if (!end(run, len ? "setxattr" : "removexattr", err, true))
@@ -526,15 +557,26 @@ void op_xattr(struct run *run, struct name *n, const char *name, unsigned len)
 /* Read and write for the owner, read for others: the mode follows. */
 void op_acl(struct run *run, struct name *name, bool dflt)
 {
-	struct { uint32_t version; struct { uint16_t tag, perm; uint32_t id; } e[5]; } acl = { htole32(2), {
-		{ htole16(1), htole16(6), UINT32_MAX }, { htole16(2), htole16(4), htole32(1000) }, { htole16(4), htole16(4), UINT32_MAX },
-		{ htole16(16), htole16(4), UINT32_MAX }, { htole16(32), htole16(4), UINT32_MAX } } };
+	struct {
+		uint32_t version;
+		struct {
+			uint16_t tag, perm;
+			uint32_t id;
+		} e[5];
+	} acl = { htole32(2),
+		  { { htole16(1), htole16(6), UINT32_MAX },
+		    { htole16(2), htole16(4), htole32(1000) },
+		    { htole16(4), htole16(4), UINT32_MAX },
+		    { htole16(16), htole16(4), UINT32_MAX },
+		    { htole16(32), htole16(4), UINT32_MAX } } };
 
 	if (!name->body || !dirs_there(name))
 		return;
 	if (dflt)
 		name->body->mode_unknown = true;
-	if (set_xattr(run, name, dflt ? "system.posix_acl_default" : "system.posix_acl_access", &acl, sizeof(acl)) && !dflt)
+	if (set_xattr(run, name, dflt ? "system.posix_acl_default" : "system.posix_acl_access",
+		      &acl, sizeof(acl)) &&
+	    !dflt)
 		name->body->mode = (name->body->mode & S_IFMT) | 0644;
 }
 
@@ -551,7 +593,9 @@ static void sync_done(struct dio_sync *sync, int err)
 
 static int do_sync(struct run *run, struct ext4_inode *inode, bool datasync)
 {
-	struct tsync tsync = { .sync = { .inode = inode, .datasync = datasync, .done = sync_done } };
+	struct tsync tsync = {
+		.sync = { .inode = inode, .datasync = datasync, .done = sync_done }
+	};
 
 	dio_fsync(run->dio, &tsync.sync);
 	while (!__atomic_load_n(&tsync.done, __ATOMIC_ACQUIRE))

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The verdict: a volume that is mounted without faults against the model. What was acknowledged and not touched since must be
- * there in any case; full: everything must be as the model says, but for data of which an operation failed.
+ * The verdict: a volume that is mounted without faults against the model. What was acknowledged and
+ * not touched since must be there in any case; full: everything must be as the model says, but for
+ * data of which an operation failed.
  */
 #include "faults/faults.h"
 
@@ -34,7 +35,8 @@ static void check_data(struct run *run, struct name *name, struct ext4_inode *in
 	int err;
 
 	if (ext4_inode_size(inode) != body->size)
-		fail(run, "%s: size %llu, not %llu", name->name, (unsigned long long)ext4_inode_size(inode), (unsigned long long)body->size);
+		fail(run, "%s: size %llu, not %llu", name->name,
+		     (unsigned long long)ext4_inode_size(inode), (unsigned long long)body->size);
 	err = dio_file_open(run->dio, inode, &file);
 	if (err)
 		fail(run, "%s: cannot be opened: %s", name->name, strerror(-err));
@@ -42,10 +44,12 @@ static void check_data(struct run *run, struct name *name, struct ext4_inode *in
 	got = request(run, file, 0, 0, run->buf, FILE_MAX);
 	dio_file_close(file);
 	if (got != (ssize_t)known)
-		fail(run, "%s: a read returns %zd, not %llu", name->name, got, (unsigned long long)known);
+		fail(run, "%s: a read returns %zd, not %llu", name->name, got,
+		     (unsigned long long)known);
 	for (size_t k = 0; k < known; k++)
 		if (run->buf[k] != body->data[k])
-			fail(run, "%s: byte %zu is %#x, not %#x", name->name, k, run->buf[k], body->data[k]);
+			fail(run, "%s: byte %zu is %#x, not %#x", name->name, k, run->buf[k],
+			     body->data[k]);
 }
 
 static void check_xattrs(struct run *run, struct name *name, struct ext4_inode *inode)
@@ -57,7 +61,8 @@ static void check_xattrs(struct run *run, struct name *name, struct ext4_inode *
 		int err = ext4_xattr_get(inode, x->name, val, sizeof(val), &len);
 
 		if (err || len != x->len)
-			fail(run, "%s: attribute %s: %d, %zu bytes, not %u", name->name, x->name, err, len, x->len);
+			fail(run, "%s: attribute %s: %d, %zu bytes, not %u", name->name, x->name,
+			     err, len, x->len);
 		if (strncmp(x->name, "system.", 7) && memcmp(val, x->val, len))
 			fail(run, "%s: attribute %s has another value", name->name, x->name);
 	}
@@ -84,7 +89,8 @@ static void check_attr(struct run *run, struct name *name, struct ext4_inode *in
 	unsigned len;
 
 	ext4_getattr(inode, &attr);
-	if (body->mode_unknown ? (attr.mode & S_IFMT) != (body->mode & S_IFMT) : attr.mode != body->mode)
+	if (body->mode_unknown ? (attr.mode & S_IFMT) != (body->mode & S_IFMT)
+			       : attr.mode != body->mode)
 		fail(run, "%s: mode %o, not %o", name->name, attr.mode, body->mode);
 	if (attr.rdev != body->rdev)
 		fail(run, "%s: device %#x, not %#x", name->name, attr.rdev, body->rdev);
@@ -127,8 +133,10 @@ static bool known(void *arg, const struct ext4_dirent *entry)
 {
 	struct seen *seen = arg;
 
-	for (struct name *name = seen->run->name; name < seen->run->name + seen->run->nr_names; name++)
-		if (name->dir == seen->dir && name->body && strlen(name->name) == entry->name_len && !memcmp(name->name, entry->name, entry->name_len))
+	for (struct name *name = seen->run->name; name < seen->run->name + seen->run->nr_names;
+	     name++)
+		if (name->dir == seen->dir && name->body && strlen(name->name) == entry->name_len &&
+		    !memcmp(name->name, entry->name, entry->name_len))
 			seen->nr++;
 	return true;
 }
@@ -148,7 +156,8 @@ static void check_dir(struct run *run, struct name *dir)
 	for (struct name *name = run->name; name < run->name + run->nr_names; name++)
 		want += name->dir == dir && name->body;
 	if (err || seen.nr != want)
-		fail(run, "%s: lists %u of %u names (%d)", dir ? dir->name : "/", seen.nr, want, err);
+		fail(run, "%s: lists %u of %u names (%d)", dir ? dir->name : "/", seen.nr, want,
+		     err);
 }
 
 void verify(struct run *run, bool full)

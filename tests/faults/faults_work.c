@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The workload: every operation of the volume and of the engine, in three parts. What work_before does lies half in the log when a
- * case begins, so that the first mount replays; work_first and work_second have an unmount and a mount between them.
+ * The workload: every operation of the volume and of the engine, in three parts. What work_before
+ * does lies half in the log when a case begins, so that the first mount replays; work_first and
+ * work_second have an unmount and a mount between them.
  */
 #include "faults/faults.h"
 
@@ -30,8 +31,8 @@ static void many(struct run *run, struct name *dir, unsigned nr)
 }
 
 /*
- * A tree of many leaves with little in each, so that to cut it off takes several transactions where blocks are small, and not many
- * allocations.
+ * A tree of many leaves with little in each, so that to cut it off takes several transactions where
+ * blocks are small, and not many allocations.
  */
 static void pieces(struct run *run)
 {
@@ -42,12 +43,14 @@ static void pieces(struct run *run)
 	for (unsigned k = 0; k < nr; k++)
 		op_write(run, name, DIO_DIRECT, (uint64_t)k * 2 * bs, bs);
 	for (unsigned k = 50; k + 50 <= nr; k += 50)
-		op_fallocate(run, name, EXT4_FALLOC_PUNCH_HOLE | EXT4_FALLOC_KEEP_SIZE, (uint64_t)k * 2 * bs, 48 * 2 * bs);
+		op_fallocate(run, name, EXT4_FALLOC_PUNCH_HOLE | EXT4_FALLOC_KEEP_SIZE,
+			     (uint64_t)k * 2 * bs, 48 * 2 * bs);
 }
 
 void work_before(struct run *run)
 {
-	struct name *d = at(run, "before"), *f = name_of(run, d, "data"), *g = at(run, "gone"), *big = at(run, "large");
+	struct name *d = at(run, "before"), *f = name_of(run, d, "data"), *g = at(run, "gone"),
+		    *big = at(run, "large");
 
 	op_create(run, d, S_IFDIR | 0755, 0);
 	op_create(run, f, REG, 0);
@@ -92,7 +95,10 @@ static void data_first(struct run *run)
 	op_seek(run, b);
 }
 
-/* What is cut off must not show when the file grows again, wherever the truncate has failed: three ways to grow. */
+/*
+ * What is cut off must not show when the file grows again, wherever the truncate has failed: three
+ * ways to grow.
+ */
 static void cut_first(struct run *run)
 {
 	struct name *name = at(run, "pieces");
@@ -105,7 +111,9 @@ static void cut_first(struct run *run)
 	op_fsync(run, name, false);
 }
 
-/* Small files, written once and then at their ends: the loop thread does it (dio/append_small.c). */
+/*
+ * Small files, written once and then at their ends: the loop thread does it (dio/append_small.c).
+ */
 static void small_first(struct run *run)
 {
 	static const uint32_t sizes[] = { 100, 1536, 5000, 16 * KIB };
@@ -131,7 +139,8 @@ static void alloc_first(struct run *run)
 	op_fallocate(run, name, 0, 0, 64 * KIB);
 	op_write(run, name, DIO_DIRECT, 8 * KIB, 8 * KIB);
 	op_write(run, name, 0, 30 * KIB + 3, 100);
-	op_fallocate(run, name, EXT4_FALLOC_PUNCH_HOLE | EXT4_FALLOC_KEEP_SIZE, 10 * KIB + 100, 9 * KIB);
+	op_fallocate(run, name, EXT4_FALLOC_PUNCH_HOLE | EXT4_FALLOC_KEEP_SIZE, 10 * KIB + 100,
+		     9 * KIB);
 	op_fallocate(run, name, EXT4_FALLOC_ZERO_RANGE, 28 * KIB, 50 * KIB + 1);
 	op_fallocate(run, name, EXT4_FALLOC_KEEP_SIZE, 96 * KIB, 32 * KIB);
 	op_write(run, name, 0, 100 * KIB, 2 * KIB);
@@ -142,7 +151,8 @@ static void alloc_first(struct run *run)
 
 static void names_first(struct run *run)
 {
-	struct name *d = at(run, "dir"), *e = at(run, "other"), *x = name_of(run, d, "x"), *y = name_of(run, e, "y");
+	struct name *d = at(run, "dir"), *e = at(run, "other"), *x = name_of(run, d, "x"),
+		    *y = name_of(run, e, "y");
 
 	op_create(run, d, S_IFDIR | 0755, 0);
 	op_create(run, e, S_IFDIR | 0755, 0);
@@ -155,7 +165,9 @@ static void names_first(struct run *run)
 	op_rename(run, y, name_of(run, e, "z"), 0);
 	op_rename(run, e, name_of(run, d, "sub"), 0);
 	op_symlink(run, name_of(run, d, "short"), "../a");
-	op_symlink(run, name_of(run, d, "long"), "a-target-that-is-longer-than-the-sixty-bytes-that-the-inode-has-room-for/and/some/more");
+	op_symlink(run, name_of(run, d, "long"),
+		   "a-target-that-is-longer-than-the-sixty-bytes-that-the-inode-has-room-for/and/"
+		   "some/more");
 	op_create(run, name_of(run, d, "fifo"), S_IFIFO | 0600, 0);
 	op_create(run, name_of(run, d, "dev"), S_IFCHR | 0600, 0x103);
 	op_fsync(run, NULL, false);

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The fuzzers: what an image and what a FUSE message can do to the program, in one process, without a mount.
+ * The fuzzers: what an image and what a FUSE message can do to the program, in one process, without
+ * a mount.
  *
- * A case is made from a stream of decisions (struct rnd): from a seed by the plain driver, from libFuzzer's bytes by
- * the other. One driver (fuzz_driver.c) runs cases in children of its own, so that a crash or an endless loop is a line of
- * the report and not the end of the run.
+ * A case is made from a stream of decisions (struct rnd): from a seed by the plain driver, from
+ * libFuzzer's bytes by the other. One driver (fuzz_driver.c) runs cases in children of its own, so
+ * that a crash or an endless loop is a line of the report and not the end of the run.
  */
 #ifndef FDIO_FUZZ_H
 #define FDIO_FUZZ_H
@@ -16,7 +17,9 @@
 #include <stdio.h>
 #include <string.h>
 
-/* What must hold in every case. The message goes to stderr, the process ends as if it had crashed. */
+/*
+ * What must hold in every case. The message goes to stderr, the process ends as if it had crashed.
+ */
 void fuzz_failed(const char *what, const char *file, int line) __attribute__((noreturn));
 #define MUST(e) (likely(e) ? (void)0 : fuzz_failed(#e, __FILE__, __LINE__))
 
@@ -24,7 +27,8 @@ void fuzz_failed(const char *what, const char *file, int line) __attribute__((no
 /* Metadata blocks that have been looked at so far. */
 static inline uint64_t work_so_far(void)
 {
-	return fdio_counter_read(COUNTER_journal_cache_hit) + fdio_counter_read(COUNTER_journal_cache_miss);
+	return fdio_counter_read(COUNTER_journal_cache_hit) +
+	       fdio_counter_read(COUNTER_journal_cache_miss);
 }
 
 /* What one operation may look at in an image of that size, whatever the image says of itself:
@@ -38,9 +42,15 @@ struct rnd {
 	size_t left;
 };
 
-static inline struct rnd rnd_seed(uint64_t seed) { return (struct rnd){ .state = seed * 0x9e3779b97f4a7c15ULL + 1 }; }
+static inline struct rnd rnd_seed(uint64_t seed)
+{
+	return (struct rnd){ .state = seed * 0x9e3779b97f4a7c15ULL + 1 };
+}
 uint64_t rnd_u64(struct rnd *rng);
-static inline unsigned rnd_n(struct rnd *rng, unsigned n) { return n ? (unsigned)(rnd_u64(rng) % n) : 0; }
+static inline unsigned rnd_n(struct rnd *rng, unsigned n)
+{
+	return n ? (unsigned)(rnd_u64(rng) % n) : 0;
+}
 /* Data is used up: libFuzzer's cases end then. Never true with a seed. */
 static inline bool rnd_over(const struct rnd *rng) { return rng->data && !rng->left; }
 
@@ -61,17 +71,36 @@ void fuzz_dev_reset(struct fuzz_dev *dev);
 
 /* ---- base images and the structures in them (fuzz_base.c, fuzz_scan.c) ---- */
 enum kind {
-	K_SB, K_GD, K_BBM, K_IBM, K_INODE, K_EXTENT, K_INDIRECT, K_DIR, K_DXROOT, K_DXNODE, K_XATTR, K_SYMLINK, K_ORPHAN, K_JSB,
-	K_JDESC, K_JREVOKE, K_JCOMMIT, K_NR,
+	K_SB,
+	K_GD,
+	K_BBM,
+	K_IBM,
+	K_INODE,
+	K_EXTENT,
+	K_INDIRECT,
+	K_DIR,
+	K_DXROOT,
+	K_DXNODE,
+	K_XATTR,
+	K_SYMLINK,
+	K_ORPHAN,
+	K_JSB,
+	K_JDESC,
+	K_JREVOKE,
+	K_JCOMMIT,
+	K_NR,
 };
 extern const char *const kind_names[K_NR];
 
-/* One structure: where its bytes are (perhaps a copy in the log), and what its checksum depends on. */
+/*
+ * One structure: where its bytes are (perhaps a copy in the log), and what its checksum depends on.
+ */
 struct target {
 	enum kind kind;
 	uint64_t off;      /* in the image */
 	uint32_t len;
-	uint32_t ino;      /* inode; or group for K_GD, K_BBM, K_IBM; or the log's block number for K_J* */
+	/* inode; or group for K_GD, K_BBM, K_IBM; or the log's block number for K_J* */
+	uint32_t ino;
 	uint64_t home;     /* its block's number: off's block unless this is a copy in the log */
 	int tag;           /* index of the log's tag for this copy, or -1 */
 };
@@ -80,7 +109,11 @@ struct log_tag { uint64_t desc_off, image_off; uint32_t tag_off, tid; };
 
 struct base {
 	const char *name;
-	uint8_t *img;             /* shared mapping of fd: children of the driver map it privately, so that forking costs little */
+	/*
+	 * shared mapping of fd: children of the driver map it privately, so that forking costs
+	 * little
+	 */
+	uint8_t *img;
 	int fd;
 	uint64_t size;
 	uint32_t bs, inode_size, desc_size, nr_groups, bpg, ipg, nr_inodes, journal_ino;
@@ -139,13 +172,17 @@ void tags_fix(struct base *base, const struct image_case *test, uint8_t *img);
 /* ---- a volume and what is done to it (fuzz_walk.c) ---- */
 struct walk_result { int mount; unsigned opened, ops, unclean; uint64_t work; };
 /* pristine: nothing was changed: no operation may find damage. */
-void walk_image(const struct image_case *test, struct fuzz_dev *dev, bool pristine, struct walk_result *ret);
+void walk_image(const struct image_case *test, struct fuzz_dev *dev, bool pristine,
+		struct walk_result *ret);
 
 /* ---- the driver (fuzz_driver.c) ---- */
 struct fuzz_target {
 	const char *name;
 	bool (*setup)(void);
-	/* One case; text NULL: from r. Crashes are the driver's to catch. show: prints the case instead of running it. */
+	/*
+	 * One case; text NULL: from r. Crashes are the driver's to catch. show: prints the case
+	 * instead of running it.
+	 */
 	void (*run)(struct rnd *r, const char *text, bool show);
 	const char *suffix; /* of files of the corpus */
 	/* --save: writes what the case makes of its image to a file; or NULL. */

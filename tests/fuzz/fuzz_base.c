@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The images that are damaged: small, made afresh by mke2fs, debugfs and the program itself, with one of everything: deep
- * directories, hash trees of two levels, extent trees of every depth, blocks mapped the old way, attributes in and out of
- * inodes, ACLs, symbolic links of both kinds, devices, deletions that a crash interrupted, an orphan file, and a log with
- * several transactions and revocations in it. Each comes clean and as a crash left it.
+ * The images that are damaged: small, made afresh by mke2fs, debugfs and the program itself, with
+ * one of everything: deep directories, hash trees of two levels, extent trees of every depth,
+ * blocks mapped the old way, attributes in and out of inodes, ACLs, symbolic links of both kinds,
+ * devices, deletions that a crash interrupted, an orphan file, and a log with several transactions
+ * and revocations in it. Each comes clean and as a crash left it.
  */
 #include "fuzz/fuzz.h"
 
@@ -40,21 +41,34 @@ struct recipe {
 
 static const struct recipe recipes[] = {
 	{ "csum1k", 8, "-t ext4 -b 1024 -g 2048 -I 256 -N 512 -J size=1 " SAME, NULL, true },
-	{ "csum4k", 12, "-t ext4 -b 4096 -N 512 -J size=4 -O orphan_file,metadata_csum_seed,large_dir,ea_inode,^resize_inode " SAME, NULL, true },
-	{ "old1k", 8, "-t ext4 -b 1024 -g 4096 -I 128 -N 512 -J size=1 -O ^metadata_csum,^64bit,uninit_bg,^extents,^flex_bg " SAME,
+	{ "csum4k", 12,
+	  "-t ext4 -b 4096 -N 512 -J size=4 -O "
+	  "orphan_file,metadata_csum_seed,large_dir,ea_inode,^resize_inode " SAME,
+	  NULL, true },
+	{ "old1k", 8,
+	  "-t ext4 -b 1024 -g 4096 -I 128 -N 512 -J size=1 -O "
+	  "^metadata_csum,^64bit,uninit_bg,^extents,^flex_bg " SAME,
 	  OLD_FILES "tune2fs -O extents \"$IMG\" >/dev/null 2>&1", true },
-	{ "plain2k", 12, "-t ext4 -b 2048 -g 2048 -I 512 -N 512 -J size=2 -O ^metadata_csum,^uninit_bg,meta_bg,^resize_inode,sparse_super2 "
-	  SAME, NULL, true },
-	{ "shown", 8, "-t ext4 -b 1024 -N 256 -J size=1 -O inline_data,ea_inode,bigalloc -C 4096 -d \"$IMG.d\" " SAME,
-	  "head -c 3000 /dev/zero | tr '\\0' 'v' >\"$IMG.f\"; debugfs -w -R \"ea_set -f $IMG.f small user.big\" \"$IMG\" >/dev/null 2>&1; "
-	  "rm -f \"$IMG.f\"", false },
+	{ "plain2k", 12,
+	  "-t ext4 -b 2048 -g 2048 -I 512 -N 512 -J size=2 -O "
+	  "^metadata_csum,^uninit_bg,meta_bg,^resize_inode,sparse_super2 " SAME,
+	  NULL, true },
+	{ "shown", 8,
+	  "-t ext4 -b 1024 -N 256 -J size=1 -O inline_data,ea_inode,bigalloc -C 4096 -d "
+	  "\"$IMG.d\" " SAME,
+	  "head -c 3000 /dev/zero | tr '\\0' 'v' >\"$IMG.f\"; debugfs -w -R \"ea_set -f $IMG.f "
+	  "small user.big\" \"$IMG\" >/dev/null 2>&1; "
+	  "rm -f \"$IMG.f\"",
+	  false },
 };
 #define MAX_BASES (2 * ARRAY_SIZE(recipes))
 
 static struct base bases[MAX_BASES];
 static unsigned nr_bases;
 static const struct ext4_credentials cred = { .cap_fsetid = true };
-static const struct ext4_options opts = { .acl = true, .user_xattr = true, .commit_interval_s = 3600 };
+static const struct ext4_options opts = { .acl = true,
+					  .user_xattr = true,
+					  .commit_interval_s = 3600 };
 
 unsigned bases_count(void) { return nr_bases; }
 struct base *bases_get(unsigned i) { return &bases[i % nr_bases]; }
@@ -89,7 +103,8 @@ static void data(struct ext4_inode *inode, uint32_t lblk, uint32_t len, uint64_t
 	ext4_inode_lock_exclusive(inode);
 	MUST(!ext4_map_load(inode) && !ext4_reserve_holes(inode, lblk, len, true, &reservation));
 	for (unsigned e = 0; e < reservation.nr; e++)
-		MUST(!dev_write(ext4_vol_dev(vol), buf, (size_t)reservation.ext[e].len << bits, reservation.ext[e].pblk << bits, 0));
+		MUST(!dev_write(ext4_vol_dev(vol), buf, (size_t)reservation.ext[e].len << bits,
+				reservation.ext[e].pblk << bits, 0));
 	MUST(!ext4_insert(inode, &reservation, 0, 0, size));
 	ext4_reservation_free(&reservation);
 	ext4_inode_unlock(inode);
@@ -174,7 +189,8 @@ static void attributes(struct ext4_inode *root)
 	MUST(!ext4_xattr_set(inode, "user.one", "1", 1, 0, false));
 	MUST(!ext4_xattr_set(inode, "user.block", value, sizeof(value), 0, false));
 	MUST(!ext4_xattr_set(inode, "trusted.two", "22", 2, 0, false));
-	MUST(!ext4_xattr_set(inode, "security.capability", "\1\0\0\2\0\4\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 20, 0, false));
+	MUST(!ext4_xattr_set(inode, "security.capability",
+			     "\1\0\0\2\0\4\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 20, 0, false));
 	acl(inode, "system.posix_acl_access", 3);
 	ext4_inode_put(inode);
 	dir = make(root, "acldir", 0040755);
@@ -192,7 +208,11 @@ static void large_values(struct ext4_inode *root)
 
 	memset(value, 'V', sizeof(value));
 	for (unsigned k = 0; k < 3; k++) {
-		int err = ext4_xattr_set(inode, k == 0 ? "user.large" : k == 1 ? "trusted.large" : "user.lesser", value, sizeof(value) - k * 500, 0, false);
+		int err = ext4_xattr_set(inode,
+					 k == 0   ? "user.large"
+					 : k == 1 ? "trusted.large"
+						  : "user.lesser",
+					 value, sizeof(value) - k * 500, 0, false);
 
 		MUST(!err || err == -ENOSPC);
 	}
@@ -278,7 +298,8 @@ static struct ext4_vol *open_fake(struct fake_dev *fake)
 	const char *why = NULL;
 
 	if (ext4_vol_open(fake_dev(fake), &opts, &vol, &why, FDIO_REASON(err)) || why)
-		fprintf(stderr, "an image of our own cannot be opened: %s%s\n", err, why ? why : "");
+		fprintf(stderr, "an image of our own cannot be opened: %s%s\n", err,
+			why ? why : "");
 	MUST(vol && !why);
 	return vol;
 }
@@ -304,19 +325,24 @@ static bool take(struct fake_dev *fake, const char *name, const char *suffix, bo
 }
 
 /* What mke2fs -d fills the images with that we only read. */
-static const char tree[] = "mkdir -p \"$IMG.d/sub/dir\"; echo inline >\"$IMG.d/small\"; head -c 20000 /dev/zero | tr '\\0' q >\"$IMG.d/large\"; "
+static const char tree[] = "mkdir -p \"$IMG.d/sub/dir\"; echo inline >\"$IMG.d/small\"; head -c "
+			   "20000 /dev/zero | tr '\\0' q >\"$IMG.d/large\"; "
 			   "head -c 100 /dev/zero | tr '\\0' m >\"$IMG.d/medium\"; "
 			   "ln -s $(printf %080d 1) \"$IMG.d/longlink\"; mkdir \"$IMG.d/few\"; "
 			   "for i in 1 2 3; do echo $i >\"$IMG.d/few/name$i\"; done; "
-			   "ln -s small \"$IMG.d/link\"; for i in $(seq 60); do echo $i >\"$IMG.d/sub/file$i\"; done; ";
+			   "ln -s small \"$IMG.d/link\"; for i in $(seq 60); do echo $i "
+			   ">\"$IMG.d/sub/file$i\"; done; ";
 
 static struct fake_dev *format(const struct recipe *r)
 {
 	struct fake_dev *fake = fake_new(r->mib << 20, 512);
 	char *cmd = NULL, out[2048] = "";
 
-	if (asprintf(&cmd, "E2FSPROGS_FAKE_TIME=1600000000; export E2FSPROGS_FAKE_TIME; %s mke2fs -q -F %s \"$IMG\" 2>&1 && { %s; }; "
-		     "rc=$?; rm -rf \"$IMG.d\"; exit $rc", strstr(r->mkfs, "-d ") ? tree : "", r->mkfs, r->tools ? r->tools : "true") < 0)
+	if (asprintf(&cmd,
+		     "E2FSPROGS_FAKE_TIME=1600000000; export E2FSPROGS_FAKE_TIME; %s mke2fs -q -F "
+		     "%s \"$IMG\" 2>&1 && { %s; }; "
+		     "rc=$?; rm -rf \"$IMG.d\"; exit $rc",
+		     strstr(r->mkfs, "-d ") ? tree : "", r->mkfs, r->tools ? r->tools : "true") < 0)
 		return NULL;
 	if (fake_run(fake, cmd, out, sizeof(out), true)) {
 		fprintf(stderr, "cannot make the image %s: %s\n", r->name, out);
@@ -356,7 +382,8 @@ bool bases_make(const char *only)
 {
 	fdio_log_set_level(FDIO_LOG_WARN);
 	for (unsigned i = 0; i < ARRAY_SIZE(recipes); i++)
-		if ((!only || !strncmp(only, recipes[i].name, strlen(recipes[i].name))) && !base_make(&recipes[i]))
+		if ((!only || !strncmp(only, recipes[i].name, strlen(recipes[i].name))) &&
+		    !base_make(&recipes[i]))
 			return false;
 	return nr_bases > 0;
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Checksums of every structure, put right after it was damaged: else nothing behind the first check would ever be tried.
- * Written from the format and not with the program's own code, which is what is being tested. Sizes come from the pristine
- * image; what the damaged one says of them is clamped to the structure.
+ * Checksums of every structure, put right after it was damaged: else nothing behind the first check
+ * would ever be tried. Written from the format and not with the program's own code, which is what
+ * is being tested. Sizes come from the pristine image; what the damaged one says of them is clamped
+ * to the structure.
  */
 #include "fuzz/fuzz.h"
 
@@ -67,7 +68,8 @@ static void fix_gd(struct base *base, uint32_t group, uint8_t *p)
 	put16(p + 0x1e, (uint16_t)s);
 }
 
-static void fix_bitmap(struct base *base, uint32_t group, uint8_t *img, const uint8_t *bits, bool inodes)
+static void fix_bitmap(struct base *base, uint32_t group, uint8_t *img, const uint8_t *bits,
+		       bool inodes)
 {
 	uint32_t s = fdio_crc32c(base->seed, bits, (inodes ? base->ipg : base->bpg) / 8);
 	uint8_t *gd = img + base->gd_off[group];
@@ -106,7 +108,8 @@ static void fix_extent(struct base *base, uint32_t seed, uint8_t *p)
 
 static void fix_dx(struct base *base, uint32_t seed, uint8_t *p, uint32_t at)
 {
-	uint32_t limit = get16(p + at), count = get16(p + at + 2), tail = at + limit * 8, zero = 0, s;
+	uint32_t limit = get16(p + at), count = get16(p + at + 2), tail = at + limit * 8, zero = 0,
+		 s;
 
 	if (tail + 8 > base->bs)
 		tail = base->bs - 8;
@@ -183,7 +186,8 @@ void tags_fix(struct base *base, const struct image_case *test, uint8_t *img)
 		if (!g)
 			continue;
 		fdio_put_be32(tid, 0, g->tid);
-		uint32_t s = fdio_crc32c(fdio_crc32c(base->jseed, tid, 4), img + g->image_off, base->bs);
+		uint32_t s = fdio_crc32c(fdio_crc32c(base->jseed, tid, 4), img + g->image_off,
+					 base->bs);
 		if (base->csum) {
 			fdio_put_be32(img + g->desc_off, g->tag_off + 12, s);
 			fix_log_tail(base, img + g->desc_off);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A device in memory that is as fast as memory: no volatile cache, no faults, everything completes inline. What lies outside
- * of it may be asked for through dev_read and dev_write, which refuse; a request that reaches it out of range is a finding.
+ * A device in memory that is as fast as memory: no volatile cache, no faults, everything completes
+ * inline. What lies outside of it may be asked for through dev_read and dev_write, which refuse; a
+ * request that reaches it out of range is a finding.
  */
 #include "fuzz/fuzz.h"
 
@@ -9,7 +10,10 @@
 #include <sys/mman.h>
 #include <sys/random.h>
 
-/* In place of the C library's: a case is the same each time. The program wants nothing secret, only variety. */
+/*
+ * In place of the C library's: a case is the same each time. The program wants nothing secret, only
+ * variety.
+ */
 ssize_t getrandom(void *buf, size_t len, unsigned flags)
 {
 	static uint64_t state;
@@ -17,7 +21,9 @@ ssize_t getrandom(void *buf, size_t len, unsigned flags)
 
 	(void)flags;
 	for (size_t k = 0; k < len; k++)
-		p[k] = (uint8_t)((__atomic_add_fetch(&state, 0x9e3779b97f4a7c15ULL, __ATOMIC_RELAXED)) >> 40);
+		p[k] = (uint8_t)((__atomic_add_fetch(&state, 0x9e3779b97f4a7c15ULL,
+						     __ATOMIC_RELAXED)) >>
+				 40);
 	return (ssize_t)len;
 }
 
@@ -99,8 +105,14 @@ static void mem_close(struct dev *dev)
 }
 
 static const struct dev_ops mem_ops = {
-	.name = "memory", .submit = mem_submit, .read = mem_read, .write = mem_write, .flush = mem_flush, .discard = mem_discard,
-	.now = mem_now, .close = mem_close,
+	.name = "memory",
+	.submit = mem_submit,
+	.read = mem_read,
+	.write = mem_write,
+	.flush = mem_flush,
+	.discard = mem_discard,
+	.now = mem_now,
+	.close = mem_close,
 };
 
 struct fuzz_dev *fuzz_dev_new(uint8_t *img, const uint8_t *base, uint64_t size)
@@ -108,8 +120,14 @@ struct fuzz_dev *fuzz_dev_new(uint8_t *img, const uint8_t *base, uint64_t size)
 	struct fuzz_dev *dev = calloc(1, sizeof(*dev));
 
 	MUST(dev && !dev_init(&dev->dev, &mem_ops, "image"));
-	dev->dev.caps = (struct dev_caps){ .size_bytes = size, .sector_bytes = 512, .physical_bytes = 512, .max_io_bytes = 1 << 20, .mem_align = 1,
-		.fua = true, .discard = true, .is_block = true };
+	dev->dev.caps = (struct dev_caps){ .size_bytes = size,
+					   .sector_bytes = 512,
+					   .physical_bytes = 512,
+					   .max_io_bytes = 1 << 20,
+					   .mem_align = 1,
+					   .fua = true,
+					   .discard = true,
+					   .is_block = true };
 	dev->img = img;
 	dev->base = base;
 	dev->size = size;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The plain driver: runs seeds or files of the corpus, each case in a child of its own, so that what a case does wrong is seen and
- * told with one line that repeats it. The child has limits of processor time, of time, and of memory.
+ * The plain driver: runs seeds or files of the corpus, each case in a child of its own, so that
+ * what a case does wrong is seen and told with one line that repeats it. The child has limits of
+ * processor time, of time, and of memory.
  *
  *   fuzz_image --seeds 1:5000      so many cases from that seed on (default 1:200)
  *   fuzz_image --seconds 60        as many as fit
@@ -39,14 +40,19 @@ void fuzz_failed(const char *what, const char *file, int line)
 
 static void too_long(int sig)
 {
-	static const char cpu[] = "FUZZ: out of processor time\n", wall[] = "FUZZ: out of time: stuck\n";
-	ssize_t n = sig == SIGPROF ? write(2, cpu, sizeof(cpu) - 1) : write(2, wall, sizeof(wall) - 1);
+	static const char cpu[] = "FUZZ: out of processor time\n", wall[] = "FUZZ: out of time: "
+									    "stuck\n";
+	ssize_t n = sig == SIGPROF ? write(2, cpu, sizeof(cpu) - 1)
+				   : write(2, wall, sizeof(wall) - 1);
 
 	(void)n;
 	abort(); /* the sanitizers print where */
 }
 
-/* Seconds in which the process could run: others may have the processor, and it may be frozen for a while. */
+/*
+ * Seconds in which the process could run: others may have the processor, and it may be frozen for a
+ * while.
+ */
 static void second_passed(int sig)
 {
 	static volatile unsigned seconds;
@@ -110,7 +116,8 @@ static void report(uint64_t seed, const char *file, const char *what, int number
 	if (file)
 		printf("FAIL %s %s: %s %d\n", target->name, file, what, number);
 	else
-		printf("FAIL %s --seeds %llu:1: %s %d\n", target->name, (unsigned long long)seed, what, number);
+		printf("FAIL %s --seeds %llu:1: %s %d\n", target->name, (unsigned long long)seed,
+		       what, number);
 	fflush(stdout);
 }
 
@@ -155,7 +162,10 @@ static void one(uint64_t seed, const char *file)
 		passed++;
 }
 
-static int by_name(const struct dirent **a, const struct dirent **b) { return strcmp((*a)->d_name, (*b)->d_name); }
+static int by_name(const struct dirent **a, const struct dirent **b)
+{
+	return strcmp((*a)->d_name, (*b)->d_name);
+}
 
 static void corpus(const char *path)
 {
@@ -173,7 +183,8 @@ static void corpus(const char *path)
 		size_t len = strlen(e[i]->d_name);
 		char *full = NULL;
 
-		if (len > sl && !strcmp(e[i]->d_name + len - sl, target->suffix) && asprintf(&full, "%s/%s", path, e[i]->d_name) > 0)
+		if (len > sl && !strcmp(e[i]->d_name + len - sl, target->suffix) &&
+		    asprintf(&full, "%s/%s", path, e[i]->d_name) > 0)
 			one(0, full);
 		free(full);
 		free(e[i]);
@@ -232,7 +243,9 @@ int fuzz_main(const struct fuzz_target *t, int argc, char **argv)
 	if (!files || seconds)
 		seeds(from, n, seconds);
 	getrusage(RUSAGE_CHILDREN, &ru);
-	printf("%s: %u cases passed, %u failed, %lld s of processor time, slowest %llu ms, most memory %llu MiB\n", t->name, passed, failed,
-	       (long long)(ru.ru_utime.tv_sec + ru.ru_stime.tv_sec), (unsigned long long)worst_ms, (unsigned long long)max_rss / 1024);
+	printf("%s: %u cases passed, %u failed, %lld s of processor time, slowest %llu ms, most "
+	       "memory %llu MiB\n",
+	       t->name, passed, failed, (long long)(ru.ru_utime.tv_sec + ru.ru_stime.tv_sec),
+	       (unsigned long long)worst_ms, (unsigned long long)max_rss / 1024);
 	return failed || !passed ? 1 : 0;
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Hostile images: see fuzz_mutate.c for what is damaged and fuzz_walk.c for what is done with it. Built twice: with the plain
- * driver, and (FUZZ_LIBFUZZER) as a libFuzzer target, whose input is the stream of decisions.
+ * Hostile images: see fuzz_mutate.c for what is damaged and fuzz_walk.c for what is done with it.
+ * Built twice: with the plain driver, and (FUZZ_LIBFUZZER) as a libFuzzer target, whose input is
+ * the stream of decisions.
  */
 #include "fuzz/fuzz.h"
 
@@ -105,7 +106,13 @@ static bool save(struct rnd *rng, const char *path)
 int main(int argc, char **argv)
 {
 	static const struct fuzz_target target = {
-		.name = "fuzz_image", .setup = setup, .run = run, .suffix = ".case", .save = save, .cpu_s = 10, .rss_kib = 600 << 10,
+		.name = "fuzz_image",
+		.setup = setup,
+		.run = run,
+		.suffix = ".case",
+		.save = save,
+		.cpu_s = 10,
+		.rss_kib = 600 << 10,
 	};
 	return fuzz_main(&target, argc, argv);
 }

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What both libFuzzer programs have in common; their cases are run by LLVMFuzzerTestOneInput, beside what makes them. */
+/*
+ * What both libFuzzer programs have in common; their cases are run by LLVMFuzzerTestOneInput,
+ * beside what makes them.
+ */
 #include "fuzz/fuzz.h"
 
 #include "base/log.h"

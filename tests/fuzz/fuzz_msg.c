@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Hostile FUSE messages: everything above the channels, in one process, with a volume on a device in memory. Messages are decoded
- * from memory of exactly their size, dispatched as both channels do it, and served by the product's operations, engine and
- * file system with their threads; a channel of our own takes the replies. Some are well-formed with absurd contents, some are cut,
- * stretched or overwritten, some have opcodes nobody knows. Now and then the image below is damaged as well.
+ * Hostile FUSE messages: everything above the channels, in one process, with a volume on a device
+ * in memory. Messages are decoded from memory of exactly their size, dispatched as both channels do
+ * it, and served by the product's operations, engine and file system with their threads; a channel
+ * of our own takes the replies. Some are well-formed with absurd contents, some are cut, stretched
+ * or overwritten, some have opcodes nobody knows. Now and then the image below is damaged as well.
  *
- * What is checked: each request that wants an answer gets exactly one, under its own number (the transport asserts the rest), the
- * length of an answer fits its slot, and closing works. Cases of the corpus may spell out messages and the answers they must get. The
- * kernel is trusted in one thing: a handle is released after its other requests were answered.
+ * What is checked: each request that wants an answer gets exactly one, under its own number (the
+ * transport asserts the rest), the length of an answer fits its slot, and closing works. Cases of
+ * the corpus may spell out messages and the answers they must get. The kernel is trusted in one
+ * thing: a handle is released after its other requests were answered.
  *
  * transport/uring.c is included so that the ring's entries can be completed without a kernel.
  */
@@ -61,8 +63,8 @@ static void learn(struct world *w, const struct transport_req *req)
 
 	if (req->reply_err)
 		return;
-	if (op == FUSE_LOOKUP || op == FUSE_MKDIR || op == FUSE_MKNOD || op == FUSE_CREATE || op == FUSE_LINK || op == FUSE_SYMLINK ||
-	    op == FUSE_TMPFILE)
+	if (op == FUSE_LOOKUP || op == FUSE_MKDIR || op == FUSE_MKNOD || op == FUSE_CREATE ||
+	    op == FUSE_LINK || op == FUSE_SYMLINK || op == FUSE_TMPFILE)
 		w->nodes[w->nr_nodes++ % MAX_KNOWN] = entry->nodeid;
 	if (op == FUSE_OPEN || op == FUSE_OPENDIR)
 		o = (const void *)req->payload;
@@ -116,8 +118,24 @@ struct message { uint32_t len; bool ring; uint8_t bytes[MESSAGE_WRITE_HDR + 7000
 
 static uint64_t number(struct rnd *rng)
 {
-	static const uint64_t some[] = { 0, 1, 2, 511, 512, 4095, 4096, 65535, 65536, 1 << 20, (1 << 20) - 4096, INT32_MAX, UINT32_MAX,
-		1ULL << 32, 1ULL << 44, INT64_MAX, 1ULL << 63, UINT64_MAX };
+	static const uint64_t some[] = { 0,
+					 1,
+					 2,
+					 511,
+					 512,
+					 4095,
+					 4096,
+					 65535,
+					 65536,
+					 1 << 20,
+					 (1 << 20) - 4096,
+					 INT32_MAX,
+					 UINT32_MAX,
+					 1ULL << 32,
+					 1ULL << 44,
+					 INT64_MAX,
+					 1ULL << 63,
+					 UINT64_MAX };
 
 	switch (rnd_n(rng, 4)) {
 	case 0: return rnd_u64(rng);
@@ -141,13 +159,30 @@ static uint64_t handle(struct world *w, struct rnd *rng)
 
 	if (n && rnd_n(rng, 8))
 		return w->handles[rnd_n(rng, n)];
-	return rnd_n(rng, 2) ? number(rng) : (uint64_t)(1 + 2 * rnd_n(rng, 3)) << 32 | rnd_n(rng, 20);
+	return rnd_n(rng, 2) ? number(rng)
+			     : (uint64_t)(1 + 2 * rnd_n(rng, 3)) << 32 | rnd_n(rng, 20);
 }
 
 static uint32_t name(struct rnd *rng, uint8_t *p)
 {
-	static const char *const known[] = { "htree", "frag", "plain", "attrs", "acldir", "deep0", "fast", "slow", "sparse", "unwritten", ".", "..",
-		"new", "linked", "user.one", "user.block", "system.posix_acl_access", "security.capability" };
+	static const char *const known[] = { "htree",
+					     "frag",
+					     "plain",
+					     "attrs",
+					     "acldir",
+					     "deep0",
+					     "fast",
+					     "slow",
+					     "sparse",
+					     "unwritten",
+					     ".",
+					     "..",
+					     "new",
+					     "linked",
+					     "user.one",
+					     "user.block",
+					     "system.posix_acl_access",
+					     "security.capability" };
 	uint32_t n;
 
 	if (rnd_n(rng, 3)) {
@@ -165,9 +200,12 @@ static uint32_t name(struct rnd *rng, uint8_t *p)
 
 static uint32_t some_opcode(struct rnd *rng)
 {
-	static const uint8_t often[] = { FUSE_LOOKUP, FUSE_OPEN, FUSE_READ, FUSE_WRITE, FUSE_CREATE, FUSE_SETATTR, FUSE_FALLOCATE,
-		FUSE_READDIR, FUSE_READDIRPLUS, FUSE_OPENDIR, FUSE_RENAME2, FUSE_UNLINK, FUSE_SETXATTR, FUSE_GETXATTR, FUSE_FORGET,
-		FUSE_BATCH_FORGET, FUSE_IOCTL, FUSE_RELEASE, FUSE_MKDIR, FUSE_LSEEK };
+	static const uint8_t often[] = {
+		FUSE_LOOKUP,       FUSE_OPEN,      FUSE_READ,     FUSE_WRITE,       FUSE_CREATE,
+		FUSE_SETATTR,      FUSE_FALLOCATE, FUSE_READDIR,  FUSE_READDIRPLUS, FUSE_OPENDIR,
+		FUSE_RENAME2,      FUSE_UNLINK,    FUSE_SETXATTR, FUSE_GETXATTR,    FUSE_FORGET,
+		FUSE_BATCH_FORGET, FUSE_IOCTL,     FUSE_RELEASE,  FUSE_MKDIR,       FUSE_LSEEK
+	};
 
 	if (rnd_n(rng, 2))
 		return often[rnd_n(rng, ARRAY_SIZE(often))];
@@ -178,12 +216,23 @@ static uint32_t some_opcode(struct rnd *rng)
 static void fill_arg(struct world *w, struct rnd *rng, uint32_t op, uint8_t *p, uint32_t size)
 {
 	for (uint32_t at = 0; at + 4 <= size; at += 4) {
-		uint32_t v = (uint32_t)(rnd_n(rng, 3) ? rnd_n(rng, 4) ? 0 : rnd_n(rng, 1024) : number(rng));
+		uint32_t v = (uint32_t)(rnd_n(rng, 3) ? rnd_n(rng, 4) ? 0 : rnd_n(rng, 1024)
+						      : number(rng));
 		memcpy(p + at, &v, 4);
 	}
 	switch (op) {
-	case FUSE_READ: case FUSE_READDIR: case FUSE_READDIRPLUS: case FUSE_WRITE: case FUSE_RELEASE: case FUSE_RELEASEDIR: case FUSE_FLUSH:
-	case FUSE_FSYNC: case FUSE_FSYNCDIR: case FUSE_LSEEK: case FUSE_FALLOCATE: case FUSE_IOCTL: {
+	case FUSE_READ:
+	case FUSE_READDIR:
+	case FUSE_READDIRPLUS:
+	case FUSE_WRITE:
+	case FUSE_RELEASE:
+	case FUSE_RELEASEDIR:
+	case FUSE_FLUSH:
+	case FUSE_FSYNC:
+	case FUSE_FSYNCDIR:
+	case FUSE_LSEEK:
+	case FUSE_FALLOCATE:
+	case FUSE_IOCTL: {
 		uint64_t fh = handle(w, rng);
 		memcpy(p, &fh, 8);
 		break;
@@ -195,8 +244,16 @@ static void fill_arg(struct world *w, struct rnd *rng, uint32_t op, uint8_t *p, 
 		memcpy(p + 16, &n, 4);
 	}
 	if (op == FUSE_IOCTL) {
-		static const uint32_t cmds[] = { FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_IOC_FSGETXATTR, FS_IOC_FSSETXATTR, FITRIM,
-			FS_IOC_GETVERSION, FS_IOC_GETFSLABEL, FS_IOC_SETFSLABEL, _IOR('X', 125, uint32_t), _IOW('X', 125, uint32_t) };
+		static const uint32_t cmds[] = { FS_IOC_GETFLAGS,
+						 FS_IOC_SETFLAGS,
+						 FS_IOC_FSGETXATTR,
+						 FS_IOC_FSSETXATTR,
+						 FITRIM,
+						 FS_IOC_GETVERSION,
+						 FS_IOC_GETFSLABEL,
+						 FS_IOC_SETFSLABEL,
+						 _IOR('X', 125, uint32_t),
+						 _IOW('X', 125, uint32_t) };
 		uint32_t cmd = cmds[rnd_n(rng, ARRAY_SIZE(cmds) - (rnd_n(rng, 20) ? 2 : 0))];
 		if (rnd_n(rng, 5))
 			memcpy(p + 12, &cmd, 4);
@@ -210,7 +267,13 @@ static uint32_t fill_rest(struct rnd *rng, uint32_t op, uint8_t *arg, uint8_t *p
 	uint32_t n = 0, size;
 
 	switch (op) {
-	case FUSE_LOOKUP: case FUSE_UNLINK: case FUSE_RMDIR: case FUSE_MKDIR: case FUSE_MKNOD: case FUSE_CREATE: case FUSE_LINK:
+	case FUSE_LOOKUP:
+	case FUSE_UNLINK:
+	case FUSE_RMDIR:
+	case FUSE_MKDIR:
+	case FUSE_MKNOD:
+	case FUSE_CREATE:
+	case FUSE_LINK:
 	case FUSE_GETXATTR: case FUSE_REMOVEXATTR: case FUSE_TMPFILE: return name(rng, p);
 	case FUSE_RENAME: case FUSE_RENAME2: case FUSE_SYMLINK:
 		n = name(rng, p);
@@ -274,13 +337,18 @@ static void spoil(struct rnd *rng, struct message *message)
 {
 	switch (rnd_n(rng, 5)) {
 	case 0: message->len = rnd_n(rng, message->len + 1); break;
-	case 1: message->bytes[rnd_n(rng, FDIO_MIN(message->len, 140U))] = (uint8_t)rnd_n(rng, 256); break;
+	case 1:
+		message->bytes[rnd_n(rng, FDIO_MIN(message->len, 140U))] = (uint8_t)rnd_n(rng, 256);
+		break;
 	case 2: {
 		uint32_t v = (uint32_t)number(rng);
 		memcpy(message->bytes + 4 * rnd_n(rng, FDIO_MIN(message->len, 160U) / 4), &v, 4);
 		break;
 	}
-	case 3: message->len = FDIO_MIN(message->len + rnd_n(rng, 200), (uint32_t)sizeof(message->bytes)); break;
+	case 3:
+		message->len = FDIO_MIN(message->len + rnd_n(rng, 200),
+					(uint32_t)sizeof(message->bytes));
+		break;
 	default: {
 		uint32_t v = message->len + (rnd_n(rng, 2) ? 1 : -1);
 		memcpy(message->bytes, &v, 4);
@@ -291,7 +359,9 @@ static void spoil(struct rnd *rng, struct message *message)
 
 static void make_message(struct world *w, struct rnd *rng, struct message *message)
 {
-	struct fuse_in_header header = { .opcode = some_opcode(rng), .unique = 2 * ++w->sent, .nodeid = node(w, rng) };
+	struct fuse_in_header header = { .opcode = some_opcode(rng),
+					 .unique = 2 * ++w->sent,
+					 .nodeid = node(w, rng) };
 	const struct message_op *known = message_op_lookup(header.opcode);
 	uint32_t arg = known ? known->arg_size : rnd_n(rng, 100);
 	uint8_t *p = message->bytes + sizeof(header);
@@ -324,8 +394,10 @@ static void decode(const struct message *message)
 	memcpy(copy, message->bytes, message->len);
 	if (!message_decode(copy, message->len, in)) {
 		const uint8_t *end = copy + message->len;
-		MUST(!in->name || (in->name_len && in->name[in->name_len] == 0 && (const uint8_t *)in->name + in->name_len < end));
-		MUST(!in->name2 || (in->name2_len && in->name2[in->name2_len] == 0 && (const uint8_t *)in->name2 + in->name2_len < end));
+		MUST(!in->name || (in->name_len && in->name[in->name_len] == 0 &&
+				   (const uint8_t *)in->name + in->name_len < end));
+		MUST(!in->name2 || (in->name2_len && in->name2[in->name2_len] == 0 &&
+				    (const uint8_t *)in->name2 + in->name2_len < end));
 		MUST(!in->data || in->data + in->data_len <= end);
 		MUST(in->nr_groups <= ARRAY_SIZE(in->groups));
 	}
@@ -365,7 +437,8 @@ static void send_ring(struct transport_req *req, const struct message *message)
 	uint32_t op, arg, rest;
 
 	memset(&entry->h, 0, sizeof(entry->h));
-	memcpy(entry->h.in_out, message->bytes, FDIO_MIN(message->len, (uint32_t)sizeof(struct fuse_in_header)));
+	memcpy(entry->h.in_out, message->bytes,
+	       FDIO_MIN(message->len, (uint32_t)sizeof(struct fuse_in_header)));
 	memcpy(&op, message->bytes + 4, 4);
 	arg = message_op_lookup(op) ? message_op_lookup(op)->arg_size : 0;
 	rest = (uint32_t)sizeof(struct fuse_in_header) + arg;
@@ -373,7 +446,8 @@ static void send_ring(struct transport_req *req, const struct message *message)
 		memcpy(req->payload, message->bytes + rest, message->len - rest);
 		entry->h.ring_ent_in_out.payload_sz = message->len - rest;
 	}
-	memcpy(entry->h.op_in, message->bytes + sizeof(struct fuse_in_header), FDIO_MIN(arg, (uint32_t)sizeof(entry->h.op_in)));
+	memcpy(entry->h.op_in, message->bytes + sizeof(struct fuse_in_header),
+	       FDIO_MIN(arg, (uint32_t)sizeof(entry->h.op_in)));
 	if (message->len % 16 == 7) /* a size that cannot be */
 		entry->h.ring_ent_in_out.payload_sz = UINT32_MAX - message->len;
 	entry->req = req;
@@ -407,7 +481,9 @@ static void slots_new(struct world *w, size_t slot_size)
 	struct transport *transport = &w->transport;
 
 	transport->config.slot_size = slot_size;
-	transport_set_server(transport, &(struct transport_server){ .handle = ops_handle, .forget = ops_forget, .arg = w->ops });
+	transport_set_server(transport, &(struct transport_server){ .handle = ops_handle,
+								    .forget = ops_forget,
+								    .arg = w->ops });
 	transport->fd = -1;
 	transport->chan = &chan;
 	transport->nr_queues = 1;
@@ -429,7 +505,8 @@ static void slots_new(struct world *w, size_t slot_size)
 		req->transport = transport;
 		req->loop = w->queue.loop;
 		req->slot = s;
-		req->payload = (uint8_t *)fdio_alloc_aligned(4096, TRANSPORT_SLOT_BYTES) + TRANSPORT_HDR_BYTES;
+		req->payload = (uint8_t *)fdio_alloc_aligned(4096, TRANSPORT_SLOT_BYTES) +
+			       TRANSPORT_HDR_BYTES;
 		req->payload_cap = MESSAGE_MAX_WRITE;
 		req->buf_index = -1;
 	}
@@ -446,8 +523,13 @@ static bool some_are(void *arg, uint32_t pid, uint32_t uid, unsigned cap)
 
 static bool world_new(struct world *w, const struct image_case *test)
 {
-	struct ext4_options options = { .acl = true, .user_xattr = true, .commit_interval_s = 3600, .errors = (enum ext4_errors_policy)test->errors };
-	struct loop_config config = { .nr_loops = 1, .entries = 64, .nr_fixed_files = LOOP_NR_FILES };
+	struct ext4_options options = { .acl = true,
+					.user_xattr = true,
+					.commit_interval_s = 3600,
+					.errors = (enum ext4_errors_policy)test->errors };
+	struct loop_config config = { .nr_loops = 1,
+				      .entries = 64,
+				      .nr_fixed_files = LOOP_NR_FILES };
 	char err[512];
 
 	fdio_mutex_init(&w->lock, RANK_LEAF);
@@ -458,11 +540,21 @@ static bool world_new(struct world *w, const struct image_case *test)
 	w->workers = work_queue_new("worker", 2);
 	w->io = work_queue_new("io", 1);
 	w->syncers = work_queue_new("syncer", 1);
-	struct ops_config oc = { .vol = w->vol, .workers = w->workers, .nr_requests = SLOTS, .parallel_dio = true,
-		.capable = some_are };
+	struct ops_config oc = { .vol = w->vol,
+				 .workers = w->workers,
+				 .nr_requests = SLOTS,
+				 .parallel_dio = true,
+				 .capable = some_are };
 	MUST(w->workers && w->io && w->syncers && !ops_new(&oc, &w->ops));
-	struct dio_config dc = { .dev = &w->dev->dev, .vol = w->vol, .nr_cpus = 1, .workers = w->io, .syncers = w->syncers, .segs_per_loop = 4,
-		.strict = true, .inval = ops_inval, .inval_arg = w->ops };
+	struct dio_config dc = { .dev = &w->dev->dev,
+				 .vol = w->vol,
+				 .nr_cpus = 1,
+				 .workers = w->io,
+				 .syncers = w->syncers,
+				 .segs_per_loop = 4,
+				 .strict = true,
+				 .inval = ops_inval,
+				 .inval_arg = w->ops };
 	MUST(!dio_new(&dc, &w->dio));
 	ops_set_dio(w->ops, w->dio);
 	ops_set_tr(w->ops, &w->transport);
@@ -497,10 +589,14 @@ static void world_end(struct world *w)
 /* Something to talk about: names looked up, files and the root opened. */
 static void begin(struct world *w, struct message *message)
 {
-	static const char *const names[] = { "frag", "plain", "attrs", "unwritten", "sparse", "htree", "acldir", "deep0" };
+	static const char *const names[] = { "frag",   "plain", "attrs",  "unwritten",
+					     "sparse", "htree", "acldir", "deep0" };
 
 	for (unsigned k = 0; k < 2 * ARRAY_SIZE(names) + 1; k++) {
-		struct fuse_in_header header = { .opcode = k < ARRAY_SIZE(names) ? FUSE_LOOKUP : FUSE_OPEN, .unique = 2 * ++w->sent, .nodeid = FUSE_ROOT_ID };
+		struct fuse_in_header header = { .opcode = k < ARRAY_SIZE(names) ? FUSE_LOOKUP
+										 : FUSE_OPEN,
+						 .unique = 2 * ++w->sent,
+						 .nodeid = FUSE_ROOT_ID };
 		struct fuse_open_in o = { .flags = O_RDWR | (k & 1 ? O_DIRECT : 0) };
 
 		message->ring = k & 1;
@@ -534,7 +630,10 @@ static uint32_t hex(const char *s, size_t len, uint8_t *to)
 	return (uint32_t)len / 2;
 }
 
-/* One word behind the opcode and node: "text with its NUL; hK the K-th handle; NxHH so many bytes HH; else bytes in hex. */
+/*
+ * One word behind the opcode and node: "text with its NUL; hK the K-th handle; NxHH so many bytes
+ * HH; else bytes in hex.
+ */
 static uint32_t spelled(struct world *w, const char *word, uint8_t *to)
 {
 	unsigned long n = strtoul(word, NULL, 10);
@@ -559,8 +658,9 @@ static uint32_t spelled(struct world *w, const char *word, uint8_t *to)
 }
 
 /*
- * "send dev|ring OPCODE[+EXT] root|nK WORD... [= ERROR]": a header, with EXT extensions of 8 bytes announced, and what the words say,
- * about the root or the K-th node that was looked up; "raw dev|ring WORD... [= ERROR]": the words alone.
+ * "send dev|ring OPCODE[+EXT] root|nK WORD... [= ERROR]": a header, with EXT extensions of 8 bytes
+ * announced, and what the words say, about the root or the K-th node that was looked up; "raw
+ * dev|ring WORD... [= ERROR]": the words alone.
  */
 static void send_line(struct world *w, char *line, struct message *message)
 {
@@ -612,10 +712,11 @@ static void send_script(struct world *w, const char *text, struct message *messa
 }
 
 /*
- * ---- cases: "seed N M" as text: seed and number of messages, those before may matter; "image NAME": that one, undamaged;
- * and what send_script takes ----
+ * ---- cases: "seed N M" as text: seed and number of messages, those before may matter; "image
+ * NAME": that one, undamaged; and what send_script takes ----
  */
-static void run_messages(struct rnd *rng, const struct image_case *test, unsigned n, const char *text)
+static void run_messages(struct rnd *rng, const struct image_case *test, unsigned n,
+			 const char *text)
 {
 	static struct world w;
 	struct base *base = test->base;
@@ -637,8 +738,9 @@ static void run_messages(struct rnd *rng, const struct image_case *test, unsigne
 		if (text)
 			send_script(&w, text, message);
 		if (getenv("FUZZ_STATS"))
-			printf("%s: %u messages, %u answered, %u with success, %u nodes, %u handles\n", base->name, w.sent, w.answered, w.fine,
-			       w.nr_nodes, w.nr_handles);
+			printf("%s: %u messages, %u answered, %u with success, %u nodes, %u "
+			       "handles\n",
+			       base->name, w.sent, w.answered, w.fine, w.nr_nodes, w.nr_handles);
 		world_end(&w);
 	} else {
 		MUST(!text || !strstr(text, "\nimage "));
@@ -707,7 +809,12 @@ static void run(struct rnd *rng, const char *text, bool show)
 int main(int argc, char **argv)
 {
 	static const struct fuzz_target target = {
-		.name = "fuzz_msg", .setup = setup, .run = run, .suffix = ".case", .cpu_s = 10, .rss_kib = 700 << 10,
+		.name = "fuzz_msg",
+		.setup = setup,
+		.run = run,
+		.suffix = ".case",
+		.cpu_s = 10,
+		.rss_kib = 700 << 10,
 	};
 	return fuzz_main(&target, argc, argv);
 }

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What is damaged and how: a structure is chosen, a field of it, and a value that is wrong in an interesting way (limits, off by
- * one, another structure's number). A case can be written as text, which names structures by kind, inode and order, so
- * that it means the same when images are laid out a little differently:
+ * What is damaged and how: a structure is chosen, a field of it, and a value that is wrong in an
+ * interesting way (limits, off by one, another structure's number). A case can be written as text,
+ * which names structures by kind, inode and order, so that it means the same when images are laid
+ * out a little differently:
  *
  *   image csum1k-dirty
  *   opt walk=12345 nofix abandon errors=2
- *   mut extent /frag 3 set 2 2 0xffff      kind, inode (number or path), which of that kind and inode, operation, offset,
- *                                          width, value; copy takes kind, inode, which and offset of its source instead
+ *   mut extent /frag 3 set 2 2 0xffff      kind, inode (number or path), which of that kind and
+ *   inode, operation, offset,
+ *                                          width, value; copy takes kind, inode, which and offset
+ *                                          of its source instead
  *   mut dxroot /h 0 rows 40 4 0x1 8 99 0   a table: with distance, number, step
  */
 #include "fuzz/fuzz.h"
@@ -21,7 +24,9 @@ uint64_t rnd_u64(struct rnd *rng)
 	uint64_t z = 0;
 
 	if (rng->data) {
-		/* One byte where that is enough for most decisions; the escape value takes eight. */
+		/*
+		 * One byte where that is enough for most decisions; the escape value takes eight.
+		 */
 		if (!rng->left)
 			return 0;
 		z = *rng->data++;
@@ -43,26 +48,33 @@ uint64_t rnd_u64(struct rnd *rng)
 struct field { uint16_t off; uint8_t width; };
 
 static const struct field sb_fields[] = {
-	{ 0, 4 }, { 4, 4 }, { 8, 4 }, { 0xc, 4 }, { 0x10, 4 }, { 0x14, 4 }, { 0x18, 4 }, { 0x1c, 4 }, { 0x20, 4 }, { 0x24, 4 }, { 0x28, 4 },
-	{ 0x34, 2 }, { 0x36, 2 }, { 0x38, 2 }, { 0x3a, 2 }, { 0x3c, 2 }, { 0x3e, 2 }, { 0x48, 4 }, { 0x4c, 4 }, { 0x54, 4 }, { 0x58, 2 },
-	{ 0x5c, 4 }, { 0x60, 4 }, { 0x64, 4 }, { 0xcc, 1 }, { 0xce, 2 }, { 0xe0, 4 }, { 0xe4, 4 }, { 0xe8, 4 }, { 0xe8, 4 }, { 0xfc, 1 },
-	{ 0xfd, 1 }, { 0xfe, 2 }, { 0x100, 4 }, { 0x104, 4 }, { 0x10c, 4 }, { 0x14c, 4 }, { 0x150, 4 }, { 0x154, 4 }, { 0x158, 4 },
-	{ 0x15c, 2 }, { 0x15e, 2 }, { 0x160, 4 }, { 0x174, 1 }, { 0x175, 1 }, { 0x194, 4 }, { 0x24c, 4 }, { 0x254, 1 }, { 0x270, 4 },
-	{ 0x280, 4 },
+	{ 0, 4 },     { 4, 4 },     { 8, 4 },     { 0xc, 4 },   { 0x10, 4 },  { 0x14, 4 },
+	{ 0x18, 4 },  { 0x1c, 4 },  { 0x20, 4 },  { 0x24, 4 },  { 0x28, 4 },  { 0x34, 2 },
+	{ 0x36, 2 },  { 0x38, 2 },  { 0x3a, 2 },  { 0x3c, 2 },  { 0x3e, 2 },  { 0x48, 4 },
+	{ 0x4c, 4 },  { 0x54, 4 },  { 0x58, 2 },  { 0x5c, 4 },  { 0x60, 4 },  { 0x64, 4 },
+	{ 0xcc, 1 },  { 0xce, 2 },  { 0xe0, 4 },  { 0xe4, 4 },  { 0xe8, 4 },  { 0xe8, 4 },
+	{ 0xfc, 1 },  { 0xfd, 1 },  { 0xfe, 2 },  { 0x100, 4 }, { 0x104, 4 }, { 0x10c, 4 },
+	{ 0x14c, 4 }, { 0x150, 4 }, { 0x154, 4 }, { 0x158, 4 }, { 0x15c, 2 }, { 0x15e, 2 },
+	{ 0x160, 4 }, { 0x174, 1 }, { 0x175, 1 }, { 0x194, 4 }, { 0x24c, 4 }, { 0x254, 1 },
+	{ 0x270, 4 }, { 0x280, 4 },
 };
 static const struct field gd_fields[] = {
-	{ 0, 4 }, { 4, 4 }, { 8, 4 }, { 0xc, 2 }, { 0xe, 2 }, { 0x10, 2 }, { 0x12, 2 }, { 0x1c, 2 }, { 0x20, 4 }, { 0x24, 4 }, { 0x28, 4 },
-	{ 0x2c, 2 }, { 0x2e, 2 }, { 0x30, 2 }, { 0x32, 2 },
+	{ 0, 4 },    { 4, 4 },    { 8, 4 },    { 0xc, 2 },  { 0xe, 2 },
+	{ 0x10, 2 }, { 0x12, 2 }, { 0x1c, 2 }, { 0x20, 4 }, { 0x24, 4 },
+	{ 0x28, 4 }, { 0x2c, 2 }, { 0x2e, 2 }, { 0x30, 2 }, { 0x32, 2 },
 };
 static const struct field inode_fields[] = {
-	{ 0, 2 }, { 0, 2 }, { 4, 4 }, { 4, 4 }, { 0x6c, 4 }, { 0x6c, 4 }, { 0x14, 4 }, { 0x1a, 2 }, { 0x1c, 4 }, { 0x20, 4 }, { 0x20, 4 },
-	{ 0x20, 4 }, { 0x28, 2 }, { 0x2a, 2 }, { 0x2c, 2 }, { 0x2e, 2 }, { 0x30, 4 }, { 0x34, 4 }, { 0x38, 2 }, { 0x3a, 2 }, { 0x3c, 4 },
-	{ 0x40, 4 }, { 0x44, 2 }, { 0x46, 2 }, { 0x48, 4 }, { 0x54, 4 }, { 0x58, 4 }, { 0x5c, 4 }, { 0x60, 4 }, { 0x64, 4 }, { 0x68, 4 },
-	{ 0x68, 4 }, { 0x74, 2 }, { 0x76, 2 }, { 0x80, 2 }, { 0x84, 4 }, { 0x8c, 4 }, { 0x98, 4 }, { 0x9c, 4 },
+	{ 0, 2 },    { 0, 2 },    { 4, 4 },    { 4, 4 },    { 0x6c, 4 }, { 0x6c, 4 }, { 0x14, 4 },
+	{ 0x1a, 2 }, { 0x1c, 4 }, { 0x20, 4 }, { 0x20, 4 }, { 0x20, 4 }, { 0x28, 2 }, { 0x2a, 2 },
+	{ 0x2c, 2 }, { 0x2e, 2 }, { 0x30, 4 }, { 0x34, 4 }, { 0x38, 2 }, { 0x3a, 2 }, { 0x3c, 4 },
+	{ 0x40, 4 }, { 0x44, 2 }, { 0x46, 2 }, { 0x48, 4 }, { 0x54, 4 }, { 0x58, 4 }, { 0x5c, 4 },
+	{ 0x60, 4 }, { 0x64, 4 }, { 0x68, 4 }, { 0x68, 4 }, { 0x74, 2 }, { 0x76, 2 }, { 0x80, 2 },
+	{ 0x84, 4 }, { 0x8c, 4 }, { 0x98, 4 }, { 0x9c, 4 },
 };
 static const struct field jsb_fields[] = {
-	{ 0, 4 }, { 4, 4 }, { 0xc, 4 }, { 0x10, 4 }, { 0x14, 4 }, { 0x18, 4 }, { 0x1c, 4 }, { 0x1c, 4 }, { 0x20, 4 }, { 0x24, 4 }, { 0x28, 4 },
-	{ 0x2c, 4 }, { 0x30, 8 }, { 0x40, 4 }, { 0x44, 4 }, { 0x50, 1 }, { 0x54, 4 }, { 0x58, 4 },
+	{ 0, 4 },    { 4, 4 },    { 0xc, 4 },  { 0x10, 4 }, { 0x14, 4 }, { 0x18, 4 },
+	{ 0x1c, 4 }, { 0x1c, 4 }, { 0x20, 4 }, { 0x24, 4 }, { 0x28, 4 }, { 0x2c, 4 },
+	{ 0x30, 8 }, { 0x40, 4 }, { 0x44, 4 }, { 0x50, 1 }, { 0x54, 4 }, { 0x58, 4 },
 };
 
 #define PICK(mut, rng, table)                                                          \
@@ -75,7 +87,8 @@ static const struct field jsb_fields[] = {
 static void pick_extent(struct rnd *rng, struct mut *mut, const uint8_t *p, uint32_t len)
 {
 	static const struct field head[] = { { 0, 2 }, { 2, 2 }, { 4, 2 }, { 6, 2 } };
-	static const struct field entry[] = { { 0, 4 }, { 4, 2 }, { 4, 4 }, { 6, 2 }, { 8, 4 }, { 8, 2 } };
+	static const struct field entry[] = { { 0, 4 }, { 4, 2 }, { 4, 4 },
+					      { 6, 2 }, { 8, 4 }, { 8, 2 } };
 	unsigned n = p[2] | p[3] << 8, room = (len - 12) / 12;
 
 	if (!rnd_n(rng, 4)) {
@@ -89,7 +102,8 @@ static void pick_extent(struct rnd *rng, struct mut *mut, const uint8_t *p, uint
 /* The k-th entry of a directory block that is sane: this is asked of the pristine image. */
 static void pick_dirent(struct rnd *rng, struct mut *mut, const uint8_t *p, uint32_t len)
 {
-	static const struct field entry[] = { { 0, 4 }, { 0, 4 }, { 4, 2 }, { 4, 2 }, { 6, 1 }, { 7, 1 }, { 8, 1 }, { 8, 4 } };
+	static const struct field entry[] = { { 0, 4 }, { 0, 4 }, { 4, 2 }, { 4, 2 },
+					      { 6, 1 }, { 7, 1 }, { 8, 1 }, { 8, 4 } };
 	uint32_t at = 0, k = rnd_n(rng, 8);
 
 	while (k--) {
@@ -104,7 +118,8 @@ static void pick_dirent(struct rnd *rng, struct mut *mut, const uint8_t *p, uint
 
 static void pick_dx(struct rnd *rng, struct mut *mut, const uint8_t *p, uint32_t at)
 {
-	static const struct field root[] = { { 0x18, 4 }, { 0x1c, 1 }, { 0x1d, 1 }, { 0x1e, 1 }, { 0x1e, 1 }, { 0x1f, 1 } };
+	static const struct field root[] = { { 0x18, 4 }, { 0x1c, 1 }, { 0x1d, 1 },
+					     { 0x1e, 1 }, { 0x1e, 1 }, { 0x1f, 1 } };
 	unsigned count = p[at + 2] | p[at + 3] << 8;
 
 	switch (rnd_n(rng, 5)) {
@@ -126,7 +141,8 @@ static void pick_dx(struct rnd *rng, struct mut *mut, const uint8_t *p, uint32_t
 
 static void pick_xattrs(struct rnd *rng, struct mut *mut, uint32_t head, uint32_t len)
 {
-	static const struct field entry[] = { { 0, 1 }, { 1, 1 }, { 2, 2 }, { 4, 4 }, { 8, 4 }, { 8, 4 }, { 12, 4 }, { 16, 4 }, { 16, 1 } };
+	static const struct field entry[] = { { 0, 1 }, { 1, 1 },  { 2, 2 },  { 4, 4 }, { 8, 4 },
+					      { 8, 4 }, { 12, 4 }, { 16, 4 }, { 16, 1 } };
 
 	if (!rnd_n(rng, 4)) {
 		mut->off = 4 * rnd_n(rng, head / 4);
@@ -142,13 +158,15 @@ static void pick_xattrs(struct rnd *rng, struct mut *mut, uint32_t head, uint32_
 
 static void pick_log(struct rnd *rng, struct mut *mut, enum kind kind, const struct base *base)
 {
-	static const struct field head[] = { { 0, 4 }, { 4, 4 }, { 8, 4 }, { 12, 4 }, { 0x10, 4 }, { 0x30, 4 }, { 0x34, 4 } };
+	static const struct field head[] = { { 0, 4 },    { 4, 4 },    { 8, 4 },   { 12, 4 },
+					     { 0x10, 4 }, { 0x30, 4 }, { 0x34, 4 } };
 	unsigned step = base->csum ? 16 : 8;
 
 	if (!rnd_n(rng, 4)) {
 		PICK(mut, rng, head);
 	} else if (kind == K_JDESC) {
-		mut->off = 12 + (rnd_n(rng, 4) ? 16 : 0) + step * rnd_n(rng, 12) + 4 * rnd_n(rng, step / 4);
+		mut->off = 12 + (rnd_n(rng, 4) ? 16 : 0) + step * rnd_n(rng, 12) +
+			   4 * rnd_n(rng, step / 4);
 		mut->width = 4;
 	} else {
 		mut->off = 12 + 4 * rnd_n(rng, 24);
@@ -156,7 +174,8 @@ static void pick_log(struct rnd *rng, struct mut *mut, enum kind kind, const str
 	}
 }
 
-static void pick_field(struct rnd *rng, struct mut *mut, struct base *base, const struct target *target)
+static void pick_field(struct rnd *rng, struct mut *mut, struct base *base,
+		       const struct target *target)
 {
 	const uint8_t *p = base->img + target->off;
 
@@ -194,7 +213,8 @@ static void pick_field(struct rnd *rng, struct mut *mut, struct base *base, cons
 		break;
 	default:
 		mut->width = 1U << rnd_n(rng, 4);
-		mut->off = mut->width * rnd_n(rng, target->len / mut->width / (rnd_n(rng, 2) ? 1 : 8));
+		mut->off = mut->width *
+			   rnd_n(rng, target->len / mut->width / (rnd_n(rng, 2) ? 1 : 8));
 		break;
 	}
 	if (mut->off + mut->width > target->len)
@@ -204,7 +224,10 @@ static void pick_field(struct rnd *rng, struct mut *mut, struct base *base, cons
 /* ---- values ---- */
 static bool big_endian(enum kind k) { return k >= K_JSB; }
 
-static uint64_t swapped(uint64_t v, unsigned width) { return width == 1 ? v : __builtin_bswap64(v) >> (64 - 8 * width); }
+static uint64_t swapped(uint64_t v, unsigned width)
+{
+	return width == 1 ? v : __builtin_bswap64(v) >> (64 - 8 * width);
+}
 
 static uint64_t some_number(struct rnd *rng, struct base *base, const struct target *t)
 {
@@ -229,14 +252,17 @@ static uint64_t some_number(struct rnd *rng, struct base *base, const struct tar
 	}
 }
 
-static uint64_t pick_value(struct rnd *rng, struct base *base, const struct target *target, unsigned width)
+static uint64_t pick_value(struct rnd *rng, struct base *base, const struct target *target,
+			   unsigned width)
 {
 	uint64_t all = width == 8 ? UINT64_MAX : (1ULL << (8 * width)) - 1;
 	enum kind k = (enum kind)rnd_n(rng, K_NR);
 
 	/* Blocks with two owners, one of whom takes it for something else. */
 	if (width == 4 && !rnd_n(rng, 4) && base->first[k + 1] > base->first[k])
-		return base->target[base->first[k] + rnd_n(rng, base->first[k + 1] - base->first[k])].home;
+		return base->target[base->first[k] +
+				    rnd_n(rng, base->first[k + 1] - base->first[k])]
+				.home;
 
 	switch (rnd_n(rng, 10)) {
 	case 0: return 0;
@@ -254,9 +280,10 @@ static uint64_t pick_value(struct rnd *rng, struct base *base, const struct targ
 static enum kind pick_kind(struct rnd *rng, struct base *base)
 {
 	static const uint8_t weight[K_NR] = {
-		[K_SB] = 3, [K_GD] = 3, [K_BBM] = 2, [K_IBM] = 2, [K_INODE] = 9, [K_EXTENT] = 6, [K_INDIRECT] = 4, [K_DIR] = 7,
-		[K_DXROOT] = 4, [K_DXNODE] = 4, [K_XATTR] = 5, [K_SYMLINK] = 1, [K_ORPHAN] = 2, [K_JSB] = 3, [K_JDESC] = 4, [K_JREVOKE] = 4,
-		[K_JCOMMIT] = 2,
+		[K_SB] = 3,      [K_GD] = 3,       [K_BBM] = 2,    [K_IBM] = 2,    [K_INODE] = 9,
+		[K_EXTENT] = 6,  [K_INDIRECT] = 4, [K_DIR] = 7,    [K_DXROOT] = 4, [K_DXNODE] = 4,
+		[K_XATTR] = 5,   [K_SYMLINK] = 1,  [K_ORPHAN] = 2, [K_JSB] = 3,    [K_JDESC] = 4,
+		[K_JREVOKE] = 4, [K_JCOMMIT] = 2,
 	};
 	unsigned total = 0, at;
 
@@ -301,7 +328,10 @@ static void make_mut(struct rnd *rng, struct base *base, struct mut *mut, const 
 	enum kind k = pick_kind(rng, base);
 	const struct target *t;
 
-	/* Often the same structure again: one wrong field is soon refused, two that agree with each other may not be. */
+	/*
+	 * Often the same structure again: one wrong field is soon refused, two that agree with each
+	 * other may not be.
+	 */
 	if (before && rnd_n(rng, 3) == 0)
 		mut->target = before->target;
 	else
@@ -317,7 +347,10 @@ static void make_mut(struct rnd *rng, struct base *base, struct mut *mut, const 
 		mut->value = rnd_n(rng, 3) ? (rnd_n(rng, 2) ? 0xff : 0) : rnd_n(rng, 256);
 		break;
 	case M_COPY: {
-		const struct target *o = &base->target[base->first[t->kind] + rnd_n(rng, base->first[t->kind + 1] - base->first[t->kind])];
+		const struct target *o =
+				&base->target[base->first[t->kind] +
+					      rnd_n(rng, base->first[t->kind + 1] -
+									 base->first[t->kind])];
 		uint32_t from = rnd_n(rng, 2) ? mut->off : rnd_n(rng, o->len);
 		from = FDIO_MIN(from, o->len - 1);
 		mut->width = 1 + rnd_n(rng, FDIO_MIN(t->len - mut->off, o->len - from));
@@ -342,7 +375,8 @@ void case_make(struct rnd *rng, struct image_case *test)
 	test->read_only = rnd_n(rng, 12) == 0;
 	test->norecovery = rnd_n(rng, 16) == 0;
 	test->abandon = rnd_n(rng, 4) == 0;
-	test->errors = rnd_n(rng, 5) ? 1 : (int)rnd_n(rng, 2) * 2; /* continue: goes deepest; remount-ro; the superblock's (made not to panic) */
+	/* continue: goes deepest; remount-ro; the superblock's (made not to panic) */
+	test->errors = rnd_n(rng, 5) ? 1 : (int)rnd_n(rng, 2) * 2;
 	most = rnd_n(rng, 4) ? 1 + rnd_n(rng, 4) : 1 + rnd_n(rng, MAX_MUTS);
 	for (unsigned i = 0; i < most && !(i && rnd_over(rng)); i++)
 		make_mut(rng, test->base, &test->mut[test->nr++], i ? &test->mut[i - 1] : NULL);
@@ -379,9 +413,13 @@ static void apply(const struct mut *mut, struct base *base, uint8_t *img)
 	memcpy(p, &v, mut->width);
 }
 
-/* Inodes first: their generation is part of the checksums of their blocks; then bitmaps, descriptors, the superblock. */
+/*
+ * Inodes first: their generation is part of the checksums of their blocks; then bitmaps,
+ * descriptors, the superblock.
+ */
 static const enum kind fix_order[] = {
-	K_INODE, K_EXTENT, K_DIR, K_DXROOT, K_DXNODE, K_XATTR, K_ORPHAN, K_BBM, K_IBM, K_GD, K_SB, K_JSB, K_JDESC, K_JREVOKE, K_JCOMMIT,
+	K_INODE, K_EXTENT, K_DIR, K_DXROOT, K_DXNODE, K_XATTR,   K_ORPHAN,  K_BBM,
+	K_IBM,   K_GD,     K_SB,  K_JSB,    K_JDESC,  K_JREVOKE, K_JCOMMIT,
 };
 
 void case_apply(const struct image_case *test, struct fuzz_dev *dev)
@@ -424,7 +462,8 @@ static unsigned order_of(const struct base *base, unsigned target)
 
 static void print_name(const struct base *base, unsigned target, FILE *f)
 {
-	fprintf(f, "%s %u %u", kind_names[base->target[target].kind], base->target[target].ino, order_of(base, target));
+	fprintf(f, "%s %u %u", kind_names[base->target[target].kind], base->target[target].ino,
+		order_of(base, target));
 }
 
 static unsigned target_at(const struct base *base, enum kind kind, uint64_t off)
@@ -437,8 +476,10 @@ static unsigned target_at(const struct base *base, enum kind kind, uint64_t off)
 
 void case_print(const struct image_case *test, FILE *f)
 {
-	fprintf(f, "image %s\nopt walk=%llu%s%s%s%s errors=%d\n", test->base->name, (unsigned long long)test->walk, test->fix ? "" : " nofix",
-		test->read_only ? " ro" : "", test->norecovery ? " norecovery" : "", test->abandon ? " abandon" : "", test->errors);
+	fprintf(f, "image %s\nopt walk=%llu%s%s%s%s errors=%d\n", test->base->name,
+		(unsigned long long)test->walk, test->fix ? "" : " nofix",
+		test->read_only ? " ro" : "", test->norecovery ? " norecovery" : "",
+		test->abandon ? " abandon" : "", test->errors);
 	for (unsigned i = 0; i < test->nr; i++) {
 		const struct mut *mut = &test->mut[i];
 
@@ -446,9 +487,11 @@ void case_print(const struct image_case *test, FILE *f)
 		print_name(test->base, mut->target, f);
 		fprintf(f, " %s %u %u ", op_names[mut->op], mut->off, mut->width);
 		if (mut->op == M_COPY) {
-			unsigned from = target_at(test->base, test->base->target[mut->target].kind, mut->value);
+			unsigned from = target_at(test->base, test->base->target[mut->target].kind,
+						  mut->value);
 			print_name(test->base, from, f);
-			fprintf(f, " %llu\n", (unsigned long long)(mut->value - test->base->target[from].off));
+			fprintf(f, " %llu\n",
+				(unsigned long long)(mut->value - test->base->target[from].off));
 		} else if (mut->op == M_ROWS) {
 			fprintf(f, "0x%llx %u %u %u\n", (unsigned long long)mut->value, mut->stride,
 				mut->count, mut->step);
@@ -472,12 +515,14 @@ static bool parse_rows(const char *rest, const struct target *target, struct mut
 	mut->value = strtoull(rest, &end, 0);
 	if (sscanf(end, "%u %u %u", &mut->stride, &mut->count, &mut->step) != 3)
 		return false;
-	return mut->stride && mut->count && mut->width <= 8 && mut->off + mut->width <= target->len &&
+	return mut->stride && mut->count && mut->width <= 8 &&
+	       mut->off + mut->width <= target->len &&
 	       mut->count - 1 <= (target->len - mut->off - mut->width) / mut->stride;
 }
 
 /* The n-th (modulo how many there are) of a kind that belongs to an inode or group. */
-static bool find_target(struct base *base, const char *kind, const char *who, unsigned n, unsigned *ret)
+static bool find_target(struct base *base, const char *kind, const char *who, unsigned n,
+			unsigned *ret)
 {
 	uint32_t ino = who[0] == '/' ? base_path_ino(base, who) : (uint32_t)strtoul(who, NULL, 0);
 	unsigned found = 0;
@@ -510,7 +555,9 @@ static bool parse_mut(const char *line, struct image_case *test)
 	struct mut *mut = &test->mut[test->nr];
 	unsigned n, k;
 
-	if (test->nr == MAX_MUTS || sscanf(line, "mut %15s %199s %u %7s %u %u %299[^\n]", kind, who, &n, op, &mut->off, &mut->width, rest) != 7 ||
+	if (test->nr == MAX_MUTS ||
+	    sscanf(line, "mut %15s %199s %u %7s %u %u %299[^\n]", kind, who, &n, op, &mut->off,
+		   &mut->width, rest) != 7 ||
 	    !find_target(test->base, kind, who, n, &mut->target))
 		return false;
 	for (k = 0; k < ARRAY_SIZE(op_names) && strcmp(op, op_names[k]); k++)
@@ -520,7 +567,8 @@ static bool parse_mut(const char *line, struct image_case *test)
 	mut->op = (enum mut_op)k;
 	if (mut->op == M_COPY) {
 		unsigned from, at;
-		if (sscanf(rest, "%15s %199s %u %u", kind, who, &n, &at) != 4 || !find_target(test->base, kind, who, n, &from) ||
+		if (sscanf(rest, "%15s %199s %u %u", kind, who, &n, &at) != 4 ||
+		    !find_target(test->base, kind, who, n, &from) ||
 		    at + mut->width > test->base->target[from].len)
 			return false;
 		mut->value = test->base->target[from].off + at;
@@ -529,11 +577,13 @@ static bool parse_mut(const char *line, struct image_case *test)
 			return false;
 	} else {
 		mut->value = strtoull(rest, NULL, 0);
-		if (mut->op != M_FILL && mut->width != 1 && mut->width != 2 && mut->width != 4 && mut->width != 8)
+		if (mut->op != M_FILL && mut->width != 1 && mut->width != 2 && mut->width != 4 &&
+		    mut->width != 8)
 			return false;
 	}
 	test->nr++;
-	return mut->off <= test->base->target[mut->target].len && mut->width <= test->base->target[mut->target].len - mut->off;
+	return mut->off <= test->base->target[mut->target].len &&
+	       mut->width <= test->base->target[mut->target].len - mut->off;
 }
 
 static void parse_opt(const char *line, struct image_case *test)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Finds every structure of an image, and the copies of them in the log, with libext2fs. Done once for each image before anything
- * is damaged, so it trusts what it reads.
+ * Finds every structure of an image, and the copies of them in the log, with libext2fs. Done once
+ * for each image before anything is damaged, so it trusts what it reads.
  */
 #include "fuzz/fuzz.h"
 
@@ -14,18 +14,21 @@
 #include <unistd.h>
 
 const char *const kind_names[K_NR] = {
-	"sb", "gd", "bbm", "ibm", "inode", "extent", "indirect", "dir", "dxroot", "dxnode", "xattr", "symlink", "orphan", "jsb", "jdesc",
-	"jrevoke", "jcommit",
+	"sb",     "gd",    "bbm",     "ibm",    "inode", "extent", "indirect", "dir",     "dxroot",
+	"dxnode", "xattr", "symlink", "orphan", "jsb",   "jdesc",  "jrevoke",  "jcommit",
 };
 
-static void add(struct base *base, enum kind kind, uint64_t off, uint32_t len, uint32_t ino, int tag, uint64_t home)
+static void add(struct base *base, enum kind kind, uint64_t off, uint32_t len, uint32_t ino,
+		int tag, uint64_t home)
 {
 	if (base->nr == base->cap) {
 		base->cap = base->cap ? 2 * base->cap : 256;
 		base->target = reallocarray(base->target, base->cap, sizeof(*base->target));
 		MUST(base->target);
 	}
-	base->target[base->nr++] = (struct target){ .kind = kind, .off = off, .len = len, .ino = ino, .home = home, .tag = tag };
+	base->target[base->nr++] = (struct target){
+		.kind = kind, .off = off, .len = len, .ino = ino, .home = home, .tag = tag
+	};
 }
 
 static void add_block(struct base *base, enum kind kind, uint64_t blk, uint32_t ino)
@@ -46,12 +49,14 @@ static enum kind dir_kind(struct base *base, const struct visit *visit, uint64_t
 	if (visit->dx && lblk == 0)
 		return K_DXROOT;
 	/* An inner node of a hash tree begins with an empty entry that fills the block. */
-	if (visit->dx && p[0] == 0 && p[1] == 0 && p[2] == 0 && p[3] == 0 && rec_len == base->bs && p[6] == 0)
+	if (visit->dx && p[0] == 0 && p[1] == 0 && p[2] == 0 && p[3] == 0 && rec_len == base->bs &&
+	    p[6] == 0)
 		return K_DXNODE;
 	return K_DIR;
 }
 
-static int each_block(ext2_filsys fs, blk64_t *blk, e2_blkcnt_t lblk, blk64_t ref, int ref_off, void *arg)
+static int each_block(ext2_filsys fs, blk64_t *blk, e2_blkcnt_t lblk, blk64_t ref, int ref_off,
+		      void *arg)
 {
 	struct visit *visit = arg;
 
@@ -62,7 +67,8 @@ static int each_block(ext2_filsys fs, blk64_t *blk, e2_blkcnt_t lblk, blk64_t re
 		return 0;
 	if (lblk < 0) {
 		const uint8_t *p = visit->base->img + *blk * visit->base->bs;
-		add_block(visit->base, p[0] == 0x0a && p[1] == 0xf3 ? K_EXTENT : K_INDIRECT, *blk, visit->ino);
+		add_block(visit->base, p[0] == 0x0a && p[1] == 0xf3 ? K_EXTENT : K_INDIRECT, *blk,
+			  visit->ino);
 	} else if (visit->dir) {
 		add_block(visit->base, dir_kind(visit->base, visit, *blk, lblk), *blk, visit->ino);
 	} else if (visit->link) {
@@ -73,18 +79,26 @@ static int each_block(ext2_filsys fs, blk64_t *blk, e2_blkcnt_t lblk, blk64_t re
 	return 0;
 }
 
-static void scan_inode(struct base *base, ext2_filsys fs, uint32_t ino, const struct ext2_inode *raw)
+static void scan_inode(struct base *base, ext2_filsys fs, uint32_t ino,
+		       const struct ext2_inode *raw)
 {
-	struct visit visit = { .base = base, .ino = ino, .dir = LINUX_S_ISDIR(raw->i_mode), .dx = raw->i_flags & EXT2_INDEX_FL,
-		.link = LINUX_S_ISLNK(raw->i_mode), .orphan = ino == base->orphan_ino && ino };
+	struct visit visit = { .base = base,
+			       .ino = ino,
+			       .dir = LINUX_S_ISDIR(raw->i_mode),
+			       .dx = raw->i_flags & EXT2_INDEX_FL,
+			       .link = LINUX_S_ISLNK(raw->i_mode),
+			       .orphan = ino == base->orphan_ino && ino };
 	uint32_t group = (ino - 1) / base->ipg, at = (ino - 1) % base->ipg;
-	uint64_t off = ext2fs_inode_table_loc(fs, group) * base->bs + (uint64_t)at * base->inode_size;
+	uint64_t off = ext2fs_inode_table_loc(fs, group) * base->bs +
+		       (uint64_t)at * base->inode_size;
 
 	add(base, K_INODE, off, base->inode_size, ino, -1, off / base->bs);
 	if (ext2fs_file_acl_block(fs, raw))
 		add_block(base, K_XATTR, ext2fs_file_acl_block(fs, raw), ino);
-	if (ext2fs_inode_has_valid_blocks2(fs, (struct ext2_inode *)raw) && !(raw->i_flags & EXT4_INLINE_DATA_FL) && ino != base->journal_ino)
-		(void)ext2fs_block_iterate3(fs, ino, BLOCK_FLAG_READ_ONLY, NULL, each_block, &visit);
+	if (ext2fs_inode_has_valid_blocks2(fs, (struct ext2_inode *)raw) &&
+	    !(raw->i_flags & EXT4_INLINE_DATA_FL) && ino != base->journal_ino)
+		(void)ext2fs_block_iterate3(fs, ino, BLOCK_FLAG_READ_ONLY, NULL, each_block,
+					    &visit);
 }
 
 static void scan_inodes(struct base *base, ext2_filsys fs)
@@ -95,9 +109,11 @@ static void scan_inodes(struct base *base, ext2_filsys fs)
 	MUST(base->inos);
 	for (uint32_t ino = 1; ino <= base->nr_inodes; ino++) {
 		struct ext2_inode raw;
-		bool wanted = ino == 2 || ino == 8 || ino == also[0] || ino >= EXT2_FIRST_INO(fs->super);
+		bool wanted = ino == 2 || ino == 8 || ino == also[0] ||
+			      ino >= EXT2_FIRST_INO(fs->super);
 
-		if (!wanted || !ext2fs_test_inode_bitmap2(fs->inode_map, ino) || ext2fs_read_inode(fs, ino, &raw) || !raw.i_mode)
+		if (!wanted || !ext2fs_test_inode_bitmap2(fs->inode_map, ino) ||
+		    ext2fs_read_inode(fs, ino, &raw) || !raw.i_mode)
 			continue;
 		base->inos[base->nr_inos++] = ino;
 		scan_inode(base, fs, ino, &raw);
@@ -107,7 +123,8 @@ static void scan_inodes(struct base *base, ext2_filsys fs)
 /* ---- the log ---- */
 struct logmap { uint64_t *blk; unsigned nr, cap; };
 
-static int log_block(ext2_filsys fs, blk64_t *blk, e2_blkcnt_t lblk, blk64_t ref, int ref_off, void *arg)
+static int log_block(ext2_filsys fs, blk64_t *blk, e2_blkcnt_t lblk, blk64_t ref, int ref_off,
+		     void *arg)
 {
 	struct logmap *map = arg;
 
@@ -128,27 +145,37 @@ static void add_copies(struct base *base, uint64_t home, uint64_t image, int tag
 		struct target target = base->target[i];
 
 		if (target.off / base->bs == home && target.tag < 0)
-			add(base, target.kind, image * base->bs + target.off % base->bs, target.len, target.ino, tag, home);
+			add(base, target.kind, image * base->bs + target.off % base->bs, target.len,
+			    target.ino, tag, home);
 	}
 }
 
-static unsigned scan_tags(struct base *base, const struct logmap *map, unsigned at, uint32_t incompat, unsigned nr_home)
+static unsigned scan_tags(struct base *base, const struct logmap *map, unsigned at,
+			  uint32_t incompat, unsigned nr_home)
 {
 	const uint8_t *p = base->img + map->blk[at] * base->bs;
-	uint32_t off = JOURNAL_HEADER_BYTES, end = base->bs - (journal_format_has_checksums(incompat) ? JOURNAL_TAIL_BYTES : 0), flags = 0;
+	uint32_t off = JOURNAL_HEADER_BYTES,
+		 end = base->bs - (journal_format_has_checksums(incompat) ? JOURNAL_TAIL_BYTES : 0),
+		 flags = 0;
 	unsigned n = at;
 
-	while (!(flags & JOURNAL_TAG_LAST) && off + journal_format_tag_bytes(incompat) <= end && n + 1 < map->nr) {
+	while (!(flags & JOURNAL_TAG_LAST) && off + journal_format_tag_bytes(incompat) <= end &&
+	       n + 1 < map->nr) {
 		uint64_t home = fdio_get_be32(p, off);
 
-		flags = incompat & JOURNAL_INCOMPAT_CSUM_V3 ? fdio_get_be32(p, off + 4) : fdio_get_be16(p, off + 6);
+		flags = incompat & JOURNAL_INCOMPAT_CSUM_V3 ? fdio_get_be32(p, off + 4)
+							    : fdio_get_be16(p, off + 6);
 		n++;
 		base->tags = reallocarray(base->tags, base->nr_tags + 1, sizeof(*base->tags));
 		MUST(base->tags);
-		base->tags[base->nr_tags] = (struct log_tag){ .desc_off = map->blk[at] * base->bs, .image_off = map->blk[n] * base->bs, .tag_off = off,
-			.tid = fdio_get_be32(p, JOURNAL_HEADER_TID) };
+		base->tags[base->nr_tags] =
+				(struct log_tag){ .desc_off = map->blk[at] * base->bs,
+						  .image_off = map->blk[n] * base->bs,
+						  .tag_off = off,
+						  .tid = fdio_get_be32(p, JOURNAL_HEADER_TID) };
 		add_copies(base, home, map->blk[n], (int)base->nr_tags++, nr_home);
-		off += journal_format_tag_bytes(incompat) + (flags & JOURNAL_TAG_SAME_UUID ? 0 : JOURNAL_UUID_BYTES);
+		off += journal_format_tag_bytes(incompat) +
+		       (flags & JOURNAL_TAG_SAME_UUID ? 0 : JOURNAL_UUID_BYTES);
 	}
 	return n;
 }
@@ -160,7 +187,9 @@ static void scan_log(struct base *base, ext2_filsys fs)
 
 	map.blk = calloc(map.cap, sizeof(*map.blk));
 	MUST(map.blk);
-	if (ext2fs_block_iterate3(fs, base->journal_ino, BLOCK_FLAG_READ_ONLY, NULL, log_block, &map) || !map.nr)
+	if (ext2fs_block_iterate3(fs, base->journal_ino, BLOCK_FLAG_READ_ONLY, NULL, log_block,
+				  &map) ||
+	    !map.nr)
 		goto out;
 	const uint8_t *jsb = base->img + map.blk[0] * base->bs;
 	uint32_t incompat = fdio_get_be32(jsb, JOURNAL_SB_INCOMPAT);
@@ -179,8 +208,12 @@ static void scan_log(struct base *base, ext2_filsys fs)
 			add(base, K_JDESC, map.blk[n] * base->bs, base->bs, n, -1, map.blk[n]);
 			n = scan_tags(base, &map, n, incompat, nr_home);
 			break;
-		case JOURNAL_BLOCK_REVOKE: add(base, K_JREVOKE, map.blk[n] * base->bs, base->bs, n, -1, map.blk[n]); break;
-		case JOURNAL_BLOCK_COMMIT: add(base, K_JCOMMIT, map.blk[n] * base->bs, base->bs, n, -1, map.blk[n]); break;
+		case JOURNAL_BLOCK_REVOKE:
+			add(base, K_JREVOKE, map.blk[n] * base->bs, base->bs, n, -1, map.blk[n]);
+			break;
+		case JOURNAL_BLOCK_COMMIT:
+			add(base, K_JCOMMIT, map.blk[n] * base->bs, base->bs, n, -1, map.blk[n]);
+			break;
 		default: break;
 		}
 	}
@@ -196,7 +229,8 @@ static void scan_groups(struct base *base, ext2_filsys fs)
 	base->gd_off = calloc(base->nr_groups, sizeof(*base->gd_off));
 	MUST(base->gd_off);
 	for (uint32_t group = 0; group < base->nr_groups; group++) {
-		uint64_t blk = ext2fs_descriptor_block_loc2(fs, fs->super->s_first_data_block, group / per);
+		uint64_t blk = ext2fs_descriptor_block_loc2(fs, fs->super->s_first_data_block,
+							    group / per);
 
 		base->gd_off[group] = blk * base->bs + (group % per) * base->desc_size;
 		add(base, K_GD, base->gd_off[group], base->desc_size, group, -1, blk);
@@ -227,7 +261,8 @@ static void scan(struct base *base, ext2_filsys fs)
 	base->nr_inodes = fs->super->s_inodes_count;
 	base->nr_blocks = ext2fs_blocks_count(fs->super);
 	base->journal_ino = fs->super->s_journal_inum;
-	base->orphan_ino = ext2fs_has_feature_orphan_file(fs->super) ? fs->super->s_orphan_file_inum : 0;
+	base->orphan_ino = ext2fs_has_feature_orphan_file(fs->super) ? fs->super->s_orphan_file_inum
+								     : 0;
 	base->csum = ext2fs_has_feature_metadata_csum(fs->super);
 	base->gdt_csum = !base->csum && ext2fs_has_feature_gdt_csum(fs->super);
 	base->seed = fs->csum_seed;
@@ -242,11 +277,13 @@ static void scan(struct base *base, ext2_filsys fs)
 		base->first[base->target[i - 1].kind] = i - 1;
 	base->first[K_NR] = base->nr;
 	for (unsigned k = K_NR; k > 0; k--)
-		if (base->first[k - 1] == 0 && (base->nr == 0 || base->target[0].kind != (enum kind)(k - 1)))
+		if (base->first[k - 1] == 0 &&
+		    (base->nr == 0 || base->target[0].kind != (enum kind)(k - 1)))
 			base->first[k - 1] = base->first[k];
 }
 
-static bool with_lib(struct base *base, bool (*fn)(struct base *base, ext2_filsys fs, void *arg), void *arg)
+static bool with_lib(struct base *base, bool (*fn)(struct base *base, ext2_filsys fs, void *arg),
+		     void *arg)
 {
 	const char *dir = getenv("TMPDIR");
 	char path[256];
@@ -258,7 +295,8 @@ static bool with_lib(struct base *base, bool (*fn)(struct base *base, ext2_filsy
 	fd = mkstemp(path);
 	if (fd < 0)
 		return false;
-	if (write(fd, base->img, base->size) == (ssize_t)base->size && !ext2fs_open2(path, NULL, EXT2_FLAG_64BITS, 0, 0, unix_io_manager, &fs) &&
+	if (write(fd, base->img, base->size) == (ssize_t)base->size &&
+	    !ext2fs_open2(path, NULL, EXT2_FLAG_64BITS, 0, 0, unix_io_manager, &fs) &&
 	    !ext2fs_read_inode_bitmap(fs))
 		ok = fn(base, fs, arg);
 	if (fs)

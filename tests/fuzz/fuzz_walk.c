@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What happens to an image: it is mounted (with replay and orphans), everything that can be reached is looked at, then a hundred
- * operations of every kind run on what was found, and it is unmounted, or the power goes; then all once more, shorter.
+ * What happens to an image: it is mounted (with replay and orphans), everything that can be reached
+ * is looked at, then a hundred operations of every kind run on what was found, and it is unmounted,
+ * or the power goes; then all once more, shorter.
  *
- * Errors are expected; what is checked here: no mapped block lies outside of what a file may own, runs have a length, nothing
- * runs for ever (bounds of this walk's own are large), and damage that was found while the volume was writable has been noted in
- * the superblock. Work is counted as well as time: each operation may look at as many metadata
- * blocks as the size of the image allows, whatever the image says of itself.
+ * Errors are expected; what is checked here: no mapped block lies outside of what a file may own,
+ * runs have a length, nothing runs for ever (bounds of this walk's own are large), and damage that
+ * was found while the volume was writable has been noted in the superblock. Work is counted as well
+ * as time: each operation may look at as many metadata blocks as the size of the image allows,
+ * whatever the image says of itself.
  */
 #include "fuzz/fuzz.h"
 
@@ -80,9 +82,11 @@ static void look_at_runs(struct walk *walk, struct ext4_inode *inode)
 		MUST(extent.len > 0 && extent.lblk == lblk);
 		if (extent.state != EXT4_EXTENT_HOLE) {
 			MUST(ext4_blocks_valid(walk->vol, extent.pblk, extent.len));
-			MUST(!regular || extent.pblk + extent.len <= walk->vol->dev->caps.size_bytes >> bits);
+			MUST(!regular ||
+			     extent.pblk + extent.len <= walk->vol->dev->caps.size_bytes >> bits);
 			if (extent.state == EXT4_EXTENT_WRITTEN && reads++ < 8)
-				MUST(!dev_read(walk->vol->dev, walk->buf, 1U << bits, (extent.pblk + extent.len - 1) << bits));
+				MUST(!dev_read(walk->vol->dev, walk->buf, 1U << bits,
+					       (extent.pblk + extent.len - 1) << bits));
 		}
 		if (extent.len > UINT32_MAX - lblk - 1)
 			return;
@@ -106,9 +110,12 @@ static void look_at_attrs(struct walk *walk, struct ext4_inode *inode)
 		(void)note(walk, ext4_xattr_get(inode, p, walk->buf, sizeof(walk->buf), &vlen));
 	}
 out:
-	(void)note(walk, ext4_xattr_get(inode, "system.posix_acl_access", walk->buf, sizeof(walk->buf), &vlen));
-	(void)note(walk, ext4_xattr_get(inode, "system.posix_acl_default", walk->buf, sizeof(walk->buf), &vlen));
-	(void)note(walk, ext4_xattr_get(inode, "security.capability", walk->buf, sizeof(walk->buf), &vlen));
+	(void)note(walk, ext4_xattr_get(inode, "system.posix_acl_access", walk->buf,
+					sizeof(walk->buf), &vlen));
+	(void)note(walk, ext4_xattr_get(inode, "system.posix_acl_default", walk->buf,
+					sizeof(walk->buf), &vlen));
+	(void)note(walk, ext4_xattr_get(inode, "security.capability", walk->buf, sizeof(walk->buf),
+					&vlen));
 	free(list);
 }
 
@@ -202,8 +209,11 @@ static void look_into(struct walk *walk, struct ext4_inode *dir)
 
 	MUST(listing.names);
 	if (!note(walk, ext4_readdir(dir, 0, emit, &listing)) && listing.nr > 4) {
-		struct listing again = { .walk = walk, .names = listing.names, .used = 32768, .stop = 50 };
-		(void)note(walk, ext4_readdir(dir, listing.last / (1 + rnd_n(&walk->rng, 3)), emit, &again));
+		struct listing again = {
+			.walk = walk, .names = listing.names, .used = 32768, .stop = 50
+		};
+		(void)note(walk, ext4_readdir(dir, listing.last / (1 + rnd_n(&walk->rng, 3)), emit,
+					      &again));
 	}
 	if (!note(walk, ext4_lookup_parent(dir, &up)))
 		ext4_inode_put(up);
@@ -225,7 +235,8 @@ static void look_around(struct walk *walk)
 		look_into(walk, walk->dirs[d]);
 	/* What no name leads to, as a stale file handle would ask for it. */
 	for (unsigned k = 0; k < 24; k++)
-		if (!note(walk, ext4_inode_get(walk->vol, rnd_n(&walk->rng, n + 3), NULL, &inode))) {
+		if (!note(walk,
+			  ext4_inode_get(walk->vol, rnd_n(&walk->rng, n + 3), NULL, &inode))) {
 			look_at(walk, inode);
 			ext4_inode_put(inode);
 		}
@@ -233,8 +244,14 @@ static void look_around(struct walk *walk)
 
 /* ---- changing ---- */
 
-static struct ext4_inode *any(struct walk *walk) { return walk->nr_kept ? walk->kept[rnd_n(&walk->rng, walk->nr_kept)] : walk->dirs[0]; }
-static struct ext4_inode *any_dir(struct walk *walk) { return walk->dirs[rnd_n(&walk->rng, walk->nr_dirs)]; }
+static struct ext4_inode *any(struct walk *walk)
+{
+	return walk->nr_kept ? walk->kept[rnd_n(&walk->rng, walk->nr_kept)] : walk->dirs[0];
+}
+static struct ext4_inode *any_dir(struct walk *walk)
+{
+	return walk->dirs[rnd_n(&walk->rng, walk->nr_dirs)];
+}
 
 static struct ext4_inode *any_file(struct walk *walk)
 {
@@ -274,13 +291,20 @@ static void do_write(struct walk *walk)
 	if (at > UINT32_MAX - 1 - len)
 		at = UINT32_MAX - 1 - len;
 	ext4_inode_lock_exclusive(inode);
-	if (!note(walk, ext4_map_load(inode)) && !note(walk, ext4_reserve_holes(inode, at, len, true, &reservation))) {
+	if (!note(walk, ext4_map_load(inode)) &&
+	    !note(walk, ext4_reserve_holes(inode, at, len, true, &reservation))) {
 		for (unsigned e = 0; e < reservation.nr; e++) {
-			MUST(ext4_blocks_valid(walk->vol, reservation.ext[e].pblk, reservation.ext[e].len));
+			MUST(ext4_blocks_valid(walk->vol, reservation.ext[e].pblk,
+					       reservation.ext[e].len));
 			for (uint32_t b = 0; b < reservation.ext[e].len; b++)
-				MUST(!dev_write(walk->vol->dev, walk->buf, bs, (reservation.ext[e].pblk + b) * bs, 0));
+				MUST(!dev_write(walk->vol->dev, walk->buf, bs,
+						(reservation.ext[e].pblk + b) * bs, 0));
 		}
-		(void)note(walk, ext4_insert(inode, &reservation, at, len, rnd_n(&walk->rng, 3) ? (uint64_t)(at + len) * bs - rnd_n(&walk->rng, bs) : 0));
+		(void)note(walk,
+			   ext4_insert(inode, &reservation, at, len,
+				       rnd_n(&walk->rng, 3) ? (uint64_t)(at + len) * bs -
+									      rnd_n(&walk->rng, bs)
+							    : 0));
 		ext4_reservation_free(&reservation);
 		look_at_runs(walk, inode);
 	}
@@ -290,8 +314,10 @@ static void do_write(struct walk *walk)
 
 static void do_sizes(struct walk *walk)
 {
-	static const int modes[] = { 0, EXT4_FALLOC_KEEP_SIZE, EXT4_FALLOC_PUNCH_HOLE | EXT4_FALLOC_KEEP_SIZE, EXT4_FALLOC_ZERO_RANGE,
-		EXT4_FALLOC_ZERO_RANGE | EXT4_FALLOC_KEEP_SIZE };
+	static const int modes[] = { 0, EXT4_FALLOC_KEEP_SIZE,
+				     EXT4_FALLOC_PUNCH_HOLE | EXT4_FALLOC_KEEP_SIZE,
+				     EXT4_FALLOC_ZERO_RANGE,
+				     EXT4_FALLOC_ZERO_RANGE | EXT4_FALLOC_KEEP_SIZE };
 	struct ext4_inode *inode = any_file(walk);
 	uint64_t size, off;
 
@@ -300,13 +326,20 @@ static void do_sizes(struct walk *walk)
 	size = ext4_inode_size(inode);
 	ext4_inode_lock_exclusive(inode);
 	if (rnd_n(&walk->rng, 2)) {
-		static const uint64_t sizes[] = { 0, 1, 511, 4096, 100000, 1ULL << 31, (1ULL << 32) * 1024, INT64_MAX };
-		uint64_t to = rnd_n(&walk->rng, 2) && size ? rnd_u64(&walk->rng) % size : sizes[rnd_n(&walk->rng, ARRAY_SIZE(sizes))];
+		static const uint64_t sizes[] = {
+			0, 1, 511, 4096, 100000, 1ULL << 31, (1ULL << 32) * 1024, INT64_MAX
+		};
+		uint64_t to = rnd_n(&walk->rng, 2) && size
+					      ? rnd_u64(&walk->rng) % size
+					      : sizes[rnd_n(&walk->rng, ARRAY_SIZE(sizes))];
 		(void)note(walk, ext4_map_load(inode) ? 0 : ext4_truncate(inode, to));
 	} else {
-		off = rnd_n(&walk->rng, 4) && size ? rnd_u64(&walk->rng) % (size + 4096) : rnd_u64(&walk->rng) >> (1 + rnd_n(&walk->rng, 40));
+		off = rnd_n(&walk->rng, 4) && size
+				      ? rnd_u64(&walk->rng) % (size + 4096)
+				      : rnd_u64(&walk->rng) >> (1 + rnd_n(&walk->rng, 40));
 		off = FDIO_MIN(off, (uint64_t)INT64_MAX - (1 << 20));
-		(void)note(walk, ext4_fallocate(inode, modes[rnd_n(&walk->rng, ARRAY_SIZE(modes))], off, 1 + rnd_n(&walk->rng, 1 << 18), true));
+		(void)note(walk, ext4_fallocate(inode, modes[rnd_n(&walk->rng, ARRAY_SIZE(modes))],
+						off, 1 + rnd_n(&walk->rng, 1 << 18), true));
 	}
 	look_at_runs(walk, inode);
 	ext4_inode_unlock(inode);
@@ -323,12 +356,15 @@ static void do_names(struct walk *walk)
 	switch (rnd_n(&walk->rng, 8)) {
 	case 0:
 	case 1:
-		if (!note(walk, ext4_create(dir, name, len, modes[rnd_n(&walk->rng, ARRAY_SIZE(modes))], makedev(1, 3), &cred, &inode)) &&
+		if (!note(walk,
+			  ext4_create(dir, name, len, modes[rnd_n(&walk->rng, ARRAY_SIZE(modes))],
+				      makedev(1, 3), &cred, &inode)) &&
 		    !keep(walk, inode, name, len))
 			ext4_inode_put(inode);
 		break;
 	case 2:
-		if (!note(walk, ext4_symlink(dir, name, len, (char *)memset(walk->buf, 'y', 900), 1 + rnd_n(&walk->rng, 900), &cred, &inode)))
+		if (!note(walk, ext4_symlink(dir, name, len, (char *)memset(walk->buf, 'y', 900),
+					     1 + rnd_n(&walk->rng, 900), &cred, &inode)))
 			ext4_inode_put(inode);
 		break;
 	case 3: (void)note(walk, ext4_link(dir, name, len, any(walk), false)); break;
@@ -336,15 +372,22 @@ static void do_names(struct walk *walk)
 	case 5: (void)note(walk, ext4_rmdir(dir, name, len)); break;
 	default:
 		name2 = some_name(walk, &len2, own2);
-		(void)note(walk, ext4_rename(dir, name, len, any_dir(walk), name2, len2, rnd_n(&walk->rng, 3) ? 0 : 1U << rnd_n(&walk->rng, 3), &cred));
+		(void)note(walk, ext4_rename(dir, name, len, any_dir(walk), name2, len2,
+					     rnd_n(&walk->rng, 3) ? 0 : 1U << rnd_n(&walk->rng, 3),
+					     &cred));
 		break;
 	}
 }
 
 static void do_attrs(struct walk *walk)
 {
-	static const char *const names[] = { "user.a", "user.one", "user.block", "trusted.t", "security.capability", "system.posix_acl_access",
-		"system.posix_acl_default" };
+	static const char *const names[] = { "user.a",
+					     "user.one",
+					     "user.block",
+					     "trusted.t",
+					     "security.capability",
+					     "system.posix_acl_access",
+					     "system.posix_acl_default" };
 	struct ext4_inode *inode = any(walk);
 	const char *name = names[rnd_n(&walk->rng, ARRAY_SIZE(names))];
 	struct ext4_attr attr = { .mode = 0100755, .uid = rnd_n(&walk->rng, 3), .gid = 7 };
@@ -352,11 +395,19 @@ static void do_attrs(struct walk *walk)
 	switch (rnd_n(&walk->rng, 4)) {
 	case 0: (void)note(walk, ext4_xattr_remove(inode, name)); break;
 	case 1:
-		(void)note(walk, ext4_setattr(inode, EXT4_SET_UID | (rnd_n(&walk->rng, 2) ? EXT4_SET_MODE : EXT4_KILL_SUIDGID) | EXT4_SET_MTIME_NOW, &attr));
+		(void)note(walk,
+			   ext4_setattr(inode,
+					EXT4_SET_UID |
+							(rnd_n(&walk->rng, 2) ? EXT4_SET_MODE
+									      : EXT4_KILL_SUIDGID) |
+							EXT4_SET_MTIME_NOW,
+					&attr));
 		break;
 	default:
 		memset(walk->buf, 'z', 4096);
-		(void)note(walk, ext4_xattr_set(inode, name, walk->buf, rnd_n(&walk->rng, rnd_n(&walk->rng, 2) ? 60 : 4000), 0, false));
+		(void)note(walk, ext4_xattr_set(inode, name, walk->buf,
+						rnd_n(&walk->rng, rnd_n(&walk->rng, 2) ? 60 : 4000),
+						0, false));
 		break;
 	}
 	look_at_attrs(walk, inode);
@@ -371,9 +422,13 @@ static void do_whole(struct walk *walk)
 	switch (rnd_n(&walk->rng, 4)) {
 	case 0: (void)note(walk, ext4_vol_sync(walk->vol)); break;
 	case 1: ext4_vol_statfs(walk->vol, &stats); break;
-	case 2: (void)note(walk, ext4_vol_trim(walk->vol, rnd_n(&walk->rng, 1 << 22), UINT64_MAX, rnd_n(&walk->rng, 9999), &trimmed)); break;
+	case 2:
+		(void)note(walk, ext4_vol_trim(walk->vol, rnd_n(&walk->rng, 1 << 22), UINT64_MAX,
+					       rnd_n(&walk->rng, 9999), &trimmed));
+		break;
 	default:
-		if (!note(walk, ext4_tmpfile(any_dir(walk), 0100600, &cred, &inode)) && !keep(walk, inode, "tmp", 3))
+		if (!note(walk, ext4_tmpfile(any_dir(walk), 0100600, &cred, &inode)) &&
+		    !keep(walk, inode, "tmp", 3))
 			ext4_inode_put(inode);
 		break;
 	}
@@ -406,7 +461,10 @@ static void drop(struct walk *walk)
 		ext4_inode_put(walk->dirs[k]);
 }
 
-/* Found while it could be written down: then it is, unless the superblock itself cannot be written any more. */
+/*
+ * Found while it could be written down: then it is, unless the superblock itself cannot be written
+ * any more.
+ */
 static void check_noted(struct fuzz_dev *dev, bool writable)
 {
 	uint16_t state, magic;
@@ -417,10 +475,16 @@ static void check_noted(struct fuzz_dev *dev, bool writable)
 		MUST(state & EXT2_ERROR_FS);
 }
 
-static int once(const struct image_case *test, struct fuzz_dev *dev, unsigned ops, bool abandon, bool pristine, struct walk_result *res)
+static int once(const struct image_case *test, struct fuzz_dev *dev, unsigned ops, bool abandon,
+		bool pristine, struct walk_result *res)
 {
-	struct ext4_options options = { .acl = true, .user_xattr = true, .commit_interval_s = 3600, .read_only = test->read_only,
-		.norecovery = test->norecovery, .errors = (enum ext4_errors_policy)test->errors, .cache_bytes = 4 << 20 };
+	struct ext4_options options = { .acl = true,
+					.user_xattr = true,
+					.commit_interval_s = 3600,
+					.read_only = test->read_only,
+					.norecovery = test->norecovery,
+					.errors = (enum ext4_errors_policy)test->errors,
+					.cache_bytes = 4 << 20 };
 	struct walk *walk = calloc(1, sizeof(*walk));
 	char err[512] = "";
 	bool writable;
@@ -461,11 +525,15 @@ out:
 	return r;
 }
 
-void walk_image(const struct image_case *test, struct fuzz_dev *dev, bool pristine, struct walk_result *ret)
+void walk_image(const struct image_case *test, struct fuzz_dev *dev, bool pristine,
+		struct walk_result *ret)
 {
 	memset(ret, 0, sizeof(*ret));
 	ret->mount = once(test, dev, 100, test->abandon, pristine, ret);
-	/* What the first mount left behind must be bearable as well: after a power cut, a replay of our own log. */
+	/*
+	 * What the first mount left behind must be bearable as well: after a power cut, a replay of
+	 * our own log.
+	 */
 	if (ret->opened)
 		once(test, dev, 20, false, pristine && !test->abandon, ret);
 }

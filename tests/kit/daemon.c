@@ -85,14 +85,19 @@ static int chan_open(struct transport *transport)
 static void chan_close(struct transport *transport) { (void)transport; }
 static void chan_arm(struct transport_queue *queue) { (void)queue; }
 
-static const struct transport_channel_ops chan = { .name = "test", .open = chan_open, .arm = chan_arm, .reply = chan_reply, .close = chan_close };
+static const struct transport_channel_ops chan = {
+	.name = "test", .open = chan_open, .arm = chan_arm, .reply = chan_reply, .close = chan_close
+};
 
 /* In place of the transport's own. */
 int transport_init_handshake(struct transport *transport, struct fdio_reason *reason)
 {
 	(void)reason;
 	transport->chan = &chan;
-	transport->conn = (struct transport_conn){ .proto_minor = 40, .max_write = MESSAGE_MAX_WRITE, .max_read = MESSAGE_MAX_WRITE, .max_pages = MESSAGE_MAX_PAGES };
+	transport->conn = (struct transport_conn){ .proto_minor = 40,
+						   .max_write = MESSAGE_MAX_WRITE,
+						   .max_read = MESSAGE_MAX_WRITE,
+						   .max_pages = MESSAGE_MAX_PAGES };
 	return 0;
 }
 
@@ -141,23 +146,34 @@ static unsigned next_ticket(struct fake_kernel *kernel)
 	return kernel->next++;
 }
 
-unsigned fk_send(struct fake_kernel *kernel, uint32_t opcode, uint64_t nodeid, const void *head, size_t head_len, const void *tail, size_t tail_len)
+unsigned fk_send(struct fake_kernel *kernel, uint32_t opcode, uint64_t nodeid, const void *head,
+		 size_t head_len, const void *tail, size_t tail_len)
 {
 	unsigned n = next_ticket(kernel);
 	struct ticket *ticket = &kernel->ticket[n % FK_REQUESTS];
 	struct fuse_in_header header = {
-		.len = (uint32_t)(sizeof(header) + head_len + tail_len), .opcode = opcode, .unique = 2 * (n + 1ull), .nodeid = nodeid,
-		.uid = kernel->uid, .gid = kernel->uid, .pid = (uint32_t)getpid(),
+		.len = (uint32_t)(sizeof(header) + head_len + tail_len),
+		.opcode = opcode,
+		.unique = 2 * (n + 1ull),
+		.nodeid = nodeid,
+		.uid = kernel->uid,
+		.gid = kernel->uid,
+		.pid = (uint32_t)getpid(),
 	};
 	struct transport_queue *queue = &kernel->transport->queues[0];
 
-	ck_assert_msg(!ticket->used || ticket_answered(ticket), "more than %d requests without an answer", FK_REQUESTS);
+	ck_assert_msg(!ticket->used || ticket_answered(ticket),
+		      "more than %d requests without an answer", FK_REQUESTS);
 	ck_assert(head_len <= HEAD_MAX && tail_len <= FK_DATA);
 	fdio_mutex_lock(&kernel->lock);
 	ck_assert(!list_empty(&queue->free));
 	struct transport_req *req = list_first(&queue->free, struct transport_req, link);
 	list_del(&req->link);
-	*ticket = (struct ticket){ .kernel = kernel, .slot = req, .used = true, .unique = header.unique, .len = header.len };
+	*ticket = (struct ticket){ .kernel = kernel,
+				   .slot = req,
+				   .used = true,
+				   .unique = header.unique,
+				   .len = header.len };
 	fdio_mutex_unlock(&kernel->lock);
 	req->chan_priv = ticket;
 	memcpy(ticket->bytes, &header, sizeof(header));
@@ -169,7 +185,10 @@ unsigned fk_send(struct fake_kernel *kernel, uint32_t opcode, uint64_t nodeid, c
 	return n;
 }
 
-bool fk_answered(struct fake_kernel *kernel, unsigned ticket) { return ticket_answered(&kernel->ticket[ticket % FK_REQUESTS]); }
+bool fk_answered(struct fake_kernel *kernel, unsigned ticket)
+{
+	return ticket_answered(&kernel->ticket[ticket % FK_REQUESTS]);
+}
 
 const struct fk_answer *fk_wait(struct fake_kernel *kernel, unsigned ticket)
 {
@@ -177,14 +196,16 @@ const struct fk_answer *fk_wait(struct fake_kernel *kernel, unsigned ticket)
 
 	ck_assert_uint_eq(t->unique, 2 * (ticket + 1ull));
 	ck_assert_msg(wait_for(ticket_answered, t), "%s was not answered within %d ms",
-		      message_opcode_name(((const struct fuse_in_header *)t->bytes)->opcode), WAIT_MS);
+		      message_opcode_name(((const struct fuse_in_header *)t->bytes)->opcode),
+		      WAIT_MS);
 	return &t->answer;
 }
 
-int fk_call(struct fake_kernel *kernel, uint32_t opcode, uint64_t nodeid, const void *head, size_t head_len, const void *tail, size_t tail_len,
-	    const struct fk_answer **ret)
+int fk_call(struct fake_kernel *kernel, uint32_t opcode, uint64_t nodeid, const void *head,
+	    size_t head_len, const void *tail, size_t tail_len, const struct fk_answer **ret)
 {
-	const struct fk_answer *answer = fk_wait(kernel, fk_send(kernel, opcode, nodeid, head, head_len, tail, tail_len));
+	const struct fk_answer *answer = fk_wait(kernel, fk_send(kernel, opcode, nodeid, head,
+								 head_len, tail, tail_len));
 
 	if (ret)
 		*ret = answer;
@@ -202,7 +223,8 @@ static int want_data(const struct fk_answer *answer, void *to, size_t len)
 	return 0;
 }
 
-int fk_lookup(struct fake_kernel *kernel, uint64_t dir, const char *name, struct fuse_entry_out *entry)
+int fk_lookup(struct fake_kernel *kernel, uint64_t dir, const char *name,
+	      struct fuse_entry_out *entry)
 {
 	const struct fk_answer *answer;
 
@@ -211,9 +233,12 @@ int fk_lookup(struct fake_kernel *kernel, uint64_t dir, const char *name, struct
 	return !err && !entry->nodeid ? -ENOENT : err; /* an entry that says so may be cached */
 }
 
-int fk_create(struct fake_kernel *kernel, uint64_t dir, const char *name, uint32_t flags, uint32_t mode, struct fuse_entry_out *entry, uint64_t *fh)
+int fk_create(struct fake_kernel *kernel, uint64_t dir, const char *name, uint32_t flags,
+	      uint32_t mode, struct fuse_entry_out *entry, uint64_t *fh)
 {
-	struct fuse_create_in in = { .flags = flags | O_CREAT, .mode = S_IFREG | mode, .umask = 022 };
+	struct fuse_create_in in = { .flags = flags | O_CREAT,
+				     .mode = S_IFREG | mode,
+				     .umask = 022 };
 	const struct fk_answer *answer;
 
 	if (fk_call(kernel, FUSE_CREATE, dir, &in, sizeof(in), name, strlen(name) + 1, &answer))
@@ -224,7 +249,8 @@ int fk_create(struct fake_kernel *kernel, uint64_t dir, const char *name, uint32
 	return 0;
 }
 
-int fk_mkdir(struct fake_kernel *kernel, uint64_t dir, const char *name, uint32_t mode, struct fuse_entry_out *entry)
+int fk_mkdir(struct fake_kernel *kernel, uint64_t dir, const char *name, uint32_t mode,
+	     struct fuse_entry_out *entry)
 {
 	struct fuse_mkdir_in in = { .mode = mode, .umask = 022 };
 	const struct fk_answer *answer;
@@ -243,7 +269,8 @@ int fk_rmdir(struct fake_kernel *kernel, uint64_t dir, const char *name)
 	return fk_call(kernel, FUSE_RMDIR, dir, NULL, 0, name, strlen(name) + 1, NULL);
 }
 
-int fk_rename(struct fake_kernel *kernel, uint64_t dir, const char *from, uint64_t dir2, const char *to, uint32_t flags)
+int fk_rename(struct fake_kernel *kernel, uint64_t dir, const char *from, uint64_t dir2,
+	      const char *to, uint32_t flags)
 {
 	struct fuse_rename2_in in = { .newdir = dir2, .flags = flags };
 	char names[600];
@@ -268,7 +295,8 @@ int fk_getattr(struct fake_kernel *kernel, uint64_t nodeid, struct fuse_attr *at
 	return err;
 }
 
-int fk_setattr(struct fake_kernel *kernel, uint64_t nodeid, struct fuse_setattr_in *in, struct fuse_attr *at)
+int fk_setattr(struct fake_kernel *kernel, uint64_t nodeid, struct fuse_setattr_in *in,
+	       struct fuse_attr *at)
 {
 	struct fuse_attr_out out;
 	const struct fk_answer *answer;
@@ -310,18 +338,26 @@ int fk_fsync(struct fake_kernel *kernel, uint64_t nodeid, uint64_t fh, bool data
 	return fk_call(kernel, FUSE_FSYNC, nodeid, &in, sizeof(in), NULL, 0, NULL);
 }
 
-unsigned fk_send_write(struct fake_kernel *kernel, uint64_t nodeid, uint64_t fh, uint64_t pos, const void *buf, uint32_t len, uint32_t open_flags,
-		       uint32_t write_flags)
+unsigned fk_send_write(struct fake_kernel *kernel, uint64_t nodeid, uint64_t fh, uint64_t pos,
+		       const void *buf, uint32_t len, uint32_t open_flags, uint32_t write_flags)
 {
-	/* Whoever reads and writes the application's memory names the lock owner; the page cache does not. */
+	/*
+	 * Whoever reads and writes the application's memory names the lock owner; the page cache
+	 * does not.
+	 */
 	if (open_flags & O_DIRECT)
 		write_flags |= FUSE_WRITE_LOCKOWNER;
-	struct fuse_write_in in = { .fh = fh, .offset = pos, .size = len, .flags = open_flags, .write_flags = write_flags };
+	struct fuse_write_in in = { .fh = fh,
+				    .offset = pos,
+				    .size = len,
+				    .flags = open_flags,
+				    .write_flags = write_flags };
 
 	return fk_send(kernel, FUSE_WRITE, nodeid, &in, sizeof(in), buf, len);
 }
 
-unsigned fk_send_read(struct fake_kernel *kernel, uint64_t nodeid, uint64_t fh, uint64_t pos, uint32_t len, uint32_t open_flags)
+unsigned fk_send_read(struct fake_kernel *kernel, uint64_t nodeid, uint64_t fh, uint64_t pos,
+		      uint32_t len, uint32_t open_flags)
 {
 	struct fuse_read_in in = { .fh = fh, .offset = pos, .size = len, .flags = open_flags };
 
@@ -329,16 +365,20 @@ unsigned fk_send_read(struct fake_kernel *kernel, uint64_t nodeid, uint64_t fh, 
 	return fk_send(kernel, FUSE_READ, nodeid, &in, sizeof(in), NULL, 0);
 }
 
-int fk_write(struct fake_kernel *kernel, uint64_t nodeid, uint64_t fh, uint64_t pos, const void *buf, uint32_t len, uint32_t open_flags)
+int fk_write(struct fake_kernel *kernel, uint64_t nodeid, uint64_t fh, uint64_t pos,
+	     const void *buf, uint32_t len, uint32_t open_flags)
 {
-	const struct fk_answer *answer = fk_wait(kernel, fk_send_write(kernel, nodeid, fh, pos, buf, len, open_flags, 0));
+	const struct fk_answer *answer = fk_wait(kernel, fk_send_write(kernel, nodeid, fh, pos, buf,
+								       len, open_flags, 0));
 
 	return answer->err ? answer->err : (int)((const struct fuse_write_out *)answer->data)->size;
 }
 
-int fk_read(struct fake_kernel *kernel, uint64_t nodeid, uint64_t fh, uint64_t pos, void *buf, uint32_t len, uint32_t open_flags)
+int fk_read(struct fake_kernel *kernel, uint64_t nodeid, uint64_t fh, uint64_t pos, void *buf,
+	    uint32_t len, uint32_t open_flags)
 {
-	const struct fk_answer *answer = fk_wait(kernel, fk_send_read(kernel, nodeid, fh, pos, len, open_flags));
+	const struct fk_answer *answer =
+			fk_wait(kernel, fk_send_read(kernel, nodeid, fh, pos, len, open_flags));
 
 	if (answer->err)
 		return answer->err;
@@ -366,7 +406,8 @@ bool fk_invalidated(struct fake_kernel *kernel, uint64_t nodeid, int64_t off, in
 	for (unsigned n = 0; n < FDIO_MIN(nr, (unsigned)ARRAY_SIZE(kernel->inval)); n++) {
 		const struct fuse_notify_inval_inode_out *o = &kernel->inval[n];
 
-		if (o->ino == nodeid && o->off >= 0 && o->off <= off && off + len <= o->off + o->len)
+		if (o->ino == nodeid && o->off >= 0 && o->off <= off &&
+		    off + len <= o->off + o->len)
 			return true;
 	}
 	return false;
@@ -386,7 +427,10 @@ void fk_hold_notifications(struct fake_kernel *kernel)
 
 void fk_release_notifications(struct fake_kernel *kernel) { fk_invalidations(kernel); }
 
-void fk_set_minor(struct fake_kernel *kernel, unsigned minor) { kernel->transport->conn.kernel_minor = minor; }
+void fk_set_minor(struct fake_kernel *kernel, unsigned minor)
+{
+	kernel->transport->conn.kernel_minor = minor;
+}
 
 void fk_set_slots(struct fake_kernel *kernel, unsigned nr)
 {
@@ -401,7 +445,10 @@ static void on_request(struct transport_req *req, void *arg)
 {
 	struct fake_kernel *kernel = arg;
 	struct timespec nap = { .tv_nsec = 1000000 };
-	/* Not a request from before, which may have been answered and not be through either: it would keep the loop from this one. */
+	/*
+	 * Not a request from before, which may have been answered and not be through either: it
+	 * would keep the loop from this one.
+	 */
 	bool lingers = __atomic_load_n(&kernel->linger, __ATOMIC_SEQ_CST);
 
 	ops_handle(req, kernel->ops);
@@ -409,7 +456,10 @@ static void on_request(struct transport_req *req, void *arg)
 		nanosleep(&nap, NULL);
 }
 
-static void on_forget(void *arg, uint64_t nodeid, uint64_t nlookup) { ops_forget(((struct fake_kernel *)arg)->ops, nodeid, nlookup); }
+static void on_forget(void *arg, uint64_t nodeid, uint64_t nlookup)
+{
+	ops_forget(((struct fake_kernel *)arg)->ops, nodeid, nlookup);
+}
 
 /* As the command does it. */
 static void on_destroy(void *arg, bool aborted)
@@ -441,14 +491,27 @@ static int no_umount(void *arg, bool lazy)
 
 static void open_engine(struct fake_kernel *kernel, const struct fk_options *options)
 {
-	struct ops_config config = { .vol = kernel->vol, .workers = kernel->workers, .nr_requests = FK_REQUESTS, .parallel_dio = options->parallel_dio,
-				 .sync = options->sync, .dirsync = options->dirsync };
+	struct ops_config config = { .vol = kernel->vol,
+				     .workers = kernel->workers,
+				     .nr_requests = FK_REQUESTS,
+				     .parallel_dio = options->parallel_dio,
+				     .sync = options->sync,
+				     .dirsync = options->dirsync };
 
 	ck_assert_int_eq(ops_new(&config, &kernel->ops), 0);
 	struct dio_config dc = {
-		.dev = fake_dev(kernel->fake), .vol = kernel->vol, .loops = kernel->loops, .nr_cpus = 1, .workers = kernel->io, .syncers = kernel->syncers,
-		.segs_per_loop = 8, .strict = true, .inval = ops_inval, .inval_arg = kernel->ops,
-		.launder = ops_launder_pages, .kill_sgid = ops_kill_sgid,
+		.dev = fake_dev(kernel->fake),
+		.vol = kernel->vol,
+		.loops = kernel->loops,
+		.nr_cpus = 1,
+		.workers = kernel->io,
+		.syncers = kernel->syncers,
+		.segs_per_loop = 8,
+		.strict = true,
+		.inval = ops_inval,
+		.inval_arg = kernel->ops,
+		.launder = ops_launder_pages,
+		.kill_sgid = ops_kill_sgid,
 	};
 	ck_assert_int_eq(dio_new(&dc, &kernel->dio), 0);
 	ops_set_dio(kernel->ops, kernel->dio);
@@ -457,9 +520,17 @@ static void open_engine(struct fake_kernel *kernel, const struct fk_options *opt
 static void open_transport(struct fake_kernel *kernel, const struct fk_options *options)
 {
 	struct transport_config config = {
-		.source = "fake", .mountpoint = "/", .loops = kernel->loops, .queue_depth = FK_REQUESTS, .transport = TRANSPORT_KIND_DEVFUSE,
-		.slot_size = ops_req_size(), .posix_acl = true, .parallel_dio = options->parallel_dio, .umount = no_umount,
-		.destroy = on_destroy, .arg = kernel,
+		.source = "fake",
+		.mountpoint = "/",
+		.loops = kernel->loops,
+		.queue_depth = FK_REQUESTS,
+		.transport = TRANSPORT_KIND_DEVFUSE,
+		.slot_size = ops_req_size(),
+		.posix_acl = true,
+		.parallel_dio = options->parallel_dio,
+		.umount = no_umount,
+		.destroy = on_destroy,
+		.arg = kernel,
 	};
 	char err[256] = "";
 	int fds[2];
@@ -469,7 +540,9 @@ static void open_transport(struct fake_kernel *kernel, const struct fk_options *
 	kernel->transport->fd = fds[0];
 	kernel->notify_fd = fds[1];
 	ops_set_tr(kernel->ops, kernel->transport);
-	transport_set_server(kernel->transport, &(struct transport_server){ .handle = on_request, .forget = on_forget, .arg = kernel });
+	transport_set_server(kernel->transport, &(struct transport_server){ .handle = on_request,
+									    .forget = on_forget,
+									    .arg = kernel });
 	ck_assert_int_eq(loop_set_start(kernel->loops), 0);
 	ck_assert_msg(!transport_start(kernel->transport, FDIO_REASON(err)), "%s", err);
 }
@@ -477,7 +550,9 @@ static void open_transport(struct fake_kernel *kernel, const struct fk_options *
 struct fake_kernel *fk_new(struct fake_dev *fake, const struct fk_options *opt)
 {
 	static const struct fk_options none;
-	struct loop_config config = { .nr_loops = 1, .entries = 64, .nr_fixed_files = LOOP_NR_FILES };
+	struct loop_config config = { .nr_loops = 1,
+				      .entries = 64,
+				      .nr_fixed_files = LOOP_NR_FILES };
 	struct fake_kernel *kernel = calloc(1, sizeof(*kernel));
 	char err[256] = "";
 
@@ -503,9 +578,15 @@ struct fake_dev *fk_dev(struct fake_kernel *kernel) { return kernel->fake; }
 
 void fk_set_uid(struct fake_kernel *kernel, uint32_t uid) { kernel->uid = uid; }
 
-void fk_abort(struct fake_kernel *kernel) { transport_end(kernel->transport, TRANSPORT_ABORTED, NULL); }
+void fk_abort(struct fake_kernel *kernel)
+{
+	transport_end(kernel->transport, TRANSPORT_ABORTED, NULL);
+}
 
-void fk_linger(struct fake_kernel *kernel, bool on) { __atomic_store_n(&kernel->linger, on, __ATOMIC_SEQ_CST); }
+void fk_linger(struct fake_kernel *kernel, bool on)
+{
+	__atomic_store_n(&kernel->linger, on, __ATOMIC_SEQ_CST);
+}
 
 static bool ended(const void *arg)
 {

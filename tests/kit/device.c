@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The device in memory: images, counters, faults and the ways of completing. See kit/device.h; power cuts
- * and the recorder are in kit/power_cut.c, files and tools in kit/image_tools.c.
+ * The device in memory: images, counters, faults and the ways of completing. See kit/device.h;
+ * power cuts and the recorder are in kit/power_cut.c, files and tools in kit/image_tools.c.
  */
 #include "kit/device_types.h"
 
@@ -22,7 +22,8 @@ uint64_t fake_rand(uint64_t *s)
 
 void *fake_image_new(uint64_t size)
 {
-	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	FDIO_MUST(p != MAP_FAILED);
 	return p;
@@ -30,7 +31,10 @@ void *fake_image_new(uint64_t size)
 
 void fake_image_free(void *img, uint64_t size) { munmap(img, size); }
 
-/* Leaves holes where the source is zero, so that large empty images cost nothing. dst is freshly mapped. */
+/*
+ * Leaves holes where the source is zero, so that large empty images cost nothing. dst is freshly
+ * mapped.
+ */
 void fake_image_copy(uint8_t *dst, const uint8_t *src, uint64_t size)
 {
 	static const uint8_t zero[4096];
@@ -52,9 +56,11 @@ static void pending_patch(struct fake_dev *fake, const struct fake_pending *newe
 
 	/* An older pending write must not come back over this one when it is flushed later. */
 	list_for_each(pending, &fake->pending, node) {
-		uint64_t lo = FDIO_MAX(pending->off, newer->off), hi = FDIO_MIN(pending->off + pending->len, newer->off + newer->len);
+		uint64_t lo = FDIO_MAX(pending->off, newer->off),
+			 hi = FDIO_MIN(pending->off + pending->len, newer->off + newer->len);
 		if (pending != newer && lo < hi)
-			memcpy(pending->data + (lo - pending->off), newer->data + (lo - newer->off), hi - lo);
+			memcpy(pending->data + (lo - pending->off), newer->data + (lo - newer->off),
+			       hi - lo);
 	}
 }
 
@@ -70,7 +76,8 @@ static struct fake_pending *pending_new(uint64_t off, uint32_t len, const void *
 	return pending;
 }
 
-void fake_image_write(struct fake_dev *fake, const void *data, uint32_t len, uint64_t off, bool durable)
+void fake_image_write(struct fake_dev *fake, const void *data, uint32_t len, uint64_t off,
+		      bool durable)
 {
 	struct fake_pending *pending;
 
@@ -102,18 +109,21 @@ void fake_image_flush(struct fake_dev *fake, uint64_t upto)
 }
 
 /* ---- faults; fake->lock held ---- */
-static const struct fake_fault *fault_match(struct fake_dev *fake, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags,
-					    bool async)
+static const struct fake_fault *fault_match(struct fake_dev *fake, enum fake_kind kind,
+					    uint64_t off, uint64_t len, unsigned flags, bool async)
 {
 	bool fua = flags & DEV_FUA;
 
 	for (unsigned i = 0; i < fake->nr_faults; i++) {
 		struct fault_state *s = &fake->faults[i];
-		if (!(s->fault.kinds & kind) || (s->fault.async_only && !async) || (s->fault.sync_only && async))
+		if (!(s->fault.kinds & kind) || (s->fault.async_only && !async) ||
+		    (s->fault.sync_only && async))
 			continue;
-		if (kind == FAKE_WRITE && ((s->fault.fua_only && !fua) || (s->fault.plain_only && fua)))
+		if (kind == FAKE_WRITE &&
+		    ((s->fault.fua_only && !fua) || (s->fault.plain_only && fua)))
 			continue;
-		if (s->fault.len && (off >= s->fault.off + s->fault.len || off + len <= s->fault.off))
+		if (s->fault.len &&
+		    (off >= s->fault.off + s->fault.len || off + len <= s->fault.off))
 			continue;
 		if (s->seen++ < s->fault.skip || (s->fault.repeat && s->hits >= s->fault.repeat))
 			continue;
@@ -188,8 +198,14 @@ static bool wait_count(struct fake_dev *fake, const unsigned *count, unsigned n)
 	return ok;
 }
 
-bool fake_wait_blocked(struct fake_dev *fake, unsigned n) { return wait_count(fake, &fake->nr_blocked, n); }
-bool fake_wait_held(struct fake_dev *fake, unsigned n) { return wait_count(fake, &fake->nr_held, n); }
+bool fake_wait_blocked(struct fake_dev *fake, unsigned n)
+{
+	return wait_count(fake, &fake->nr_blocked, n);
+}
+bool fake_wait_held(struct fake_dev *fake, unsigned n)
+{
+	return wait_count(fake, &fake->nr_held, n);
+}
 
 void fake_set_hook(struct fake_dev *fake, fake_hook fn, void *arg)
 {
@@ -199,7 +215,8 @@ void fake_set_hook(struct fake_dev *fake, fake_hook fn, void *arg)
 	fdio_mutex_unlock(&fake->lock);
 }
 
-static void hook_call(struct fake_dev *fake, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags, bool after)
+static void hook_call(struct fake_dev *fake, enum fake_kind kind, uint64_t off, uint64_t len,
+		      unsigned flags, bool after)
 {
 	fdio_mutex_lock(&fake->lock);
 	fake_hook fn = fake->hook;
@@ -210,7 +227,8 @@ static void hook_call(struct fake_dev *fake, enum fake_kind kind, uint64_t off, 
 }
 
 /* ---- the contract; fake->lock held ---- */
-static bool violates(struct fake_dev *fake, enum fake_kind kind, const void *buf, uint64_t off, uint64_t len, bool async)
+static bool violates(struct fake_dev *fake, enum fake_kind kind, const void *buf, uint64_t off,
+		     uint64_t len, bool async)
 {
 	const struct dev_caps *c = &fake->dev.caps;
 	const char *why = NULL;
@@ -228,12 +246,14 @@ static bool violates(struct fake_dev *fake, enum fake_kind kind, const void *buf
 	if (!why)
 		return false;
 	fake->stats.violations++;
-	fprintf(stderr, "fake_dev: %s of %llu bytes at %llu: %s\n", kind == FAKE_READ ? "read" : "write", (unsigned long long)len,
+	fprintf(stderr, "fake_dev: %s of %llu bytes at %llu: %s\n",
+		kind == FAKE_READ ? "read" : "write", (unsigned long long)len,
 		(unsigned long long)off, why);
 	return true;
 }
 
-static void count(struct fake_dev *fake, enum fake_kind kind, uint64_t len, unsigned flags, bool async)
+static void count(struct fake_dev *fake, enum fake_kind kind, uint64_t len, unsigned flags,
+		  bool async)
 {
 	fake->stats.async += async;
 	fake->stats.retried += async && (flags & DEV_ASYNC);
@@ -270,7 +290,10 @@ void fake_stats_reset(struct fake_dev *fake)
 	fdio_mutex_unlock(&fake->lock);
 }
 
-static bool write_is_durable(struct fake_dev *fake, unsigned flags) { return !fake->dev.caps.volatile_cache || (flags & DEV_FUA); }
+static bool write_is_durable(struct fake_dev *fake, unsigned flags)
+{
+	return !fake->dev.caps.volatile_cache || (flags & DEV_FUA);
+}
 
 /* ---- asynchronous ---- */
 static void held_submit_locked(struct fake_dev *fake, struct held *h)
@@ -279,7 +302,8 @@ static void held_submit_locked(struct fake_dev *fake, struct held *h)
 
 	count(fake, kind_of(io->kind), io->len, io->flags, true);
 	h->id = ++fake->ids;
-	const struct fake_fault *fault = fault_match(fake, kind_of(io->kind), io->off, io->len, io->flags, true);
+	const struct fake_fault *fault =
+			fault_match(fake, kind_of(io->kind), io->off, io->len, io->flags, true);
 	h->has_fault = fault != NULL;
 	if (fault)
 		h->fault = *fault;
@@ -290,8 +314,9 @@ static void held_submit_locked(struct fake_dev *fake, struct held *h)
 	if (io->kind == DEV_WRITE) {
 		struct held *o;
 		list_for_each(o, &fake->held, node)
-			fake->stats.overlaps += o != h && o->io->kind == DEV_WRITE && o->io->off < io->off + io->len &&
-					     io->off < o->io->off + o->io->len;
+			fake->stats.overlaps += o != h && o->io->kind == DEV_WRITE &&
+						o->io->off < io->off + io->len &&
+						io->off < o->io->off + o->io->len;
 		fake_rec_submit(fake, h->id, FAKE_WRITE, io->off, io->len, io->flags, io->buf);
 	} else if (fake->mode != FAKE_INLINE) {
 		memset(io->buf, 0xdb, io->len);
@@ -319,7 +344,8 @@ static int held_transfer_locked(struct fake_dev *fake, struct held *held)
 		fake_image_write(fake, io->buf, n, io->off, write_is_durable(fake, io->flags));
 	int res = held->has_fault && held->fault.action == FAKE_ERROR ? held->fault.err : (int)n;
 	if (io->kind == DEV_WRITE)
-		fake_rec_complete(fake, held->id, FAKE_WRITE, io->off, drop ? 0 : n, io->flags, res);
+		fake_rec_complete(fake, held->id, FAKE_WRITE, io->off, drop ? 0 : n, io->flags,
+				  res);
 	return res == 0 ? -EIO : res; /* dev.h: 0 bytes is -EIO */
 }
 
@@ -507,8 +533,8 @@ void fake_set_mode(struct fake_dev *fake, enum fake_mode mode, uint64_t seed)
 
 /* ---- synchronous ---- */
 /* Counts, checks, waits at the door; 1: go on, else the result. */
-static int sync_begin(struct fake_dev *fake, enum fake_kind kind, const void *buf, uint64_t len, uint64_t off, unsigned flags,
-		      uint64_t *ret_id, bool *ret_drop)
+static int sync_begin(struct fake_dev *fake, enum fake_kind kind, const void *buf, uint64_t len,
+		      uint64_t off, unsigned flags, uint64_t *ret_id, bool *ret_drop)
 {
 	const struct fake_fault *fault;
 	int err = 1;
@@ -571,7 +597,8 @@ static int fake_write(struct dev *dev, const void *buf, size_t len, uint64_t off
 			fake_image_write(fake, buf, len, off, write_is_durable(fake, flags));
 		err = 0;
 	}
-	fake_rec_complete(fake, id, FAKE_WRITE, off, drop || err ? 0 : len, flags, err ? err : (int)len);
+	fake_rec_complete(fake, id, FAKE_WRITE, off, drop || err ? 0 : len, flags,
+			  err ? err : (int)len);
 	fdio_mutex_unlock(&fake->lock);
 	hook_call(fake, FAKE_WRITE, off, len, flags, true);
 	return err;
@@ -627,7 +654,8 @@ static int fake_discard(struct dev *dev, uint64_t off, uint64_t len)
 		fake->now[o] = fake->media[o] = 0xd1;
 	struct fake_pending *pending;
 	list_for_each(pending, &fake->pending, node) {
-		uint64_t lo = FDIO_MAX(pending->off, off), hi = FDIO_MIN(pending->off + pending->len, off + len);
+		uint64_t lo = FDIO_MAX(pending->off, off),
+			 hi = FDIO_MIN(pending->off + pending->len, off + len);
 		if (lo < hi)
 			memset(pending->data + (lo - pending->off), 0xd1, hi - lo);
 	}
@@ -701,8 +729,15 @@ struct fake_dev *fake_new(uint64_t size, uint32_t lbs)
 	FDIO_MUST(fake && dev_init(&fake->dev, &fake_ops, "fake") == 0);
 	fake->size = fdio_round_up(size, 4096);
 	fake->dev.caps = (struct dev_caps){
-		.size_bytes = fake->size, .sector_bytes = lbs, .physical_bytes = lbs, .max_io_bytes = 1 << 20, .mem_align = 512,
-		.volatile_cache = true, .fua = true, .discard = true, .is_block = true,
+		.size_bytes = fake->size,
+		.sector_bytes = lbs,
+		.physical_bytes = lbs,
+		.max_io_bytes = 1 << 20,
+		.mem_align = 512,
+		.volatile_cache = true,
+		.fua = true,
+		.discard = true,
+		.is_block = true,
 	};
 	fake->now = fake_image_new(fake->size);
 	fake->media = fake_image_new(fake->size);

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A device in memory for the unit tests: struct dev_ops over an image, with what real devices do and
- * test machines do not: a volatile cache that a power cut loses, completions in any order, held, short
- * or failed, and a record of everything that was sent.
+ * A device in memory for the unit tests: struct dev_ops over an image, with what real devices do
+ * and test machines do not: a volatile cache that a power cut loses, completions in any order,
+ * held, short or failed, and a record of everything that was sent.
  *
- * Images. "now" is what reads see. "media" is what survives a power cut. A write that completed is in
- * now; it reaches media when it is FUA, when the device has no volatile cache, or when a flush that was
- * submitted after the write completed has completed. What lies between is "pending".
+ * Images. "now" is what reads see. "media" is what survives a power cut. A write that completed is
+ * in now; it reaches media when it is FUA, when the device has no volatile cache, or when a flush
+ * that was submitted after the write completed has completed. What lies between is "pending".
  *
- * Threads. Every call may come from any thread; one mutex guards the images. Completion callbacks and the
- * hook run without it.
+ * Threads. Every call may come from any thread; one mutex guards the images. Completion callbacks
+ * and the hook run without it.
  */
 #ifndef FDIO_KIT_DEVICE_H
 #define FDIO_KIT_DEVICE_H
@@ -21,7 +21,10 @@
 struct fake_dev;
 
 /* ---- life ---- */
-/* size is rounded up to 4096. Volatile cache and FUA are on, discard on; change fake_dev(f)->caps before use. */
+/*
+ * size is rounded up to 4096. Volatile cache and FUA are on, discard on; change fake_dev(f)->caps
+ * before use.
+ */
 struct fake_dev *fake_new(uint64_t size, uint32_t lbs);
 /* As if the power went and nobody looks any more; dev_close on the device frees it as well. */
 void fake_free(struct fake_dev *fake);
@@ -33,18 +36,21 @@ void fake_fill(struct fake_dev *fake, uint8_t byte);
 struct fake_dev *fake_clone(struct fake_dev *fake);
 /* Direct access to the image that reads see (no counters, no faults). */
 void fake_peek(struct fake_dev *fake, void *buf, size_t len, uint64_t off);
-void fake_poke(struct fake_dev *fake, const void *buf, size_t len, uint64_t off); /* durable at once */
+/* durable at once */
+void fake_poke(struct fake_dev *fake, const void *buf, size_t len, uint64_t off);
 /* What survives a power cut now if everything pending is lost. */
 void fake_peek_media(struct fake_dev *fake, void *buf, size_t len, uint64_t off);
 
 /* ---- counters ---- */
 struct fake_stats {
-	uint64_t reads, writes, fua, flushes, discards; /* requests that were submitted, sync and async; FUA writes count in both */
+	/* requests that were submitted, sync and async; FUA writes count in both */
+	uint64_t reads, writes, fua, flushes, discards;
 	uint64_t bytes_read, bytes_written;
 	uint64_t async;        /* of these, through dev_submit */
 	uint64_t retried;      /* of these, with DEV_ASYNC */
 	uint64_t overlaps;     /* async writes submitted while an overlapping one was in flight */
-	uint64_t violations;   /* requests outside the contract of dev.h: refused with -EINVAL, told on stderr */
+	/* requests outside the contract of dev.h: refused with -EINVAL, told on stderr */
+	uint64_t violations;
 };
 struct fake_stats fake_stats(struct fake_dev *fake);
 void fake_stats_reset(struct fake_dev *fake);
@@ -60,7 +66,10 @@ void fake_set_mode(struct fake_dev *fake, enum fake_mode mode, uint64_t seed);
 /* Held requests, oldest first; a stuck one stays in the list until fake_unstick. */
 unsigned fake_held(struct fake_dev *fake);
 struct dev_io *fake_held_io(struct fake_dev *fake, unsigned k);
-/* Completes the k-th held request: transfers and calls done on this thread. False if there is no such or it is stuck. */
+/*
+ * Completes the k-th held request: transfers and calls done on this thread. False if there is no
+ * such or it is stuck.
+ */
 bool fake_complete(struct fake_dev *fake, unsigned k);
 /* Until none is left (also those submitted by the completions); returns how many. */
 unsigned fake_complete_all(struct fake_dev *fake);
@@ -93,13 +102,21 @@ void fake_fault_add(struct fake_dev *fake, const struct fake_fault *fault);
 void fake_fault_clear(struct fake_dev *fake);
 uint64_t fake_fault_hits(struct fake_dev *fake); /* since the last clear */
 
-/* Synchronous calls of these kinds (async ones too when FAKE_INLINE) wait at the door until fake_unblock. */
+/*
+ * Synchronous calls of these kinds (async ones too when FAKE_INLINE) wait at the door until
+ * fake_unblock.
+ */
 void fake_block(struct fake_dev *fake, unsigned kinds);
 void fake_unblock(struct fake_dev *fake);
-bool fake_wait_blocked(struct fake_dev *fake, unsigned n); /* until n calls wait; false after 10 s */
+/* until n calls wait; false after 10 s */
+bool fake_wait_blocked(struct fake_dev *fake, unsigned n);
 
-/* Called before (after = false) and after each request takes effect, on its thread, without the lock. */
-typedef void (*fake_hook)(void *arg, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags, bool after);
+/*
+ * Called before (after = false) and after each request takes effect, on its thread, without the
+ * lock.
+ */
+typedef void (*fake_hook)(void *arg, enum fake_kind kind, uint64_t off, uint64_t len,
+			  unsigned flags, bool after);
 void fake_set_hook(struct fake_dev *fake, fake_hook fn, void *arg);
 
 /* The clock that dev_now answers: stands still at ts (NULL: the real time, the default). */
@@ -109,13 +126,19 @@ void fake_set_now(struct fake_dev *fake, const struct timespec *ts);
 enum fake_cut {
 	FAKE_CUT_KEEP,   /* everything submitted reached the media */
 	FAKE_CUT_DROP,   /* nothing that was not durable did */
-	FAKE_CUT_RANDOM, /* each pending write kept, dropped or torn at 512 bytes, as the seed says */
+	/* each pending write kept, dropped or torn at 512 bytes, as the seed says */
+	FAKE_CUT_RANDOM,
 	FAKE_CUT_MASK,   /* the seed's bits, lowest first: 1 keeps a pending write, 0 drops it */
 };
-/* A new device with what a power cut now leaves: pending and in-flight writes treated as mode says. */
+/*
+ * A new device with what a power cut now leaves: pending and in-flight writes treated as mode says.
+ */
 struct fake_dev *fake_power_cut(struct fake_dev *fake, enum fake_cut mode, uint64_t seed);
 
-/* The recorder: from here on each submission and completion of a write and a flush is an event. What is pending becomes durable. */
+/*
+ * The recorder: from here on each submission and completion of a write and a flush is an event.
+ * What is pending becomes durable.
+ */
 void fake_rec_start(struct fake_dev *fake);
 void fake_rec_stop(struct fake_dev *fake); /* forgets the record */
 unsigned fake_rec_events(struct fake_dev *fake);
@@ -137,9 +160,13 @@ struct fake_dev *fake_rec_cut(struct fake_dev *fake, unsigned k, enum fake_cut m
 unsigned fake_rec_pending(struct fake_dev *fake, unsigned k);
 
 /* ---- files and the tools of e2fsprogs (no root needed) ---- */
-int fake_load(struct fake_dev *fake, const char *path); /* from offset 0; the rest is zero; durable */
+/* from offset 0; the rest is zero; durable */
+int fake_load(struct fake_dev *fake, const char *path);
 int fake_save(struct fake_dev *fake, const char *path);
-/* A new device of size bytes formatted by "mke2fs -q -F args"; NULL with a message on stderr. args may hold -d, -O, -b ... */
+/*
+ * A new device of size bytes formatted by "mke2fs -q -F args"; NULL with a message on stderr. args
+ * may hold -d, -O, -b ...
+ */
 struct fake_dev *fake_mkfs(uint64_t size, const char *args);
 struct fake_dev *fake_mkfs_lbs(uint64_t size, uint32_t lbs, const char *args);
 /* Exit code of "e2fsck -fn" on what reads see now; its output goes to stderr when it is not 0. */
@@ -147,8 +174,9 @@ int fake_e2fsck(struct fake_dev *fake);
 /* The same after e2fsck has replayed the journal (on the copy). */
 int fake_e2fsck_replay(struct fake_dev *fake);
 /*
- * Runs a shell command with $IMG naming a copy of the image and /sbin in the path. Its standard output goes to out (NUL
- * added, cut at cap; NULL: ours). reload: the copy is loaded back afterwards. Exit code, or -1.
+ * Runs a shell command with $IMG naming a copy of the image and /sbin in the path. Its standard
+ * output goes to out (NUL added, cut at cap; NULL: ours). reload: the copy is loaded back
+ * afterwards. Exit code, or -1.
  */
 int fake_run(struct fake_dev *fake, const char *cmd, char *out, size_t cap, bool reload);
 

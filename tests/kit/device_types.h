@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The body of struct fake_dev; only for the files of the fake device. Everything is guarded by lock. */
+/*
+ * The body of struct fake_dev; only for the files of the fake device. Everything is guarded by
+ * lock.
+ */
 #ifndef FDIO_KIT_DEVICE_TYPES_H
 #define FDIO_KIT_DEVICE_TYPES_H
 
@@ -69,10 +72,12 @@ void *fake_image_new(uint64_t size);
 void fake_image_free(void *img, uint64_t size);
 void fake_image_copy(uint8_t *dst, const uint8_t *src, uint64_t size);
 /* Lock held. */
-void fake_image_write(struct fake_dev *fake, const void *data, uint32_t len, uint64_t off, bool durable);
+void fake_image_write(struct fake_dev *fake, const void *data, uint32_t len, uint64_t off,
+		      bool durable);
 void fake_image_flush(struct fake_dev *fake, uint64_t upto);
-void fake_rec_submit(struct fake_dev *fake, uint64_t id, enum fake_kind kind, uint64_t off, uint32_t len, unsigned flags,
-		     const void *data);
-void fake_rec_complete(struct fake_dev *fake, uint64_t id, enum fake_kind kind, uint64_t off, uint32_t len, unsigned flags, int result);
+void fake_rec_submit(struct fake_dev *fake, uint64_t id, enum fake_kind kind, uint64_t off,
+		     uint32_t len, unsigned flags, const void *data);
+void fake_rec_complete(struct fake_dev *fake, uint64_t id, enum fake_kind kind, uint64_t off,
+		       uint32_t len, unsigned flags, int result);
 
 #endif

@@ -7,7 +7,10 @@
 #include <stdio.h>
 #include <unistd.h>
 
-/* The files exist before the volume is opened: engine_use_template makes them in this order, from the first free inode on. */
+/*
+ * The files exist before the volume is opened: engine_use_template makes them in this order, from
+ * the first free inode on.
+ */
 static const char *const names[] = { "f", "g", "h", "stale" };
 #define FIRST_INO 12
 
@@ -48,15 +51,22 @@ struct engine *engine_on(struct fake_dev *fake, const struct engine_opt *opt)
 	ck_assert_ptr_nonnull(fake);
 	e->opt = opt ? *opt : none;
 	e->fake = fake;
-	if (e->opt.no_fua) /* an image file: for a block device the block layer would write and flush */
+	/* an image file: for a block device the block layer would write and flush */
+	if (e->opt.no_fua)
 		fake_dev(fake)->caps.fua = fake_dev(fake)->caps.is_block = false;
 	e->vol = testvol_mount(fake);
 	e->workers = work_queue_new("worker", e->opt.threads);
 	e->syncers = work_queue_new("syncer", e->opt.threads);
 	struct dio_config config = {
-		.dev = fake_dev(fake), .vol = e->vol, .nr_cpus = 1, .workers = e->workers, .syncers = e->syncers,
-		.segs_per_loop = e->opt.segs ? e->opt.segs : 8, .strict = !e->opt.relaxed,
-		.inval = e->opt.inval, .inval_arg = e->opt.inval_arg,
+		.dev = fake_dev(fake),
+		.vol = e->vol,
+		.nr_cpus = 1,
+		.workers = e->workers,
+		.syncers = e->syncers,
+		.segs_per_loop = e->opt.segs ? e->opt.segs : 8,
+		.strict = !e->opt.relaxed,
+		.inval = e->opt.inval,
+		.inval_arg = e->opt.inval_arg,
 	};
 	ck_assert_int_eq(dio_new(&config, &e->dio), 0);
 	e->inode = engine_file(e, "f");
@@ -97,7 +107,8 @@ void engine_use_template(TCase *t)
 {
 	fdio_log_set_level(FDIO_LOG_ERR);
 	testvol_use_template(t, ENGINE_IMAGE_SIZE, "-t ext4 -b 4096 -J size=4",
-		"for n in f g h stale; do debugfs -w -R \"write /dev/null $n\" \"$IMG\"; done >/dev/null 2>&1");
+			     "for n in f g h stale; do debugfs -w -R \"write /dev/null $n\" "
+			     "\"$IMG\"; done >/dev/null 2>&1");
 }
 
 struct engine *engine_new(const struct engine_opt *opt)
@@ -158,7 +169,8 @@ void *buffer_new(size_t len)
 void pattern(void *buf, unsigned seed, uint64_t pos, size_t len)
 {
 	for (size_t k = 0; k < len; k++)
-		((uint8_t *)buf)[k] = 1 + (((pos + k) * 7 + ((pos + k) >> 9) * 13 + seed * 31) % 0xa0);
+		((uint8_t *)buf)[k] =
+				1 + (((pos + k) * 7 + ((pos + k) >> 9) * 13 + seed * 31) % 0xa0);
 }
 
 bool all_bytes(const void *buf, int byte, size_t len)
@@ -181,10 +193,17 @@ static void req_done(struct dio_req *req, ssize_t res)
 
 bool req_is_done(struct treq *req) { return __atomic_load_n(&req->done, __ATOMIC_ACQUIRE); }
 
-void req_submit(struct engine *e, struct dio_file *file, struct treq *req, unsigned flags, uint64_t pos, void *buf, uint32_t len)
+void req_submit(struct engine *e, struct dio_file *file, struct treq *req, unsigned flags,
+		uint64_t pos, void *buf, uint32_t len)
 {
 	memset(req, 0, sizeof(*req));
-	req->req = (struct dio_req){ .file = file, .pos = pos, .len = len, .flags = flags, .buf = buf, .buf_index = -1, .done = req_done };
+	req->req = (struct dio_req){ .file = file,
+				     .pos = pos,
+				     .len = len,
+				     .flags = flags,
+				     .buf = buf,
+				     .buf_index = -1,
+				     .done = req_done };
 	dio_submit(e->dio, &req->req);
 }
 
@@ -203,7 +222,8 @@ ssize_t req_wait(struct engine *e, struct treq *req)
 {
 	for (unsigned k = 0; !req_is_done(req); k++) {
 		if (!e->opt.threads) {
-			ck_assert_msg(engine_pump(e), "the request is not done and nothing is left to run");
+			ck_assert_msg(engine_pump(e), "the request is not done and nothing is left "
+						      "to run");
 			continue;
 		}
 		ck_assert_msg(k < 100000, "the request is not done after 10 s");
@@ -241,7 +261,8 @@ void expect(struct engine *e, uint64_t pos, unsigned seed, uint32_t len)
 	while (k + 1 < len && b[k] == want[k])
 		k++;
 	if (len)
-		ck_assert_msg(b[k] == want[k], "byte %llu is %#x, not %#x", (unsigned long long)(pos + k), b[k], want[k]);
+		ck_assert_msg(b[k] == want[k], "byte %llu is %#x, not %#x",
+			      (unsigned long long)(pos + k), b[k], want[k]);
 	free(b);
 	free(want);
 }
@@ -254,13 +275,17 @@ static void sync_done(struct dio_sync *sync, int err)
 	__atomic_fetch_add(&tsync->done, 1, __ATOMIC_RELEASE);
 }
 
-void sync_start(struct engine *e, struct tsync *tsync, struct ext4_inode *inode, struct dio_file *file, bool datasync)
+void sync_start(struct engine *e, struct tsync *tsync, struct ext4_inode *inode,
+		struct dio_file *file, bool datasync)
 {
-	*tsync = (struct tsync){ .sync = { .inode = inode, .file = file, .datasync = datasync, .done = sync_done } };
+	*tsync = (struct tsync){
+		.sync = { .inode = inode, .file = file, .datasync = datasync, .done = sync_done }
+	};
 	dio_fsync(e->dio, &tsync->sync);
 }
 
-static int fsync_as(struct engine *e, struct ext4_inode *inode, struct dio_file *file, bool datasync)
+static int fsync_as(struct engine *e, struct ext4_inode *inode, struct dio_file *file,
+		    bool datasync)
 {
 	struct tsync tsync;
 
@@ -271,9 +296,15 @@ static int fsync_as(struct engine *e, struct ext4_inode *inode, struct dio_file 
 	return tsync.err;
 }
 
-int engine_fsync(struct engine *e, struct ext4_inode *inode, bool datasync) { return fsync_as(e, inode, NULL, datasync); }
+int engine_fsync(struct engine *e, struct ext4_inode *inode, bool datasync)
+{
+	return fsync_as(e, inode, NULL, datasync);
+}
 
-int engine_fsync_file(struct engine *e, struct dio_file *file) { return fsync_as(e, dio_file_inode(file), file, true); }
+int engine_fsync_file(struct engine *e, struct dio_file *file)
+{
+	return fsync_as(e, dio_file_inode(file), file, true);
+}
 
 void make_extents(struct engine *e, unsigned n)
 {
@@ -304,7 +335,8 @@ uint64_t counter(enum fdio_counter c) { return fdio_counter_read(c); }
 void wait_counter(enum fdio_counter c, uint64_t at_least)
 {
 	for (unsigned k = 0; counter(c) < at_least; k++) {
-		ck_assert_msg(k < 100000, "counter %s stays below %llu", fdio_counter_name(c), (unsigned long long)at_least);
+		ck_assert_msg(k < 100000, "counter %s stays below %llu", fdio_counter_name(c),
+			      (unsigned long long)at_least);
 		usleep(100);
 	}
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What the tests of the direct-I/O engine share: an engine over a real ext4 volume on a device in memory,
- * one file, and requests that count their answers. With threads 0 nothing runs but on the test's thread
- * (manual work queues), so every interleaving is chosen by the test.
+ * What the tests of the direct-I/O engine share: an engine over a real ext4 volume on a device in
+ * memory, one file, and requests that count their answers. With threads 0 nothing runs but on the
+ * test's thread (manual work queues), so every interleaving is chosen by the test.
  */
 #ifndef FDIO_KIT_ENGINE_H
 #define FDIO_KIT_ENGINE_H
@@ -23,7 +23,8 @@ struct engine_opt {
 	bool relaxed, no_fua, stale;
 	unsigned threads;    /* workers and syncers each; 0: manual */
 	unsigned segs;       /* 0: 8 */
-	void (*inval)(void *arg, struct ext4_inode *i, uint64_t off, uint64_t len, struct work *w, void (*done)(struct work *));
+	void (*inval)(void *arg, struct ext4_inode *i, uint64_t off, uint64_t len, struct work *w,
+		      void (*done)(struct work *));
 	void *inval_arg;
 };
 
@@ -71,19 +72,27 @@ void pattern(void *buf, unsigned seed, uint64_t pos, size_t len); /* never 0 and
 bool all_bytes(const void *buf, int byte, size_t len);
 bool no_byte(const void *buf, int byte, size_t len);
 
-void req_submit(struct engine *e, struct dio_file *file, struct treq *req, unsigned flags, uint64_t pos, void *buf, uint32_t len);
+void req_submit(struct engine *e, struct dio_file *file, struct treq *req, unsigned flags,
+		uint64_t pos, void *buf, uint32_t len);
 bool engine_pump(struct engine *e); /* manual: everything queued; false if there was nothing */
 ssize_t req_wait(struct engine *e, struct treq *req);
 bool req_is_done(struct treq *req);
 /* Submit and wait. */
 ssize_t io(struct engine *e, unsigned flags, uint64_t pos, void *buf, uint32_t len);
-void write_ok(struct engine *e, unsigned flags, uint64_t pos, unsigned seed, uint32_t len); /* pattern(seed) */
+/* pattern(seed) */
+void write_ok(struct engine *e, unsigned flags, uint64_t pos, unsigned seed, uint32_t len);
 void expect(struct engine *e, uint64_t pos, unsigned seed, uint32_t len); /* reads and compares */
-void sync_start(struct engine *e, struct tsync *tsync, struct ext4_inode *inode, struct dio_file *file, bool datasync);
-int engine_fsync(struct engine *e, struct ext4_inode *inode, bool datasync); /* inode NULL: syncfs */
-int engine_fsync_file(struct engine *e, struct dio_file *file);           /* fdatasync of who has file */
+void sync_start(struct engine *e, struct tsync *tsync, struct ext4_inode *inode,
+		struct dio_file *file, bool datasync);
+/* inode NULL: syncfs */
+int engine_fsync(struct engine *e, struct ext4_inode *inode, bool datasync);
+/* fdatasync of who has file */
+int engine_fsync_file(struct engine *e, struct dio_file *file);
 
-/* Blocks 0..n-1 of the file written with pattern(1) as n extents of one block. The volume is synced. */
+/*
+ * Blocks 0..n-1 of the file written with pattern(1) as n extents of one block. The volume is
+ * synced.
+ */
 void make_extents(struct engine *e, unsigned n);
 uint64_t dev_addr(struct engine *e, uint64_t pos); /* of a mapped byte */
 uint64_t counter(enum fdio_counter c);

@@ -10,7 +10,9 @@ static uint32_t bs(const struct model *model) { return model->t->vol->block_size
 
 void model_init(struct model *model, struct onefile *t, uint32_t blocks, uint64_t seed)
 {
-	*model = (struct model) { .t = t, .blocks = blocks, .seed = seed * 2654435769u + 1, .stamp = 1 };
+	*model = (struct model){
+		.t = t, .blocks = blocks, .seed = seed * 2654435769u + 1, .stamp = 1
+	};
 	model->byte = calloc(blocks, bs(model));
 	model->mapped = calloc(blocks, 1);
 	must(model->byte && model->mapped);
@@ -31,7 +33,8 @@ uint64_t model_rnd(struct model *model, uint64_t below)
 }
 
 /* Where block l of the file will be: in the tree, or in the reservation. */
-static uint64_t place_of(struct model *model, const struct ext4_reservation *reservation, uint32_t l)
+static uint64_t place_of(struct model *model, const struct ext4_reservation *reservation,
+			 uint32_t l)
 {
 	struct ext4_extent extent;
 
@@ -43,22 +46,29 @@ static uint64_t place_of(struct model *model, const struct ext4_reservation *res
 	return extent.pblk;
 }
 
-/* The data engine in small: whole blocks are written; what lies around the range in a block is kept or zero. */
-static void write_blocks(struct model *model, const struct ext4_reservation *reservation, uint32_t first, uint32_t end, const uint8_t *content)
+/*
+ * The data engine in small: whole blocks are written; what lies around the range in a block is kept
+ * or zero.
+ */
+static void write_blocks(struct model *model, const struct ext4_reservation *reservation,
+			 uint32_t first, uint32_t end, const uint8_t *content)
 {
 	for (uint32_t l = first; l < end; l++)
-		must(dev_write(model->t->dev, content + (uint64_t)(l - first) * bs(model), bs(model), place_of(model, reservation, l) * bs(model), 0) == 0);
+		must(dev_write(model->t->dev, content + (uint64_t)(l - first) * bs(model),
+			       bs(model), place_of(model, reservation, l) * bs(model), 0) == 0);
 }
 
 int model_write(struct model *model, uint64_t off, uint64_t len)
 {
 	uint32_t first = off / bs(model), end = fdio_div_up(off + len, bs(model));
 	uint64_t new_size = off + len > model->size ? off + len : 0;
-	uint8_t *content = fdio_alloc_aligned(4096, fdio_round_up((uint64_t)(end - first) * bs(model), 4096));
+	uint8_t *content = fdio_alloc_aligned(
+			4096, fdio_round_up((uint64_t)(end - first) * bs(model), 4096));
 	struct ext4_reservation reservation;
 	int err;
 
-	memcpy(content, model->byte + (uint64_t)first * bs(model), (uint64_t)(end - first) * bs(model));
+	memcpy(content, model->byte + (uint64_t)first * bs(model),
+	       (uint64_t)(end - first) * bs(model));
 	memset(content + (off - (uint64_t)first * bs(model)), model->stamp, len);
 	err = ext4_reserve_holes(model->t->inode, first, end - first, false, &reservation);
 	if (err)
@@ -68,7 +78,8 @@ int model_write(struct model *model, uint64_t off, uint64_t len)
 	ext4_reservation_free(&reservation);
 	if (err)
 		goto out;
-	memcpy(model->byte + (uint64_t)first * bs(model), content, (uint64_t)(end - first) * bs(model));
+	memcpy(model->byte + (uint64_t)first * bs(model), content,
+	       (uint64_t)(end - first) * bs(model));
 	memset(model->mapped + first, 1, end - first);
 	model->size = FDIO_MAX(model->size, off + len);
 	model->stamp = model->stamp % 255 + 1;
@@ -144,35 +155,53 @@ int model_random_op(struct model *model)
 	}
 	switch (model_rnd(model, 16)) {
 	case 0:
-		return model_truncate(model, model_rnd(model, 4) ? model->size - FDIO_MIN(model->size, model_rnd(model, 20 * bs(model))) : off);
+		return model_truncate(
+				model,
+				model_rnd(model, 4)
+						? model->size - FDIO_MIN(model->size,
+									 model_rnd(model,
+										   20 * bs(model)))
+						: off);
 	case 1:
-		return model_truncate(model, FDIO_MIN(model->size + model_rnd(model, 30 * bs(model)), space));
+		return model_truncate(model,
+				      FDIO_MIN(model->size + model_rnd(model, 30 * bs(model)),
+					       space));
 	case 2:
 	case 3:
 	case 4:
-		return model_fallocate(model, EXT4_FALLOC_PUNCH_HOLE | EXT4_FALLOC_KEEP_SIZE, off, len);
+		return model_fallocate(model, EXT4_FALLOC_PUNCH_HOLE | EXT4_FALLOC_KEEP_SIZE, off,
+				       len);
 	case 5:
 		return model_fallocate(model, 0, off, len);
 	case 6:
 		return model_fallocate(model, EXT4_FALLOC_KEEP_SIZE, off, len);
 	case 7:
-		return model_fallocate(model, EXT4_FALLOC_ZERO_RANGE | (model_rnd(model, 2) ? EXT4_FALLOC_KEEP_SIZE : 0), off, len);
+		return model_fallocate(model,
+				       EXT4_FALLOC_ZERO_RANGE |
+						       (model_rnd(model, 2) ? EXT4_FALLOC_KEEP_SIZE
+									    : 0),
+				       off, len);
 	default:
 		return model_write(model, off, len);
 	}
 }
 
-static void compare_block(struct model *model, uint32_t l, const struct ext4_extent *extent, uint8_t *buf)
+static void compare_block(struct model *model, uint32_t l, const struct ext4_extent *extent,
+			  uint8_t *buf)
 {
-	static const uint8_t want[] = { EXT4_EXTENT_HOLE, EXT4_EXTENT_WRITTEN, EXT4_EXTENT_UNWRITTEN };
+	static const uint8_t want[] = { EXT4_EXTENT_HOLE, EXT4_EXTENT_WRITTEN,
+					EXT4_EXTENT_UNWRITTEN };
 	uint64_t at = (uint64_t)l * bs(model);
 
-	must_msg(extent->state == want[model->mapped[l]], "block %u: state %d, not %d", l, extent->state, want[model->mapped[l]]);
+	must_msg(extent->state == want[model->mapped[l]], "block %u: state %d, not %d", l,
+		 extent->state, want[model->mapped[l]]);
 	if (extent->state != EXT4_EXTENT_WRITTEN || at >= model->size)
 		return;
-	must(dev_read(model->t->dev, buf, bs(model), (extent->pblk + (l - extent->lblk)) * bs(model)) == 0);
+	must(dev_read(model->t->dev, buf, bs(model),
+		      (extent->pblk + (l - extent->lblk)) * bs(model)) == 0);
 	for (uint32_t k = 0; k < bs(model) && at + k < model->size; k++)
-		must_msg(buf[k] == model->byte[at + k], "block %u byte %u: %u, not %u", l, k, buf[k], model->byte[at + k]);
+		must_msg(buf[k] == model->byte[at + k], "block %u byte %u: %u, not %u", l, k,
+			 buf[k], model->byte[at + k]);
 }
 
 void model_compare(struct model *model)
@@ -200,7 +229,8 @@ struct ext4_extent *model_runs(struct ext4_inode *inode, unsigned *ret_n)
 		must(ext4_map_lookup_load(inode, l, &x) == 0);
 		if (x.state == EXT4_EXTENT_HOLE)
 			continue;
-		if (n && e[n - 1].state == x.state && ext4_extent_end(&e[n - 1]) == l && e[n - 1].pblk + e[n - 1].len == x.pblk) {
+		if (n && e[n - 1].state == x.state && ext4_extent_end(&e[n - 1]) == l &&
+		    e[n - 1].pblk + e[n - 1].len == x.pblk) {
 			e[n - 1].len += x.len;
 			continue;
 		}

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A file as it should be, byte for byte, beside the file on the test volume: operations are done to both, then compared.
- * The state of each block is compared with the map, the map with one loaded anew from the tree on the device.
+ * A file as it should be, byte for byte, beside the file on the test volume: operations are done to
+ * both, then compared. The state of each block is compared with the map, the map with one loaded
+ * anew from the tree on the device.
  */
 #ifndef FDIO_KIT_FILE_MODEL_H
 #define FDIO_KIT_FILE_MODEL_H
@@ -10,7 +11,8 @@
 
 struct model {
 	struct onefile *t;
-	uint8_t *byte;           /* content; zero in holes and unwritten blocks and behind the end */
+	/* content; zero in holes and unwritten blocks and behind the end */
+	uint8_t *byte;
 	uint8_t *mapped;         /* by block: 0 hole, 1 written, 2 unwritten */
 	uint32_t blocks;         /* the space that operations stay in */
 	uint64_t size, seed;

@@ -102,7 +102,8 @@ static int shell(const char *img, const char *cmd, char *out, size_t cap)
 	char spill[2048];
 	FILE *p;
 
-	if (asprintf(&line, "IMG='%s'; PATH=\"$PATH:/usr/sbin:/sbin\"; export IMG PATH; %s", img, cmd) < 0)
+	if (asprintf(&line, "IMG='%s'; PATH=\"$PATH:/usr/sbin:/sbin\"; export IMG PATH; %s", img,
+		     cmd) < 0)
 		return -1;
 	p = popen(line, "re");
 	free(line);
@@ -154,7 +155,8 @@ int fake_e2fsck(struct fake_dev *fake) { return check_with(fake, "e2fsck -fn \"$
 
 int fake_e2fsck_replay(struct fake_dev *fake)
 {
-	return check_with(fake, "e2fsck -E journal_only -y \"$IMG\" 2>&1; e2fsck -fn \"$IMG\" 2>&1");
+	return check_with(fake, "e2fsck -E journal_only -y \"$IMG\" 2>&1; e2fsck -fn \"$IMG\" "
+				"2>&1");
 }
 
 struct fake_dev *fake_mkfs_lbs(uint64_t size, uint32_t lbs, const char *args)
@@ -173,4 +175,7 @@ struct fake_dev *fake_mkfs_lbs(uint64_t size, uint32_t lbs, const char *args)
 	return fake;
 }
 
-struct fake_dev *fake_mkfs(uint64_t size, const char *args) { return fake_mkfs_lbs(size, 512, args); }
+struct fake_dev *fake_mkfs(uint64_t size, const char *args)
+{
+	return fake_mkfs_lbs(size, 512, args);
+}

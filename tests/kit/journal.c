@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The journal tests' environment: formats a device in memory with mke2fs, finds the journal's blocks with
- * debugfs, opens the journal on them. Block contents are patterns that name their block and value, so that a
- * lost, torn, stale or misplaced block is seen.
+ * The journal tests' environment: formats a device in memory with mke2fs, finds the journal's
+ * blocks with debugfs, opens the journal on them. Block contents are patterns that name their block
+ * and value, so that a lost, torn, stale or misplaced block is seen.
  */
 #include "kit/journal.h"
 
@@ -44,7 +44,9 @@ static void find_log(struct testlog *e)
 	static char out[1 << 20];
 	unsigned n = 0;
 
-	ck_assert_int_eq(fake_run(e->fake, "debugfs -R 'blocks <8>' $IMG 2>/dev/null", out, sizeof(out), false), 0);
+	ck_assert_int_eq(fake_run(e->fake, "debugfs -R 'blocks <8>' $IMG 2>/dev/null", out,
+				  sizeof(out), false),
+			 0);
 	for (char *s = strtok(out, " \n"); s; s = strtok(NULL, " \n")) {
 		uint64_t blk = strtoull(s, NULL, 10);
 
@@ -80,13 +82,21 @@ void testlog_format(struct testlog *e, const struct testlog_format *fmt, unsigne
 	char args[256];
 
 	memset(e, 0, sizeof(*e));
-	snprintf(args, sizeof(args), "-t ext4 -b %u -O %s,%s,^resize_inode -E lazy_itable_init=0,nodiscard -J size=%u", fmt->bs,
-		 fmt->csum ? "metadata_csum" : "^metadata_csum", fmt->wide ? "64bit" : "^64bit", log_mib);
+	snprintf(args, sizeof(args),
+		 "-t ext4 -b %u -O %s,%s,^resize_inode -E lazy_itable_init=0,nodiscard -J size=%u",
+		 fmt->bs, fmt->csum ? "metadata_csum" : "^metadata_csum",
+		 fmt->wide ? "64bit" : "^64bit", log_mib);
 	e->fake = fake_mkfs(size, args);
 	ck_assert_ptr_nonnull(e->fake);
-	e->params = (struct journal_params){ .dev = fake_dev(e->fake), .block_size = fmt->bs, .nr_blocks = size / fmt->bs,
-		.metadata_csum = fmt->csum, .has_64bit = fmt->wide, .commit_interval_s = 3600, .seal = seal_cb,
-		.aborted = aborted_cb, .arg = e };
+	e->params = (struct journal_params){ .dev = fake_dev(e->fake),
+					     .block_size = fmt->bs,
+					     .nr_blocks = size / fmt->bs,
+					     .metadata_csum = fmt->csum,
+					     .has_64bit = fmt->wide,
+					     .commit_interval_s = 3600,
+					     .seal = seal_cb,
+					     .aborted = aborted_cb,
+					     .arg = e };
 	find_log(e);
 	set_needs_recovery(e);
 	/* The last mebibyte of the file system is free. */
@@ -97,7 +107,8 @@ void testlog_format(struct testlog *e, const struct testlog_format *fmt, unsigne
 		bool clash = false;
 
 		for (unsigned i = 0; i < e->params.nr_log; i++)
-			clash |= e->log[i].pblk < e->base + 256 && e->base < e->log[i].pblk + e->log[i].len;
+			clash |= e->log[i].pblk < e->base + 256 &&
+				 e->base < e->log[i].pblk + e->log[i].len;
 		if (!clash)
 			break;
 		e->base += 256;

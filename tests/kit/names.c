@@ -16,17 +16,25 @@ int n_create(struct ext4_inode *dir, const char *name, uint32_t mode)
 	return err;
 }
 
-int n_unlink(struct ext4_inode *dir, const char *name) { return ext4_unlink(dir, name, (unsigned)strlen(name)); }
-int n_rmdir(struct ext4_inode *dir, const char *name) { return ext4_rmdir(dir, name, (unsigned)strlen(name)); }
+int n_unlink(struct ext4_inode *dir, const char *name)
+{
+	return ext4_unlink(dir, name, (unsigned)strlen(name));
+}
+int n_rmdir(struct ext4_inode *dir, const char *name)
+{
+	return ext4_rmdir(dir, name, (unsigned)strlen(name));
+}
 
 int n_link(struct ext4_inode *dir, const char *name, struct ext4_inode *target)
 {
 	return ext4_link(dir, name, (unsigned)strlen(name), target, false);
 }
 
-int n_rename(struct ext4_inode *old_dir, const char *on, struct ext4_inode *new_dir, const char *nn, unsigned flags)
+int n_rename(struct ext4_inode *old_dir, const char *on, struct ext4_inode *new_dir, const char *nn,
+	     unsigned flags)
 {
-	return ext4_rename(old_dir, on, (unsigned)strlen(on), new_dir, nn, (unsigned)strlen(nn), flags, &names_cred);
+	return ext4_rename(old_dir, on, (unsigned)strlen(on), new_dir, nn, (unsigned)strlen(nn),
+			   flags, &names_cred);
 }
 
 int n_ino(struct ext4_inode *dir, const char *name)

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * One file on a volume, for the tests of extents. Two makers, of which a program links one. The real one
- * (one_file_volume.c) opens the volume with kit/volume.h. The miniature (one_file_miniature.c) replaces
- * the journal, the allocator and the inode cache by a few arrays; these check what the real rooms cannot,
- * such as every credit of a handle, and can be told to fail. One thread.
+ * One file on a volume, for the tests of extents. Two makers, of which a program links one. The
+ * real one (one_file_volume.c) opens the volume with kit/volume.h. The miniature
+ * (one_file_miniature.c) replaces the journal, the allocator and the inode cache by a few arrays;
+ * these check what the real rooms cannot, such as every credit of a handle, and can be told to
+ * fail. One thread.
  */
 #ifndef FDIO_KIT_ONE_FILE_H
 #define FDIO_KIT_ONE_FILE_H
@@ -24,7 +25,10 @@ struct onefile {
 
 /* mkfs_args for mke2fs; setup: debugfs commands that make /f, NULL: an empty regular file. */
 void onefile_open(struct onefile *t, uint64_t size, const char *mkfs_args, const char *setup);
-/* Everything to the device, e2fsck -fn (fails the test when it finds anything), and the file opened anew. */
+/*
+ * Everything to the device, e2fsck -fn (fails the test when it finds anything), and the file opened
+ * anew.
+ */
 void onefile_recheck(struct onefile *t);
 void onefile_close(struct onefile *t);
 /* Only the real volume. */
@@ -38,10 +42,12 @@ extern unsigned mini_fail_in;
 /* Allocations come in runs of at most this many blocks, from random places; 0: contiguous. */
 extern unsigned mini_fragment;
 uint64_t mini_free_blocks(void);
-extern uint64_t mini_limit_free; /* blocks beyond this are hidden from the allocator; UINT64_MAX: none */
+/* blocks beyond this are hidden from the allocator; UINT64_MAX: none */
+extern uint64_t mini_limit_free;
 #endif
 
 /* The formatted image with /f: shared by the makers. */
-struct fake_dev *onefile_image(uint64_t size, const char *mkfs_args, const char *setup, uint32_t *ret_ino);
+struct fake_dev *onefile_image(uint64_t size, const char *mkfs_args, const char *setup,
+			       uint32_t *ret_ino);
 
 #endif

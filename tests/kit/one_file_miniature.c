@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A volume in miniature: everything that the extents part calls outside itself, over arrays, single-threaded. It checks what
- * the real rooms cannot: that a handle never changes more blocks than its credits say, that blocks are allocated and freed
- * exactly once, that a cancelled handle leaves nothing behind; and any call can be made to fail.
+ * A volume in miniature: everything that the extents part calls outside itself, over arrays,
+ * single-threaded. It checks what the real rooms cannot: that a handle never changes more blocks
+ * than its credits say, that blocks are allocated and freed exactly once, that a cancelled handle
+ * leaves nothing behind; and any call can be made to fail.
  */
 #define ONEFILE_MINIATURE
 #include "kit/one_file.h"
@@ -75,7 +76,8 @@ int journal_read_block(struct journal *journal, uint64_t blk, struct journal_buf
 		buffer = calloc(1, sizeof(*buffer));
 		buffer->blk = blk;
 		buffer->data = malloc(journal->block_size);
-		must(dev_read(journal->dev, buffer->data, journal->block_size, blk * journal->block_size) == 0);
+		must(dev_read(journal->dev, buffer->data, journal->block_size,
+			      blk * journal->block_size) == 0);
 		journal->buf[blk] = buffer;
 	}
 	*ret = journal->buf[blk];
@@ -106,7 +108,9 @@ int journal_get_write(struct journal_handle *handle, struct journal_buffer *buff
 	charge(handle);
 	handle->bufs = realloc(handle->bufs, (handle->nr_bufs + 1) * sizeof(*handle->bufs));
 	handle->journal->state_lock[buffer->blk] = B_META;
-	handle->bufs[handle->nr_bufs] = (struct before) { buffer, malloc(handle->journal->block_size), buffer->verified };
+	handle->bufs[handle->nr_bufs] =
+			(struct before){ buffer, malloc(handle->journal->block_size),
+					 buffer->verified };
 	memcpy(handle->bufs[handle->nr_bufs++].data, buffer->data, handle->journal->block_size);
 	return 0;
 }
@@ -128,7 +132,10 @@ int journal_new_block(struct journal_handle *handle, uint64_t blk, struct journa
 unsigned journal_max_credits(struct journal *journal) { (void)journal; return 96; }
 journal_tid journal_handle_tid(struct journal_handle *handle) { (void)handle; return 1; }
 uint64_t journal_forgets_left(struct journal_handle *handle) { (void)handle; return 1000; }
-unsigned journal_credits_left(struct journal_handle *handle) { return handle->credits - handle->used; }
+unsigned journal_credits_left(struct journal_handle *handle)
+{
+	return handle->credits - handle->used;
+}
 
 int journal_begin(struct journal *journal, unsigned credits, struct journal_handle **ret)
 {
@@ -203,7 +210,8 @@ void journal_cancel(struct journal_handle *handle)
 {
 	run_undo(handle, 0);
 	for (unsigned k = handle->nr_bufs; k-- > 0;) {
-		memcpy(handle->bufs[k].buffer->data, handle->bufs[k].data, handle->journal->block_size);
+		memcpy(handle->bufs[k].buffer->data, handle->bufs[k].data,
+		       handle->journal->block_size);
 		handle->bufs[k].buffer->verified = handle->bufs[k].verified;
 	}
 	memcpy(handle->journal->state_lock, handle->state, handle->journal->nr);
@@ -257,14 +265,17 @@ static int find_free(uint64_t goal, uint32_t n, bool keep_meta, uint64_t *ret_bl
 		if (J->state_lock[b] != B_FREE)
 			continue;
 		*ret_blk = b;
-		for (*ret_n = 1; *ret_n < n && b + *ret_n < J->nr && J->state_lock[b + *ret_n] == B_FREE; ++*ret_n)
+		for (*ret_n = 1;
+		     *ret_n < n && b + *ret_n < J->nr && J->state_lock[b + *ret_n] == B_FREE;
+		     ++*ret_n)
 			;
 		return 0;
 	}
 	return -ENOSPC;
 }
 
-int ext4_blocks_alloc(struct journal_handle *handle, struct ext4_inode *inode, uint64_t goal, uint32_t n, uint64_t *ret_blk, uint32_t *ret_n)
+int ext4_blocks_alloc(struct journal_handle *handle, struct ext4_inode *inode, uint64_t goal,
+		      uint32_t n, uint64_t *ret_blk, uint32_t *ret_n)
 {
 	int err;
 
@@ -279,13 +290,15 @@ int ext4_blocks_alloc(struct journal_handle *handle, struct ext4_inode *inode, u
 	return err;
 }
 
-int ext4_blocks_free(struct journal_handle *handle, struct ext4_inode *inode, uint64_t blk, uint32_t n, bool metadata)
+int ext4_blocks_free(struct journal_handle *handle, struct ext4_inode *inode, uint64_t blk,
+		     uint32_t n, bool metadata)
 {
 	(void)inode;
 	if (fails())
 		return -EIO;
 	for (uint32_t k = 0; k < n; k++) {
-		must(J->state_lock[blk + k] == B_USED || (J->state_lock[blk + k] == B_META && metadata));
+		must(J->state_lock[blk + k] == B_USED ||
+		     (J->state_lock[blk + k] == B_META && metadata));
 		must(!J->initial[blk + k]);
 		charge_group(handle, blk + k);
 		J->state_lock[blk + k] = B_FREE;
@@ -293,8 +306,8 @@ int ext4_blocks_free(struct journal_handle *handle, struct ext4_inode *inode, ui
 	return 0;
 }
 
-int ext4_blocks_reserve(struct ext4_vol *vol, struct ext4_inode *inode, uint64_t goal, uint32_t n, bool root, uint64_t *ret_blk,
-		      uint32_t *ret_n)
+int ext4_blocks_reserve(struct ext4_vol *vol, struct ext4_inode *inode, uint64_t goal, uint32_t n,
+			bool root, uint64_t *ret_blk, uint32_t *ret_n)
 {
 	int err;
 
@@ -336,7 +349,8 @@ void ext4_inode_put_many(struct ext4_inode *inode, uint64_t n)
 	must(false);
 }
 
-int ext4_blocks_claim(struct journal_handle *handle, struct ext4_inode *inode, uint64_t blk, uint32_t n)
+int ext4_blocks_claim(struct journal_handle *handle, struct ext4_inode *inode, uint64_t blk,
+		      uint32_t n)
 {
 	(void)inode;
 	if (fails())
@@ -393,17 +407,38 @@ int ext4_inode_dirty(struct journal_handle *handle, struct ext4_inode *inode, bo
 }
 
 uint64_t ext4_inode_size(const struct ext4_inode *inode) { return inode->size; }
-struct timespec ext4_now(struct ext4_vol *vol) { (void)vol; return (struct timespec) { .tv_sec = 1000 }; }
-void ext4_raw_set_time(struct ext4_inode *inode, unsigned which, struct timespec ts) { (void)inode; (void)which; (void)ts; }
-int ext4_orphan_add(struct journal_handle *handle, struct ext4_inode *inode) { (void)handle; inode->inode.on_orphans = true; return fails() ? -EIO : 0; }
-int ext4_orphan_del(struct journal_handle *handle, struct ext4_inode *inode) { (void)handle; inode->inode.on_orphans = false; return fails() ? -EIO : 0; }
+struct timespec ext4_now(struct ext4_vol *vol)
+{
+	(void)vol;
+	return (struct timespec){ .tv_sec = 1000 };
+}
+void ext4_raw_set_time(struct ext4_inode *inode, unsigned which, struct timespec ts)
+{
+	(void)inode;
+	(void)which;
+	(void)ts;
+}
+int ext4_orphan_add(struct journal_handle *handle, struct ext4_inode *inode)
+{
+	(void)handle;
+	inode->inode.on_orphans = true;
+	return fails() ? -EIO : 0;
+}
+int ext4_orphan_del(struct journal_handle *handle, struct ext4_inode *inode)
+{
+	(void)handle;
+	inode->inode.on_orphans = false;
+	return fails() ? -EIO : 0;
+}
 bool ext4_blocks_valid(struct ext4_vol *vol, uint64_t blk, uint64_t n)
 {
-	return blk >= vol->first_data_block && n && blk < vol->nr_blocks && n <= vol->nr_blocks - blk;
+	return blk >= vol->first_data_block && n && blk < vol->nr_blocks &&
+	       n <= vol->nr_blocks - blk;
 }
 bool ext4_vol_read_only(const struct ext4_vol *vol) { return vol->read_only; }
 int ext4_error_from_ext2(long err) { (void)err; return -EIO; }
-int ext4_corrupt(struct ext4_vol *vol, uint32_t ino, uint64_t blk, const char *func, const char *fmt, ...)
+int ext4_corrupt(struct ext4_vol *vol, uint32_t ino, uint64_t blk, const char *func,
+		 const char *fmt, ...)
 {
 	(void)vol;
 	(void)ino;
@@ -459,7 +494,10 @@ static void load(struct onefile *t)
 	vol_fill(vol, fs);
 	vol->dev = t->dev;
 	J = calloc(1, sizeof(*J));
-	*J = (struct journal) { .dev = t->dev, .block_size = vol->block_size, .nr = vol->nr_blocks, .seed = 88172645463325252ull };
+	*J = (struct journal){ .dev = t->dev,
+			       .block_size = vol->block_size,
+			       .nr = vol->nr_blocks,
+			       .seed = 88172645463325252ull };
 	J->buf = calloc(J->nr, sizeof(*J->buf));
 	J->state_lock = calloc(1, J->nr);
 	J->initial = calloc(1, J->nr);
@@ -471,7 +509,8 @@ static void load(struct onefile *t)
 	inode->vol = vol;
 	inode->ino = t->ino;
 	inode->raw = calloc(1, 1024);
-	must(ext2fs_read_inode_full(fs, t->ino, (struct ext2_inode *)inode->raw, vol->inode_size) == 0);
+	must(ext2fs_read_inode_full(fs, t->ino, (struct ext2_inode *)inode->raw, vol->inode_size) ==
+	     0);
 	inode->gen = inode->raw->i_generation;
 	inode->checksum_seed = inode_seed(fs, t->ino, inode->gen);
 	inode->size = ext4_raw_size(inode);
@@ -483,7 +522,8 @@ static void load(struct onefile *t)
 	t->inode = I = inode;
 }
 
-static int mark_owned(ext2_filsys fs, blk64_t *blk, e2_blkcnt_t lblk, blk64_t ref, int off, void *arg)
+static int mark_owned(ext2_filsys fs, blk64_t *blk, e2_blkcnt_t lblk, blk64_t ref, int off,
+		      void *arg)
 {
 	(void)fs;
 	(void)lblk;
@@ -496,7 +536,8 @@ static int mark_owned(ext2_filsys fs, blk64_t *blk, e2_blkcnt_t lblk, blk64_t re
 /* The file's own blocks may be freed by the test. */
 static void own(struct onefile *t)
 {
-	ext2fs_block_iterate3(t->vol->fs, t->ino, BLOCK_FLAG_READ_ONLY, NULL, mark_owned, J->initial);
+	ext2fs_block_iterate3(t->vol->fs, t->ino, BLOCK_FLAG_READ_ONLY, NULL, mark_owned,
+			      J->initial);
 }
 
 static void store(struct onefile *t)
@@ -508,7 +549,8 @@ static void store(struct onefile *t)
 	must(J->meta_held == 0);
 	for (uint64_t b = 0; b < J->nr; b++)
 		if (J->buf[b] && J->state_lock[b] == B_META)
-			must(dev_write(t->dev, J->buf[b]->data, J->block_size, b * J->block_size, 0) == 0);
+			must(dev_write(t->dev, J->buf[b]->data, J->block_size, b * J->block_size,
+				       0) == 0);
 	path = image_path(t);
 	must(ext2fs_open(path, EXT2_FLAG_64BITS | EXT2_FLAG_RW, 0, 0, unix_io_manager, &fs) == 0);
 	must(ext2fs_read_bitmaps(fs) == 0);

@@ -27,7 +27,10 @@ void onefile_recheck(struct onefile *t)
 	onefile_attach(t);
 }
 
-/* The power goes: e2fsck replays the log and must find nothing; then the volume is opened on what was left. */
+/*
+ * The power goes: e2fsck replays the log and must find nothing; then the volume is opened on what
+ * was left.
+ */
 void onefile_power_cut(struct onefile *t, uint64_t seed)
 {
 	struct fake_dev *left = fake_power_cut(t->fake, FAKE_CUT_RANDOM, seed);

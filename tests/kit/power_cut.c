@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Power cuts of the fake device: images of what a cut leaves, now or at any recorded moment. A write is
- * safe once it completed as FUA, completed on a device without a volatile cache, or completed before a
- * flush was submitted that has completed. Every other write, also one still in flight, may be there, be
- * missing, or be there in some of its 512-byte pieces.
+ * Power cuts of the fake device: images of what a cut leaves, now or at any recorded moment. A
+ * write is safe once it completed as FUA, completed on a device without a volatile cache, or
+ * completed before a flush was submitted that has completed. Every other write, also one still in
+ * flight, may be there, be missing, or be there in some of its 512-byte pieces.
  */
 #include "kit/device_types.h"
 
@@ -29,9 +29,13 @@ struct cut_write {
 	uint32_t len; /* transferred; in flight: all */
 };
 
-static void cut_apply(uint8_t *img, uint64_t off, const uint8_t *data, uint32_t len, enum fake_cut mode, uint64_t *seed)
+static void cut_apply(uint8_t *img, uint64_t off, const uint8_t *data, uint32_t len,
+		      enum fake_cut mode, uint64_t *seed)
 {
-	uint64_t choice = mode == FAKE_CUT_KEEP ? 0 : mode == FAKE_CUT_DROP ? 1 : mode == FAKE_CUT_MASK ? ~*seed & 1 : fake_rand(seed) % 3;
+	uint64_t choice = mode == FAKE_CUT_KEEP   ? 0
+			  : mode == FAKE_CUT_DROP ? 1
+			  : mode == FAKE_CUT_MASK ? ~*seed & 1
+						  : fake_rand(seed) % 3;
 
 	if (mode == FAKE_CUT_MASK)
 		*seed >>= 1;
@@ -83,13 +87,15 @@ static struct rec_event *rec_add(struct fake_dev *fake)
 	return &record->ev[record->nr++];
 }
 
-void fake_rec_submit(struct fake_dev *fake, uint64_t id, enum fake_kind kind, uint64_t off, uint32_t len, unsigned flags,
-		     const void *data)
+void fake_rec_submit(struct fake_dev *fake, uint64_t id, enum fake_kind kind, uint64_t off,
+		     uint32_t len, unsigned flags, const void *data)
 {
 	if (!fake->rec)
 		return;
 	struct rec_event *e = rec_add(fake);
-	e->event = (struct fake_event){ .ev = FAKE_EV_SUBMIT, .kind = kind, .flags = flags, .id = id, .off = off, .len = len };
+	e->event = (struct fake_event){
+		.ev = FAKE_EV_SUBMIT, .kind = kind, .flags = flags, .id = id, .off = off, .len = len
+	};
 	if (kind == FAKE_WRITE) {
 		e->data = malloc(len ? len : 1);
 		FDIO_MUST(e->data);
@@ -98,13 +104,19 @@ void fake_rec_submit(struct fake_dev *fake, uint64_t id, enum fake_kind kind, ui
 	}
 }
 
-void fake_rec_complete(struct fake_dev *fake, uint64_t id, enum fake_kind kind, uint64_t off, uint32_t len, unsigned flags, int result)
+void fake_rec_complete(struct fake_dev *fake, uint64_t id, enum fake_kind kind, uint64_t off,
+		       uint32_t len, unsigned flags, int result)
 {
 	if (!fake->rec)
 		return;
 	struct rec_event *e = rec_add(fake);
-	e->event = (struct fake_event){ .ev = FAKE_EV_COMPLETE, .kind = kind, .flags = flags, .id = id, .off = off, .len = len,
-				    .result = result };
+	e->event = (struct fake_event){ .ev = FAKE_EV_COMPLETE,
+					.kind = kind,
+					.flags = flags,
+					.id = id,
+					.off = off,
+					.len = len,
+					.result = result };
 	e->durable = kind == FAKE_WRITE && (!fake->dev.caps.volatile_cache || (flags & DEV_FUA));
 }
 
@@ -156,11 +168,15 @@ struct fake_event fake_rec_event(struct fake_dev *fake, unsigned k)
 
 /* ---- cuts in the record ---- */
 struct cut_state {
-	struct cut_write *w; /* completed ones first in order of completion, then those in flight in order of submission */
+	/*
+	 * completed ones first in order of completion, then those in flight in order of submission
+	 */
+	struct cut_write *w;
 	unsigned nr;
 };
 
-static const struct rec_event *submission_of(const struct fake_record *record, unsigned before, uint64_t id)
+static const struct rec_event *submission_of(const struct fake_record *record, unsigned before,
+					     uint64_t id)
 {
 	for (unsigned i = before; i-- > 0;)
 		if (record->ev[i].event.ev == FAKE_EV_SUBMIT && record->ev[i].event.id == id)
@@ -169,14 +185,17 @@ static const struct rec_event *submission_of(const struct fake_record *record, u
 }
 
 /* Marks safe what completed before the flush with this id was submitted. */
-static void cut_flushed(const struct fake_record *record, unsigned at, uint64_t id, struct cut_state *s)
+static void cut_flushed(const struct fake_record *record, unsigned at, uint64_t id,
+			struct cut_state *s)
 {
 	unsigned n = 0;
 
 	for (unsigned i = 0; i < at; i++) {
 		if (record->ev[i].event.ev == FAKE_EV_SUBMIT && record->ev[i].event.id == id)
 			break;
-		n += record->ev[i].event.ev == FAKE_EV_COMPLETE && record->ev[i].event.kind == FAKE_WRITE && submission_of(record, i, record->ev[i].event.id);
+		n += record->ev[i].event.ev == FAKE_EV_COMPLETE &&
+		     record->ev[i].event.kind == FAKE_WRITE &&
+		     submission_of(record, i, record->ev[i].event.id);
 	}
 	for (unsigned i = 0; i < n; i++)
 		s->w[i].safe = true;
@@ -197,17 +216,22 @@ static void cut_collect(const struct fake_record *record, unsigned k, struct cut
 		if (e->event.ev != FAKE_EV_COMPLETE)
 			continue;
 		if (e->event.kind == FAKE_FLUSH) {
-			if (!e->event.result && !e->event.flags) /* flags: a flush that lied, see FAKE_DROP */
+			/* flags: a flush that lied, see FAKE_DROP */
+			if (!e->event.result && !e->event.flags)
 				cut_flushed(record, i, e->event.id, s);
 			continue;
 		}
 		const struct rec_event *sub = submission_of(record, i, e->event.id);
 		if (sub)
-			s->w[s->nr++] = (struct cut_write){ .sub = sub, .safe = e->durable, .completed = true, .len = e->event.len };
+			s->w[s->nr++] = (struct cut_write){ .sub = sub,
+							    .safe = e->durable,
+							    .completed = true,
+							    .len = e->event.len };
 	}
 	for (unsigned i = 0; i < k; i++) {
 		const struct rec_event *e = &record->ev[i];
-		if (e->event.ev == FAKE_EV_SUBMIT && e->event.kind == FAKE_WRITE && !is_complete(record, k, e->event.id))
+		if (e->event.ev == FAKE_EV_SUBMIT && e->event.kind == FAKE_WRITE &&
+		    !is_complete(record, k, e->event.id))
 			s->w[s->nr++] = (struct cut_write){ .sub = e, .len = e->event.len };
 	}
 }
@@ -222,9 +246,13 @@ struct fake_dev *fake_rec_cut(struct fake_dev *f, unsigned k, enum fake_cut mode
 	c->dev.caps = f->dev.caps;
 	fake_image_copy(c->now, f->rec->base, f->size);
 	cut_collect(f->rec, k, &s);
-	/* In order of completion: a later write that is lost does not uncover an earlier one that is safe, and the reverse. */
+	/*
+	 * In order of completion: a later write that is lost does not uncover an earlier one that
+	 * is safe, and the reverse.
+	 */
 	for (unsigned i = 0; i < s.nr; i++)
-		cut_apply(c->now, s.w[i].sub->event.off, s.w[i].sub->data, s.w[i].len, s.w[i].safe ? FAKE_CUT_KEEP : mode, &seed);
+		cut_apply(c->now, s.w[i].sub->event.off, s.w[i].sub->data, s.w[i].len,
+			  s.w[i].safe ? FAKE_CUT_KEEP : mode, &seed);
 	fake_image_copy(c->media, c->now, f->size);
 	fdio_mutex_unlock(&f->lock);
 	free(s.w);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The main program of every unit test: reads the command line, asks the program for its suite and lets
- * libcheck run it. libcheck's closing line counts what ran; tests/run-unit-totals.sh adds these up. One
- * thread; the tests run in processes of their own unless CK_FORK=no.
+ * The main program of every unit test: reads the command line, asks the program for its suite and
+ * lets libcheck run it. libcheck's closing line counts what ran; tests/run-unit-totals.sh adds
+ * these up. One thread; the tests run in processes of their own unless CK_FORK=no.
  */
 #include "kit/runner.h"
 

@@ -1,20 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The main program of the unit tests (runner.c), and how a program says which tests it has. It defines
- * unit_suite, which makes cases and adds tests to them:
+ * The main program of the unit tests (runner.c), and how a program says which tests it has. It
+ * defines unit_suite, which makes cases and adds tests to them:
  *
- *	Suite *unit_suite(void)
- *	{
- *		Suite *s = suite_create("order of the journal");
- *		TCase *t = unit_case(s, "order", 120);
+ * 	Suite *unit_suite(void)
+ * 	{
+ * 		Suite *s = suite_create("order of the journal");
+ * 		TCase *t = unit_case(s, "order", 120);
  *
- *		unit_test(t, home_writes_come_after_the_commit, PROVES("J8"));
- *		unit_loop(t, nearly_full_transaction_is_committed, 0, 2);
- *		return s;
- *	}
+ * 		unit_test(t, home_writes_come_after_the_commit, PROVES("J8"));
+ * 		unit_loop(t, nearly_full_transaction_is_committed, 0, 2);
+ * 		return s;
+ * 	}
  *
- * What the tests only copy, such as a formatted image, is made by an unchecked fixture of the case: it
- * runs once, in the process that forks the tests. "PROGRAM --help" says which options there are.
+ * What the tests only copy, such as a formatted image, is made by an unchecked fixture of the case:
+ * it runs once, in the process that forks the tests. "PROGRAM --help" says which options there are.
  * libcheck's environment variables (CK_RUN_CASE, CK_FORK, CK_VERBOSITY) work as well.
  */
 #ifndef FDIO_KIT_RUNNER_H
@@ -26,12 +26,15 @@
 /* The program's tests. Called once, by main. */
 Suite *unit_suite(void);
 
-/* A new case of s; each of its tests may take so many seconds (CK_TIMEOUT_MULTIPLIER stretches that). */
+/*
+ * A new case of s; each of its tests may take so many seconds (CK_TIMEOUT_MULTIPLIER stretches
+ * that).
+ */
 TCase *unit_case(Suite *s, const char *name, double seconds);
 
 /*
- * The tags of the promises that a test proves, separated by spaces, as the last argument of the macros
- * below. HACKING.md has the table of the tags, and build-aux/check-docs.sh compares both.
+ * The tags of the promises that a test proves, separated by spaces, as the last argument of the
+ * macros below. HACKING.md has the table of the tags, and build-aux/check-docs.sh compares both.
  */
 #define PROVES(tags) tags
 
@@ -41,18 +44,26 @@ TCase *unit_case(Suite *s, const char *name, double seconds);
 	if (unit_wants(tcase, #test, "" __VA_ARGS__)) \
 		tcase_add_loop_test(tcase, test, first, end); \
 } while (0)
-/* The same for a test that takes _i for a seed, so that any number will do: 0 to n - 1, or that of --seed. */
+/*
+ * The same for a test that takes _i for a seed, so that any number will do: 0 to n - 1, or that of
+ * --seed.
+ */
 #define unit_seeds(tcase, test, n, ...) \
 	unit_loop(tcase, test, unit_first_seed(), unit_end_seed(n), __VA_ARGS__)
 
-/* For the macros. False if the command line asks for another test or for a list, which this prints. */
+/*
+ * For the macros. False if the command line asks for another test or for a list, which this prints.
+ */
 bool unit_wants(const TCase *tcase, const char *test, const char *tags);
 int unit_first_seed(void);
 int unit_end_seed(int n);
 
 /* Sleeps: for what other threads should do meanwhile, or must not do. */
 void unit_pause_ms(unsigned ms);
-/* Waits until the condition holds, looking every millisecond; the test fails when it does not for 10 s. */
+/*
+ * Waits until the condition holds, looking every millisecond; the test fails when it does not for
+ * 10 s.
+ */
 #define unit_wait_until(condition) do { \
 	for (unsigned waited_ = 0; !(condition); waited_++) { \
 		must_msg(waited_ < 10000, "%s:%d: not within 10 s: %s", __FILE__, __LINE__, #condition); \

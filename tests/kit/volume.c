@@ -13,7 +13,8 @@ const char *const testvol_shapes[] = {
 	"-t ext4 -b 4096 -J size=4 -g 2048 -O metadata_csum,64bit,metadata_csum_seed",
 	"-t ext4 -b 4096 -J size=4 -O ^metadata_csum,^64bit,^uninit_bg -E lazy_itable_init=1",
 	"-t ext4 -b 1024 -J size=4 -O ^metadata_csum,uninit_bg,^64bit -E lazy_itable_init=1",
-	"-t ext4 -b 1024 -J size=4 -O meta_bg,^resize_inode,64bit,metadata_csum -E lazy_itable_init=1",
+	"-t ext4 -b 1024 -J size=4 -O meta_bg,^resize_inode,64bit,metadata_csum -E "
+	"lazy_itable_init=1",
 	"-t ext4 -b 4096 -J size=4 -I 128 -g 2048 -O ^flex_bg",
 	"-t ext4 -b 1024 -J size=4 -O sparse_super2,^resize_inode,orphan_file",
 };
@@ -59,7 +60,8 @@ struct ext4_options testvol_options(void)
 				    .cache_bytes = 16 << 20 };
 }
 
-struct ext4_vol *testvol_mount_any(struct fake_dev *fake, const struct ext4_options *options, const char **why)
+struct ext4_vol *testvol_mount_any(struct fake_dev *fake, const struct ext4_options *options,
+				   const char **why)
 {
 	struct ext4_vol *vol;
 	char msg[300] = "";
@@ -100,7 +102,10 @@ void testvol_mounts_clean(struct fake_dev *fake)
 	fake_free(fake);
 }
 
-void testvol_super(struct fake_dev *fake, struct ext2_super_block *sb) { fake_peek(fake, sb, sizeof(*sb), SUPERBLOCK_OFFSET); }
+void testvol_super(struct fake_dev *fake, struct ext2_super_block *sb)
+{
+	fake_peek(fake, sb, sizeof(*sb), SUPERBLOCK_OFFSET);
+}
 
 void testvol_poke_super(struct fake_dev *fake, struct ext2_super_block *sb)
 {
@@ -122,7 +127,9 @@ struct ext4_inode *testvol_tmpfile(struct ext4_vol *vol, uint32_t mode)
 	struct ext4_inode *root = testvol_root(vol), *inode;
 	struct journal_handle *handle;
 
-	ck_assert_int_eq(journal_begin(vol->journal, EXT4_CREDITS_INODE_NEW + EXT4_CREDITS_ORPHAN, &handle), 0);
+	ck_assert_int_eq(journal_begin(vol->journal, EXT4_CREDITS_INODE_NEW + EXT4_CREDITS_ORPHAN,
+				       &handle),
+			 0);
 	ck_assert_int_eq(ext4_inode_new(handle, root, mode, &credentials, &inode), 0);
 	ext4_raw_set_nlink(inode, 0);
 	ck_assert_int_eq(ext4_orphan_add(handle, inode), 0);
@@ -140,7 +147,8 @@ int testvol_fill(struct ext4_inode *inode, uint32_t lblk, uint32_t n)
 	ext4_inode_lock_exclusive(inode);
 	err = ext4_reserve_holes(inode, lblk, n, false, &reservation);
 	if (!err) {
-		err = ext4_insert(inode, &reservation, 0, 0, (uint64_t)(lblk + n) << inode->vol->block_bits);
+		err = ext4_insert(inode, &reservation, 0, 0,
+				  (uint64_t)(lblk + n) << inode->vol->block_bits);
 		ext4_reservation_free(&reservation);
 	}
 	ext4_inode_unlock(inode);
@@ -161,7 +169,9 @@ void testvol_make(struct testvol *volume, uint64_t size, const char *mkfs_args)
 {
 	char args[256];
 
-	snprintf(args, sizeof args, "-t ext4 -E lazy_itable_init=0,hash_seed=0e1bbe08-5a3c-4ef0-9f0f-1c1a7e0d2a31 %s", mkfs_args);
+	snprintf(args, sizeof args,
+		 "-t ext4 -E lazy_itable_init=0,hash_seed=0e1bbe08-5a3c-4ef0-9f0f-1c1a7e0d2a31 %s",
+		 mkfs_args);
 	volume->fake = fake_mkfs(size, args);
 	must(volume->fake);
 	testvol_open(volume);
@@ -170,7 +180,8 @@ void testvol_make(struct testvol *volume, uint64_t size, const char *mkfs_args)
 void testvol_close(struct testvol *volume)
 {
 	ext4_inode_put(volume->root);
-	must_eq(fdio_counter_read(COUNTER_ext4_corrupt), 0); /* what we wrote ourselves is never damaged */
+	/* what we wrote ourselves is never damaged */
+	must_eq(fdio_counter_read(COUNTER_ext4_corrupt), 0);
 	must_eq(ext4_vol_close(volume->vol), 0);
 	volume->vol = NULL;
 }
@@ -227,7 +238,8 @@ static void check_region(struct ext4_vol *vol, uint32_t r)
 		for (uint32_t s = 0, e = 0; grp->alloc && s < grp->nbits; s = e) {
 			s = ext4_bits_next(grp->alloc, grp->nbits, s, false);
 			e = ext4_bits_next(grp->alloc, grp->nbits, s, true);
-			ck_assert_uint_le(e - s, FDIO_MIN(vol->alloc.regions[r].longest, grp->max_run));
+			ck_assert_uint_le(e - s,
+					  FDIO_MIN(vol->alloc.regions[r].longest, grp->max_run));
 		}
 	}
 	ck_assert_uint_eq(sum.free_inodes, vol->alloc.regions[r].free_inodes);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The volume layer of the kit: a file system made by mke2fs in a device in memory, opened by the code
- * under test, and checked by e2fsck afterwards. Every test above the journal opens its volume here, but
- * for two: kit/one_file_miniature.c replaces all below the extents by arrays, and the tests of opening
- * itself call ext4_vol_open. One thread of the test calls these functions; all fail the test on errors.
+ * The volume layer of the kit: a file system made by mke2fs in a device in memory, opened by the
+ * code under test, and checked by e2fsck afterwards. Every test above the journal opens its volume
+ * here, but for two: kit/one_file_miniature.c replaces all below the extents by arrays, and the
+ * tests of opening itself call ext4_vol_open. One thread of the test calls these functions; all
+ * fail the test on errors.
  */
 #ifndef FDIO_KIT_VOLUME_H
 #define FDIO_KIT_VOLUME_H
@@ -22,8 +23,9 @@ extern const unsigned nr_testvol_shapes;
 struct fake_dev *testvol_shape(unsigned n);
 
 /*
- * Formatting is most of the cost of many tests. This does it once for the case, and testvol_copy gives
- * each test a new device with that content. setup: a shell command that changes $IMG; NULL: none.
+ * Formatting is most of the cost of many tests. This does it once for the case, and testvol_copy
+ * gives each test a new device with that content. setup: a shell command that changes $IMG; NULL:
+ * none.
  */
 void testvol_use_template(TCase *t, uint64_t size, const char *mkfs_args, const char *setup);
 struct fake_dev *testvol_copy(void);
@@ -40,7 +42,8 @@ struct ext4_options testvol_options(void);
 struct ext4_vol *testvol_mount(struct fake_dev *fake);
 struct ext4_vol *testvol_mount_with(struct fake_dev *fake, const struct ext4_options *options);
 /* The same, but *why says so where it can only be read; NULL otherwise. */
-struct ext4_vol *testvol_mount_any(struct fake_dev *fake, const struct ext4_options *options, const char **why);
+struct ext4_vol *testvol_mount_any(struct fake_dev *fake, const struct ext4_options *options,
+				   const char **why);
 /* Closes, and e2fsck -fn must find nothing. */
 void testvol_unmount_check(struct ext4_vol *vol, struct fake_dev *fake);
 /* Both, one after the other, for the last look at what a test has left; frees fake. */
@@ -56,7 +59,8 @@ struct testvol {
 
 void testvol_make(struct testvol *volume, uint64_t size, const char *mkfs_args);
 void testvol_open(struct testvol *volume);       /* of volume->fake */
-void testvol_close(struct testvol *volume);      /* clean, nothing found damaged; the device stays */
+/* clean, nothing found damaged; the device stays */
+void testvol_close(struct testvol *volume);
 void testvol_check(struct testvol *volume);      /* close and e2fsck -fn, which must find nothing */
 void testvol_done(struct testvol *volume);       /* testvol_check and the end of it */
 

@@ -1,17 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Asynchronous direct I/O for the root tests, through the kernel's io_submit(2): python has no door to it.
- * A test calls it as a program; one thread; it prints one line for what it found and exits with 0, or with 1 and
- * a message where the kernel refuses.
+ * Asynchronous direct I/O for the root tests, through the kernel's io_submit(2): python has no door
+ * to it. A test calls it as a program; one thread; it prints one line for what it found and exits
+ * with 0, or with 1 and a message where the kernel refuses.
  *
  *   aiotool write FILE OFFSET LENGTH BYTE COUNT dsync|plain
- *     COUNT writes of LENGTH bytes, one after the other in the file from OFFSET, all in flight at once, each filled
+ *     COUNT writes of LENGTH bytes, one after the other in the file from OFFSET, all in flight at
+ *     once, each filled
  *     with BYTE. Prints "NUMBER-COMPLETE FIRST-ERROR".
  *   aiotool cached FILE OFFSET LENGTH BYTE
- *     Reads the range through the page cache, overwrites it with one asynchronous direct write, and reads it through
+ *     Reads the range through the page cache, overwrites it with one asynchronous direct write, and
+ *     reads it through
  *     the page cache again. Prints "fresh" or "stale".
  *   aiotool storm FILE LENGTH BLOCK SECONDS
- *     Keeps 16 random direct writes of BLOCK bytes in flight over LENGTH bytes for SECONDS; each block is filled with
+ *     Keeps 16 random direct writes of BLOCK bytes in flight over LENGTH bytes for SECONDS; each
+ *     block is filled with
  *     its own block number. Prints "WRITES ERRORS".
  */
 #include <errno.h>
@@ -153,7 +156,8 @@ static int do_cached(const char *file, long long off, size_t len, int byte)
 	return 0;
 }
 
-static void storm_one(aio_context_t ctx, struct iocb *cb, int fd, char *buf, size_t block, unsigned long long nr)
+static void storm_one(aio_context_t ctx, struct iocb *cb, int fd, char *buf, size_t block,
+		      unsigned long long nr)
 {
 	struct iocb *list[1] = { cb };
 	unsigned long long *w = (unsigned long long *)buf;
@@ -208,11 +212,13 @@ static int do_storm(const char *file, size_t length, size_t block, int seconds)
 int main(int argc, char **argv)
 {
 	if (argc == 8 && !strcmp(argv[1], "write"))
-		return do_write(argv[2], atoll(argv[3]), strtoul(argv[4], NULL, 0), atoi(argv[5]), atoi(argv[6]), !strcmp(argv[7], "dsync"));
+		return do_write(argv[2], atoll(argv[3]), strtoul(argv[4], NULL, 0), atoi(argv[5]),
+				atoi(argv[6]), !strcmp(argv[7], "dsync"));
 	if (argc == 6 && !strcmp(argv[1], "cached"))
 		return do_cached(argv[2], atoll(argv[3]), strtoul(argv[4], NULL, 0), atoi(argv[5]));
 	if (argc == 6 && !strcmp(argv[1], "storm"))
-		return do_storm(argv[2], strtoul(argv[3], NULL, 0), strtoul(argv[4], NULL, 0), atoi(argv[5]));
+		return do_storm(argv[2], strtoul(argv[3], NULL, 0), strtoul(argv[4], NULL, 0),
+				atoi(argv[5]));
 	fputs("usage: aiotool write|cached|storm ... (see the source)\n", stderr);
 	return 2;
 }

@@ -1,22 +1,30 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Races between the ways to do I/O on one file, for the root tests: what each family promises is checked while it runs, and the
- * program ends by itself. A test calls it as a program; threads or processes as the family needs; it prints one line that begins
- * with "ok" and exits with 0, or says what went wrong and exits with 1.
+ * Races between the ways to do I/O on one file, for the root tests: what each family promises is
+ * checked while it runs, and the program ends by itself. A test calls it as a program; threads or
+ * processes as the family needs; it prints one line that begins with "ok" and exits with 0, or says
+ * what went wrong and exits with 1.
  *
- *   cohtool stale FILE aio|uring           asynchronous direct writes under readers that fill the page cache
+ *   cohtool stale FILE aio|uring           asynchronous direct writes under readers that fill the
+ *   page cache
  *   cohtool mapdirect FILE                 stores through a mapping, direct reads by somebody else
  *   cohtool selfbuf FILE                   direct I/O whose memory is a mapping of the same file
- *   cohtool tail FILE WRITER READER        a file grows, a reader follows; WRITER buffered|direct|aio, READER buffered|direct|map
+ *   cohtool tail FILE WRITER READER        a file grows, a reader follows; WRITER
+ *   buffered|direct|aio, READER buffered|direct|map
  *   cohtool append FILE direct|buffered    many processes with O_APPEND
  *   cohtool fork FILE                      fork(2) while direct reads are in flight
- *   cohtool sectors FILE                   asynchronous writes of single sectors fill a hole of shared blocks
- *   cohtool odd FILE                       buffered writes of the odd blocks of a hole, direct ones of the even
- *   cohtool shrink FILE FOREIGN            truncate and punch under direct I/O; the byte FOREIGN, of other files, never shows
- *   cohtool lockstep FILE                  one byte range, four ways to write it in turn, four ways to read it at once
+ *   cohtool sectors FILE                   asynchronous writes of single sectors fill a hole of
+ *   shared blocks
+ *   cohtool odd FILE                       buffered writes of the odd blocks of a hole, direct ones
+ *   of the even
+ *   cohtool shrink FILE FOREIGN            truncate and punch under direct I/O; the byte FOREIGN,
+ *   of other files, never shows
+ *   cohtool lockstep FILE                  one byte range, four ways to write it in turn, four ways
+ *   to read it at once
  *
- * Here are what all families use and those that ask whether a reader sees what a writer wrote: stale, mapdirect, selfbuf, tail,
- * fork, lockstep. Those in which the space of the file itself changes under the writers are in cohtool_space.c.
+ * Here are what all families use and those that ask whether a reader sees what a writer wrote:
+ * stale, mapdirect, selfbuf, tail, fork, lockstep. Those in which the space of the file itself
+ * changes under the writers are in cohtool_space.c.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -117,7 +125,8 @@ void all_equal(const unsigned char *p, size_t n, int byte, const char *what, off
 {
 	for (size_t i = 0; i < n; i++)
 		if (p[i] != (unsigned char)byte)
-			die("%s: %02x at %lld, not %02x", what, p[i], (long long)at + (long long)i, byte);
+			die("%s: %02x at %lld, not %02x", what, p[i], (long long)at + (long long)i,
+			    byte);
 }
 
 /* ------------------------------------------------------------------ asynchronous I/O, two ways */
@@ -134,7 +143,8 @@ void queue_init(struct queue *queue, int by_ring)
 	}
 }
 
-void queue_add(struct queue *queue, unsigned slot, int fd, int is_write, void *buf, size_t len, off_t off)
+void queue_add(struct queue *queue, unsigned slot, int fd, int is_write, void *buf, size_t len,
+	       off_t off)
 {
 	struct iocb *cb = &queue->cb[slot], *list[1] = { cb };
 
@@ -194,13 +204,17 @@ static void *cache_filler(void *arg)
 	uint64_t seed = (uintptr_t)arg;
 
 	while (!stop)
-		full_read(fd, p, 4096 + rnd(&seed) % 120000, (off_t)(rnd(&seed) % (STALE_SIZE - (128 << 10))));
+		full_read(fd, p, 4096 + rnd(&seed) % 120000,
+			  (off_t)(rnd(&seed) % (STALE_SIZE - (128 << 10))));
 	free(p);
 	close(fd);
 	return NULL;
 }
 
-/* While others pull pages into the cache, asynchronous direct writes replace them. Whoever reads after a completion sees it. */
+/*
+ * While others pull pages into the cache, asynchronous direct writes replace them. Whoever reads
+ * after a completion sees it.
+ */
 static void run_stale(int by_ring)
 {
 	static struct queue queue;
@@ -224,7 +238,8 @@ static void run_stale(int by_ring)
 	for (int round = 1; round <= STALE_ROUNDS; round++) {
 		for (unsigned i = 0; i < STALE_JOBS; i++) {
 			len[i] = (1 + rnd(&seed) % (each / SECTOR / 2)) * SECTOR;
-			off[i] = (off_t)(i * each + rnd(&seed) % ((each - len[i]) / SECTOR) * SECTOR);
+			off[i] = (off_t)(i * each +
+					 rnd(&seed) % ((each - len[i]) / SECTOR) * SECTOR);
 			memset(buf[i], round + (int)i, len[i]);
 			queue_add(&queue, i, direct, 1, buf[i], len[i], off[i]);
 		}
@@ -234,8 +249,10 @@ static void run_stale(int by_ring)
 			if (res != (long)len[i])
 				die("asynchronous write of %zu: %ld", len[i], res);
 			full_read(cached, got, len[i], off[i]);
-			all_equal(got, len[i], round + (int)i, "cached read after an asynchronous write", off[i]);
-			all_equal(map + off[i], len[i], round + (int)i, "mapping after an asynchronous write", off[i]);
+			all_equal(got, len[i], round + (int)i,
+				  "cached read after an asynchronous write", off[i]);
+			all_equal(map + off[i], len[i], round + (int)i,
+				  "mapping after an asynchronous write", off[i]);
 		}
 	}
 	stop = 1;
@@ -284,7 +301,8 @@ static void run_mapdirect(void)
 		full_read(direct, p, MD_PAGES * PAGE, 0);
 		for (unsigned i = 0; i < MD_PAGES; i++)
 			if (p[i * PAGE / 4 + 5] < want[i])
-				die("direct read shows %u in page %u, where %u had been stored", p[i * PAGE / 4 + 5], i, want[i]);
+				die("direct read shows %u in page %u, where %u had been stored",
+				    p[i * PAGE / 4 + 5], i, want[i]);
 		reads++;
 	}
 	pthread_join(t, NULL);
@@ -299,8 +317,12 @@ static void run_mapdirect(void)
 
 enum { SELF_HALF = 256 << 10 };
 
-/* Full, or EFAULT: never a hang, and the bytes are right. Whole ranges that overlap may also be EBUSY with parallel_dio. */
-static const char *self_one(int direct, unsigned char *map, off_t mem, off_t file, int is_write, int by_aio)
+/*
+ * Full, or EFAULT: never a hang, and the bytes are right. Whole ranges that overlap may also be
+ * EBUSY with parallel_dio.
+ */
+static const char *self_one(int direct, unsigned char *map, off_t mem, off_t file, int is_write,
+			    int by_aio)
 {
 	static struct queue queue;
 	static int ready;
@@ -312,7 +334,8 @@ static const char *self_one(int direct, unsigned char *map, off_t mem, off_t fil
 		queue_add(&queue, 0, direct, is_write, map + mem, SELF_HALF, file);
 		queue_wait(&queue, &res);
 	} else {
-		res = is_write ? pwrite(direct, map + mem, SELF_HALF, file) : pread(direct, map + mem, SELF_HALF, file);
+		res = is_write ? pwrite(direct, map + mem, SELF_HALF, file)
+			       : pread(direct, map + mem, SELF_HALF, file);
 		if (res < 0)
 			res = -errno;
 	}
@@ -323,7 +346,8 @@ static const char *self_one(int direct, unsigned char *map, off_t mem, off_t fil
 	if (res == -EBUSY && is_write)
 		return "EBUSY";
 	errno = (int)-res;
-	die("direct %s at %lld with memory at %lld of the mapping: %ld", is_write ? "write" : "read", (long long)file, (long long)mem, res);
+	die("direct %s at %lld with memory at %lld of the mapping: %ld",
+	    is_write ? "write" : "read", (long long)file, (long long)mem, res);
 	return NULL;
 }
 
@@ -341,7 +365,8 @@ static void run_selfbuf(void)
 			check[i] = (unsigned char)(i / PAGE + i / SELF_HALF * 100 + i % 7);
 		full_write(fd, check, 2 * SELF_HALF, 0);
 		posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
-		unsigned char *map = mmap(NULL, 2 * SELF_HALF, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		unsigned char *map = mmap(NULL, 2 * SELF_HALF, PROT_READ | PROT_WRITE, MAP_SHARED,
+					  fd, 0);
 		if (map == MAP_FAILED)
 			die("mmap");
 		for (size_t i = 0; touched && i < 2 * SELF_HALF; i += PAGE)
@@ -349,14 +374,19 @@ static void run_selfbuf(void)
 		const char *how = self_one(direct, map, mem, file, is_write, by_aio);
 		printf(" %s", how);
 		if (how[0] == 'f' && !same)
-			memmove(check + (is_write ? file : mem), check + (is_write ? mem : file), SELF_HALF);
+			memmove(check + (is_write ? file : mem), check + (is_write ? mem : file),
+				SELF_HALF);
 		unsigned char *again = pages(2 * SELF_HALF);
 		full_read(fd, again, 2 * SELF_HALF, 0);
-		/* A read into one's own mapping may fail half way: then the first bytes may have come. */
+		/*
+		 * A read into one's own mapping may fail half way: then the first bytes may have
+		 * come.
+		 */
 		if (how[0] == 'f' || is_write)
 			for (size_t i = 0; i < 2 * SELF_HALF; i++)
 				if (again[i] != check[i])
-					die("case %d: %02x at %zu, not %02x", k, again[i], i, check[i]);
+					die("case %d: %02x at %zu, not %02x", k, again[i], i,
+					    check[i]);
 		munmap(map, 2 * SELF_HALF);
 		full_read(direct, again, 2 * SELF_HALF, 0);
 		if (how[0] == 'f' && memcmp(again, check, 2 * SELF_HALF))
@@ -382,7 +412,8 @@ static unsigned char tail_byte(size_t at)
 static void *tail_writer(void *arg)
 {
 	static struct queue queue;
-	int aio = !strcmp(tail_writer_kind, "aio"), direct = aio || !strcmp(tail_writer_kind, "direct");
+	int aio = !strcmp(tail_writer_kind, "aio"), direct = aio || !strcmp(tail_writer_kind, "dire"
+											      "ct");
 	int fd = opened(O_WRONLY | (direct ? O_DIRECT : 0));
 	unsigned char *p = pages(TAIL_STEP);
 	long res;
@@ -405,9 +436,10 @@ static void *tail_writer(void *arg)
 }
 
 /*
- * What a write that has returned wrote is there for whoever reads next, and a read shows nothing that was not written. (While a
- * direct write is extending the file, its new range may show as zeroes through the page cache, as it may on any file system. And
- * stat may be ahead of read for a moment, which is FUSE's.)
+ * What a write that has returned wrote is there for whoever reads next, and a read shows nothing
+ * that was not written. (While a direct write is extending the file, its new range may show as
+ * zeroes through the page cache, as it may on any file system. And stat may be ahead of read for a
+ * moment, which is FUSE's.)
  */
 static void run_tail(const char *writer, const char *reader)
 {
@@ -425,13 +457,15 @@ static void run_tail(const char *writer, const char *reader)
 	start(&t, tail_writer, NULL);
 	while (seen < TAIL_TOTAL) {
 		struct stat st;
-		size_t done = atomic_load(&tail_done), from = direct ? seen / SECTOR * SECTOR : seen;
+		size_t done = atomic_load(&tail_done),
+		       from = direct ? seen / SECTOR * SECTOR : seen;
 		size_t n = done < from ? 0 : done - from < 1 << 20 ? done - from : 1 << 20;
 
 		if (fstat(fd, &st))
 			die("fstat");
 		if ((size_t)st.st_size < last_size || (size_t)st.st_size < done)
-			die("the size is %lld, after %zu, with %zu bytes written", (long long)st.st_size, last_size, done);
+			die("the size is %lld, after %zu, with %zu bytes written",
+			    (long long)st.st_size, last_size, done);
 		last_size = (size_t)st.st_size;
 		if (map) {
 			memcpy(p, m + from, n);
@@ -445,8 +479,10 @@ static void run_tail(const char *writer, const char *reader)
 		}
 		for (size_t i = 0; i < n; i++)
 			if (p[i] != tail_byte(from + i))
-				die("%s reader of a %s writer: %02x at %zu, not %02x; %zu were written, the size was %zu", reader, writer, p[i],
-				    from + i, tail_byte(from + i), done, last_size);
+				die("%s reader of a %s writer: %02x at %zu, not %02x; %zu were "
+				    "written, the size was %zu",
+				    reader, writer, p[i], from + i, tail_byte(from + i), done,
+				    last_size);
 		seen = from + n;
 		looks++;
 	}
@@ -493,14 +529,18 @@ static void run_fork(void)
 		if (waitpid(child, &status, 0) != child || status)
 			die("the child ended with %x", status);
 		for (int i = 0; i < N * LEN / PAGE; i++)
-			all_equal(buf + i * PAGE + 1, PAGE - 1, i + 1, "direct read over a fork", (off_t)i * PAGE);
+			all_equal(buf + i * PAGE + 1, PAGE - 1, i + 1, "direct read over a fork",
+				  (off_t)i * PAGE);
 	}
 	puts("ok");
 }
 
 /* ------------------------------------------------------------------ lockstep */
 
-/* One after the other, no race: each way to write is seen by each way to read, from a descriptor that was open all the time. */
+/*
+ * One after the other, no race: each way to write is seen by each way to read, from a descriptor
+ * that was open all the time.
+ */
 static void run_lockstep(void)
 {
 	static struct queue queue;
@@ -551,7 +591,8 @@ static void run_lockstep(void)
 
 			while (got[i] == p[i])
 				i++;
-			die("round %d: written way %d, read way %d, %02x at %lld, not %02x", n, w, err, got[i], (long long)at + (long long)i, p[i]);
+			die("round %d: written way %d, read way %d, %02x at %lld, not %02x", n, w,
+			    err, got[i], (long long)at + (long long)i, p[i]);
 		}
 	}
 	puts("ok");
@@ -559,7 +600,8 @@ static void run_lockstep(void)
 
 int main(int argc, char **argv)
 {
-	const char *what = argc > 2 ? argv[1] : "", *a = argc > 3 ? argv[3] : "", *b = argc > 4 ? argv[4] : "";
+	const char *what = argc > 2 ? argv[1] : "", *a = argc > 3 ? argv[3] : "",
+		   *b = argc > 4 ? argv[4] : "";
 
 	path = argc > 2 ? argv[2] : "";
 	if (!strcmp(what, "stale"))

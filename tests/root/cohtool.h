@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What the two halves of cohtool share: how to end with a message, memory, checked reads and writes, a queue of asynchronous I/O
- * by the kernel's AIO or by io_uring. These are in cohtool.c, and what fails in them ends the program. A queue belongs to one
- * thread. At the end, the families that main() in cohtool.c calls in cohtool_space.c.
+ * What the two halves of cohtool share: how to end with a message, memory, checked reads and
+ * writes, a queue of asynchronous I/O by the kernel's AIO or by io_uring. These are in cohtool.c,
+ * and what fails in them ends the program. A queue belongs to one thread. At the end, the families
+ * that main() in cohtool.c calls in cohtool_space.c.
  */
 #ifndef TESTS_ROOT_COHTOOL_H
 #define TESTS_ROOT_COHTOOL_H
@@ -37,8 +38,12 @@ struct queue {
 };
 
 void queue_init(struct queue *queue, int by_ring);
-/* Slots are the caller's numbers, below MAX_JOBS; one is free again when queue_wait has returned it. */
-void queue_add(struct queue *queue, unsigned slot, int fd, int is_write, void *buf, size_t len, off_t off);
+/*
+ * Slots are the caller's numbers, below MAX_JOBS; one is free again when queue_wait has returned
+ * it.
+ */
+void queue_add(struct queue *queue, unsigned slot, int fd, int is_write, void *buf, size_t len,
+	       off_t off);
 unsigned queue_wait(struct queue *queue, long *res);
 
 /* foreign_byte: what other files consisted of, whose blocks may be in this one. */

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The families of cohtool in which the space of the file changes under those who write and read: it grows at its end, holes are
- * filled sector by sector and from two sides, it is cut and punched. What is checked is that no write is lost or torn by that and
- * that nothing shows which was never written there. main() in cohtool.c calls one of them; the threads and processes are their own.
+ * The families of cohtool in which the space of the file changes under those who write and read: it
+ * grows at its end, holes are filled sector by sector and from two sides, it is cut and punched.
+ * What is checked is that no write is lost or torn by that and that nothing shows which was never
+ * written there. main() in cohtool.c calls one of them; the threads and processes are their own.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -35,7 +36,8 @@ static void append_some(unsigned who, int direct)
 	uint64_t seed = who;
 
 	for (uint32_t n = 0; n < RECORDS; n++) {
-		uint32_t units = 1 + rnd(&seed) % 15, head[3] = { 0xfeedbeef, who << 16 | n, units };
+		uint32_t units = 1 + rnd(&seed) % 15,
+			 head[3] = { 0xfeedbeef, who << 16 | n, units };
 
 		for (uint32_t u = 0; u < units; u++) {
 			memset(p + u * RECORD, (int)(who * 40 + n % 40), RECORD);
@@ -71,14 +73,15 @@ void run_append(int direct)
 		memcpy(head, p + at, sizeof head);
 		unsigned who = head[1] >> 16, n = head[1] & 0xffff, units = head[2];
 
-		if (head[0] != 0xfeedbeef || who >= APPENDERS || n != next[who] || units < 1 || units > 15 ||
-		    at + (size_t)units * RECORD > (size_t)st.st_size)
+		if (head[0] != 0xfeedbeef || who >= APPENDERS || n != next[who] || units < 1 ||
+		    units > 15 || at + (size_t)units * RECORD > (size_t)st.st_size)
 			die("no record at %zu: %08x %08x %08x", at, head[0], head[1], head[2]);
 		next[who]++;
 		for (uint32_t u = 0; u < units; u++, at += RECORD) {
 			if (memcmp(p + at, head, sizeof head))
 				die("record %u of %u is torn at %zu", n, who, at);
-			all_equal(p + at + sizeof head, RECORD - sizeof head, (int)(who * 40 + n % 40), "record", (off_t)at);
+			all_equal(p + at + sizeof head, RECORD - sizeof head,
+				  (int)(who * 40 + n % 40), "record", (off_t)at);
 		}
 	}
 	for (unsigned i = 0; i < APPENDERS; i++)
@@ -126,7 +129,8 @@ void run_sectors(void)
 
 				byte[at] = (unsigned char)(1 + at % 250 + (unsigned)round % 5);
 				memset(buf + s * SECTOR, byte[at], SECTOR);
-				queue_add(&queue, s, direct, 1, buf + s * SECTOR, SECTOR, (off_t)at * SECTOR);
+				queue_add(&queue, s, direct, 1, buf + s * SECTOR, SECTOR,
+					  (off_t)at * SECTOR);
 			}
 			unsigned s = queue_wait(&queue, &res);
 			if (res != SECTOR)
@@ -136,10 +140,12 @@ void run_sectors(void)
 		}
 		full_read(direct, all, NR * SECTOR, 0);
 		for (unsigned i = 0; i < NR; i++)
-			all_equal(all + i * SECTOR, SECTOR, byte[i], "direct read of sectors", (off_t)i * SECTOR);
+			all_equal(all + i * SECTOR, SECTOR, byte[i], "direct read of sectors",
+				  (off_t)i * SECTOR);
 		full_read(fd, all, NR * SECTOR, 0);
 		for (unsigned i = 0; i < NR; i++)
-			all_equal(all + i * SECTOR, SECTOR, byte[i], "cached read of sectors", (off_t)i * SECTOR);
+			all_equal(all + i * SECTOR, SECTOR, byte[i], "cached read of sectors",
+				  (off_t)i * SECTOR);
 		close(fd);
 		close(direct);
 	}
@@ -155,7 +161,9 @@ static void *odd_writer(void *arg)
 	unsigned char *p = pages(PAGE);
 	int first = (int)(intptr_t)arg & 1, how = (int)(intptr_t)arg >> 1;
 	int fd = opened(O_RDWR | (how == 1 ? O_DIRECT : 0));
-	unsigned char *map = how == 2 ? mmap(NULL, ODD_BLOCKS * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) : NULL;
+	unsigned char *map = how == 2 ? mmap(NULL, ODD_BLOCKS * PAGE, PROT_READ | PROT_WRITE,
+					     MAP_SHARED, fd, 0)
+				      : NULL;
 
 	for (int b = first; b < ODD_BLOCKS; b += 2) {
 		memset(p, 1 + b % 250, PAGE);
@@ -186,10 +194,12 @@ void run_odd(void)
 		pthread_join(t[1], NULL);
 		full_read(fd, p, ODD_BLOCKS * PAGE, 0);
 		for (int b = 0; b < ODD_BLOCKS; b++)
-			all_equal(p + (size_t)b * PAGE, PAGE, 1 + b % 250, "cached read", (off_t)b * PAGE);
+			all_equal(p + (size_t)b * PAGE, PAGE, 1 + b % 250, "cached read",
+				  (off_t)b * PAGE);
 		full_read(direct, p, ODD_BLOCKS * PAGE, 0);
 		for (int b = 0; b < ODD_BLOCKS; b++)
-			all_equal(p + (size_t)b * PAGE, PAGE, 1 + b % 250, "direct read", (off_t)b * PAGE);
+			all_equal(p + (size_t)b * PAGE, PAGE, 1 + b % 250, "direct read",
+				  (off_t)b * PAGE);
 		close(fd);
 		close(direct);
 	}
@@ -216,7 +226,8 @@ static void *shrink_writer(void *arg)
 			size_t len = (1 + rnd(&seed) % 16) * SECTOR;
 
 			for (size_t k = 0; k < len; k++)
-				p[i * 8192 + k] = (unsigned char)(1 + (at + (off_t)k) / SECTOR % 100);
+				p[i * 8192 + k] =
+						(unsigned char)(1 + (at + (off_t)k) / SECTOR % 100);
 			queue_add(&queue, i, fd, 1, p + i * 8192, len, at);
 		}
 		for (int i = 0; i < 8; i++) {
@@ -243,13 +254,17 @@ static void *shrink_reader(void *arg)
 			die("read while the file shrinks");
 		for (ssize_t k = 0; k < n; k++)
 			if (p[k] && p[k] != (unsigned char)(1 + (at + k) / SECTOR % 100))
-				die("%s read: %02x at %lld%s", direct ? "direct" : "cached", p[k], (long long)(at + k),
+				die("%s read: %02x at %lld%s", direct ? "direct" : "cached", p[k],
+				    (long long)(at + k),
 				    p[k] == foreign ? ", from another file" : "");
 	}
 	return NULL;
 }
 
-/* Every byte is zero or what the writer puts there, at every moment; what other files had there before never shows. */
+/*
+ * Every byte is zero or what the writer puts there, at every moment; what other files had there
+ * before never shows.
+ */
 void run_shrink(int foreign_byte)
 {
 	struct timespec t0, t1;
@@ -273,8 +288,12 @@ void run_shrink(int foreign_byte)
 		switch (n++ % 4) {
 		case 0: err = ftruncate(fd, at); break;
 		case 1: err = ftruncate(fd, SHRINK_SIZE); break;
-		case 2: err = fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, len); break;
-		default: err = fallocate(fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, at, len); break;
+		case 2:
+			err = fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, len);
+			break;
+		default:
+			err = fallocate(fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, at, len);
+			break;
 		}
 		if (err)
 			die("step %u", n);

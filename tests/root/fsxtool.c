@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * One file against a model of it in memory: a seeded random sequence of every way to read, write and reshape a file, each
- * compared at once. The root tests and the stress call it as a program; one thread, so that a failure repeats with its seed.
+ * One file against a model of it in memory: a seeded random sequence of every way to read, write
+ * and reshape a file, each compared at once. The root tests and the stress call it as a program;
+ * one thread, so that a failure repeats with its seed.
  *
  *   fsxtool FILE SEED OPERATIONS MAXLEN ALIGN [KEY=VALUE...]
- *     FILE is created, or emptied. Direct I/O has offsets and lengths that are multiples of ALIGN (1: any). MAXLEN bytes are
+ *     FILE is created, or emptied. Direct I/O has offsets and lengths that are multiples of ALIGN
+ *     (1: any). MAXLEN bytes are
  *     the most the file will have. Keys:
  *       seconds=N   ends after N seconds, whatever is left of OPERATIONS
  *       only=NAMES  only these operations, separated by commas
  *       not=NAMES   all but these
- *     Prints "SIZE CRC32 OPERATIONS" for the caller to compare after a remount, and exits with 0. When something differs:
+ *     Prints "SIZE CRC32 OPERATIONS" for the caller to compare after a remount, and exits with 0.
+ *     When something differs:
  *     what, where, the last operations, and exit status 1.
  */
 #include <errno.h>
@@ -115,7 +118,8 @@ static void fill(unsigned char *p, size_t off, size_t len)
 	size_t i;
 
 	for (i = 0; i < len; i++)
-		p[i] = (unsigned char)(1 + (op_nr * 37 + (off + i) * 11 + ((off + i) >> 9) * 5) % 255);
+		p[i] = (unsigned char)(1 +
+				       (op_nr * 37 + (off + i) * 11 + ((off + i) >> 9) * 5) % 255);
 }
 
 static void wrote(size_t off, size_t len)
@@ -135,8 +139,8 @@ static void compare(const unsigned char *got, size_t off, size_t len, const char
 		;
 	for (size_t k = i; k < len; k++)
 		n += got[k] != good[off + k];
-	failed("%s at %zu, %zu bytes: byte %zu is %02x, not %02x; %zu differ; the size is %zu", how, off, len, off + i, got[i],
-	       good[off + i], n, size);
+	failed("%s at %zu, %zu bytes: byte %zu is %02x, not %02x; %zu differ; the size is %zu", how,
+	       off, len, off + i, got[i], good[off + i], n, size);
 }
 
 static void range(size_t *off, size_t *len, size_t unit)
@@ -170,7 +174,8 @@ static void op_read(void)
 	note("read %zu+%zu", off, len);
 	ssize_t got = pread(fd_buffered(), io, len, (off_t)off);
 	if (got != (ssize_t)readable(off, len))
-		failed("read at %zu, %zu bytes: %zd, not %zu; the size is %zu", off, len, got, readable(off, len), size);
+		failed("read at %zu, %zu bytes: %zd, not %zu; the size is %zu", off, len, got,
+		       readable(off, len), size);
 	compare(io, off, (size_t)got, "read");
 }
 
@@ -194,8 +199,8 @@ static void op_dread(void)
 	note("dread %zu+%zu", off, len);
 	ssize_t got = pread(fd_direct(), buf, len, (off_t)off);
 	if (got != (ssize_t)readable(off, len))
-		failed("direct read at %zu, %zu bytes: %zd (%s), not %zu; the size is %zu", off, len, got, got < 0 ? strerror(errno) : "",
-		       readable(off, len), size);
+		failed("direct read at %zu, %zu bytes: %zd (%s), not %zu; the size is %zu", off,
+		       len, got, got < 0 ? strerror(errno) : "", readable(off, len), size);
 	compare(buf, off, (size_t)got, "direct read");
 }
 
@@ -236,7 +241,8 @@ static void run_aio(struct job *job, int n, int is_write)
 		list[i] = &cb[i];
 	}
 	for (k = 0; k < n; k += i)
-		must((i = (int)syscall(SYS_io_submit, aio, (long)(n - k), list + k)) > 0, "io_submit");
+		must((i = (int)syscall(SYS_io_submit, aio, (long)(n - k), list + k)) > 0, "io_"
+											  "submit");
 	for (done = 0; done < n; done += k) {
 		must((k = aio_reap(aio, 1, n - done, ev)) > 0, "io_getevents");
 		for (i = 0; i < k; i++)
@@ -253,9 +259,11 @@ static void run_ring(struct job *job, int n, int is_write)
 		struct io_uring_sqe *sqe = io_uring_get_sqe(&ring);
 
 		if (is_write)
-			io_uring_prep_write(sqe, fd_direct(), job[i].buf, (unsigned)job[i].len, job[i].off);
+			io_uring_prep_write(sqe, fd_direct(), job[i].buf, (unsigned)job[i].len,
+					    job[i].off);
 		else
-			io_uring_prep_read(sqe, fd_direct(), job[i].buf, (unsigned)job[i].len, job[i].off);
+			io_uring_prep_read(sqe, fd_direct(), job[i].buf, (unsigned)job[i].len,
+					   job[i].off);
 		io_uring_sqe_set_data64(sqe, (uint64_t)i);
 	}
 	must(io_uring_submit(&ring) == n, "io_uring_submit");
@@ -272,7 +280,8 @@ static void op_async(int is_write)
 	struct job job[ASYNC];
 	int n = 1 + (int)below(ASYNC), i, used = 0;
 	size_t each = MAX_IO / ASYNC / align * align;
-	size_t off = below(max_len) / align * align, gap = below(4) ? 0 : below(9000) / align * align;
+	size_t off = below(max_len) / align * align,
+	       gap = below(4) ? 0 : below(9000) / align * align;
 	int by_ring = have_ring && below(2);
 
 	for (i = 0; i < n; i++) {
@@ -288,15 +297,18 @@ static void op_async(int is_write)
 		used++;
 		off += len + gap;
 	}
-	note("%s %s x%d %zu+%zu gap %zu", by_ring ? "ring" : "aio", is_write ? "write" : "read", used, used ? job[0].off : 0,
-	     used ? job[0].len : 0, gap);
+	note("%s %s x%d %zu+%zu gap %zu", by_ring ? "ring" : "aio", is_write ? "write" : "read",
+	     used, used ? job[0].off : 0, used ? job[0].len : 0, gap);
 	(by_ring ? run_ring : run_aio)(job, used, is_write);
 	for (i = 0; i < used; i++) {
-		ssize_t want = is_write ? (ssize_t)job[i].len : (ssize_t)readable(job[i].off, job[i].len);
+		ssize_t want = is_write ? (ssize_t)job[i].len
+					: (ssize_t)readable(job[i].off, job[i].len);
 
 		if (job[i].res != want)
-			failed("asynchronous %s %d at %zu, %zu bytes: %zd, not %zd; the size is %zu", is_write ? "write" : "read", i,
-			       job[i].off, job[i].len, job[i].res, want, size);
+			failed("asynchronous %s %d at %zu, %zu bytes: %zd, not %zd; the size is "
+			       "%zu",
+			       is_write ? "write" : "read", i, job[i].off, job[i].len, job[i].res,
+			       want, size);
 		if (is_write)
 			wrote(job[i].off, job[i].len);
 		else
@@ -319,7 +331,8 @@ static unsigned char *map_for(size_t off, size_t len, size_t *pad, int prot)
 	unsigned char *p;
 
 	*pad = off % PAGE;
-	p = mmap(NULL, len + *pad, prot, MAP_SHARED, below(4) ? fd_buffered() : fd_direct(), (off_t)(off - *pad));
+	p = mmap(NULL, len + *pad, prot, MAP_SHARED, below(4) ? fd_buffered() : fd_direct(),
+		 (off_t)(off - *pad));
 	must(p != MAP_FAILED, "mmap");
 	return p;
 }
@@ -353,7 +366,8 @@ static void op_mapread(void)
 	if (off + len == size)
 		for (size_t i = size; i % PAGE; i++)
 			if (p[pad + i - off])
-				failed("a mapping shows %02x at %zu, past the end at %zu", p[pad + i - off], i, size);
+				failed("a mapping shows %02x at %zu, past the end at %zu",
+				       p[pad + i - off], i, size);
 	munmap(p, len + pad);
 }
 
@@ -389,7 +403,8 @@ static void op_truncate(void)
 
 	note("truncate %zu (from %zu)", to, size);
 	if (below(2))
-		must(ftruncate(below(4) ? fd_buffered() : fd_direct(), (off_t)to) == 0, "ftruncate");
+		must(ftruncate(below(4) ? fd_buffered() : fd_direct(), (off_t)to) == 0, "ftruncat"
+											"e");
 	else
 		must(truncate(path, (off_t)to) == 0, "truncate");
 	if (to < size)
@@ -399,8 +414,12 @@ static void op_truncate(void)
 
 static void op_falloc(void)
 {
-	static const int modes[] = { 0, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-		FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, FALLOC_FL_ZERO_RANGE, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE };
+	static const int modes[] = { 0,
+				     FALLOC_FL_KEEP_SIZE,
+				     FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				     FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				     FALLOC_FL_ZERO_RANGE,
+				     FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE };
 	int mode = modes[below(sizeof modes / sizeof *modes)];
 	size_t off, len, end;
 
@@ -408,7 +427,8 @@ static void op_falloc(void)
 	if (!len)
 		return;
 	note("fallocate mode %d %zu+%zu", mode, off, len);
-	must(fallocate(below(4) ? fd_buffered() : fd_direct(), mode, (off_t)off, (off_t)len) == 0, "fallocate");
+	must(fallocate(below(4) ? fd_buffered() : fd_direct(), mode, (off_t)off, (off_t)len) == 0,
+	     "fallocate");
 	end = off + len;
 	if (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE) && off < size)
 		memset(good + off, 0, (end < size ? end : size) - off);
@@ -461,7 +481,8 @@ static void op_splice(void)
 		if (!n)
 			break;
 		for (ssize_t done = 0, k; done < n; done += k)
-			must((k = read(p[0], io + got + (size_t)done, (size_t)(n - done))) > 0, "read from the pipe");
+			must((k = read(p[0], io + got + (size_t)done, (size_t)(n - done))) > 0,
+			     "read from the pipe");
 		got += (size_t)n;
 	}
 	close(p[0]);
@@ -482,7 +503,8 @@ static void op_append(void)
 	if (at + len > max_len)
 		return;
 	note("append %s%zu at %zu", is_direct ? "direct " : "", len, at);
-	must((fd = open(path, O_WRONLY | O_APPEND | (is_direct ? O_DIRECT : 0))) >= 0, "open O_APPEND");
+	must((fd = open(path, O_WRONLY | O_APPEND | (is_direct ? O_DIRECT : 0))) >= 0, "open "
+										       "O_APPEND");
 	fill(io, at, len);
 	must(pwrite(fd, io, len, 0) == (ssize_t)len, "append");
 	close(fd);
@@ -507,19 +529,23 @@ static void op_vector(void)
 	off = below(max_len) / unit * unit;
 	if (!total || off + total > max_len)
 		return;
-	note("%s%sv x%d %zu+%zu", is_direct ? "direct " : "", is_write ? "write" : "read", n, off, total);
+	note("%s%sv x%d %zu+%zu", is_direct ? "direct " : "", is_write ? "write" : "read", n, off,
+	     total);
 	must((copy = malloc(total)) != NULL, "malloc");
 	if (is_write) {
 		fill(copy, off, total);
 		for (i = 0, at = 0; i < n; at += v[i].iov_len, i++)
 			memcpy(v[i].iov_base, copy + at, v[i].iov_len);
-		must(pwritev(is_direct ? fd_direct() : fd_buffered(), v, n, (off_t)off) == (ssize_t)total, "writev");
+		must(pwritev(is_direct ? fd_direct() : fd_buffered(), v, n, (off_t)off) ==
+				     (ssize_t)total,
+		     "writev");
 		wrote(off, total);
 	} else {
 		ssize_t got = preadv(is_direct ? fd_direct() : fd_buffered(), v, n, (off_t)off);
 
 		if (got != (ssize_t)readable(off, total))
-			failed("readv at %zu, %zu bytes: %zd; the size is %zu", off, total, got, size);
+			failed("readv at %zu, %zu bytes: %zd; the size is %zu", off, total, got,
+			       size);
 		for (i = 0, at = 0; i < n; at += v[i].iov_len, i++)
 			memcpy(copy + at, v[i].iov_base, v[i].iov_len);
 		compare(copy, off, (size_t)got, "readv");
@@ -537,7 +563,8 @@ static void op_sync(void)
 	else if (how == 1)
 		must(fdatasync(fd_direct()) == 0, "fdatasync");
 	else
-		must(sync_file_range(fd_buffered(), 0, 0, SYNC_FILE_RANGE_WRITE) == 0, "sync_file_range");
+		must(sync_file_range(fd_buffered(), 0, 0, SYNC_FILE_RANGE_WRITE) == 0, "sync_file_"
+										       "range");
 	if (how < 2)
 		map_dirty = 0;
 }
@@ -569,7 +596,10 @@ static void op_close(void)
 	}
 }
 
-/* What SEEK_DATA steps over is zero. (What a mapping has not written back yet, the file system cannot know of.) */
+/*
+ * What SEEK_DATA steps over is zero. (What a mapping has not written back yet, the file system
+ * cannot know of.)
+ */
 static void op_seek(void)
 {
 	size_t off = below(size + 1), i;
@@ -584,7 +614,8 @@ static void op_seek(void)
 		failed("SEEK_DATA: %s", strerror(errno));
 	for (i = off; i < end; i++)
 		if (good[i])
-			failed("SEEK_DATA at %zu went to %zu over data at %zu; the size is %zu", off, end, i, size);
+			failed("SEEK_DATA at %zu went to %zu over data at %zu; the size is %zu",
+			       off, end, i, size);
 	if (off >= size)
 		return;
 	off_t hole = lseek(fd_buffered(), (off_t)off, SEEK_HOLE);
@@ -597,11 +628,15 @@ static const struct op {
 	void (*run)(void);
 	unsigned weight;
 } ops[] = {
-	{ "read", op_read, 8 }, { "write", op_write, 10 }, { "dread", op_dread, 8 }, { "dwrite", op_dwrite, 10 },
-	{ "aread", op_aread, 6 }, { "awrite", op_awrite, 8 }, { "mapread", op_mapread, 8 }, { "mapwrite", op_mapwrite, 8 },
-	{ "truncate", op_truncate, 5 }, { "falloc", op_falloc, 8 }, { "copy", op_copy, 4 }, { "splice", op_splice, 4 },
-	{ "append", op_append, 4 }, { "vector", op_vector, 6 }, { "sync", op_sync, 2 }, { "drop", op_drop, 2 },
-	{ "close", op_close, 8 }, { "seek", op_seek, 3 },
+	{ "read", op_read, 8 },         { "write", op_write, 10 },
+	{ "dread", op_dread, 8 },       { "dwrite", op_dwrite, 10 },
+	{ "aread", op_aread, 6 },       { "awrite", op_awrite, 8 },
+	{ "mapread", op_mapread, 8 },   { "mapwrite", op_mapwrite, 8 },
+	{ "truncate", op_truncate, 5 }, { "falloc", op_falloc, 8 },
+	{ "copy", op_copy, 4 },         { "splice", op_splice, 4 },
+	{ "append", op_append, 4 },     { "vector", op_vector, 6 },
+	{ "sync", op_sync, 2 },         { "drop", op_drop, 2 },
+	{ "close", op_close, 8 },       { "seek", op_seek, 3 },
 };
 enum { NR_OPS = sizeof ops / sizeof *ops };
 
@@ -679,7 +714,9 @@ int main(int argc, char **argv)
 	int i, fd;
 
 	if (argc < 6) {
-		fputs("usage: fsxtool FILE SEED OPERATIONS MAXLEN ALIGN [seconds=N] [only=NAMES] [not=NAMES]\n", stderr);
+		fputs("usage: fsxtool FILE SEED OPERATIONS MAXLEN ALIGN [seconds=N] [only=NAMES] "
+		      "[not=NAMES]\n",
+		      stderr);
 		return 2;
 	}
 	path = argv[1];
@@ -696,7 +733,9 @@ int main(int argc, char **argv)
 			not = argv[i] + 4;
 	}
 	for (i = 0; i < NR_OPS; i++) {
-		weight[i] = (only && !listed(only, ops[i].name)) || (not && listed(not, ops[i].name)) ? 0 : ops[i].weight;
+		weight[i] = (only && !listed(only, ops[i].name)) || (not &&listed(not, ops[i].name))
+					    ? 0
+					    : ops[i].weight;
 		total += weight[i];
 	}
 	good = calloc(1, max_len + PAGE);

@@ -1,17 +1,22 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A device that hangs on command: a FUSE file system of one file, "disk", kept in memory, whose requests can be made slow or be held
- * back. The tests put the image of a file system into it and serve that, directly or through a loop device with direct I/O.
+ * A device that hangs on command: a FUSE file system of one file, "disk", kept in memory, whose
+ * requests can be made slow or be held back. The tests put the image of a file system into it and
+ * serve that, directly or through a loop device with direct I/O.
  *
- *   hangfs MOUNTPOINT IMAGE     copies IMAGE, mounts, and reads commands from its standard input, one a line:
- *     hold r|w|f FROM TO        reads, writes or flushes that touch these bytes are not answered from now on
+ *   hangfs MOUNTPOINT IMAGE     copies IMAGE, mounts, and reads commands from its standard input,
+ *   one a line:
+ *     hold r|w|f FROM TO        reads, writes or flushes that touch these bytes are not answered
+ *     from now on
  *     fail r|w|f N              about one of N of these fails with EIO from now on
  *     slow MS                   each request takes so many milliseconds
  *     go                        answers what is held, and all that comes, without errors
  *     stats                     nothing
  *     save FILE                 the disk as it is now
- *     end                       answers everything with an error and leaves; so does the end of its input
- * It says "ok HELD FAILED" to each: how many requests are held now, how many have failed. One thread takes requests and never waits, another answers the slow ones.
+ *     end                       answers everything with an error and leaves; so does the end of its
+ *                               input
+ * It says "ok HELD FAILED" to each: how many requests are held now, how many have failed. One
+ * thread takes requests and never waits, another answers the slow ones.
  */
 #define FUSE_USE_VERSION 312
 #include <errno.h>
@@ -97,7 +102,8 @@ static void *answerer(void *arg)
 				next = l->due;
 			p = &l->next;
 		}
-		ts = (struct timespec){ .tv_sec = (time_t)(next / 1000), .tv_nsec = (long)(next % 1000) * 1000000 };
+		ts = (struct timespec){ .tv_sec = (time_t)(next / 1000),
+					.tv_nsec = (long)(next % 1000) * 1000000 };
 		pthread_cond_timedwait(&changed, &lock, &ts);
 	}
 	return NULL;
@@ -186,14 +192,16 @@ static void do_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	fuse_reply_open(req, fi);
 }
 
-static void do_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+static void do_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
+		    struct fuse_file_info *fi)
 {
 	(void)ino;
 	(void)fi;
 	take(req, 'r', (uint64_t)off, size, NULL);
 }
 
-static void do_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off, struct fuse_file_info *fi)
+static void do_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
+		     struct fuse_file_info *fi)
 {
 	(void)ino;
 	(void)fi;
@@ -209,7 +217,12 @@ static void do_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_f
 }
 
 static const struct fuse_lowlevel_ops ops = {
-	.lookup = do_lookup, .getattr = do_getattr, .open = do_open, .read = do_read, .write = do_write, .fsync = do_fsync,
+	.lookup = do_lookup,
+	.getattr = do_getattr,
+	.open = do_open,
+	.read = do_read,
+	.write = do_write,
+	.fsync = do_fsync,
 };
 
 /* ---- commands ---- */
@@ -250,7 +263,8 @@ static bool command(char *line)
 	char kind, path[512];
 	bool ok = true;
 
-	if (sscanf(line, "hold %c %llu %llu", &kind, &from, &to) == 3 && kind && strchr(kinds, kind)) {
+	if (sscanf(line, "hold %c %llu %llu", &kind, &from, &to) == 3 && kind &&
+	    strchr(kinds, kind)) {
 		unsigned k = (unsigned)(strchr(kinds, kind) - kinds);
 		hold[k].on = true;
 		hold[k].from = from;
@@ -308,8 +322,8 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	session = fuse_session_new(&args, &ops, sizeof(ops), NULL);
-	if (!session || fuse_session_mount(session, argv[1]) || pthread_create(&t, NULL, commander, NULL) ||
-	    pthread_create(&t, NULL, answerer, NULL))
+	if (!session || fuse_session_mount(session, argv[1]) ||
+	    pthread_create(&t, NULL, commander, NULL) || pthread_create(&t, NULL, answerer, NULL))
 		return 1;
 	printf("ok mounted\n");
 	fflush(stdout);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Waiting for completions in the small programs of the root tests. The kernel ends such a wait early when the process is stopped,
- * frozen or traced for a moment, and does not begin it again by itself; no result is lost by that.
+ * Waiting for completions in the small programs of the root tests. The kernel ends such a wait
+ * early when the process is stopped, frozen or traced for a moment, and does not begin it again by
+ * itself; no result is lost by that.
  */
 #ifndef TESTS_ROOT_REAP_H
 #define TESTS_ROOT_REAP_H

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A kernel that refuses, for one daemon: preloaded into it by 18-transport.py. Nothing of the machine's settings changes, so other tests
- * may use the ring at the same time.
+ * A kernel that refuses, for one daemon: preloaded into it by 18-transport.py. Nothing of the
+ * machine's settings changes, so other tests may use the ring at the same time.
  *
  *   REFUSE_OFFER=1      FUSE's INIT does not offer the ring
- *   REFUSE_REGISTER=N   registering an entry of the ring fails with errno N, when the ring is submitted: the kernel gets an operation
- *                       in its place that does nothing and reports that (Linux 6.10). The one command that the daemon sends in
+ *   REFUSE_REGISTER=N   registering an entry of the ring fails with errno N, when the ring is
+ *   submitted: the kernel gets an operation
+ *                       in its place that does nothing and reports that (Linux 6.10). The one
+ *                       command that the daemon sends in
  *                       order to be refused goes through.
  *   REFUSE_QUEUE=Q      only entries of queue Q are refused; the other queues' wait in the kernel
  */
@@ -38,7 +40,8 @@ static void *next_of(const char *name)
 /* The C library's own start may read before this runs. */
 static void __attribute__((constructor)) init(void)
 {
-	const char *offer = getenv("REFUSE_OFFER"), *reg = getenv("REFUSE_REGISTER"), *queue = getenv("REFUSE_QUEUE");
+	const char *offer = getenv("REFUSE_OFFER"), *reg = getenv("REFUSE_REGISTER"),
+		   *queue = getenv("REFUSE_QUEUE");
 
 	*(void **)&next_read = next_of("read");
 	*(void **)&next_submit = next_of("io_uring_submit");

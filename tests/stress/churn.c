@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Many processes do everything to one small tree: make, write in every way, read, reshape, rename, link, remove. The stress runs
- * it beside other loads. What it checks: a byte that is read is zero or the one that this file has at this place, whoever wrote
- * it (no blocks of another file, no old ones); and no call fails in a way that no file system may.
+ * Many processes do everything to one small tree: make, write in every way, read, reshape, rename,
+ * link, remove. The stress runs it beside other loads. What it checks: a byte that is read is zero
+ * or the one that this file has at this place, whoever wrote it (no blocks of another file, no old
+ * ones); and no call fails in a way that no file system may.
  *
  *   churn DIR SEED SECONDS PROCESSES [dying]
- *     dying: the mount may end under it; errors are then no failure, only a process that does not end is.
- * Prints "ok OPERATIONS ERRORS". One process for each number, no threads; a process that sees something wrong says so and exits
- * with 1, and so does the whole.
+ *     dying: the mount may end under it; errors are then no failure, only a process that does not
+ *     end is.
+ * Prints "ok OPERATIONS ERRORS". One process for each number, no threads; a process that sees
+ * something wrong says so and exits with 1, and so does the whole.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -64,9 +66,9 @@ static void wrong(const char *fmt, ...)
 /* A call has failed: one of the ways in which calls fail while others change the same tree. */
 static int fine(long r)
 {
-	static const int usual[] = { ENOENT, EEXIST, ENOTDIR, EISDIR, ENOTEMPTY, ENOSPC, EINVAL, EMLINK, ENXIO, ELOOP, ENODATA, EBUSY,
-		EXDEV, EDQUOT, ETXTBSY, EOPNOTSUPP, EPERM,
-		ESPIPE };
+	static const int usual[] = { ENOENT, EEXIST, ENOTDIR, EISDIR,     ENOTEMPTY, ENOSPC,
+				     EINVAL, EMLINK, ENXIO,   ELOOP,      ENODATA,   EBUSY,
+				     EXDEV,  EDQUOT, ETXTBSY, EOPNOTSUPP, EPERM,     ESPIPE };
 	size_t i;
 
 	nr_ops++;
@@ -97,8 +99,9 @@ static void check(const unsigned char *p, uint64_t ino, uint64_t off, ssize_t n)
 {
 	for (ssize_t i = 0; i < n; i++)
 		if (p[i] && p[i] != byte_of(ino, off + (uint64_t)i))
-			wrong("inode %llu has %02x at %llu, not %02x or zero", (unsigned long long)ino, p[i],
-			      (unsigned long long)off + (uint64_t)i, byte_of(ino, off + (uint64_t)i));
+			wrong("inode %llu has %02x at %llu, not %02x or zero",
+			      (unsigned long long)ino, p[i], (unsigned long long)off + (uint64_t)i,
+			      byte_of(ino, off + (uint64_t)i));
 }
 
 static const char *some_dir(char *s, size_t n)
@@ -121,7 +124,8 @@ static const char *some_name(char *s, size_t n)
 
 	some_dir(dir, sizeof dir);
 	/* Some are long, so that directories have many blocks. */
-	snprintf(s, n, "%s/%c%u%s", dir, 'a' + (char)(k % 4), k, k % 5 ? "" : "-with-a-name-that-is-rather-longer-than-most-others-are-here");
+	snprintf(s, n, "%s/%c%u%s", dir, 'a' + (char)(k % 4), k,
+		 k % 5 ? "" : "-with-a-name-that-is-rather-longer-than-most-others-are-here");
 	return s;
 }
 
@@ -186,7 +190,9 @@ static void map_some(int fd)
 
 static void reshape(int fd)
 {
-	static const int modes[] = { 0, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, FALLOC_FL_ZERO_RANGE };
+	static const int modes[] = { 0, FALLOC_FL_KEEP_SIZE,
+				     FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				     FALLOC_FL_ZERO_RANGE };
 
 	if (below(2))
 		fine(ftruncate(fd, below(MAX_FILE)));
@@ -197,7 +203,9 @@ static void reshape(int fd)
 static void do_file(const char *name)
 {
 	int direct = below(3) == 0, fd;
-	static const int extra[] = { 0, O_CREAT, O_CREAT, O_CREAT | O_EXCL, O_TRUNC, O_DSYNC, O_SYNC };
+	static const int extra[] = {
+		0, O_CREAT, O_CREAT, O_CREAT | O_EXCL, O_TRUNC, O_DSYNC, O_SYNC
+	};
 
 	fd = open(name, O_RDWR | extra[below(7)] | (direct ? O_DIRECT : 0), 0644);
 	if (!fine(fd))
@@ -314,7 +322,8 @@ static void work(uint64_t seed, long seconds)
 		some_name(a, sizeof a);
 		some_name(b, sizeof b);
 		some_dir(d, sizeof d);
-		snprintf(last_op, sizeof last_op, "operation %lu of seed %llu, kind %u, %.100s", nr_ops, (unsigned long long)seed, k, a);
+		snprintf(last_op, sizeof last_op, "operation %lu of seed %llu, kind %u, %.100s",
+			 nr_ops, (unsigned long long)seed, k, a);
 		if (k < 10)
 			do_file(a);
 		else if (k < 15)

@@ -1,20 +1,28 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What the tests in a virtual machine run inside the guest: single system calls whose result is printed as one word, and a
- * workload that announces what has become durable. One thread. The caller compares the word; the exit status says nothing.
+ * What the tests in a virtual machine run inside the guest: single system calls whose result is
+ * printed as one word, and a workload that announces what has become durable. One thread. The
+ * caller compares the word; the exit status says nothing.
  *
- *   vmio write FILE OFFSET LENGTH BLOCK STEP MODES     MODES: words of direct,dsync,create,fsync separated by commas, or none
+ *   vmio write FILE OFFSET LENGTH BLOCK STEP MODES     MODES: words of direct,dsync,create,fsync
+ *   separated by commas, or none
  *   vmio read FILE OFFSET LENGTH BLOCK STEP MODES      reads and compares
- *     print "ok", or the call that failed and its error ("write:EIO"), or "read:short", "read:differs".
+ *     print "ok", or the call that failed and its error ("write:EIO"), or "read:short",
+ *     "read:differs".
  *   vmio stat|open|create|mkdir|unlink|fsync|list FILE, vmio getxattr|setxattr FILE NAME
  *     print "ok" or the name of the error. list reads the names of a directory.
  *   vmio mapped FILE HOW                               HOW: write, truncate, fallocate
- *     Makes FILE of 100 bytes, stores behind its end through a mapping, and makes it grow in that way; vmio zeroes FILE
- *     looks again later. Print "ok", or "read:wrong" if what was stored has become part of the file.
+ *     Makes FILE of 100 bytes, stores behind its end through a mapping, and makes it grow in that
+ *     way; vmio zeroes FILE
+ *     looks again later. Print "ok", or "read:wrong" if what was stored has become part of the
+ *     file.
  *   vmio steps DIR FIRST LAST [DEVICE OFFSET]
- *     Step N changes files in DIR in one of several ways and makes the change durable; then it writes "STEP N" to the
- *     standard output, and before that, where a device is given, N into the sector at OFFSET (so that a log of the device's
- *     writes shows when the step was over). A step may be repeated. Ends with "DONE", or with "step N: CALL:ERROR". The files of each step, and what
+ *     Step N changes files in DIR in one of several ways and makes the change durable; then it
+ *     writes "STEP N" to the
+ *     standard output, and before that, where a device is given, N into the sector at OFFSET (so
+ *     that a log of the device's
+ *     writes shows when the step was over). A step may be repeated. Ends with "DONE", or with "step
+ *     N: CALL:ERROR". The files of each step, and what
  *     must be in them later, are those that vm_steps.py expects: change both together.
  *
  * Contents: records of 16 bytes that name the step and their place in the file.
@@ -32,7 +40,16 @@
 #include <termios.h>
 #include <unistd.h>
 
-enum { RECORD = 16, MAX_BLOCK = 1 << 20, SLOT = 4096, SLOTS = 16, APPEND = 1008, NAMES = 4, UNLINK_AFTER = 14, KINDS = 7 };
+enum {
+	RECORD = 16,
+	MAX_BLOCK = 1 << 20,
+	SLOT = 4096,
+	SLOTS = 16,
+	APPEND = 1008,
+	NAMES = 4,
+	UNLINK_AFTER = 14,
+	KINDS = 7
+};
 
 static const char *failed_call;
 
@@ -77,7 +94,8 @@ static void fill(unsigned char *buf, size_t len, unsigned long step, unsigned lo
 	for (size_t i = 0; i < len; i += RECORD) {
 		char rec[RECORD + 1];
 
-		snprintf(rec, sizeof(rec), "%07lu:%07lx\n", step % 10000000, (off + i) / RECORD % 0x10000000);
+		snprintf(rec, sizeof(rec), "%07lu:%07lx\n", step % 10000000,
+			 (off + i) / RECORD % 0x10000000);
 		memcpy(buf + i, rec, len - i < RECORD ? len - i : RECORD);
 	}
 }
@@ -128,12 +146,14 @@ static int read_range(int fd, unsigned long off, size_t len, size_t block, unsig
 
 static int open_modes(const char *path, int flags, const char *modes)
 {
-	flags |= O_CLOEXEC | (has_mode(modes, "direct") ? O_DIRECT : 0) | (has_mode(modes, "dsync") ? O_DSYNC : 0);
+	flags |= O_CLOEXEC | (has_mode(modes, "direct") ? O_DIRECT : 0) |
+		 (has_mode(modes, "dsync") ? O_DSYNC : 0);
 	int fd = open(path, flags | (has_mode(modes, "create") ? O_CREAT : 0), 0644);
 	return fd < 0 ? failed("open") : fd;
 }
 
-static int do_write(const char *path, unsigned long off, size_t len, size_t block, unsigned long step, const char *modes)
+static int do_write(const char *path, unsigned long off, size_t len, size_t block,
+		    unsigned long step, const char *modes)
 {
 	int fd = open_modes(path, O_WRONLY, modes);
 	int err = fd < 0 ? -1 : write_range(fd, off, len, block, step);
@@ -248,7 +268,8 @@ static int step_unlink(const char *dir, unsigned long n)
 
 	if (unlink(in_dir(path, sizeof(path), dir, "gone", n - UNLINK_AFTER)) && errno != ENOENT)
 		return failed("unlink");
-	if (do_write(in_dir(path, sizeof(path), dir, "gone", n), 0, step_length(n), MAX_BLOCK, n, "create"))
+	if (do_write(in_dir(path, sizeof(path), dir, "gone", n), 0, step_length(n), MAX_BLOCK, n,
+		     "create"))
 		return -1;
 	return fsync_path(dir) ? -1 : fsync_path(path);
 }
@@ -259,13 +280,15 @@ static int step(const char *dir, unsigned long n)
 
 	switch (n % KINDS) {
 	case 0: /* a new file */
-		return do_write(in_dir(path, sizeof(path), dir, "file", n), 0, step_length(n), MAX_BLOCK, n, "create,fsync");
+		return do_write(in_dir(path, sizeof(path), dir, "file", n), 0, step_length(n),
+				MAX_BLOCK, n, "create,fsync");
 	case 1: /* a new file, written directly */
 		in_dir(path, sizeof(path), dir, "direct", n);
 		return do_write(path, 0, SLOT * (1 + n % 5), SLOT, n, "create,direct,fsync");
 	case 2: /* an overwrite that is durable when it returns */
 		snprintf(path, sizeof(path), "%s/slots", dir);
-		return do_write(path, n / KINDS % SLOTS * SLOT, SLOT, SLOT, n, "create,direct,dsync");
+		return do_write(path, n / KINDS % SLOTS * SLOT, SLOT, SLOT, n,
+				"create,direct,dsync");
 	case 3: /* an append */
 		snprintf(path, sizeof(path), "%s/log", dir);
 		return do_write(path, n / KINDS * APPEND, APPEND, APPEND, n, "create,fsync");

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The block allocator: reservations (data, before any handle), claims (reserved blocks become allocated
- * in a handle), direct allocation in a handle (metadata), frees. Called on workers.
+ * The block allocator: reservations (data, before any handle), claims (reserved blocks become
+ * allocated in a handle), direct allocation in a handle (metadata), frees. Called on workers.
  *
  * Placement: exactly at the goal if that is free, because it makes an extent longer. Otherwise a
  * file that grows (it has a goal, or asks for much) is given the start of a long free run near its
@@ -11,9 +11,9 @@
  * upper bound; the search loads at most SEARCH_GROUPS bitmaps before it is content with the
  * longest run seen.
  *
- * Space: free_blocks counts clear bits of the images. Of these meta_held are set aside for handles that
- * begin soon, resv_blocks are for metadata that must not fail, root_blocks for root. When the rest is too
- * small and freed blocks wait for their transaction, one commit is forced.
+ * Space: free_blocks counts clear bits of the images. Of these meta_held are set aside for handles
+ * that begin soon, resv_blocks are for metadata that must not fail, root_blocks for root. When the
+ * rest is too small and freed blocks wait for their transaction, one commit is forced.
  */
 #include "ext4/alloc/groups.h"
 
@@ -25,13 +25,19 @@
 #define SEARCH_GROUPS 64U
 #define SMALL_RUN 16U      /* up to so many blocks a new file is small */
 /* Room left for a growing file: 8 MiB with blocks of 4 KiB, but several files to a group. */
-static uint32_t stream_step(const struct ext4_vol *vol) { return FDIO_MIN(2048U, vol->blocks_per_group / 16); }
+static uint32_t stream_step(const struct ext4_vol *vol)
+{
+	return FDIO_MIN(2048U, vol->blocks_per_group / 16);
+}
 
 static uint64_t available(const struct ext4_vol *vol, enum ext4_requester who)
 {
 	uint64_t keep = vol->alloc.meta_held;
 
-	/* What is set aside comes out of what is kept for metadata, while that lasts: others do not see it as ENOSPC. */
+	/*
+	 * What is set aside comes out of what is kept for metadata, while that lasts: others do not
+	 * see it as ENOSPC.
+	 */
 	if (who != EXT4_REQUESTER_SYSTEM)
 		keep = FDIO_MAX(keep, vol->alloc.resv_blocks);
 	if (who == EXT4_REQUESTER_USER)
@@ -39,7 +45,10 @@ static uint64_t available(const struct ext4_vol *vol, enum ext4_requester who)
 	return vol->alloc.free_blocks > keep ? vol->alloc.free_blocks - keep : 0;
 }
 
-/* alloc_lock held, dropped meanwhile. True if blocks came back, which somebody else may have taken by now: look again. */
+/*
+ * alloc_lock held, dropped meanwhile. True if blocks came back, which somebody else may have taken
+ * by now: look again.
+ */
 static bool wait_for_frees(struct ext4_vol *vol)
 {
 	uint64_t before = vol->alloc.nr_given_back;
@@ -55,9 +64,15 @@ static bool wait_for_frees(struct ext4_vol *vol)
 	ext4_discard_hurry(vol); /* somebody waits for what is to be discarded first */
 	(void)journal_commit_wait(vol->journal, tid, NULL);
 	fdio_mutex_lock(&vol->alloc.lock);
-	/* The callbacks that give them back may run a moment after the commit is announced. Others free and take meanwhile. */
-	for (int n = 0; n < 100 && vol->alloc.nr_given_back == before && vol->alloc.pending_free && !journal_error(vol->journal); n++)
-		fdio_cond_timedwait(&vol->alloc.cond, &vol->alloc.lock, fdio_now_ns() + 20 * 1000000ULL);
+	/*
+	 * The callbacks that give them back may run a moment after the commit is announced. Others
+	 * free and take meanwhile.
+	 */
+	for (int n = 0; n < 100 && vol->alloc.nr_given_back == before && vol->alloc.pending_free &&
+			!journal_error(vol->journal);
+	     n++)
+		fdio_cond_timedwait(&vol->alloc.cond, &vol->alloc.lock,
+				    fdio_now_ns() + 20 * 1000000ULL);
 	return vol->alloc.nr_given_back != before;
 }
 
@@ -72,7 +87,8 @@ static uint32_t run_at(const struct ext4_group *grp, uint32_t bit, uint32_t max)
 }
 
 /* First run of at least want from bit on, else false; *best grows. */
-static bool scan(const struct ext4_group *grp, uint32_t group, uint32_t bit, uint32_t want, struct run *best, uint32_t *longest)
+static bool scan(const struct ext4_group *grp, uint32_t group, uint32_t bit, uint32_t want,
+		 struct run *best, uint32_t *longest)
 {
 	while (bit < grp->nbits) {
 		uint32_t s = ext4_bits_next(grp->alloc, grp->nbits, bit, false), e;
@@ -92,7 +108,8 @@ static bool scan(const struct ext4_group *grp, uint32_t group, uint32_t bit, uin
 	return false;
 }
 
-static bool scan_group(struct ext4_group *grp, uint32_t group, uint32_t from, uint32_t want, struct run *best)
+static bool scan_group(struct ext4_group *grp, uint32_t group, uint32_t from, uint32_t want,
+		       struct run *best)
 {
 	uint32_t longest = 0;
 
@@ -119,7 +136,8 @@ static bool region_full(struct ext4_vol *vol, uint32_t group, uint32_t want, uin
 	if (region->longest < want)
 		return true;
 	for (uint32_t k = ext4_region_first(group); k < ext4_region_end(vol, group); k++) {
-		uint32_t most = FDIO_MIN(vol->alloc.groups[k].free_alloc, vol->alloc.groups[k].max_run);
+		uint32_t most = FDIO_MIN(vol->alloc.groups[k].free_alloc,
+					 vol->alloc.groups[k].max_run);
 
 		longest = FDIO_MAX(longest, most);
 	}
@@ -133,20 +151,26 @@ static bool region_full(struct ext4_vol *vol, uint32_t group, uint32_t want, uin
  * Goes through the groups from g0 on, all once; *k counts them. Full regions are passed over.
  * False: the end.
  */
-static bool next_group(struct ext4_vol *vol, uint32_t g0, uint32_t want, uint32_t *k, uint32_t *looked)
+static bool next_group(struct ext4_vol *vol, uint32_t g0, uint32_t want, uint32_t *k,
+		       uint32_t *looked)
 {
 	while (*k < vol->nr_groups) {
 		uint32_t group = (uint32_t)(((uint64_t)g0 + *k) % vol->nr_groups);
 
-		if ((*k && group != ext4_region_first(group)) || !region_full(vol, group, want, looked))
+		if ((*k && group != ext4_region_first(group)) ||
+		    !region_full(vol, group, want, looked))
 			return true;
 		*k += ext4_region_end(vol, group) - group;
 	}
 	return false;
 }
 
-/* Any run of at least want, near group g0; otherwise the longest seen. alloc_lock held (dropped while loading). */
-static bool search(struct ext4_vol *vol, uint32_t g0, uint32_t bit0, uint32_t want, bool stream, struct run *best)
+/*
+ * Any run of at least want, near group g0; otherwise the longest seen. alloc_lock held (dropped
+ * while loading).
+ */
+static bool search(struct ext4_vol *vol, uint32_t g0, uint32_t bit0, uint32_t want, bool stream,
+		   struct run *best)
 {
 	uint32_t looked = 0;
 	unsigned scanned = 0;
@@ -165,15 +189,18 @@ static bool search(struct ext4_vol *vol, uint32_t g0, uint32_t bit0, uint32_t wa
 			return false;
 		if (ext4_group_load(vol, group))
 			continue;
-		if (scan_group(grp, group, stream ? FDIO_MAX(grp->cursor, k ? 0 : bit0) : grp->first_free, want, best))
+		if (scan_group(grp, group,
+			       stream ? FDIO_MAX(grp->cursor, k ? 0 : bit0) : grp->first_free, want,
+			       best))
 			return true;
 	}
 	return false;
 }
 
 /*
- * The longest run of the first group that has anything: nothing better was found, or it has gone meanwhile. Full is only what
- * could be looked at: a bitmap that could not be read now is the error. Damaged groups are out of use.
+ * The longest run of the first group that has anything: nothing better was found, or it has gone
+ * meanwhile. Full is only what could be looked at: a bitmap that could not be read now is the
+ * error. Damaged groups are out of use.
  */
 static int search_any(struct ext4_vol *vol, uint32_t g0, struct run *best)
 {
@@ -210,9 +237,11 @@ static uint64_t default_goal(struct ext4_vol *vol, const struct ext4_inode *inod
 }
 
 /* alloc_lock held. Finds and takes 1..n contiguous blocks. */
-static int take_run(struct ext4_vol *vol, const struct ext4_inode *inode, uint64_t goal, uint32_t n, struct run *ret)
+static int take_run(struct ext4_vol *vol, const struct ext4_inode *inode, uint64_t goal, uint32_t n,
+		    struct run *ret)
 {
-	bool exact = goal >= vol->first_data_block && goal < vol->nr_blocks, stream = exact || n > SMALL_RUN;
+	bool exact = goal >= vol->first_data_block && goal < vol->nr_blocks,
+	     stream = exact || n > SMALL_RUN;
 	uint64_t near = exact ? goal : default_goal(vol, inode);
 	uint32_t g0 = ext4_group_of(vol, near), bit0 = ext4_group_bit(vol, near), want;
 	struct run best = { 0, 0, 0 };
@@ -228,7 +257,8 @@ static int take_run(struct ext4_vol *vol, const struct ext4_inode *inode, uint64
 	want = FDIO_MIN(want, vol->blocks_per_group / 2);
 	if (search(vol, g0, bit0, want, stream, &best)) {
 		if (stream)
-			vol->alloc.groups[best.group].cursor = best.bit + FDIO_MAX(n, stream_step(vol));
+			vol->alloc.groups[best.group].cursor =
+					best.bit + FDIO_MAX(n, stream_step(vol));
 		goto take;
 	}
 	/* The best may have been taken while a bitmap was read, and its image given up. */
@@ -284,7 +314,8 @@ static int take_unused(struct ext4_vol *vol, struct ext4_inode *inode, uint64_t 
 }
 
 /* ------------------------------------------------------------------ reservations */
-int ext4_blocks_reserve(struct ext4_vol *vol, struct ext4_inode *inode, uint64_t goal, uint32_t n, bool root, uint64_t *ret_blk, uint32_t *ret_n)
+int ext4_blocks_reserve(struct ext4_vol *vol, struct ext4_inode *inode, uint64_t goal, uint32_t n,
+			bool root, uint64_t *ret_blk, uint32_t *ret_n)
 {
 	struct run run;
 	uint64_t avail;
@@ -346,7 +377,8 @@ void ext4_blocks_next(struct ext4_inode *inode, uint64_t blk)
 	fdio_mutex_unlock(&inode->vol->alloc.lock);
 }
 
-int ext4_blocks_claim(struct journal_handle *handle, struct ext4_inode *inode, uint64_t blk, uint32_t n)
+int ext4_blocks_claim(struct journal_handle *handle, struct ext4_inode *inode, uint64_t blk,
+		      uint32_t n)
 {
 	struct ext4_vol *vol = inode->vol;
 
@@ -386,7 +418,8 @@ void ext4_metadata_unreserve(struct ext4_vol *vol, unsigned n)
 }
 
 /* ------------------------------------------------------------------ inside handles */
-int ext4_blocks_alloc(struct journal_handle *handle, struct ext4_inode *inode, uint64_t goal, uint32_t n, uint64_t *ret_blk, uint32_t *ret_n)
+int ext4_blocks_alloc(struct journal_handle *handle, struct ext4_inode *inode, uint64_t goal,
+		      uint32_t n, uint64_t *ret_blk, uint32_t *ret_n)
 {
 	struct ext4_vol *vol = inode->vol;
 	struct run run;
@@ -416,7 +449,8 @@ int ext4_blocks_alloc(struct journal_handle *handle, struct ext4_inode *inode, u
 	return 0;
 }
 
-static int free_part(struct journal_handle *handle, struct ext4_inode *inode, uint32_t group, uint32_t bit, uint32_t n)
+static int free_part(struct journal_handle *handle, struct ext4_inode *inode, uint32_t group,
+		     uint32_t bit, uint32_t n)
 {
 	struct ext4_vol *vol = inode->vol;
 	int err = ext4_group_op_begin(handle, vol, group, EXT4_GROUP_OP_FREE, bit, n);
@@ -424,7 +458,8 @@ static int free_part(struct journal_handle *handle, struct ext4_inode *inode, ui
 	return err ? err : ext4_group_disk_bits(handle, vol, group, bit, n, false);
 }
 
-int ext4_blocks_free(struct journal_handle *handle, struct ext4_inode *inode, uint64_t blk, uint32_t n, bool metadata)
+int ext4_blocks_free(struct journal_handle *handle, struct ext4_inode *inode, uint64_t blk,
+		     uint32_t n, bool metadata)
 {
 	struct ext4_vol *vol = inode->vol;
 	int err;

@@ -26,7 +26,8 @@ struct ext4_discard {
 	struct list runs;       /* oldest first */
 	unsigned nr;
 	bool stop;
-	bool hurry;             /* atomic: somebody waits for blocks; cleared when nothing is queued */
+	/* atomic: somebody waits for blocks; cleared when nothing is queued */
+	bool hurry;
 };
 
 struct freed_run {
@@ -38,9 +39,11 @@ static void discard_run(struct ext4_vol *vol, const struct freed_run *run)
 {
 	uint64_t off = (ext4_group_start(vol, run->group) + run->bit) << vol->block_bits;
 
-	if (!__atomic_load_n(&vol->alloc.discard->hurry, __ATOMIC_RELAXED) && !ext4_vol_read_only(vol) &&
+	if (!__atomic_load_n(&vol->alloc.discard->hurry, __ATOMIC_RELAXED) &&
+	    !ext4_vol_read_only(vol) &&
 	    dev_discard(vol->dev, off, (uint64_t)run->n << vol->block_bits))
-		log_ratelimited(FDIO_LOG_WARN, "%s: discard of freed blocks failed", vol->dev->name);
+		log_ratelimited(FDIO_LOG_WARN, "%s: discard of freed blocks failed",
+				vol->dev->name);
 	ext4_group_give_freed(vol, run->group, run->bit, run->n);
 }
 

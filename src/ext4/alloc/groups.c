@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Block groups: the mirror of the descriptors, the two images of the block bitmap (alloc/groups.h) and their
- * way to disk. The allocators call in, on any worker; ext4_groups_seal is called by the journal on the
- * committing thread, once for each transaction, and is where checksums of bitmaps and descriptors are
- * computed, however often a group changed.
+ * Block groups: the mirror of the descriptors, the two images of the block bitmap (alloc/groups.h)
+ * and their way to disk. The allocators call in, on any worker; ext4_groups_seal is called by the
+ * journal on the committing thread, once for each transaction, and is where checksums of bitmaps
+ * and descriptors are computed, however often a group changed.
  *
- * Every change inside a handle has an undo record, which holds the descriptor as it was: records run
- * newest first, so a cancelled handle leaves the group as it found it.
+ * Every change inside a handle has an undo record, which holds the descriptor as it was: records
+ * run newest first, so a cancelled handle leaves the group as it found it.
  *
- * A bitmap whose checksum or count does not fit marks the group bad: nothing is allocated or freed there
- * any more, the rest of the file system goes on.
+ * A bitmap whose checksum or count does not fit marks the group bad: nothing is allocated or freed
+ * there any more, the rest of the file system goes on.
  */
 #include "ext4/alloc/groups.h"
 
@@ -26,7 +26,8 @@
 #define TRIM_LOOK 4u
 
 /* ------------------------------------------------------------------ loading */
-static void mark_if_inside(struct ext4_vol *vol, uint32_t group, uint8_t *map, uint64_t blk, uint64_t n)
+static void mark_if_inside(struct ext4_vol *vol, uint32_t group, uint8_t *map, uint64_t blk,
+			   uint64_t n)
 {
 	uint64_t start = ext4_group_start(vol, group), end = start + vol->alloc.groups[group].nbits;
 
@@ -52,7 +53,8 @@ void ext4_group_synthesize_blocks(struct ext4_vol *vol, uint32_t group, uint8_t 
 
 static struct ext4_group_desc *raw_desc(struct ext4_vol *vol, uint32_t group)
 {
-	return (struct ext4_group_desc *)(void *)ext2fs_group_desc(vol->fs, vol->fs->group_desc, group);
+	return (struct ext4_group_desc *)(void *)ext2fs_group_desc(vol->fs, vol->fs->group_desc,
+								   group);
 }
 
 /* Stored sum of a bitmap: 32 bits where the descriptor is large, else the low half. */
@@ -61,29 +63,42 @@ static bool bitmap_csum_ok(struct ext4_vol *vol, uint32_t sum, uint16_t lo, uint
 	return vol->desc_size >= 64 ? sum == ((uint32_t)hi << 16 | lo) : (sum & 0xffff) == lo;
 }
 
-/* desc and unsealed as they were before the bitmap was read: an inode may go to this group meanwhile, and change its descriptor. */
-static int check_block_bitmap(struct ext4_vol *vol, uint32_t group, const struct ext4_descriptor *desc, bool unsealed, const uint8_t *map)
+/*
+ * desc and unsealed as they were before the bitmap was read: an inode may go to this group
+ * meanwhile, and change its descriptor.
+ */
+static int check_block_bitmap(struct ext4_vol *vol, uint32_t group,
+			      const struct ext4_descriptor *desc, bool unsealed, const uint8_t *map)
 {
 	struct ext4_group *grp = &vol->alloc.groups[group];
 	struct ext4_group_desc *rd = raw_desc(vol, group);
 	uint64_t start = ext4_group_start(vol, group);
 	uint32_t n;
 
-	/* unsealed: made by this mount (an inode went to an uninitialised group), so the checksum is to come. */
+	/*
+	 * unsealed: made by this mount (an inode went to an uninitialised group), so the checksum
+	 * is to come.
+	 */
 	if (vol->has_csum && !(desc->flags & EXT2_BG_BLOCK_UNINIT) && !unsealed &&
-	    !bitmap_csum_ok(vol, fdio_crc32c(vol->checksum_seed, map, vol->blocks_per_group / 8), rd->bg_block_bitmap_csum_lo,
-			    rd->bg_block_bitmap_csum_hi))
-		return EXT4_CORRUPT(vol, 0, grp->block_bitmap, "group %u: wrong checksum of the block bitmap", group);
+	    !bitmap_csum_ok(vol, fdio_crc32c(vol->checksum_seed, map, vol->blocks_per_group / 8),
+			    rd->bg_block_bitmap_csum_lo, rd->bg_block_bitmap_csum_hi))
+		return EXT4_CORRUPT(vol, 0, grp->block_bitmap,
+				    "group %u: wrong checksum of the block bitmap", group);
 	if (!ext4_zones_marked(vol, start, grp->nbits, map))
-		return EXT4_CORRUPT(vol, 0, grp->block_bitmap, "group %u: blocks of the file system's own are marked free", group);
+		return EXT4_CORRUPT(vol, 0, grp->block_bitmap,
+				    "group %u: blocks of the file system's own are marked free",
+				    group);
 	n = ext4_bits_clear_count(map, grp->nbits);
 	if (n != desc->free_blocks)
-		return EXT4_CORRUPT(vol, 0, grp->block_bitmap, "group %u: %u free blocks in the bitmap, %u in the descriptor", group, n, desc->free_blocks);
+		return EXT4_CORRUPT(vol, 0, grp->block_bitmap,
+				    "group %u: %u free blocks in the bitmap, %u in the descriptor",
+				    group, n, desc->free_blocks);
 	return 0;
 }
 
 /* Without alloc_lock; grp->loading keeps everyone else from loading or changing this group. */
-static int read_image(struct ext4_vol *vol, uint32_t group, const struct ext4_descriptor *desc, bool unsealed, uint8_t **ret)
+static int read_image(struct ext4_vol *vol, uint32_t group, const struct ext4_descriptor *desc,
+		      bool unsealed, uint8_t **ret)
 {
 	struct ext4_group *grp = &vol->alloc.groups[group];
 	uint8_t *map;
@@ -128,8 +143,10 @@ static bool image_clean(const struct ext4_group *grp)
  */
 static void trim_images(struct ext4_vol *vol, const struct ext4_group *keep)
 {
-	for (unsigned look = 0; vol->alloc.nr_images > vol->alloc.max_images && look < TRIM_LOOK; look++) {
-		struct ext4_group *grp = list_first(&vol->alloc.images, struct ext4_group, image_node);
+	for (unsigned look = 0; vol->alloc.nr_images > vol->alloc.max_images && look < TRIM_LOOK;
+	     look++) {
+		struct ext4_group *grp =
+				list_first(&vol->alloc.images, struct ext4_group, image_node);
 
 		if (grp == keep || !image_clean(grp)) {
 			list_move_tail(&vol->alloc.images, &grp->image_node);
@@ -289,15 +306,24 @@ static int pin(struct gop *op, journal_tid tid)
 	return err;
 }
 
-int ext4_group_op_begin(struct journal_handle *handle, struct ext4_vol *vol, uint32_t group, enum ext4_group_op_kind kind, uint32_t bit, uint32_t n)
+int ext4_group_op_begin(struct journal_handle *handle, struct ext4_vol *vol, uint32_t group,
+			enum ext4_group_op_kind kind, uint32_t bit, uint32_t n)
 {
-	/* What is freed is given back once that is durable. Write-out frees too: nodes of a tree that has become smaller. */
-	struct gop *op = kind == EXT4_GROUP_OP_FREE ? journal_transaction_alloc(handle, sizeof(*op)) : journal_handle_alloc(handle, sizeof(*op));
+	/*
+	 * What is freed is given back once that is durable. Write-out frees too: nodes of a tree
+	 * that has become smaller.
+	 */
+	struct gop *op = kind == EXT4_GROUP_OP_FREE ? journal_transaction_alloc(handle, sizeof(*op))
+						    : journal_handle_alloc(handle, sizeof(*op));
 	int err;
 
 	if (!op)
 		return -ENOMEM;
-	*op = (struct gop){ .vol = vol, .before = vol->alloc.groups[group].desc, .kind = kind, .group = group, .bit = bit,
+	*op = (struct gop){ .vol = vol,
+			    .before = vol->alloc.groups[group].desc,
+			    .kind = kind,
+			    .group = group,
+			    .bit = bit,
 			    .n = n };
 	op->undo.fn = gop_undo;
 	op->commit.fn = gop_committed;
@@ -315,7 +341,8 @@ void ext4_group_set_desc(struct ext4_vol *vol, uint32_t group, const struct ext4
 	struct ext4_group *grp = &vol->alloc.groups[group];
 	struct ext4_region *region = ext4_region_of(vol, group);
 
-	ext4_free_inodes_set(vol, ext4_free_inodes(vol) + desc->free_inodes - grp->desc.free_inodes);
+	ext4_free_inodes_set(vol,
+			     ext4_free_inodes(vol) + desc->free_inodes - grp->desc.free_inodes);
 	vol->alloc.nr_dirs = vol->alloc.nr_dirs + desc->used_dirs - grp->desc.used_dirs;
 	region->free_inodes = region->free_inodes + desc->free_inodes - grp->desc.free_inodes;
 	region->free_blocks = region->free_blocks + desc->free_blocks - grp->desc.free_blocks;
@@ -351,7 +378,8 @@ int ext4_group_init_disk(struct journal_handle *handle, struct ext4_vol *vol, ui
 	return 0;
 }
 
-int ext4_group_disk_bits(struct journal_handle *handle, struct ext4_vol *vol, uint32_t group, uint32_t bit, uint32_t n, bool set)
+int ext4_group_disk_bits(struct journal_handle *handle, struct ext4_vol *vol, uint32_t group,
+			 uint32_t bit, uint32_t n, bool set)
 {
 	struct ext4_group *grp = &vol->alloc.groups[group];
 	struct ext4_descriptor desc;
@@ -367,7 +395,8 @@ int ext4_group_disk_bits(struct journal_handle *handle, struct ext4_vol *vol, ui
 	if (err)
 		goto out;
 	if (!ext4_bits_all(buffer->data, bit, n, !set)) {
-		err = EXT4_CORRUPT(vol, 0, ext4_group_start(vol, group) + bit, "%u blocks are %s already", n, set ? "in use" : "free");
+		err = EXT4_CORRUPT(vol, 0, ext4_group_start(vol, group) + bit,
+				   "%u blocks are %s already", n, set ? "in use" : "free");
 		goto out;
 	}
 	ext4_bits_fill(buffer->data, bit, n, set);
@@ -383,7 +412,8 @@ out:
 }
 
 /* ------------------------------------------------------------------ seal */
-static int seal_bitmap(struct ext4_vol *vol, uint64_t blk, uint32_t bytes, uint16_t *lo, uint16_t *hi)
+static int seal_bitmap(struct ext4_vol *vol, uint64_t blk, uint32_t bytes, uint16_t *lo,
+		       uint16_t *hi)
 {
 	struct journal_buffer *buffer;
 	uint32_t sum;
@@ -403,7 +433,8 @@ static int seal_bitmap(struct ext4_vol *vol, uint64_t blk, uint32_t bytes, uint1
 static int seal_desc(struct ext4_vol *vol, struct journal_handle *handle, uint32_t group)
 {
 	uint32_t per_block = vol->block_size / vol->desc_size;
-	uint64_t blk = ext2fs_descriptor_block_loc2(vol->fs, vol->first_data_block, group / per_block);
+	uint64_t blk = ext2fs_descriptor_block_loc2(vol->fs, vol->first_data_block,
+						    group / per_block);
 	size_t at = (size_t)(group % per_block) * vol->desc_size;
 	struct journal_buffer *buffer;
 	int err = EXT4_READ_BLOCK(vol, 0, blk, &buffer);
@@ -431,9 +462,11 @@ static int seal_group(struct ext4_vol *vol, struct journal_handle *handle, uint3
 	ext2fs_bg_itable_unused_set(vol->fs, group, grp->desc.itable_unused);
 	rd->bg_flags = grp->desc.flags;
 	if (vol->has_csum && grp->bb_dirty && !(grp->desc.flags & EXT2_BG_BLOCK_UNINIT))
-		err = seal_bitmap(vol, grp->block_bitmap, vol->blocks_per_group / 8, &rd->bg_block_bitmap_csum_lo, &rd->bg_block_bitmap_csum_hi);
+		err = seal_bitmap(vol, grp->block_bitmap, vol->blocks_per_group / 8,
+				  &rd->bg_block_bitmap_csum_lo, &rd->bg_block_bitmap_csum_hi);
 	if (!err && vol->has_csum && grp->ib_dirty && !(grp->desc.flags & EXT2_BG_INODE_UNINIT))
-		err = seal_bitmap(vol, grp->inode_bitmap, vol->inodes_per_group / 8, &rd->bg_inode_bitmap_csum_lo, &rd->bg_inode_bitmap_csum_hi);
+		err = seal_bitmap(vol, grp->inode_bitmap, vol->inodes_per_group / 8,
+				  &rd->bg_inode_bitmap_csum_lo, &rd->bg_inode_bitmap_csum_hi);
 	if (err)
 		return err;
 	/* Who loads the bitmap looks at the checksum once it is not dirty any more. */
@@ -449,12 +482,14 @@ void ext4_groups_seal(void *vol, struct journal_handle *handle)
 	struct ext4_vol *v = vol;
 
 	while (!list_empty(&v->alloc.dirty_groups)) {
-		struct ext4_group *grp = list_first(&v->alloc.dirty_groups, struct ext4_group, dirty_node);
+		struct ext4_group *grp =
+				list_first(&v->alloc.dirty_groups, struct ext4_group, dirty_node);
 		int err = seal_group(v, handle, (uint32_t)(grp - v->alloc.groups));
 
 		if (err) {
 			/* The transaction would be inconsistent: it must not become durable. */
-			log_err("%s: cannot write group descriptors: %s", v->dev->name, strerror(-err));
+			log_err("%s: cannot write group descriptors: %s", v->dev->name,
+				strerror(-err));
 			journal_abort(v->journal, err);
 			return;
 		}
@@ -512,7 +547,8 @@ static void group_init(struct ext4_vol *vol, uint32_t group)
 	grp->block_bitmap = ext2fs_block_bitmap_loc(vol->fs, group);
 	grp->inode_bitmap = ext2fs_inode_bitmap_loc(vol->fs, group);
 	grp->itable = ext2fs_inode_table_loc(vol->fs, group);
-	grp->nbits = (uint32_t)FDIO_MIN((uint64_t)vol->blocks_per_group, vol->nr_blocks - ext4_group_start(vol, group));
+	grp->nbits = (uint32_t)FDIO_MIN((uint64_t)vol->blocks_per_group,
+					vol->nr_blocks - ext4_group_start(vol, group));
 	grp->desc.free_blocks = ext2fs_bg_free_blocks_count(vol->fs, group);
 	grp->desc.free_inodes = ext2fs_bg_free_inodes_count(vol->fs, group);
 	grp->desc.used_dirs = ext2fs_bg_used_dirs_count(vol->fs, group);
@@ -540,7 +576,8 @@ int ext4_groups_init(struct ext4_vol *vol)
 	vol->alloc.free_blocks = vol->alloc.meta_held = vol->alloc.pending_free = 0;
 	ext4_free_inodes_set(vol, 0);
 	vol->alloc.nr_dirs = vol->alloc.nr_bad_groups = vol->alloc.nr_images = 0;
-	vol->alloc.max_images = (uint32_t)FDIO_MAX(vol->options.cache_bytes / 2 / vol->block_size, (size_t)64);
+	vol->alloc.max_images = (uint32_t)FDIO_MAX(vol->options.cache_bytes / 2 / vol->block_size,
+						   (size_t)64);
 	list_init(&vol->alloc.images);
 	vol->alloc.groups = calloc(vol->nr_groups, sizeof(*vol->alloc.groups));
 	vol->alloc.nr_regions = (vol->nr_groups - 1) / EXT4_REGION_GROUPS + 1;

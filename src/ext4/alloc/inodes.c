@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The inode allocator. Always inside a handle, and handles are serial, so the bitmap on disk is all there
- * is: no image, no reservation; an inode freed and taken again in one transaction is safe.
+ * The inode allocator. Always inside a handle, and handles are serial, so the bitmap on disk is all
+ * there is: no image, no reservation; an inode freed and taken again in one transaction is safe.
  *
  * Directories at the top level spread over regions and groups, so that each tree has room; deeper
  * ones stay near their parent unless it is crowded; files go into their directory's group. A table
@@ -21,9 +21,15 @@
 #define NEAR_REGIONS 4u
 #define MAX_TRIES 64u
 
-static uint32_t first_ino_of(const struct ext4_vol *vol, uint32_t group) { return group * vol->inodes_per_group + 1; }
+static uint32_t first_ino_of(const struct ext4_vol *vol, uint32_t group)
+{
+	return group * vol->inodes_per_group + 1;
+}
 
-/* Once damage has been told, nothing in the group is touched any more; a loop thread leaves both to a worker. Returns err. */
+/*
+ * Once damage has been told, nothing in the group is touched any more; a loop thread leaves both to
+ * a worker. Returns err.
+ */
 static int ib_damaged(struct ext4_group *grp, int err)
 {
 	if (err == -EUCLEAN)
@@ -35,7 +41,8 @@ static int ib_damaged(struct ext4_group *grp, int err)
 static int read_bitmap(struct ext4_vol *vol, uint32_t group, struct journal_buffer **ret)
 {
 	struct ext4_group *grp = &vol->alloc.groups[group];
-	struct ext4_group_desc *rd = (struct ext4_group_desc *)(void *)ext2fs_group_desc(vol->fs, vol->fs->group_desc, group);
+	struct ext4_group_desc *rd = (struct ext4_group_desc *)(void *)ext2fs_group_desc(
+			vol->fs, vol->fs->group_desc, group);
 	uint32_t sum;
 	int err;
 
@@ -44,18 +51,24 @@ static int read_bitmap(struct ext4_vol *vol, uint32_t group, struct journal_buff
 	err = EXT4_READ_BLOCK(vol, 0, grp->inode_bitmap, ret);
 	if (err || __atomic_load_n(&grp->ib_checked, __ATOMIC_RELAXED))
 		return err;
-	sum = vol->has_csum ? fdio_crc32c(vol->checksum_seed, (*ret)->data, vol->inodes_per_group / 8) : 0;
-	if (vol->has_csum && ((uint16_t)sum != rd->bg_inode_bitmap_csum_lo ||
-			    (vol->desc_size >= 64 && (uint16_t)(sum >> 16) != rd->bg_inode_bitmap_csum_hi))) {
+	sum = vol->has_csum ? fdio_crc32c(vol->checksum_seed, (*ret)->data,
+					  vol->inodes_per_group / 8)
+			    : 0;
+	if (vol->has_csum &&
+	    ((uint16_t)sum != rd->bg_inode_bitmap_csum_lo ||
+	     (vol->desc_size >= 64 && (uint16_t)(sum >> 16) != rd->bg_inode_bitmap_csum_hi))) {
 		journal_buffer_release(*ret);
-		return ib_damaged(grp, EXT4_CORRUPT(vol, 0, grp->inode_bitmap, "group %u: wrong checksum of the inode bitmap", group));
+		return ib_damaged(grp, EXT4_CORRUPT(vol, 0, grp->inode_bitmap,
+						    "group %u: wrong checksum of the inode bitmap",
+						    group));
 	}
 	__atomic_store_n(&grp->ib_checked, true, __ATOMIC_RELAXED);
 	return 0;
 }
 
 /* For reading and changing in handle; an uninitialised one is made. */
-static int write_bitmap(struct journal_handle *handle, struct ext4_vol *vol, uint32_t group, struct journal_buffer **ret)
+static int write_bitmap(struct journal_handle *handle, struct ext4_vol *vol, uint32_t group,
+			struct journal_buffer **ret)
 {
 	struct ext4_group *grp = &vol->alloc.groups[group];
 	struct ext4_descriptor desc = grp->desc;
@@ -74,7 +87,8 @@ static int write_bitmap(struct journal_handle *handle, struct ext4_vol *vol, uin
 	if (err)
 		return err;
 	memset((*ret)->data, 0, vol->block_size);
-	ext4_bits_fill((*ret)->data, vol->inodes_per_group, vol->block_size * 8 - vol->inodes_per_group, true);
+	ext4_bits_fill((*ret)->data, vol->inodes_per_group,
+		       vol->block_size * 8 - vol->inodes_per_group, true);
 	desc.flags &= (uint16_t)~EXT2_BG_INODE_UNINIT;
 	fdio_mutex_lock(&vol->alloc.lock);
 	ext4_group_set_desc(vol, group, &desc);
@@ -109,7 +123,8 @@ static struct average average(const struct ext4_vol *vol)
 {
 	return (struct average){
 		.inodes = ext4_free_inodes(vol) / vol->nr_groups,
-		.blocks = (uint32_t)((vol->alloc.free_blocks + vol->alloc.pending_free) / vol->nr_groups),
+		.blocks = (uint32_t)((vol->alloc.free_blocks + vol->alloc.pending_free) /
+				     vol->nr_groups),
 		.dirs = vol->alloc.nr_dirs / vol->nr_groups,
 	};
 }
@@ -162,8 +177,9 @@ static uint32_t spread(struct ext4_vol *vol)
 		const struct ext4_descriptor *desc = &vol->alloc.groups[group].desc;
 
 		fdio_count(COUNTER_ext4_place_look);
-		if (!desc->free_inodes || vol->alloc.groups[group].ib_bad || desc->used_dirs >= best_dirs ||
-		    desc->free_inodes < avg.inodes || desc->free_blocks < avg.blocks)
+		if (!desc->free_inodes || vol->alloc.groups[group].ib_bad ||
+		    desc->used_dirs >= best_dirs || desc->free_inodes < avg.inodes ||
+		    desc->free_blocks < avg.blocks)
 			continue;
 		best = group;
 		best_dirs = desc->used_dirs;
@@ -179,7 +195,8 @@ static uint32_t nearby_in(struct ext4_vol *vol, uint32_t group, uint32_t max_dir
 		const struct ext4_descriptor *desc = &vol->alloc.groups[group].desc;
 
 		fdio_count(COUNTER_ext4_place_look);
-		if (!vol->alloc.groups[group].ib_bad && desc->used_dirs < max_dirs && desc->free_inodes >= min_i && desc->free_blocks >= min_b)
+		if (!vol->alloc.groups[group].ib_bad && desc->used_dirs < max_dirs &&
+		    desc->free_inodes >= min_i && desc->free_blocks >= min_b)
 			return group;
 	}
 	return UINT32_MAX;
@@ -227,7 +244,8 @@ static uint32_t first_with_room(struct ext4_vol *vol, uint32_t parent, bool want
 			k += ext4_region_end(vol, group) - group;
 			continue;
 		}
-		if (!vol->alloc.groups[group].ib_bad && vol->alloc.groups[group].desc.free_inodes && (!want_blocks || vol->alloc.groups[group].desc.free_blocks))
+		if (!vol->alloc.groups[group].ib_bad && vol->alloc.groups[group].desc.free_inodes &&
+		    (!want_blocks || vol->alloc.groups[group].desc.free_blocks))
 			return group;
 		looked++;
 		k++;
@@ -240,14 +258,17 @@ static uint32_t pick_group(struct ext4_vol *vol, struct ext4_inode *dir, bool is
 	uint32_t parent = (dir->ino - 1) / vol->inodes_per_group, group = UINT32_MAX;
 
 	if (is_dir)
-		group = dir->ino == EXT4_ROOT_INO || (dir->raw->i_flags & EXT2_TOPDIR_FL) ? spread(vol) : nearby_dir(vol, parent);
+		group = dir->ino == EXT4_ROOT_INO || (dir->raw->i_flags & EXT2_TOPDIR_FL)
+					? spread(vol)
+					: nearby_dir(vol, parent);
 	if (group == UINT32_MAX)
 		group = first_with_room(vol, parent, true);
 	return group == UINT32_MAX ? first_with_room(vol, parent, false) : group;
 }
 
 /* ------------------------------------------------------------------ take and give back */
-static int take_bit(struct journal_handle *handle, struct ext4_vol *vol, uint32_t group, bool is_dir, uint32_t *ret_bit, bool *ret_fresh)
+static int take_bit(struct journal_handle *handle, struct ext4_vol *vol, uint32_t group,
+		    bool is_dir, uint32_t *ret_bit, bool *ret_fresh)
 {
 	struct ext4_group *grp = &vol->alloc.groups[group];
 	uint32_t from = group == 0 ? vol->first_ino - 1 : 0, bit, used;
@@ -260,8 +281,10 @@ static int take_bit(struct journal_handle *handle, struct ext4_vol *vol, uint32_
 	bit = ext4_bits_next(buffer->data, vol->inodes_per_group, from, false);
 	if (bit >= vol->inodes_per_group) {
 		journal_buffer_release(buffer);
-		return ib_damaged(grp, EXT4_CORRUPT(vol, 0, grp->inode_bitmap, "group %u: no free inode in the bitmap, %u in the descriptor", group,
-						  grp->desc.free_inodes));
+		return ib_damaged(grp, EXT4_CORRUPT(vol, 0, grp->inode_bitmap,
+						    "group %u: no free inode in the bitmap, %u in "
+						    "the descriptor",
+						    group, grp->desc.free_inodes));
 	}
 	ext4_bits_fill(buffer->data, bit, 1, true);
 	journal_buffer_release(buffer);
@@ -283,10 +306,12 @@ static int take_bit(struct journal_handle *handle, struct ext4_vol *vol, uint32_
 
 void ext4_inode_number_distrust(struct ext4_vol *vol, uint32_t ino)
 {
-	__atomic_store_n(&vol->alloc.groups[(ino - 1) / vol->inodes_per_group].ib_bad, true, __ATOMIC_RELAXED);
+	__atomic_store_n(&vol->alloc.groups[(ino - 1) / vol->inodes_per_group].ib_bad, true,
+			 __ATOMIC_RELAXED);
 }
 
-int ext4_inode_number_alloc(struct journal_handle *handle, struct ext4_inode *dir, uint32_t mode, uint32_t *ret_ino, bool *ret_fresh)
+int ext4_inode_number_alloc(struct journal_handle *handle, struct ext4_inode *dir, uint32_t mode,
+			    uint32_t *ret_ino, bool *ret_fresh)
 {
 	struct ext4_vol *vol = dir->vol;
 	bool is_dir = S_ISDIR(mode);
@@ -318,7 +343,8 @@ int ext4_inode_number_alloc(struct journal_handle *handle, struct ext4_inode *di
 	return err;
 }
 
-int ext4_inode_number_free(struct journal_handle *handle, struct ext4_vol *vol, uint32_t ino, bool is_dir)
+int ext4_inode_number_free(struct journal_handle *handle, struct ext4_vol *vol, uint32_t ino,
+			   bool is_dir)
 {
 	uint32_t group = (ino - 1) / vol->inodes_per_group, bit = (ino - 1) % vol->inodes_per_group;
 	struct ext4_group *grp = &vol->alloc.groups[group];
@@ -332,7 +358,8 @@ int ext4_inode_number_free(struct journal_handle *handle, struct ext4_vol *vol, 
 		return err;
 	if (!ext4_bit(buffer->data, bit)) {
 		journal_buffer_release(buffer);
-		return EXT4_CORRUPT(vol, ino, grp->inode_bitmap, "freed, but not in use according to the bitmap");
+		return EXT4_CORRUPT(vol, ino, grp->inode_bitmap,
+				    "freed, but not in use according to the bitmap");
 	}
 	ext4_bits_fill(buffer->data, bit, 1, false);
 	journal_buffer_release(buffer);
@@ -352,7 +379,9 @@ uint64_t ext4_itable_place(struct ext4_vol *vol, uint32_t ino, uint32_t *ret_off
 	uint32_t group = (ino - 1) / vol->inodes_per_group, n = (ino - 1) % vol->inodes_per_group;
 
 	*ret_off = n % vol->inodes_per_block * vol->inode_size;
-	return vol->alloc.groups[group].itable ? vol->alloc.groups[group].itable + n / vol->inodes_per_block : 0;
+	return vol->alloc.groups[group].itable
+			       ? vol->alloc.groups[group].itable + n / vol->inodes_per_block
+			       : 0;
 }
 
 bool ext4_above_mark(struct ext4_vol *vol, uint32_t ino)

@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * FITRIM: free runs go to the device as discards. On a worker, outside handles. A run is marked in the
- * allocation image while its discard is under way, so nobody is given a block that is about to lose its
- * content; blocks freed but not durable are marked there anyway. Stops at the first error.
+ * FITRIM: free runs go to the device as discards. On a worker, outside handles. A run is marked in
+ * the allocation image while its discard is under way, so nobody is given a block that is about to
+ * lose its content; blocks freed but not durable are marked there anyway. Stops at the first error.
  */
 #include "ext4/alloc/groups.h"
 
 #include <errno.h>
 
-/* The next run of at least min blocks in [from, end) of the loaded group, taken. alloc_lock held. */
-static bool take_next(struct ext4_vol *vol, uint32_t group, uint32_t *from, uint32_t end, uint32_t min, uint32_t *ret_bit, uint32_t *ret_n)
+/*
+ * The next run of at least min blocks in [from, end) of the loaded group, taken. alloc_lock held.
+ */
+static bool take_next(struct ext4_vol *vol, uint32_t group, uint32_t *from, uint32_t end,
+		      uint32_t min, uint32_t *ret_bit, uint32_t *ret_n)
 {
 	struct ext4_group *grp = &vol->alloc.groups[group];
 
@@ -30,7 +33,8 @@ static bool take_next(struct ext4_vol *vol, uint32_t group, uint32_t *from, uint
 	return false;
 }
 
-static int trim_group(struct ext4_vol *vol, uint32_t group, uint32_t from, uint32_t end, uint32_t min, uint64_t *trimmed)
+static int trim_group(struct ext4_vol *vol, uint32_t group, uint32_t from, uint32_t end,
+		      uint32_t min, uint64_t *trimmed)
 {
 	uint32_t bit, n;
 	int err;
@@ -44,7 +48,8 @@ static int trim_group(struct ext4_vol *vol, uint32_t group, uint32_t from, uint3
 	}
 	while (!err && take_next(vol, group, &from, end, min, &bit, &n)) {
 		fdio_mutex_unlock(&vol->alloc.lock);
-		err = dev_discard(vol->dev, (ext4_group_start(vol, group) + bit) << vol->block_bits, (uint64_t)n << vol->block_bits);
+		err = dev_discard(vol->dev, (ext4_group_start(vol, group) + bit) << vol->block_bits,
+				  (uint64_t)n << vol->block_bits);
 		fdio_mutex_lock(&vol->alloc.lock);
 		ext4_image_give(vol, group, bit, n);
 		pthread_cond_broadcast(&vol->alloc.cond);
@@ -55,9 +60,11 @@ static int trim_group(struct ext4_vol *vol, uint32_t group, uint32_t from, uint3
 	return err;
 }
 
-int ext4_vol_trim(struct ext4_vol *vol, uint64_t off, uint64_t len, uint64_t minlen, uint64_t *ret_trimmed)
+int ext4_vol_trim(struct ext4_vol *vol, uint64_t off, uint64_t len, uint64_t minlen,
+		  uint64_t *ret_trimmed)
 {
-	uint64_t first = off >> vol->block_bits, last, min = FDIO_MAX(fdio_blocks(minlen, vol->block_bits), (uint64_t)1);
+	uint64_t first = off >> vol->block_bits, last,
+		 min = FDIO_MAX(fdio_blocks(minlen, vol->block_bits), (uint64_t)1);
 	int err = 0;
 
 	*ret_trimmed = 0;
@@ -65,15 +72,18 @@ int ext4_vol_trim(struct ext4_vol *vol, uint64_t off, uint64_t len, uint64_t min
 		return -EOPNOTSUPP;
 	if (ext4_vol_read_only(vol))
 		return -EROFS;
-	if (first >= vol->nr_blocks || len < vol->block_size || minlen > (uint64_t)vol->blocks_per_group << vol->block_bits)
+	if (first >= vol->nr_blocks || len < vol->block_size ||
+	    minlen > (uint64_t)vol->blocks_per_group << vol->block_bits)
 		return -EINVAL;
-	last = len >> vol->block_bits > vol->nr_blocks - first ? vol->nr_blocks : first + (len >> vol->block_bits);
+	last = len >> vol->block_bits > vol->nr_blocks - first ? vol->nr_blocks
+							       : first + (len >> vol->block_bits);
 	first = FDIO_MAX(first, (uint64_t)vol->first_data_block);
 	/* What was freed lately may be given away only once that is durable. */
 	err = journal_sync(vol->journal);
 	while (first < last && !err) {
 		uint32_t group = ext4_group_of(vol, first), from = ext4_group_bit(vol, first);
-		uint32_t end = (uint32_t)FDIO_MIN((uint64_t)vol->alloc.groups[group].nbits, last - ext4_group_start(vol, group));
+		uint32_t end = (uint32_t)FDIO_MIN((uint64_t)vol->alloc.groups[group].nbits,
+						  last - ext4_group_start(vol, group));
 
 		err = trim_group(vol, group, from, end, (uint32_t)min, ret_trimmed);
 		first = ext4_group_start(vol, group) + vol->alloc.groups[group].nbits;

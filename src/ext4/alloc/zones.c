@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The zones of blocks that no file may own: superblocks, descriptors, bitmaps, inode tables and the log.
- * They are built while the volume opens, on its thread, and never change afterwards: ext4_blocks_valid, which
- * every reader of block numbers calls, runs on any thread without a lock. Building fails with -ENOMEM.
+ * The zones of blocks that no file may own: superblocks, descriptors, bitmaps, inode tables and the
+ * log. They are built while the volume opens, on its thread, and never change afterwards:
+ * ext4_blocks_valid, which every reader of block numbers calls, runs on any thread without a lock.
+ * Building fails with -ENOMEM.
  */
 #include "ext4/alloc/groups.h"
 
@@ -44,7 +45,8 @@ static void zones_merge(struct ext4_vol *vol)
 	qsort(vol->alloc.zones, vol->alloc.nr_zones, sizeof(*vol->alloc.zones), zone_cmp);
 	for (unsigned n = 1; n < vol->alloc.nr_zones; n++)
 		if (vol->alloc.zones[n].start <= vol->alloc.zones[out].end)
-			vol->alloc.zones[out].end = FDIO_MAX(vol->alloc.zones[out].end, vol->alloc.zones[n].end);
+			vol->alloc.zones[out].end = FDIO_MAX(vol->alloc.zones[out].end,
+							     vol->alloc.zones[n].end);
 		else
 			vol->alloc.zones[++out] = vol->alloc.zones[n];
 	vol->alloc.nr_zones = out + 1;
@@ -110,7 +112,8 @@ static int zones_of_group(struct ext4_vol *vol, struct zone_build *build, uint32
 	if (!err)
 		err = zone_add(build, ZONE_IB, grp->inode_bitmap, 1);
 	if (!err)
-		err = zone_add(build, ZONE_ITABLE, grp->itable, grp->itable ? vol->itable_blocks : 1);
+		err = zone_add(build, ZONE_ITABLE, grp->itable,
+			       grp->itable ? vol->itable_blocks : 1);
 	return err;
 }
 
@@ -140,7 +143,9 @@ int ext4_zones_init(struct ext4_vol *vol)
 
 int ext4_zones_add_log(struct ext4_vol *vol, const struct journal_extent *log, unsigned nr_log)
 {
-	struct zone_build build = { .zone = vol->alloc.zones, .nr = vol->alloc.nr_zones, .cap = vol->alloc.nr_zones };
+	struct zone_build build = { .zone = vol->alloc.zones,
+				    .nr = vol->alloc.nr_zones,
+				    .cap = vol->alloc.nr_zones };
 	int err = 0;
 
 	for (unsigned n = 0; n < nr_log && !err; n++)
@@ -168,7 +173,8 @@ bool ext4_blocks_valid(struct ext4_vol *vol, uint64_t blk, uint64_t n)
 {
 	unsigned k;
 
-	if (blk < vol->first_data_block || blk >= vol->nr_blocks || n == 0 || n > vol->nr_blocks - blk)
+	if (blk < vol->first_data_block || blk >= vol->nr_blocks || n == 0 ||
+	    n > vol->nr_blocks - blk)
 		return false;
 	/* It must begin at or after the end of the range. */
 	k = zone_find(vol, blk);
@@ -179,9 +185,11 @@ bool ext4_zones_marked(struct ext4_vol *vol, uint64_t start, uint32_t nbits, con
 {
 	for (unsigned n = zone_find(vol, start);
 	     n < vol->alloc.nr_zones && vol->alloc.zones[n].start < start + nbits; n++) {
-		uint64_t lo = FDIO_MAX(vol->alloc.zones[n].start, start), hi = FDIO_MIN(vol->alloc.zones[n].end, start + nbits);
+		uint64_t lo = FDIO_MAX(vol->alloc.zones[n].start, start),
+			 hi = FDIO_MIN(vol->alloc.zones[n].end, start + nbits);
 
-		if (lo < hi && !ext4_bits_all(map, (uint32_t)(lo - start), (uint32_t)(hi - lo), true))
+		if (lo < hi &&
+		    !ext4_bits_all(map, (uint32_t)(lo - start), (uint32_t)(hi - lo), true))
 			return false;
 	}
 	return true;

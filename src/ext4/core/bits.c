@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Bitmaps as they are on disk: little-endian, bit n of byte n / 8. Pure functions, any thread; whoever
- * owns the map guards it.
+ * Bitmaps as they are on disk: little-endian, bit n of byte n / 8. Pure functions, any thread;
+ * whoever owns the map guards it.
  */
 #include "ext4/core/bits.h"
 
@@ -31,13 +31,15 @@ void ext4_bits_fill(uint8_t *map, uint32_t from, uint32_t n, bool set)
 	uint32_t end = from + n;
 
 	while (from < end && (from & 7)) {
-		map[from >> 3] = set ? map[from >> 3] | 1U << (from & 7) : map[from >> 3] & ~(1U << (from & 7));
+		map[from >> 3] = set ? map[from >> 3] | 1U << (from & 7)
+				     : map[from >> 3] & ~(1U << (from & 7));
 		from++;
 	}
 	memset(map + from / 8, set ? 0xff : 0, (end - from) / 8);
 	from += (end - from) & ~7U;
 	for (; from < end; from++)
-		map[from >> 3] = set ? map[from >> 3] | 1U << (from & 7) : map[from >> 3] & ~(1U << (from & 7));
+		map[from >> 3] = set ? map[from >> 3] | 1U << (from & 7)
+				     : map[from >> 3] & ~(1U << (from & 7));
 }
 
 bool ext4_bits_all(const uint8_t *map, uint32_t from, uint32_t n, bool set)

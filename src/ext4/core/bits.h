@@ -7,7 +7,8 @@
 #include <stdint.h>
 
 static inline bool ext4_bit(const uint8_t *map, uint32_t n) { return map[n >> 3] >> (n & 7) & 1; }
-uint32_t ext4_bits_next(const uint8_t *map, uint32_t size, uint32_t from, bool set); /* size if none */
+/* size if none */
+uint32_t ext4_bits_next(const uint8_t *map, uint32_t size, uint32_t from, bool set);
 void ext4_bits_fill(uint8_t *map, uint32_t from, uint32_t n, bool set);
 bool ext4_bits_all(const uint8_t *map, uint32_t from, uint32_t n, bool set);
 uint32_t ext4_bits_clear_count(const uint8_t *map, uint32_t size);

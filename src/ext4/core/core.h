@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Core: what all rooms of ext4 stand on. A volume's plain facts, its superblock, the errors of an image, and the
- * bridge through which libext2fs reads the device.
+ * Core: what all rooms of ext4 stand on. A volume's plain facts, its superblock, the errors of an
+ * image, and the bridge through which libext2fs reads the device.
  *
- *   structs.h          composes struct ext4_vol and struct ext4_inode of the rooms' parts (*_state.h)
+ *   structs.h          composes struct ext4_vol and struct ext4_inode of the rooms' parts
+ *   (*_state.h)
  *   state.c            whether it can be written, its device, its journal, the time
  *   errors.c           damage: log line, note in the superblock, the errors= policy
  *   superblock.c       reading and changing the superblock, on the device or in a handle
@@ -11,10 +12,10 @@
  *   io.c               the manager through which libext2fs reads
  *   bits.c             bitmaps as on disk
  *
- * Errors are negative errno. What an image can be blamed for is -EUCLEAN, logged, and recorded in the superblock
- * (ext4_corrupt); I/O errors are -EIO. Lock order in ext4: rename < inode.rw < inode.map_lock < journal handle <
- * alloc < icache < attr. So: lock inodes, then journal_begin, then change. Nobody takes inode.rw or map_lock inside
- * a handle.
+ * Errors are negative errno. What an image can be blamed for is -EUCLEAN, logged, and recorded in
+ * the superblock (ext4_corrupt); I/O errors are -EIO. Lock order in ext4: rename < inode.rw <
+ * inode.map_lock < journal handle < alloc < icache < attr. So: lock inodes, then journal_begin,
+ * then change. Nobody takes inode.rw or map_lock inside a handle.
  */
 #ifndef FDIO_EXT4_CORE_CORE_H
 #define FDIO_EXT4_CORE_CORE_H
@@ -35,7 +36,12 @@ struct struct_ext2_filsys;
 #define EXT4_ROOT_INO 2
 #define EXT4_NAME_MAX 255
 
-enum ext4_errors_policy { EXT4_ERRORS_DEFAULT = 0, EXT4_ERRORS_CONTINUE, EXT4_ERRORS_RO, EXT4_ERRORS_PANIC };
+enum ext4_errors_policy {
+	EXT4_ERRORS_DEFAULT = 0,
+	EXT4_ERRORS_CONTINUE,
+	EXT4_ERRORS_RO,
+	EXT4_ERRORS_PANIC
+};
 enum ext4_atime_policy { EXT4_ATIME_RELATIME = 0, EXT4_ATIME_NOATIME, EXT4_ATIME_STRICT };
 
 struct ext4_options {
@@ -74,45 +80,67 @@ int ext4_vol_set_label(struct ext4_vol *vol, const char label[EXT4_LABEL_MAX]) F
 struct timespec ext4_now(struct ext4_vol *vol);
 
 /* ---- errors.c ---- */
-/* Notes an inconsistency: log line, superblock error fields, errors= policy. Returns -EUCLEAN. Any thread, no locks needed. */
-int ext4_corrupt(struct ext4_vol *vol, uint32_t ino, uint64_t blk, const char *func, const char *fmt, ...)
-	__attribute__((format(printf, 5, 6))) FDIO_MAY_MISS;
-/* journal_read_block of what the whole file system rests on: inode tables, bitmaps, descriptors. An I/O error is noted and treated like damage,
- * as the kernel does; one in a single file's own blocks is that file's. */
-int ext4_read_block(struct ext4_vol *vol, uint32_t ino, uint64_t blk, const char *func, struct journal_buffer **ret)
-	FDIO_MAY_MISS;
+/*
+ * Notes an inconsistency: log line, superblock error fields, errors= policy. Returns -EUCLEAN. Any
+ * thread, no locks needed.
+ */
+int ext4_corrupt(struct ext4_vol *vol, uint32_t ino, uint64_t blk, const char *func,
+		 const char *fmt, ...) __attribute__((format(printf, 5, 6))) FDIO_MAY_MISS;
+/*
+ * journal_read_block of what the whole file system rests on: inode tables, bitmaps, descriptors. An
+ * I/O error is noted and treated like damage, as the kernel does; one in a single file's own blocks
+ * is that file's.
+ */
+int ext4_read_block(struct ext4_vol *vol, uint32_t ino, uint64_t blk, const char *func,
+		    struct journal_buffer **ret) FDIO_MAY_MISS;
 #define EXT4_READ_BLOCK(v, ino, blk, ret) ext4_read_block((v), (ino), (blk), __func__, (ret))
 #define EXT4_CORRUPT(v, ino, blk, ...) ext4_corrupt((v), (ino), (blk), __func__, __VA_ARGS__)
 int ext4_error_from_ext2(long err); /* libext2fs code -> -errno (core/errors.c) */
 /* core/errors.c */
 void ext4_error_init(struct ext4_vol *vol);
-/* Writes noted errors into the superblock: through a handle if the journal lives, else straight. May block. */
+/*
+ * Writes noted errors into the superblock: through a handle if the journal lives, else straight.
+ * May block.
+ */
 void ext4_error_write(struct ext4_vol *vol) FDIO_BLOCKS;
 /* The same at unmount: what could not be written before, too. */
 void ext4_error_write_last(struct ext4_vol *vol) FDIO_BLOCKS;
-/* The journal aborts with err: noted for the superblock, and read-only from now on. Any thread, no lock of rank leaf. */
+/*
+ * The journal aborts with err: noted for the superblock, and read-only from now on. Any thread, no
+ * lock of rank leaf.
+ */
 void ext4_error_aborted(struct ext4_vol *vol, int err);
 
 /* ---- superblock.c: workers, but for opening and closing ---- */
-/* The superblock in a handle: returns the mapped 1024 bytes inside the cached block; call ext4_super_end to set its checksum. */
-int ext4_super_begin(struct ext4_vol *vol, struct journal_handle *handle, struct ext2_super_block **ret)
-	FDIO_MAY_MISS;
+/*
+ * The superblock in a handle: returns the mapped 1024 bytes inside the cached block; call
+ * ext4_super_end to set its checksum.
+ */
+int ext4_super_begin(struct ext4_vol *vol, struct journal_handle *handle,
+		     struct ext2_super_block **ret) FDIO_MAY_MISS;
 void ext4_super_end(struct ext4_vol *vol, struct journal_handle *handle);
 /* The superblock straight from the device, 1024 bytes; checks magic and checksum. */
 int ext4_super_read(struct dev *dev, struct ext2_super_block *ret, struct fdio_reason *reason)
 	FDIO_BLOCKS;
 /* Changes it straight on the device, with its checksum, and flushes: only while no journal runs. */
-int ext4_super_update_raw(struct dev *dev, void (*change)(struct ext2_super_block *sb, void *arg), void *arg)
-	FDIO_BLOCKS;
-int ext4_super_write_raw(struct dev *dev, const struct ext2_super_block *torn, void (*change)(struct ext2_super_block *sb, void *arg),
-		       void *arg) FDIO_BLOCKS;
-/* core/superblock_torn.c: sb, as ext4_super_read has left it, fails by its checksum: completed on the device if it was torn. */
+int ext4_super_update_raw(struct dev *dev, void (*change)(struct ext2_super_block *sb, void *arg),
+			  void *arg) FDIO_BLOCKS;
+int ext4_super_write_raw(struct dev *dev, const struct ext2_super_block *torn,
+			 void (*change)(struct ext2_super_block *sb, void *arg),
+			 void *arg) FDIO_BLOCKS;
+/*
+ * core/superblock_torn.c: sb, as ext4_super_read has left it, fails by its checksum: completed on
+ * the device if it was torn.
+ */
 int ext4_super_complete_torn(struct dev *dev, const struct ext2_super_block *sb) FDIO_BLOCKS;
 void ext4_super_checksum_set(struct ext2_super_block *sb);
 bool ext4_super_checksum_ok(const struct ext2_super_block *sb);
 
 /* ---- io.c ---- */
-/* core/io.c: the manager through which libext2fs reads; ext4_io_open_fs sets the device for the time of the call. */
+/*
+ * core/io.c: the manager through which libext2fs reads; ext4_io_open_fs sets the device for the
+ * time of the call.
+ */
 long ext4_io_open_fs(struct dev *dev, struct struct_ext2_filsys **ret);
 
 /* Free inodes, as alloc counts them and the superblock says them. */

@@ -1,16 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What happens when the file system turns out to be inconsistent, and the translation of libext2fs codes.
+ * What happens when the file system turns out to be inconsistent, and the translation of libext2fs
+ * codes.
  *
- * ext4_corrupt may be called on any thread, inside a handle, with locks held (as ext4_read_block for blocks that cannot be read): so it
- * only logs, notes the error in memory and applies the policy (continue: nothing more; remount-ro: the journal is aborted, so
- * nothing half-understood is written; panic: as remount-ro, then the ticker ends the process). A running
- * volume becomes read-only in one way only, by the abort of its journal, which calls ext4_error_aborted before
- * it wakes anybody: who has seen EIO finds a read-only volume, and a read-only volume has an aborted journal.
+ * ext4_corrupt may be called on any thread, inside a handle, with locks held (as ext4_read_block
+ * for blocks that cannot be read): so it only logs, notes the error in memory and applies the
+ * policy (continue: nothing more; remount-ro: the journal is aborted, so nothing half-understood is
+ * written; panic: as remount-ro, then the ticker ends the process). A running volume becomes
+ * read-only in one way only, by the abort of its journal, which calls ext4_error_aborted before it
+ * wakes anybody: who has seen EIO finds a read-only volume, and a read-only volume has an aborted
+ * journal.
  *
- * The ticker writes the note into the superblock within a second: through a handle, whose commit it waits
- * for, if the journal lives; straight to the device if it does not, or dies before that commit. What could
- * not be written stays noted, and is tried again with the next error and at unmount.
+ * The ticker writes the note into the superblock within a second: through a handle, whose commit it
+ * waits for, if the journal lives; straight to the device if it does not, or dies before that
+ * commit. What could not be written stays noted, and is tried again with the next error and at
+ * unmount.
  */
 #include "ext4/core/core.h"
 #include "ext4/core/structs.h"
@@ -93,7 +97,8 @@ static int found(struct ext4_vol *vol, uint32_t ino, uint64_t blk, const char *f
 	return err;
 }
 
-int ext4_corrupt(struct ext4_vol *vol, uint32_t ino, uint64_t blk, const char *func, const char *fmt, ...)
+int ext4_corrupt(struct ext4_vol *vol, uint32_t ino, uint64_t blk, const char *func,
+		 const char *fmt, ...)
 {
 	static struct fdio_ratelimit limit;
 	char msg[200];
@@ -107,12 +112,13 @@ int ext4_corrupt(struct ext4_vol *vol, uint32_t ino, uint64_t blk, const char *f
 	va_end(ap);
 	fdio_count(COUNTER_ext4_corrupt);
 	if (fdio_ratelimit_ok(&limit))
-		log_err("%s: the file system is damaged: inode %u, block %llu: %s (%s): run e2fsck", vol->dev->name, ino,
-			(unsigned long long)blk, msg, func);
+		log_err("%s: the file system is damaged: inode %u, block %llu: %s (%s): run e2fsck",
+			vol->dev->name, ino, (unsigned long long)blk, msg, func);
 	return found(vol, ino, blk, func, -EUCLEAN);
 }
 
-int ext4_read_block(struct ext4_vol *vol, uint32_t ino, uint64_t blk, const char *func, struct journal_buffer **ret)
+int ext4_read_block(struct ext4_vol *vol, uint32_t ino, uint64_t blk, const char *func,
+		    struct journal_buffer **ret)
 {
 	int err = journal_read_block(vol->journal, blk, ret);
 
@@ -126,7 +132,8 @@ void ext4_error_aborted(struct ext4_vol *vol, int err)
 
 	if (!damaged)
 		note(vol, 0, 0, "journal", err);
-	go_read_only(vol, damaged ? "the file system is damaged: run e2fsck" : "the journal has aborted");
+	go_read_only(vol, damaged ? "the file system is damaged: run e2fsck"
+				  : "the journal has aborted");
 }
 
 /* Adds what is noted to sb. Returns how many errors that were. */
@@ -227,15 +234,19 @@ void ext4_error_write(struct ext4_vol *vol)
 	if (!__atomic_exchange_n(&vol->core.err_pending, false, __ATOMIC_ACQ_REL))
 		return;
 	/* Nor what another host writes to by now, nor what was shut down. */
-	if (vol->dev->caps.read_only || __atomic_load_n(&vol->mmp_lost, __ATOMIC_ACQUIRE) || ext4_vol_is_shut_down(vol))
+	if (vol->dev->caps.read_only || __atomic_load_n(&vol->mmp_lost, __ATOMIC_ACQUIRE) ||
+	    ext4_vol_is_shut_down(vol))
 		return;
 	if (!ext4_vol_read_only(vol) && !journal_error(vol->journal))
 		err = write_through_handle(vol);
-	/* A file system that was mounted read-only on purpose is not written to; one that broke is. */
+	/*
+	 * A file system that was mounted read-only on purpose is not written to; one that broke is.
+	 */
 	if (err && !vol->options.read_only && journal_error(vol->journal))
 		err = write_raw(vol);
 	if (err && !vol->options.read_only)
-		log_warn("%s: the error could not be noted in the superblock: %s", vol->dev->name, strerror(-err));
+		log_warn("%s: the error could not be noted in the superblock: %s", vol->dev->name,
+			 strerror(-err));
 	if (policy(vol) == EXT4_ERRORS_PANIC && !vol->mounting) {
 		log_err("%s: errors=panic: ending the process", vol->dev->name);
 		abort();

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The bridge between libext2fs and struct dev: an io_manager that reads with dev_read and refuses to
- * write. libext2fs is used to open and validate (superblock, descriptors, geometry, checksum seeds) and
- * to compute; every change goes through the journal, so a write that arrives here is a bug of ours and
- * fails with EXT2_ET_RO_FILSYS.
+ * The bridge between libext2fs and struct dev: an io_manager that reads with dev_read and refuses
+ * to write. libext2fs is used to open and validate (superblock, descriptors, geometry, checksum
+ * seeds) and to compute; every change goes through the journal, so a write that arrives here is a
+ * bug of ours and fails with EXT2_ET_RO_FILSYS.
  *
- * ext2fs_open2 hands open() only a name, so the device travels in a thread-local variable for the time
- * of the call. The channel keeps it afterwards. Reads may come from any thread; they share nothing.
+ * ext2fs_open2 hands open() only a name, so the device travels in a thread-local variable for the
+ * time of the call. The channel keeps it afterwards. Reads may come from any thread; they share
+ * nothing.
  */
 #include "ext4/core/core.h"
 #include "ext4/core/structs.h"
@@ -23,9 +24,18 @@ static errcode_t io_open(const char *name, int flags, io_channel *ret);
 static errcode_t io_close(io_channel c);
 static errcode_t io_set_blksize(io_channel c, int size);
 static errcode_t io_read64(io_channel c, unsigned long long blk, int count, void *data);
-static errcode_t io_read(io_channel c, unsigned long blk, int count, void *data) { return io_read64(c, blk, count, data); }
-static errcode_t io_write64(io_channel c, unsigned long long blk, int count, const void *data) { return EXT2_ET_RO_FILSYS; }
-static errcode_t io_write(io_channel c, unsigned long blk, int count, const void *data) { return EXT2_ET_RO_FILSYS; }
+static errcode_t io_read(io_channel c, unsigned long blk, int count, void *data)
+{
+	return io_read64(c, blk, count, data);
+}
+static errcode_t io_write64(io_channel c, unsigned long long blk, int count, const void *data)
+{
+	return EXT2_ET_RO_FILSYS;
+}
+static errcode_t io_write(io_channel c, unsigned long blk, int count, const void *data)
+{
+	return EXT2_ET_RO_FILSYS;
+}
 static errcode_t io_flush(io_channel c) { return 0; }
 static errcode_t io_set_option(io_channel c, const char *option, const char *arg)
 {
@@ -90,11 +100,12 @@ static errcode_t io_set_blksize(io_channel c, int size)
 static errcode_t io_read64(io_channel c, unsigned long long blk, int count, void *data)
 {
 	struct dev *dev = c->private_data;
-	uint64_t len = count < 0 ? (uint64_t)-(int64_t)count : (uint64_t)count * (unsigned)c->block_size;
+	uint64_t len = count < 0 ? (uint64_t) - (int64_t)count
+				 : (uint64_t)count * (unsigned)c->block_size;
 	uint64_t off;
 
-	if (__builtin_mul_overflow(blk, (unsigned long long)c->block_size, &off) || off > dev->caps.size_bytes ||
-	    len > dev->caps.size_bytes - off)
+	if (__builtin_mul_overflow(blk, (unsigned long long)c->block_size, &off) ||
+	    off > dev->caps.size_bytes || len > dev->caps.size_bytes - off)
 		return EXT2_ET_SHORT_READ;
 	return dev_read(dev, data, len, off) ? EXT2_ET_SHORT_READ : 0;
 }
@@ -115,8 +126,9 @@ long ext4_io_open_fs(struct dev *dev, ext2_filsys *ret)
 	initialize_ext2_error_table(); /* so that error_message has words */
 	set_com_err_hook(io_com_err);
 	io_dev = dev;
-	err = ext2fs_open2(dev->name, NULL, EXT2_FLAG_64BITS | EXT2_FLAG_SKIP_MMP | EXT2_FLAG_SOFTSUPP_FEATURES, 0, 0, &io_bridge,
-			   ret);
+	err = ext2fs_open2(dev->name, NULL,
+			   EXT2_FLAG_64BITS | EXT2_FLAG_SKIP_MMP | EXT2_FLAG_SOFTSUPP_FEATURES, 0,
+			   0, &io_bridge, ret);
 	io_dev = NULL;
 	return err;
 }

@@ -1,14 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What every room asks of a volume: whether it can be written, its device, its journal, the time. Any
- * thread, never blocks.
+ * What every room asks of a volume: whether it can be written, its device, its journal, the time.
+ * Any thread, never blocks.
  */
 #include "ext4/core/core.h"
 #include "ext4/core/structs.h"
 
-bool ext4_vol_read_only(const struct ext4_vol *vol) { return __atomic_load_n(&vol->read_only, __ATOMIC_ACQUIRE); }
+bool ext4_vol_read_only(const struct ext4_vol *vol)
+{
+	return __atomic_load_n(&vol->read_only, __ATOMIC_ACQUIRE);
+}
 
-bool ext4_vol_is_shut_down(const struct ext4_vol *vol) { return __atomic_load_n(&vol->shut_down, __ATOMIC_ACQUIRE); }
+bool ext4_vol_is_shut_down(const struct ext4_vol *vol)
+{
+	return __atomic_load_n(&vol->shut_down, __ATOMIC_ACQUIRE);
+}
 
 struct dev *ext4_vol_dev(struct ext4_vol *vol) { return vol->dev; }
 

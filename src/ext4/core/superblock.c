@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The superblock: read and changed straight on the device while no journal runs (mount, unmount), on the
- * thread that opens or closes the volume; through a handle otherwise, on workers. A superblock that cannot
- * be read or has a wrong checksum is -EUCLEAN or -EIO.
+ * The superblock: read and changed straight on the device while no journal runs (mount, unmount),
+ * on the thread that opens or closes the volume; through a handle otherwise, on workers. A
+ * superblock that cannot be read or has a wrong checksum is -EUCLEAN or -EIO.
  *
  * The free counts in the superblock are brought up to date whenever it is written anyway, and at
  * unmount; in between the group descriptors are the truth, as for the kernel.
@@ -24,13 +24,15 @@ bool ext4_super_checksum_ok(const struct ext2_super_block *sb)
 {
 	if (!(sb->s_feature_ro_compat & EXT4_FEATURE_RO_COMPAT_METADATA_CSUM))
 		return true;
-	return fdio_crc32c(~0U, sb, offsetof(struct ext2_super_block, s_checksum)) == sb->s_checksum;
+	return fdio_crc32c(~0U, sb, offsetof(struct ext2_super_block, s_checksum)) ==
+	       sb->s_checksum;
 }
 
 void ext4_super_checksum_set(struct ext2_super_block *sb)
 {
 	if (sb->s_feature_ro_compat & EXT4_FEATURE_RO_COMPAT_METADATA_CSUM)
-		sb->s_checksum = fdio_crc32c(~0U, sb, offsetof(struct ext2_super_block, s_checksum));
+		sb->s_checksum =
+				fdio_crc32c(~0U, sb, offsetof(struct ext2_super_block, s_checksum));
 }
 
 int ext4_super_read(struct dev *dev, struct ext2_super_block *ret, struct fdio_reason *reason)
@@ -61,11 +63,12 @@ int ext4_super_read(struct dev *dev, struct ext2_super_block *ret, struct fdio_r
 }
 
 /*
- * The device writes whole sectors, so the neighbours of the superblock are read and written with it. torn: the content that is
- * expected there, whose checksum alone is wrong; NULL: it must be right.
+ * The device writes whole sectors, so the neighbours of the superblock are read and written with
+ * it. torn: the content that is expected there, whose checksum alone is wrong; NULL: it must be
+ * right.
  */
-int ext4_super_write_raw(struct dev *dev, const struct ext2_super_block *torn, void (*change)(struct ext2_super_block *sb, void *arg),
-		       void *arg)
+int ext4_super_write_raw(struct dev *dev, const struct ext2_super_block *torn,
+			 void (*change)(struct ext2_super_block *sb, void *arg), void *arg)
 {
 	uint64_t lbs = FDIO_MAX(dev->caps.sector_bytes, 512U);
 	uint64_t start = fdio_round_down(SUPERBLOCK_OFFSET, lbs);
@@ -96,12 +99,14 @@ out:
 	return err;
 }
 
-int ext4_super_update_raw(struct dev *dev, void (*change)(struct ext2_super_block *sb, void *arg), void *arg)
+int ext4_super_update_raw(struct dev *dev, void (*change)(struct ext2_super_block *sb, void *arg),
+			  void *arg)
 {
 	return ext4_super_write_raw(dev, NULL, change, arg);
 }
 
-int ext4_super_begin(struct ext4_vol *vol, struct journal_handle *handle, struct ext2_super_block **ret)
+int ext4_super_begin(struct ext4_vol *vol, struct journal_handle *handle,
+		     struct ext2_super_block **ret)
 {
 	struct journal_buffer *buffer;
 	int err = journal_read_block(vol->journal, vol->sb_blk, &buffer);

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A superblock that a power cut has torn. It is the one block that is written in place without a log: two sectors of 512
- * bytes, the checksum at the end of the second. What changes while a file system is in use lies in the first, so a torn
- * superblock is one of two valid states with the checksum of the other. Called by volume/volume.c before anything else is read.
+ * A superblock that a power cut has torn. It is the one block that is written in place without a
+ * log: two sectors of 512 bytes, the checksum at the end of the second. What changes while a file
+ * system is in use lies in the first, so a torn superblock is one of two valid states with the
+ * checksum of the other. Called by volume/volume.c before anything else is read.
  *
- * That it is one, and not damage, is told by a backup superblock: valid, and equal in everything that mounting, changing and
- * unmounting leave alone. What may differ decides nothing by itself: counts come from the descriptors, the list of orphans
- * is verified link by link, and the log is empty whenever the sign that it is not changes. Then the
- * checksum is completed; cut again, it is still the same first sector. Without a backup (a single group) it stays e2fsck's.
+ * That it is one, and not damage, is told by a backup superblock: valid, and equal in everything
+ * that mounting, changing and unmounting leave alone. What may differ decides nothing by itself:
+ * counts come from the descriptors, the list of orphans is verified link by link, and the log is
+ * empty whenever the sign that it is not changes. Then the checksum is completed; cut again, it is
+ * still the same first sector. Without a backup (a single group) it stays e2fsck's.
  */
 #include "ext4/core/core.h"
 #include "ext4/core/structs.h"
@@ -32,30 +34,43 @@ static bool same_features(const struct ext2_super_block *a, const struct ext2_su
 
 static bool same_file_system(const struct ext2_super_block *a, const struct ext2_super_block *b)
 {
-	return a->s_magic == b->s_magic && a->s_rev_level == b->s_rev_level && !memcmp(a->s_uuid, b->s_uuid, sizeof(a->s_uuid)) &&
-	       a->s_blocks_count == b->s_blocks_count && a->s_blocks_count_hi == b->s_blocks_count_hi &&
-	       a->s_inodes_count == b->s_inodes_count && a->s_first_data_block == b->s_first_data_block &&
-	       a->s_log_block_size == b->s_log_block_size && a->s_log_cluster_size == b->s_log_cluster_size &&
-	       a->s_blocks_per_group == b->s_blocks_per_group && a->s_clusters_per_group == b->s_clusters_per_group &&
+	return a->s_magic == b->s_magic && a->s_rev_level == b->s_rev_level &&
+	       !memcmp(a->s_uuid, b->s_uuid, sizeof(a->s_uuid)) &&
+	       a->s_blocks_count == b->s_blocks_count &&
+	       a->s_blocks_count_hi == b->s_blocks_count_hi &&
+	       a->s_inodes_count == b->s_inodes_count &&
+	       a->s_first_data_block == b->s_first_data_block &&
+	       a->s_log_block_size == b->s_log_block_size &&
+	       a->s_log_cluster_size == b->s_log_cluster_size &&
+	       a->s_blocks_per_group == b->s_blocks_per_group &&
+	       a->s_clusters_per_group == b->s_clusters_per_group &&
 	       a->s_inodes_per_group == b->s_inodes_per_group && a->s_first_ino == b->s_first_ino &&
-	       a->s_inode_size == b->s_inode_size && a->s_desc_size == b->s_desc_size && a->s_journal_inum == b->s_journal_inum &&
-	       a->s_reserved_gdt_blocks == b->s_reserved_gdt_blocks && a->s_first_meta_bg == b->s_first_meta_bg &&
-	       a->s_log_groups_per_flex == b->s_log_groups_per_flex && a->s_checksum_type == b->s_checksum_type &&
-	       a->s_checksum_seed == b->s_checksum_seed && a->s_def_hash_version == b->s_def_hash_version &&
-	       !memcmp(a->s_hash_seed, b->s_hash_seed, sizeof(a->s_hash_seed)) && same_features(a, b);
+	       a->s_inode_size == b->s_inode_size && a->s_desc_size == b->s_desc_size &&
+	       a->s_journal_inum == b->s_journal_inum &&
+	       a->s_reserved_gdt_blocks == b->s_reserved_gdt_blocks &&
+	       a->s_first_meta_bg == b->s_first_meta_bg &&
+	       a->s_log_groups_per_flex == b->s_log_groups_per_flex &&
+	       a->s_checksum_type == b->s_checksum_type &&
+	       a->s_checksum_seed == b->s_checksum_seed &&
+	       a->s_def_hash_version == b->s_def_hash_version &&
+	       !memcmp(a->s_hash_seed, b->s_hash_seed, sizeof(a->s_hash_seed)) &&
+	       same_features(a, b);
 }
 
 /* Whether group group holds a valid backup that fits. */
-static bool backup_fits(struct dev *dev, const struct ext2_super_block *sb, uint32_t group, struct ext2_super_block *backup)
+static bool backup_fits(struct dev *dev, const struct ext2_super_block *sb, uint32_t group,
+			struct ext2_super_block *backup)
 {
 	uint64_t blk = sb->s_first_data_block + (uint64_t)group * sb->s_blocks_per_group;
 	uint64_t off = blk << (10 + sb->s_log_block_size);
 
-	if (!group || off < 2 * SUPERBLOCK_OFFSET || off > dev->caps.size_bytes - SUPERBLOCK_SIZE || off % dev->caps.sector_bytes)
+	if (!group || off < 2 * SUPERBLOCK_OFFSET || off > dev->caps.size_bytes - SUPERBLOCK_SIZE ||
+	    off % dev->caps.sector_bytes)
 		return false;
 	if (dev_read(dev, backup, SUPERBLOCK_SIZE, off))
 		return false;
-	return backup->s_block_group_nr == (uint16_t)group && ext4_super_checksum_ok(backup) && same_file_system(sb, backup);
+	return backup->s_block_group_nr == (uint16_t)group && ext4_super_checksum_ok(backup) &&
+	       same_file_system(sb, backup);
 }
 
 static void keep(struct ext2_super_block *sb, void *arg)
@@ -70,8 +85,13 @@ int ext4_super_complete_torn(struct dev *dev, const struct ext2_super_block *sb)
 	struct ext2_super_block *backup;
 	int err = -EUCLEAN;
 
-	/* One sector is written whole or not at all. With mmp another host may be writing it this very moment. */
-	if (dev->caps.sector_bytes >= SUPERBLOCK_SIZE * 2 || (sb->s_feature_incompat & EXT4_FEATURE_INCOMPAT_MMP) || dev->caps.read_only || sb->s_log_block_size > 6)
+	/*
+	 * One sector is written whole or not at all. With mmp another host may be writing it this
+	 * very moment.
+	 */
+	if (dev->caps.sector_bytes >= SUPERBLOCK_SIZE * 2 ||
+	    (sb->s_feature_incompat & EXT4_FEATURE_INCOMPAT_MMP) || dev->caps.read_only ||
+	    sb->s_log_block_size > 6)
 		return err;
 	backup = fdio_alloc_aligned(4096, 4096);
 	if (!backup)
@@ -79,7 +99,9 @@ int ext4_super_complete_torn(struct dev *dev, const struct ext2_super_block *sb)
 	for (unsigned n = 0; n < ARRAY_SIZE(groups) && err; n++) {
 		if (!backup_fits(dev, sb, groups[n], backup))
 			continue;
-		log_warn("%s: the superblock was torn when the power went; its backup in group %u confirms it", dev->name, groups[n]);
+		log_warn("%s: the superblock was torn when the power went; its backup in group %u "
+			 "confirms it",
+			 dev->name, groups[n]);
 		err = ext4_super_write_raw(dev, sb, keep, NULL);
 	}
 	free(backup);

@@ -1,26 +1,30 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Append windows: a file that grows by whole blocks at its end is given one run of blocks ahead, so that an append neither
- * allocates nor opens a handle. The run is reserved (ext4_blocks_reserve: in memory only, a crash forgets it) and stands in
- * the extent map as written blocks behind the end of the file, where no reader looks. An append writes its data there like an
- * overwrite; when that has completed, ext4_window_publish moves the size, and the answer goes out. The extent tree and the size
- * on disk follow in ext4_window_settle: before the file is synced, when the window is used up or closed, and with every commit
- * interval. So an append that was not synced is as durable as on a kernel file system, and on disk the size and the extents
- * change in one transaction, after the data is on the device.
+ * Append windows: a file that grows by whole blocks at its end is given one run of blocks ahead, so
+ * that an append neither allocates nor opens a handle. The run is reserved (ext4_blocks_reserve: in
+ * memory only, a crash forgets it) and stands in the extent map as written blocks behind the end of
+ * the file, where no reader looks. An append writes its data there like an overwrite; when that has
+ * completed, ext4_window_publish moves the size, and the answer goes out. The extent tree and the
+ * size on disk follow in ext4_window_settle: before the file is synced, when the window is used up
+ * or closed, and with every commit interval. So an append that was not synced is as durable as on a
+ * kernel file system, and on disk the size and the extents change in one transaction, after the
+ * data is on the device.
  *
  *   blocks in the tree | published, not settled | ahead
  *                      win_lblk                 size      win_end
  *
- * Rules. WINDOW-1: a window begins at the end of the file, whose last block is whole, and nothing is mapped behind it. WINDOW-2: it is
- * opened and closed with the inode lock held exclusively and no append in flight (the rooms above see to it); whatever else
- * moves the size or maps blocks behind it closes it first. WINDOW-3: the tree and win_lblk, win_len, win_pblk change under map_lock;
- * ext4_map_load adds the window to what it finds in the tree. WINDOW-4: win_pub only grows while there is a window, and i->size is
- * never below it, whatever a cancelled handle puts back (ext4_size_store).
+ * Rules. WINDOW-1: a window begins at the end of the file, whose last block is whole, and nothing
+ * is mapped behind it. WINDOW-2: it is opened and closed with the inode lock held exclusively and
+ * no append in flight (the rooms above see to it); whatever else moves the size or maps blocks
+ * behind it closes it first. WINDOW-3: the tree and win_lblk, win_len, win_pblk change under
+ * map_lock; ext4_map_load adds the window to what it finds in the tree. WINDOW-4: win_pub only
+ * grows while there is a window, and i->size is never below it, whatever a cancelled handle puts
+ * back (ext4_size_store).
  *
- * ext4_window_end and ext4_window_publish run on loop threads and never block; the rest is for workers. An error of settling
- * leaves the window as it was, except on closing: then what was not settled is lost, as after a crash; that is logged, and the
- * next fsync fails. Its blocks had been published, so they are given back only when nobody reads
- * them any more (drain).
+ * ext4_window_end and ext4_window_publish run on loop threads and never block; the rest is for
+ * workers. An error of settling leaves the window as it was, except on closing: then what was not
+ * settled is lost, as after a crash; that is logged, and the next fsync fails. Its blocks had been
+ * published, so they are given back only when nobody reads them any more (drain).
  */
 #include "ext4/data/extent.h"
 
@@ -35,7 +39,10 @@
 #define SHARE 32u
 #define SHARE_ALL 8u
 
-uint64_t ext4_window_end(const struct ext4_inode *inode) { return __atomic_load_n(&inode->data.win_end, __ATOMIC_ACQUIRE); }
+uint64_t ext4_window_end(const struct ext4_inode *inode)
+{
+	return __atomic_load_n(&inode->data.win_end, __ATOMIC_ACQUIRE);
+}
 
 void ext4_window_publish(struct ext4_inode *inode, uint64_t size)
 {
@@ -43,7 +50,8 @@ void ext4_window_publish(struct ext4_inode *inode, uint64_t size)
 
 	FDIO_ASSERT(size <= ext4_window_end(inode));
 	__atomic_store_n(&inode->window_published, size, __ATOMIC_SEQ_CST);
-	while (old < size && !__atomic_compare_exchange_n(&inode->size, &old, size, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
+	while (old < size && !__atomic_compare_exchange_n(&inode->size, &old, size, false,
+							  __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
 		;
 }
 
@@ -51,12 +59,16 @@ void ext4_window_publish(struct ext4_inode *inode, uint64_t size)
 static uint32_t unsettled(const struct ext4_inode *inode)
 {
 	uint64_t end = ext4_inode_size(inode) >> inode->vol->block_bits;
-	uint32_t first = __atomic_load_n(&inode->data.win_lblk, __ATOMIC_ACQUIRE); /* and then the transaction to wait for */
+	/* and then the transaction to wait for */
+	uint32_t first = __atomic_load_n(&inode->data.win_lblk, __ATOMIC_ACQUIRE);
 
 	return end > first ? (uint32_t)(end - first) : 0;
 }
 
-uint32_t ext4_window_unsettled(const struct ext4_inode *inode) { return ext4_window_end(inode) ? unsettled(inode) : 0; }
+uint32_t ext4_window_unsettled(const struct ext4_inode *inode)
+{
+	return ext4_window_end(inode) ? unsettled(inode) : 0;
+}
 
 /* ---- the list of inodes with a window: under icache_lock, which also guards references ---- */
 
@@ -106,14 +118,18 @@ void ext4_windows_set_reclaim(struct ext4_vol *vol, bool (*fn)(void *arg), void 
 	vol->data.reclaim = fn;
 }
 
-bool ext4_windows_reclaim(struct ext4_vol *vol) { return vol->data.reclaim && vol->data.reclaim(vol->data.reclaim_arg); }
+bool ext4_windows_reclaim(struct ext4_vol *vol)
+{
+	return vol->data.reclaim && vol->data.reclaim(vol->data.reclaim_arg);
+}
 
 /* ---- opening ---- */
 
 /* Windows that are opened at the same moment may go beyond it by what they are. */
 static uint64_t fair_share(struct ext4_vol *vol, bool root)
 {
-	uint64_t available = ext4_blocks_available(vol, root), held = __atomic_load_n(&vol->data.win_blocks, __ATOMIC_RELAXED);
+	uint64_t available = ext4_blocks_available(vol, root),
+		 held = __atomic_load_n(&vol->data.win_blocks, __ATOMIC_RELAXED);
 	uint64_t all = (available + held) / SHARE_ALL;
 
 	return FDIO_MIN(available / SHARE, all > held ? all - held : 0);
@@ -125,21 +141,24 @@ static bool may_open(struct ext4_inode *inode, uint64_t size)
 	struct ext4_vol *vol = inode->vol;
 	struct ext4_extent extent;
 
-	if (inode->data.untrimmed || ext4_map_kind(inode) != EXT4_MAPPED_EXTENTS || size & (vol->block_size - 1) || ext4_raw_size(inode) != size)
+	if (inode->data.untrimmed || ext4_map_kind(inode) != EXT4_MAPPED_EXTENTS ||
+	    size & (vol->block_size - 1) || ext4_raw_size(inode) != size)
 		return false;
 	if (ext4_map_lookup(inode, (uint32_t)(size >> vol->block_bits), &extent))
 		return false;
 	return extent.state == EXT4_EXTENT_HOLE && ext4_extent_end(&extent) == UINT32_MAX;
 }
 
-static int reserve(struct ext4_inode *inode, uint64_t size, uint32_t want, bool root, struct ext4_extent *ret)
+static int reserve(struct ext4_inode *inode, uint64_t size, uint32_t want, bool root,
+		   struct ext4_extent *ret)
 {
 	struct ext4_vol *vol = inode->vol;
 	uint64_t goal = 0, lblk = size >> vol->block_bits;
 	struct ext4_extent prev;
 	int err;
 
-	if (lblk && !ext4_map_lookup(inode, (uint32_t)lblk - 1, &prev) && prev.state != EXT4_EXTENT_HOLE)
+	if (lblk && !ext4_map_lookup(inode, (uint32_t)lblk - 1, &prev) &&
+	    prev.state != EXT4_EXTENT_HOLE)
 		goal = prev.pblk + 1;
 	*ret = (struct ext4_extent){ .lblk = (uint32_t)lblk, .state = EXT4_EXTENT_WRITTEN };
 	err = ext4_blocks_reserve(vol, inode, goal, want, root, &ret->pblk, &ret->len);
@@ -153,7 +172,8 @@ static int reserve(struct ext4_inode *inode, uint64_t size, uint32_t want, bool 
 int ext4_window_open(struct ext4_inode *inode, uint64_t bytes, bool root)
 {
 	struct ext4_vol *vol = inode->vol;
-	uint64_t size = ext4_inode_size(inode), want = bytes >> vol->block_bits, room = (ext4_max_size(inode) - size) >> vol->block_bits;
+	uint64_t size = ext4_inode_size(inode), want = bytes >> vol->block_bits,
+		 room = (ext4_max_size(inode) - size) >> vol->block_bits;
 	unsigned meta;
 	struct ext4_extent extent;
 	int err;
@@ -177,13 +197,15 @@ int ext4_window_open(struct ext4_inode *inode, uint64_t bytes, bool root)
 		return err;
 	}
 	fdio_mutex_lock(&inode->map_lock);
-	__atomic_store_n(&inode->data.win_lblk, extent.lblk, __ATOMIC_RELEASE); /* unsettled() may be asked by somebody who saw the last window */
+	/* unsettled() may be asked by somebody who saw the last window */
+	__atomic_store_n(&inode->data.win_lblk, extent.lblk, __ATOMIC_RELEASE);
 	inode->data.win_len = extent.len;
 	inode->data.win_pblk = extent.pblk;
 	inode->data.win_meta = meta;
 	ext4_map_apply(inode, &extent);
 	__atomic_store_n(&inode->window_published, size, __ATOMIC_SEQ_CST);
-	__atomic_store_n(&inode->data.win_end, (uint64_t)(extent.lblk + extent.len) << vol->block_bits, __ATOMIC_RELEASE);
+	__atomic_store_n(&inode->data.win_end,
+			 (uint64_t)(extent.lblk + extent.len) << vol->block_bits, __ATOMIC_RELEASE);
 	fdio_mutex_unlock(&inode->map_lock);
 	__atomic_add_fetch(&vol->data.win_blocks, extent.len, __ATOMIC_RELAXED);
 	list_window(inode);
@@ -192,19 +214,24 @@ int ext4_window_open(struct ext4_inode *inode, uint64_t bytes, bool root)
 
 /* ---- settling ---- */
 
-/* The tree may have become deeper: the next insert may need more. Best effort: what is set aside already stays. */
+/*
+ * The tree may have become deeper: the next insert may need more. Best effort: what is set aside
+ * already stays.
+ */
 static void refresh_meta(struct ext4_inode *inode)
 {
 	unsigned meta = ext4_extent_metadata_for(inode, 1);
 
-	if (meta > inode->data.win_meta && !ext4_metadata_reserve(inode->vol, meta - inode->data.win_meta, EXT4_REQUESTER_SYSTEM))
+	if (meta > inode->data.win_meta &&
+	    !ext4_metadata_reserve(inode->vol, meta - inode->data.win_meta, EXT4_REQUESTER_SYSTEM))
 		inode->data.win_meta = meta;
 }
 
 static int settle_locked(struct ext4_inode *inode)
 {
 	struct ext4_vol *vol = inode->vol;
-	struct ext4_extent extent = { inode->data.win_lblk, ext4_window_unsettled(inode), inode->data.win_pblk, EXT4_EXTENT_WRITTEN };
+	struct ext4_extent extent = { inode->data.win_lblk, ext4_window_unsettled(inode),
+				      inode->data.win_pblk, EXT4_EXTENT_WRITTEN };
 	struct journal_handle *handle;
 	int err;
 
@@ -219,7 +246,8 @@ static int settle_locked(struct ext4_inode *inode)
 	if (!err)
 		err = ext4_blocks_claim(handle, inode, extent.pblk, extent.len);
 	if (!err)
-		err = ext4_extent_insert(handle, inode, extent.lblk, extent.len, extent.pblk, false);
+		err = ext4_extent_insert(handle, inode, extent.lblk, extent.len, extent.pblk,
+					 false);
 	if (!err) {
 		/* The times are those of the writes: noted then, folded in by ext4_inode_begin. */
 		fdio_mutex_lock(&inode->attr);
@@ -300,14 +328,18 @@ int ext4_window_close(struct ext4_inode *inode, void (*drain)(void *arg), void *
 	inode->data.win_meta = 0;
 	if (err) {
 		log_err("inode %u: %llu bytes that were appended are lost: %s", inode->ino,
-			(unsigned long long)(ext4_inode_size(inode) - ext4_raw_size(inode)), strerror(-err));
+			(unsigned long long)(ext4_inode_size(inode) - ext4_raw_size(inode)),
+			strerror(-err));
 		fdio_mutex_lock(&inode->attr);
 		ext4_size_store(inode, ext4_raw_size(inode));
 		fdio_mutex_unlock(&inode->attr);
-		__atomic_store_n(&inode->data.win_lost, err == -EROFS ? err : -EIO, __ATOMIC_RELEASE);
+		__atomic_store_n(&inode->data.win_lost, err == -EROFS ? err : -EIO,
+				 __ATOMIC_RELEASE);
 	}
 	if (left)
-		ext4_map_apply(inode, &(struct ext4_extent){ .lblk = inode->data.win_lblk, .len = left, .state = EXT4_EXTENT_HOLE });
+		ext4_map_apply(inode, &(struct ext4_extent){ .lblk = inode->data.win_lblk,
+							     .len = left,
+							     .state = EXT4_EXTENT_HOLE });
 	fdio_mutex_unlock(&inode->map_lock);
 	unlist_window(inode);
 	if (err && drain)

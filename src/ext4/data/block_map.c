@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Files mapped by indirect blocks, as older file systems have them: their map is loaded into the same snapshot as that of an
- * extent tree, and their blocks can be freed. They are never allocated to: what needs a block gets extents first
- * (data/block_map_convert.c). Called by ext4_map_load and ext4_remove_step, with what guards the inode's tree held.
+ * Files mapped by indirect blocks, as older file systems have them: their map is loaded into the
+ * same snapshot as that of an extent tree, and their blocks can be freed. They are never allocated
+ * to: what needs a block gets extents first (data/block_map_convert.c). Called by ext4_map_load and
+ * ext4_remove_step, with what guards the inode's tree held.
  *
  * A pointer that leads outside the data area is damage (-EUCLEAN). Indirect blocks carry no
  * checksum and no sign of what they are, so an image can make them refer to each other; the walk
  * is at most three levels deep, and gives up when it has seen more blocks than the file system
  * has, or has collected one indirect block twice (data/map_twice.c).
  *
- * Freeing goes from the end downwards, like the removal of extents. Every freed pointer is zeroed in the same transaction, so
- * a removal that runs out of credits continues with the next handle. Indirect blocks are freed as metadata: revoked.
+ * Freeing goes from the end downwards, like the removal of extents. Every freed pointer is zeroed
+ * in the same transaction, so a removal that runs out of credits continues with the next handle.
+ * Indirect blocks are freed as metadata: revoked.
  */
 #include "ext4/data/extent.h"
 
@@ -26,7 +28,10 @@ static uint64_t slot_start(uint64_t per, unsigned slot)
 	return EXT2_NDIR_BLOCKS + per + (slot > EXT2_DIND_BLOCK ? per * per : 0);
 }
 
-/* Blocks that one pointer of this level reaches: 0 a data block, 1..3 an indirect block of that height. */
+/*
+ * Blocks that one pointer of this level reaches: 0 a data block, 1..3 an indirect block of that
+ * height.
+ */
 static uint64_t level_span(uint64_t per, unsigned level)
 {
 	uint64_t n = 1;
@@ -36,7 +41,10 @@ static uint64_t level_span(uint64_t per, unsigned level)
 	return n;
 }
 
-static unsigned slot_level(unsigned slot) { return slot < EXT2_NDIR_BLOCKS ? 0 : slot - EXT2_NDIR_BLOCKS + 1; }
+static unsigned slot_level(unsigned slot)
+{
+	return slot < EXT2_NDIR_BLOCKS ? 0 : slot - EXT2_NDIR_BLOCKS + 1;
+}
 
 /* ---- loading ---- */
 
@@ -58,9 +66,12 @@ static int load_check(struct load *load, uint32_t blk, uint64_t lblk)
 	struct ext4_vol *vol = load->inode->vol;
 
 	if (lblk >= EXT4_LBLK_END || !ext4_blocks_valid(vol, blk, 1))
-		return EXT4_CORRUPT(vol, load->inode->ino, blk, "block pointer of block %llu outside the data area", (unsigned long long)lblk);
+		return EXT4_CORRUPT(vol, load->inode->ino, blk,
+				    "block pointer of block %llu outside the data area",
+				    (unsigned long long)lblk);
 	if (++load->seen > vol->nr_blocks)
-		return EXT4_CORRUPT(vol, load->inode->ino, blk, "indirect blocks map more than the file system holds");
+		return EXT4_CORRUPT(vol, load->inode->ino, blk,
+				    "indirect blocks map more than the file system holds");
 	return 0;
 }
 
@@ -79,7 +90,8 @@ static int load_pointer(struct load *load, uint32_t blk, unsigned level, uint64_
 		return err ? err : load_data(load, blk, lblk);
 	err = ext4_map_builder_node(load->builder, blk);
 	if (err == -EUCLEAN)
-		err = EXT4_CORRUPT(load->inode->vol, load->inode->ino, blk, "an indirect block is there twice");
+		err = EXT4_CORRUPT(load->inode->vol, load->inode->ino, blk,
+				   "an indirect block is there twice");
 	if (!err)
 		err = journal_read_block(load->inode->vol->journal, blk, &buffer);
 	if (err)
@@ -93,11 +105,14 @@ static int load_pointer(struct load *load, uint32_t blk, unsigned level, uint64_
 
 int ext4_indirect_load(struct ext4_inode *inode, struct ext4_map_builder *builder)
 {
-	struct load load = { .inode = inode, .builder = builder, .per = inode->vol->block_size / 4 };
+	struct load load = { .inode = inode,
+			     .builder = builder,
+			     .per = inode->vol->block_size / 4 };
 	int err = 0;
 
 	for (unsigned s = 0; s < EXT2_N_BLOCKS && !err; s++)
-		err = load_pointer(&load, le32toh(inode->raw->i_block[s]), slot_level(s), slot_start(load.per, s));
+		err = load_pointer(&load, le32toh(inode->raw->i_block[s]), slot_level(s),
+				   slot_start(load.per, s));
 	return err;
 }
 
@@ -112,10 +127,14 @@ struct unmap {
 	bool metadata, more;
 };
 
-/* A step may touch one bitmap for the waiting run, one for an indirect block, an indirect block per level, inode, orphans. */
+/*
+ * A step may touch one bitmap for the waiting run, one for an indirect block, an indirect block per
+ * level, inode, orphans.
+ */
 static bool credits_low(struct unmap *unmap)
 {
-	return journal_credits_left(unmap->handle) < 4 + LEVELS + EXT4_CREDITS_INODE + EXT4_CREDITS_ORPHAN ||
+	return journal_credits_left(unmap->handle) <
+			       4 + LEVELS + EXT4_CREDITS_INODE + EXT4_CREDITS_ORPHAN ||
 	       ext4_metadata_frees_left(unmap->handle) <= (unmap->metadata ? unmap->n : 0);
 }
 
@@ -135,8 +154,10 @@ static int data_free(struct unmap *unmap, uint32_t blk)
 	int err = 0;
 
 	if (!ext4_blocks_valid(unmap->inode->vol, blk, 1))
-		return EXT4_CORRUPT(unmap->inode->vol, unmap->inode->ino, blk, "block pointer outside the data area");
-	if (unmap->n && (uint64_t)blk + 1 == unmap->run && blk % unmap->inode->vol->blocks_per_group) {
+		return EXT4_CORRUPT(unmap->inode->vol, unmap->inode->ino, blk,
+				    "block pointer outside the data area");
+	if (unmap->n && (uint64_t)blk + 1 == unmap->run &&
+	    blk % unmap->inode->vol->blocks_per_group) {
 		unmap->run--;
 		unmap->n++;
 		return 0;
@@ -147,7 +168,8 @@ static int data_free(struct unmap *unmap, uint32_t blk)
 	return err;
 }
 
-static int pointer_free(struct unmap *unmap, uint32_t *slot, unsigned level, uint64_t lblk, struct journal_buffer *holder);
+static int pointer_free(struct unmap *unmap, uint32_t *slot, unsigned level, uint64_t lblk,
+			struct journal_buffer *holder);
 
 /* The pointers of one indirect block, last first. */
 static int children_free(struct unmap *unmap, uint32_t blk, unsigned level, uint64_t lblk)
@@ -157,7 +179,8 @@ static int children_free(struct unmap *unmap, uint32_t blk, unsigned level, uint
 	int err;
 
 	if (!ext4_blocks_valid(unmap->inode->vol, blk, 1))
-		return EXT4_CORRUPT(unmap->inode->vol, unmap->inode->ino, blk, "indirect block outside the data area");
+		return EXT4_CORRUPT(unmap->inode->vol, unmap->inode->ino, blk,
+				    "indirect block outside the data area");
 	err = journal_read_block(unmap->inode->vol->journal, blk, &buffer);
 	if (err)
 		return err;
@@ -174,8 +197,11 @@ static int children_free(struct unmap *unmap, uint32_t blk, unsigned level, uint
 	return err;
 }
 
-/* What the pointer reaches in [from, to), and itself when all of that is gone. At most LEVELS deep. */
-static int pointer_free(struct unmap *unmap, uint32_t *slot, unsigned level, uint64_t lblk, struct journal_buffer *holder)
+/*
+ * What the pointer reaches in [from, to), and itself when all of that is gone. At most LEVELS deep.
+ */
+static int pointer_free(struct unmap *unmap, uint32_t *slot, unsigned level, uint64_t lblk,
+			struct journal_buffer *holder)
 {
 	uint32_t blk = le32toh(*slot);
 	int err = 0;
@@ -188,7 +214,8 @@ static int pointer_free(struct unmap *unmap, uint32_t *slot, unsigned level, uin
 	}
 	if (level) {
 		err = children_free(unmap, blk, level, lblk);
-		if (err || unmap->more || lblk < unmap->from || lblk + level_span(unmap->per, level) > unmap->to)
+		if (err || unmap->more || lblk < unmap->from ||
+		    lblk + level_span(unmap->per, level) > unmap->to)
 			return err;
 		err = run_free(unmap);
 		if (!err)
@@ -208,19 +235,29 @@ static int pointer_free(struct unmap *unmap, uint32_t *slot, unsigned level, uin
 	return err;
 }
 
-int ext4_indirect_remove(struct journal_handle *handle, struct ext4_inode *inode, uint32_t from, uint32_t to, bool metadata, bool *ret_more)
+int ext4_indirect_remove(struct journal_handle *handle, struct ext4_inode *inode, uint32_t from,
+			 uint32_t to, bool metadata, bool *ret_more)
 {
-	struct unmap unmap = { .handle = handle, .inode = inode, .per = inode->vol->block_size / 4, .from = from, .to = to, .metadata = metadata };
+	struct unmap unmap = { .handle = handle,
+			       .inode = inode,
+			       .per = inode->vol->block_size / 4,
+			       .from = from,
+			       .to = to,
+			       .metadata = metadata };
 	int err = 0;
 
-	/* To the end of the file means all that the pointers can reach, also beyond what a size can say. */
+	/*
+	 * To the end of the file means all that the pointers can reach, also beyond what a size can
+	 * say.
+	 */
 	if (to == EXT4_LBLK_END)
 		unmap.to = UINT64_MAX;
 	for (unsigned s = EXT2_N_BLOCKS; s-- > 0 && !err && !unmap.more;) {
 		uint64_t start = slot_start(unmap.per, s);
 
 		if (start < unmap.to && start + level_span(unmap.per, slot_level(s)) > unmap.from)
-			err = pointer_free(&unmap, &inode->raw->i_block[s], slot_level(s), start, NULL);
+			err = pointer_free(&unmap, &inode->raw->i_block[s], slot_level(s), start,
+					   NULL);
 	}
 	if (!err)
 		err = run_free(&unmap);

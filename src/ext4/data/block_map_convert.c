@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * A file with a block map that has to get a block becomes a file with extents first, where all of
- * it fits into the inode: at most EXT4_EXTENT_ROOT_MAX runs and EXT4_INDIRECT_MOST indirect blocks, so one
- * handle does it. An inode without any blocks always fits. The map in memory stays as it is, and
- * readers notice nothing. What does not fit is refused with -EOPNOTSUPP, before anything has
+ * it fits into the inode: at most EXT4_EXTENT_ROOT_MAX runs and EXT4_INDIRECT_MOST indirect blocks,
+ * so one handle does it. An inode without any blocks always fits. The map in memory stays as it is,
+ * and readers notice nothing. What does not fit is refused with -EOPNOTSUPP, before anything has
  * changed, and the log names the way out.
  *
  * Called with what guards the inode's tree held: for directories inside the handle that makes them
- * grow, for files by ext4_indirect_convert_file, which opens one. On workers; for directories also in the
- * mode of nowait.h. Indirect blocks that lead outside the data area are damage (-EUCLEAN).
+ * grow, for files by ext4_indirect_convert_file, which opens one. On workers; for directories also
+ * in the mode of nowait.h. Indirect blocks that lead outside the data area are damage (-EUCLEAN).
  */
 #include "ext4/data/extent.h"
 
@@ -29,7 +29,10 @@ struct convert {
 	unsigned nr_ind;
 };
 
-static bool has_extents(const struct ext4_vol *vol) { return ext2fs_has_feature_extents(vol->fs->super); }
+static bool has_extents(const struct ext4_vol *vol)
+{
+	return ext2fs_has_feature_extents(vol->fs->super);
+}
 
 static int add_run(struct convert *convert, const struct ext4_extent *extent)
 {
@@ -39,7 +42,8 @@ static int add_run(struct convert *convert, const struct ext4_extent *extent)
 		if (convert->nr_runs == EXT4_EXTENT_ROOT_MAX)
 			return -EOPNOTSUPP;
 		convert->run[convert->nr_runs++] =
-			(struct ext4_extent){ extent->lblk + done, n, extent->pblk + done, extent->state };
+				(struct ext4_extent){ extent->lblk + done, n, extent->pblk + done,
+						      extent->state };
 		done += n;
 	}
 	return 0;
@@ -60,7 +64,10 @@ static int collect_runs(struct convert *convert)
 	return err;
 }
 
-/* The block and those below it that are no data. At most LEVELS deep, and EXT4_INDIRECT_MOST of them. */
+/*
+ * The block and those below it that are no data. At most LEVELS deep, and EXT4_INDIRECT_MOST of
+ * them.
+ */
 static int collect_ind(struct convert *convert, uint32_t blk, unsigned level)
 {
 	struct ext4_vol *vol = convert->inode->vol;
@@ -70,7 +77,8 @@ static int collect_ind(struct convert *convert, uint32_t blk, unsigned level)
 	if (!blk)
 		return 0;
 	if (!ext4_blocks_valid(vol, blk, 1))
-		return EXT4_CORRUPT(vol, convert->inode->ino, blk, "indirect block outside the data area");
+		return EXT4_CORRUPT(vol, convert->inode->ino, blk,
+				    "indirect block outside the data area");
 	if (convert->nr_ind == ARRAY_SIZE(convert->ind))
 		return -EOPNOTSUPP;
 	convert->ind[convert->nr_ind++] = blk;
@@ -90,7 +98,9 @@ static int collect(struct convert *convert)
 	int err = has_extents(convert->inode->vol) ? collect_runs(convert) : -EOPNOTSUPP;
 
 	for (unsigned level = 1; level <= LEVELS && !err; level++)
-		err = collect_ind(convert, le32toh(convert->inode->raw->i_block[EXT2_IND_BLOCK + level - 1]), level);
+		err = collect_ind(convert,
+				  le32toh(convert->inode->raw->i_block[EXT2_IND_BLOCK + level - 1]),
+				  level);
 	return err;
 }
 
@@ -128,7 +138,8 @@ int ext4_indirect_convert(struct journal_handle *handle, struct ext4_inode *inod
 	if (err == -EOPNOTSUPP && !nowait_on())
 		log_ratelimited(FDIO_LOG_WARN,
 				"inode %u has a block map and cannot get new blocks: unmount, then "
-				"run e2fsck -f -E bmap2extent %s", inode->ino, inode->vol->dev->name);
+				"run e2fsck -f -E bmap2extent %s",
+				inode->ino, inode->vol->dev->name);
 	return err;
 }
 
@@ -142,7 +153,8 @@ int ext4_indirect_convert_file(struct ext4_inode *inode)
 	if (nowait_on())
 		return nowait_miss();
 	fdio_mutex_lock(&inode->map_lock);
-	err = journal_begin(inode->vol->journal, EXT4_INDIRECT_CREDITS + EXT4_CREDITS_INODE, &handle);
+	err = journal_begin(inode->vol->journal, EXT4_INDIRECT_CREDITS + EXT4_CREDITS_INODE,
+			    &handle);
 	if (!err) {
 		err = ext4_inode_begin(handle, inode);
 		if (!err)

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Nodes of extent trees: reading them with every check that keeps a damaged or hostile image from leading anywhere, their
- * checksums, and the walk that loads a whole tree into a map. Called by the other files of the extents part, on workers,
- * with what guards the tree held.
+ * Nodes of extent trees: reading them with every check that keeps a damaged or hostile image from
+ * leading anywhere, their checksums, and the walk that loads a whole tree into a map. Called by the
+ * other files of the extents part, on workers, with what guards the tree held.
  *
  * A node is accepted only if its header has the magic, the depth that its parent promised (so the
  * walk is at most EXT4_EXTENT_MAX_DEPTH deep and cannot loop), an entry count between 1 and its
  * capacity, and ascending entries; the load further requires every entry to lie between its
  * parent's key and the next one, so that no node can be visited twice, and no block to be there
  * twice (data/map_twice.c). The checks of a block's content are done once per read from the device
- * (journal_buffer.verified); the header is looked at each time, because a damaged image can make two
- * structures share a block.
+ * (journal_buffer.verified); the header is looked at each time, because a damaged image can make
+ * two structures share a block.
  *
  * Damage is recorded (EXT4_CORRUPT) and is -EUCLEAN.
  */
@@ -32,7 +32,8 @@ bool ext4_link_is_fast(const struct ext4_inode *inode)
 {
 	uint64_t acl = le32toh(inode->raw->i_file_acl) |
 		       (uint64_t)le16toh(inode->raw->osd2.linux2.l_i_file_acl_high) << 32;
-	uint64_t own = acl ? (inode->vol->block_size / 512) * EXT2FS_CLUSTER_RATIO(inode->vol->fs) : 0;
+	uint64_t own = acl ? (inode->vol->block_size / 512) * EXT2FS_CLUSTER_RATIO(inode->vol->fs)
+			   : 0;
 
 	if (!S_ISLNK(le16toh(inode->raw->i_mode)) || ext4_inode_inline(inode))
 		return false;
@@ -69,7 +70,9 @@ void ext4_extent_encode(struct ext3_extent *extent, const struct ext4_extent *x)
 {
 	FDIO_ASSERT(x->len && x->len <= ext4_extent_limit(x->state));
 	extent->ee_block = htole32(x->lblk);
-	extent->ee_len = htole16(x->state == EXT4_EXTENT_UNWRITTEN ? x->len + EXT4_EXTENT_WRITTEN_MAX : x->len);
+	extent->ee_len =
+			htole16(x->state == EXT4_EXTENT_UNWRITTEN ? x->len + EXT4_EXTENT_WRITTEN_MAX
+								  : x->len);
 	extent->ee_start = htole32((uint32_t)x->pblk);
 	extent->ee_start_hi = htole16(x->pblk >> 32);
 }
@@ -80,7 +83,9 @@ static size_t csum_at(const struct ext4_inode *inode, const uint8_t *data)
 {
 	const struct ext3_extent_header *header = (const void *)data;
 
-	return sizeof(*header) + FDIO_MIN(ext4_extent_node_max(header), ext4_extent_cap(inode->vol)) * sizeof(struct ext3_extent);
+	return sizeof(*header) +
+	       FDIO_MIN(ext4_extent_node_max(header), ext4_extent_cap(inode->vol)) *
+			       sizeof(struct ext3_extent);
 }
 
 static uint32_t node_csum(const struct ext4_inode *inode, const uint8_t *data)
@@ -112,10 +117,13 @@ static bool node_csum_ok(const struct ext4_inode *inode, uint8_t *data)
 }
 
 /* What must hold before any entry is looked at. */
-static bool header_ok(const struct ext3_extent_header *header, unsigned depth, unsigned max, bool root)
+static bool header_ok(const struct ext3_extent_header *header, unsigned depth, unsigned max,
+		      bool root)
 {
-	return le16toh(header->eh_magic) == EXT3_EXT_MAGIC && ext4_extent_node_depth(header) == depth && ext4_extent_node_max(header) <= max &&
-	       ext4_extent_node_max(header) >= EXT4_EXTENT_ROOT_MAX && ext4_extent_node_entries(header) <= ext4_extent_node_max(header) &&
+	return le16toh(header->eh_magic) == EXT3_EXT_MAGIC &&
+	       ext4_extent_node_depth(header) == depth && ext4_extent_node_max(header) <= max &&
+	       ext4_extent_node_max(header) >= EXT4_EXTENT_ROOT_MAX &&
+	       ext4_extent_node_entries(header) <= ext4_extent_node_max(header) &&
 	       (ext4_extent_node_entries(header) || (root && !depth));
 }
 
@@ -127,7 +135,8 @@ static bool leaf_ok(struct ext4_vol *vol, struct ext3_extent_header *header)
 		struct ext4_extent extent;
 
 		ext4_extent_decode(&ext4_extent_node_extents(header)[k], &extent);
-		if (!extent.len || extent.lblk < end || ext4_extent_end(&extent) > EXT4_LBLK_END || !ext4_blocks_valid(vol, extent.pblk, extent.len))
+		if (!extent.len || extent.lblk < end || ext4_extent_end(&extent) > EXT4_LBLK_END ||
+		    !ext4_blocks_valid(vol, extent.pblk, extent.len))
 			return false;
 		end = ext4_extent_end(&extent);
 	}
@@ -156,13 +165,18 @@ int ext4_extent_check_root(struct ext4_inode *inode)
 {
 	struct ext3_extent_header *header = ext4_extent_root(inode);
 
-	if (ext4_extent_node_depth(header) > EXT4_EXTENT_MAX_DEPTH || !header_ok(header, ext4_extent_node_depth(header), EXT4_EXTENT_ROOT_MAX, true) || !entries_ok(inode->vol, header))
-		return EXT4_CORRUPT(inode->vol, inode->ino, 0, "bad extent tree root (magic %#x, depth %u, %u of %u entries)",
-				  le16toh(header->eh_magic), ext4_extent_node_depth(header), ext4_extent_node_entries(header), ext4_extent_node_max(header));
+	if (ext4_extent_node_depth(header) > EXT4_EXTENT_MAX_DEPTH ||
+	    !header_ok(header, ext4_extent_node_depth(header), EXT4_EXTENT_ROOT_MAX, true) ||
+	    !entries_ok(inode->vol, header))
+		return EXT4_CORRUPT(inode->vol, inode->ino, 0,
+				    "bad extent tree root (magic %#x, depth %u, %u of %u entries)",
+				    le16toh(header->eh_magic), ext4_extent_node_depth(header),
+				    ext4_extent_node_entries(header), ext4_extent_node_max(header));
 	return 0;
 }
 
-int ext4_extent_node_read(struct ext4_inode *inode, uint64_t blk, unsigned depth, struct journal_buffer **ret)
+int ext4_extent_node_read(struct ext4_inode *inode, uint64_t blk, unsigned depth,
+			  struct journal_buffer **ret)
 {
 	struct ext4_vol *vol = inode->vol;
 	struct ext3_extent_header *header;
@@ -170,23 +184,30 @@ int ext4_extent_node_read(struct ext4_inode *inode, uint64_t blk, unsigned depth
 	int err;
 
 	if (!ext4_blocks_valid(vol, blk, 1))
-		return EXT4_CORRUPT(vol, inode->ino, blk, "extent tree block outside the file system's data area");
+		return EXT4_CORRUPT(vol, inode->ino, blk,
+				    "extent tree block outside the file system's data area");
 	err = journal_read_block(vol->journal, blk, &buffer);
 	if (err)
 		return err;
 	header = (struct ext3_extent_header *)buffer->data;
 	if (!header_ok(header, depth, ext4_extent_cap(vol), false)) {
-		err = EXT4_CORRUPT(vol, inode->ino, blk, "bad extent tree node (magic %#x, depth %u instead of %u, %u of %u entries)",
-			       le16toh(header->eh_magic), ext4_extent_node_depth(header), depth, ext4_extent_node_entries(header), ext4_extent_node_max(header));
+		err = EXT4_CORRUPT(vol, inode->ino, blk,
+				   "bad extent tree node (magic %#x, depth %u instead of %u, %u of "
+				   "%u entries)",
+				   le16toh(header->eh_magic), ext4_extent_node_depth(header), depth,
+				   ext4_extent_node_entries(header), ext4_extent_node_max(header));
 		goto fail;
 	}
 	if (!(__atomic_load_n(&buffer->verified, __ATOMIC_RELAXED) & EXT4_VERIFIED_EXTENT)) {
 		if (!node_csum_ok(inode, buffer->data)) {
-			err = EXT4_CORRUPT(vol, inode->ino, blk, "extent tree node has a wrong checksum");
+			err = EXT4_CORRUPT(vol, inode->ino, blk,
+					   "extent tree node has a wrong checksum");
 			goto fail;
 		}
 		if (!entries_ok(vol, header)) {
-			err = EXT4_CORRUPT(vol, inode->ino, blk, "extent tree node has entries out of order or out of range");
+			err = EXT4_CORRUPT(vol, inode->ino, blk,
+					   "extent tree node has entries out of order or out of "
+					   "range");
 			goto fail;
 		}
 		__atomic_fetch_or(&buffer->verified, EXT4_VERIFIED_EXTENT, __ATOMIC_RELAXED);
@@ -201,21 +222,25 @@ fail:
 /* ---- loading ---- */
 
 /* Children that lie next to each other on the device are read in one go. */
-static void readahead_children(struct ext4_inode *inode, struct ext3_extent_header *header, unsigned from)
+static void readahead_children(struct ext4_inode *inode, struct ext3_extent_header *header,
+			       unsigned from)
 {
 	uint64_t first = ext4_extent_index_block(&ext4_extent_node_indexes(header)[from]);
 	unsigned n = 1;
 
-	if (from && ext4_extent_index_block(&ext4_extent_node_indexes(header)[from - 1]) + 1 == first)
+	if (from &&
+	    ext4_extent_index_block(&ext4_extent_node_indexes(header)[from - 1]) + 1 == first)
 		return; /* read with the run that it belongs to */
-	while (from + n < ext4_extent_node_entries(header) && ext4_extent_index_block(&ext4_extent_node_indexes(header)[from + n]) == first + n)
+	while (from + n < ext4_extent_node_entries(header) &&
+	       ext4_extent_index_block(&ext4_extent_node_indexes(header)[from + n]) == first + n)
 		n++;
 	if (ext4_blocks_valid(inode->vol, first, n))
 		journal_readahead(inode->vol->journal, first, n);
 }
 
 /* The runs of a leaf, all of which lie in [lo, hi). */
-static int load_leaf(struct ext4_inode *inode, struct ext3_extent_header *header, uint64_t lo, uint64_t hi, struct ext4_map_builder *builder)
+static int load_leaf(struct ext4_inode *inode, struct ext3_extent_header *header, uint64_t lo,
+		     uint64_t hi, struct ext4_map_builder *builder)
 {
 	for (unsigned k = 0; k < ext4_extent_node_entries(header); k++) {
 		struct ext4_extent extent;
@@ -223,7 +248,9 @@ static int load_leaf(struct ext4_inode *inode, struct ext3_extent_header *header
 
 		ext4_extent_decode(&ext4_extent_node_extents(header)[k], &extent);
 		if (extent.lblk < lo || ext4_extent_end(&extent) > hi || !extent.len)
-			return EXT4_CORRUPT(inode->vol, inode->ino, extent.pblk, "extent at block %u lies outside its parent's range", extent.lblk);
+			return EXT4_CORRUPT(inode->vol, inode->ino, extent.pblk,
+					    "extent at block %u lies outside its parent's range",
+					    extent.lblk);
 		lo = ext4_extent_end(&extent);
 		err = ext4_map_builder_add(builder, &extent);
 		if (err)
@@ -233,7 +260,8 @@ static int load_leaf(struct ext4_inode *inode, struct ext3_extent_header *header
 }
 
 /* Bounded by the depth in the root, which each level checks. */
-static int load_node(struct ext4_inode *inode, struct ext3_extent_header *header, uint64_t lo, uint64_t hi, struct ext4_map_builder *builder)
+static int load_node(struct ext4_inode *inode, struct ext3_extent_header *header, uint64_t lo,
+		     uint64_t hi, struct ext4_map_builder *builder)
 {
 	unsigned n = ext4_extent_node_entries(header), depth = ext4_extent_node_depth(header);
 
@@ -241,19 +269,22 @@ static int load_node(struct ext4_inode *inode, struct ext3_extent_header *header
 		return load_leaf(inode, header, lo, hi, builder);
 	for (unsigned k = 0; k < n; k++) {
 		struct ext3_extent_idx *idx = &ext4_extent_node_indexes(header)[k];
-		uint64_t key = le32toh(idx->ei_block), next = k + 1 < n ? le32toh(idx[1].ei_block) : hi;
+		uint64_t key = le32toh(idx->ei_block),
+			 next = k + 1 < n ? le32toh(idx[1].ei_block) : hi;
 		struct journal_buffer *child;
 		int err;
 
 		if (key < lo || next > hi || key >= next)
-			return EXT4_CORRUPT(inode->vol, inode->ino, ext4_extent_index_block(idx), "extent index key %u out of order", (unsigned)key);
+			return EXT4_CORRUPT(inode->vol, inode->ino, ext4_extent_index_block(idx),
+					    "extent index key %u out of order", (unsigned)key);
 		readahead_children(inode, header, k);
 		err = ext4_extent_node_read(inode, ext4_extent_index_block(idx), depth - 1, &child);
 		if (err)
 			return err;
 		err = ext4_map_builder_node(builder, ext4_extent_index_block(idx));
 		if (!err)
-			err = load_node(inode, (struct ext3_extent_header *)child->data, key, next, builder);
+			err = load_node(inode, (struct ext3_extent_header *)child->data, key, next,
+					builder);
 		journal_buffer_release(child);
 		if (err)
 			return err;
@@ -273,9 +304,12 @@ static int check_twice(struct ext4_inode *inode, struct ext4_map_builder *builde
 {
 	bool shared = ext2fs_has_feature_shared_blocks(inode->vol->fs->super);
 	uint64_t blk = 0;
-	int err = shared && S_ISREG(le16toh(inode->raw->i_mode)) ? 0 : ext4_map_builder_check(builder, &blk);
+	int err = shared && S_ISREG(le16toh(inode->raw->i_mode))
+				  ? 0
+				  : ext4_map_builder_check(builder, &blk);
 
-	return err == -EUCLEAN ? EXT4_CORRUPT(inode->vol, inode->ino, blk, "it has the block twice") : err;
+	return err == -EUCLEAN ? EXT4_CORRUPT(inode->vol, inode->ino, blk, "it has the block twice")
+			       : err;
 }
 
 int ext4_map_load_locked(struct ext4_inode *inode)
@@ -286,7 +320,8 @@ int ext4_map_load_locked(struct ext4_inode *inode)
 	if (__atomic_load_n(&inode->data.map, __ATOMIC_ACQUIRE))
 		return 0;
 	/* Small enough for a loop thread is what lies in the inode. */
-	if (nowait_on() && (ext4_map_kind(inode) != EXT4_MAPPED_EXTENTS || ext4_extent_node_depth(ext4_extent_root(inode))))
+	if (nowait_on() && (ext4_map_kind(inode) != EXT4_MAPPED_EXTENTS ||
+			    ext4_extent_node_depth(ext4_extent_root(inode))))
 		return nowait_miss();
 	switch (ext4_map_kind(inode)) {
 	case EXT4_MAPPED_EXTENTS:
@@ -297,7 +332,8 @@ int ext4_map_load_locked(struct ext4_inode *inode)
 		break;
 	case EXT4_MAPPED_NOT:
 		err = -EINVAL;
-		if (ext4_inode_inline(inode) && ext2fs_has_feature_inline_data(inode->vol->fs->super))
+		if (ext4_inode_inline(inode) &&
+		    ext2fs_has_feature_inline_data(inode->vol->fs->super))
 			err = -EOPNOTSUPP; /* ext4_inline_read */
 		else if (ext4_inode_inline(inode))
 			err = EXT4_CORRUPT(inode->vol, inode->ino, 0,
@@ -307,7 +343,10 @@ int ext4_map_load_locked(struct ext4_inode *inode)
 	if (!err)
 		err = check_twice(inode, &builder);
 	if (!err && inode->data.win_len) /* behind everything else: WINDOW-1, WINDOW-3 */
-		err = ext4_map_builder_add(&builder, &(struct ext4_extent){ inode->data.win_lblk, inode->data.win_len, inode->data.win_pblk, EXT4_EXTENT_WRITTEN });
+		err = ext4_map_builder_add(&builder, &(struct ext4_extent){ inode->data.win_lblk,
+									    inode->data.win_len,
+									    inode->data.win_pblk,
+									    EXT4_EXTENT_WRITTEN });
 	if (err) {
 		ext4_map_builder_free(&builder);
 		return err;

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Edits of extent trees: finding the path to a block, replacing entries of a leaf, splitting nodes, adding a level, freeing
- * nodes that became empty, pulling an only child into the root. Called by data/extent.c, inside a handle, with the inode open
- * (ext4_inode_begin) and what guards the tree held.
+ * Edits of extent trees: finding the path to a block, replacing entries of a leaf, splitting nodes,
+ * adding a level, freeing nodes that became empty, pulling an only child into the root. Called by
+ * data/extent.c, inside a handle, with the inode open (ext4_inode_begin) and what guards the tree
+ * held.
  *
- * Invariants kept: an index entry's key is the first logical block of what it points at; no node but the root is empty; the
- * checksum of every changed block is right when the call returns; i_blocks counts the nodes.
+ * Invariants kept: an index entry's key is the first logical block of what it points at; no node
+ * but the root is empty; the checksum of every changed block is right when the call returns;
+ * i_blocks counts the nodes.
  *
- * A step that fails may leave the tree half changed: the caller cancels the handle, which puts every block and the inode back.
+ * A step that fails may leave the tree half changed: the caller cancels the handle, which puts
+ * every block and the inode back.
  */
 #include "ext4/data/extent.h"
 
@@ -26,7 +29,10 @@ void ext4_path_release(struct ext4_path *path)
 	}
 }
 
-/* Last entry of a node that starts at or before lblk, -1 if none does. Index and leaf entries begin with their block alike. */
+/*
+ * Last entry of a node that starts at or before lblk, -1 if none does. Index and leaf entries begin
+ * with their block alike.
+ */
 static int entry_find(struct ext3_extent_header *header, uint32_t lblk)
 {
 	int lo = 0, hi = ext4_extent_node_entries(header);
@@ -53,15 +59,20 @@ int ext4_path_find(struct ext4_inode *inode, uint32_t lblk, struct ext4_path *pa
 	path->level[0].header = ext4_extent_root(inode);
 	for (unsigned depth = ext4_extent_node_depth(path->level[0].header); depth; depth--) {
 		unsigned l = path->depth;
-		int at = FDIO_MAX(entry_find(path->level[l].header, lblk), 0); /* before the first key: the first child takes it */
+		/* before the first key: the first child takes it */
+		int at = FDIO_MAX(entry_find(path->level[l].header, lblk), 0);
 
 		path->level[l].at = at;
-		err = ext4_extent_node_read(inode, ext4_extent_index_block(&ext4_extent_node_indexes(path->level[l].header)[at]), depth - 1, &path->level[l + 1].buffer);
+		err = ext4_extent_node_read(inode,
+					    ext4_extent_index_block(&ext4_extent_node_indexes(
+							    path->level[l].header)[at]),
+					    depth - 1, &path->level[l + 1].buffer);
 		if (err) {
 			ext4_path_release(path);
 			return err;
 		}
-		path->level[l + 1].header = (struct ext3_extent_header *)path->level[l + 1].buffer->data;
+		path->level[l + 1].header =
+				(struct ext3_extent_header *)path->level[l + 1].buffer->data;
 		path->depth++;
 	}
 	path->level[path->depth].at = entry_find(path->level[path->depth].header, lblk);
@@ -74,7 +85,8 @@ uint32_t ext4_path_next(const struct ext4_path *path)
 		int next = path->level[l].at + 1;
 
 		if (next < (int)ext4_extent_node_entries(path->level[l].header))
-			return le32toh(ext4_extent_node_extents(path->level[l].header)[next].ee_block);
+			return le32toh(ext4_extent_node_extents(path->level[l].header)[next]
+						       .ee_block);
 	}
 	return EXT4_LBLK_END;
 }
@@ -92,10 +104,14 @@ static void node_changed(struct ext4_inode *inode, struct ext4_path *path, unsig
 		ext4_extent_node_checksum(inode, path->level[l].buffer);
 }
 
-static void set_entries(struct ext3_extent_header *header, unsigned n) { header->eh_entries = htole16(n); }
+static void set_entries(struct ext3_extent_header *header, unsigned n)
+{
+	header->eh_entries = htole16(n);
+}
 
 /* Makes n entries of del at pos, moving what follows; the header's count follows too. */
-static void entries_resize(struct ext3_extent_header *header, unsigned pos, unsigned del, unsigned n)
+static void entries_resize(struct ext3_extent_header *header, unsigned pos, unsigned del,
+			   unsigned n)
 {
 	struct ext3_extent *extent = ext4_extent_node_extents(header);
 	unsigned all = ext4_extent_node_entries(header);
@@ -116,12 +132,15 @@ static void idx_set(struct ext3_extent_idx *idx, uint32_t key, uint64_t blk)
 }
 
 /* The first block of level l's node changed: so do the keys that lead to it. */
-static int keys_fix(struct journal_handle *handle, struct ext4_inode *inode, struct ext4_path *path, unsigned l)
+static int keys_fix(struct journal_handle *handle, struct ext4_inode *inode, struct ext4_path *path,
+		    unsigned l)
 {
-	uint32_t key = ext4_extent_node_extents(path->level[l].header)[0].ee_block; /* little-endian, copied as it is */
+	/* little-endian, copied as it is */
+	uint32_t key = ext4_extent_node_extents(path->level[l].header)[0].ee_block;
 
 	while (l-- > 0) {
-		struct ext3_extent_idx *idx = &ext4_extent_node_indexes(path->level[l].header)[path->level[l].at];
+		struct ext3_extent_idx *idx =
+				&ext4_extent_node_indexes(path->level[l].header)[path->level[l].at];
 		int err;
 
 		if (idx->ei_block == key)
@@ -138,7 +157,8 @@ static int keys_fix(struct journal_handle *handle, struct ext4_inode *inode, str
 }
 
 /* A fresh tree block near the node given, counted in i_blocks. */
-static int node_new(struct journal_handle *handle, struct ext4_inode *inode, uint64_t near, struct journal_buffer **ret)
+static int node_new(struct journal_handle *handle, struct ext4_inode *inode, uint64_t near,
+		    struct journal_buffer **ret)
 {
 	uint64_t blk;
 	uint32_t n;
@@ -163,7 +183,8 @@ static int node_free(struct journal_handle *handle, struct ext4_inode *inode, ui
 	return err ? err : ext4_raw_add_blocks(inode, -1);
 }
 
-static void node_init(struct ext4_inode *inode, struct journal_buffer *buffer, unsigned depth, const struct ext3_extent *from, unsigned n)
+static void node_init(struct ext4_inode *inode, struct journal_buffer *buffer, unsigned depth,
+		      const struct ext3_extent *from, unsigned n)
 {
 	struct ext3_extent_header *header = (struct ext3_extent_header *)buffer->data;
 
@@ -187,7 +208,8 @@ static int tree_grow(struct journal_handle *handle, struct ext4_inode *inode)
 	int err;
 
 	if (depth == EXT4_EXTENT_MAX_DEPTH)
-		return EXT4_CORRUPT(inode->vol, inode->ino, 0, "extent tree is full at its greatest depth");
+		return EXT4_CORRUPT(inode->vol, inode->ino, 0,
+				    "extent tree is full at its greatest depth");
 	err = node_new(handle, inode, 0, &buffer);
 	if (err)
 		return err;
@@ -202,7 +224,8 @@ static int tree_grow(struct journal_handle *handle, struct ext4_inode *inode)
 }
 
 /* Splits the node of level l >= 1; its parent has room. */
-static int node_split(struct journal_handle *handle, struct ext4_inode *inode, struct ext4_path *path, unsigned l)
+static int node_split(struct journal_handle *handle, struct ext4_inode *inode,
+		      struct ext4_path *path, unsigned l)
 {
 	struct ext3_extent_header *old = path->level[l].header, *parent = path->level[l - 1].header;
 	unsigned n = ext4_extent_node_entries(old);
@@ -231,17 +254,23 @@ static int node_split(struct journal_handle *handle, struct ext4_inode *inode, s
 	return 0;
 }
 
-int ext4_tree_make_room(struct journal_handle *handle, struct ext4_inode *inode, struct ext4_path *path, unsigned need)
+int ext4_tree_make_room(struct journal_handle *handle, struct ext4_inode *inode,
+			struct ext4_path *path, unsigned need)
 {
 	unsigned l = path->depth;
 	int err;
 
-	/* The leaf is full: the lowest ancestor with room takes a second half of the child on the path. */
-	if (ext4_extent_node_entries(path->level[l].header) + need <= ext4_extent_node_max(path->level[l].header)) {
+	/*
+	 * The leaf is full: the lowest ancestor with room takes a second half of the child on the
+	 * path.
+	 */
+	if (ext4_extent_node_entries(path->level[l].header) + need <=
+	    ext4_extent_node_max(path->level[l].header)) {
 		ext4_path_release(path);
 		return 0;
 	}
-	while (l > 0 && ext4_extent_node_entries(path->level[l - 1].header) >= ext4_extent_node_max(path->level[l - 1].header))
+	while (l > 0 && ext4_extent_node_entries(path->level[l - 1].header) >=
+					ext4_extent_node_max(path->level[l - 1].header))
 		l--;
 	err = l ? node_split(handle, inode, path, l) : tree_grow(handle, inode);
 	ext4_path_release(path);
@@ -250,8 +279,11 @@ int ext4_tree_make_room(struct journal_handle *handle, struct ext4_inode *inode,
 
 /* ---- shrinking ---- */
 
-/* The leaf of the path has lost its last entry: it and every ancestor that becomes empty are freed. */
-static int tree_prune(struct journal_handle *handle, struct ext4_inode *inode, struct ext4_path *path)
+/*
+ * The leaf of the path has lost its last entry: it and every ancestor that becomes empty are freed.
+ */
+static int tree_prune(struct journal_handle *handle, struct ext4_inode *inode,
+		      struct ext4_path *path)
 {
 	for (unsigned l = path->depth; l > 0; l--) {
 		struct ext3_extent_header *parent = path->level[l - 1].header;
@@ -284,7 +316,8 @@ int ext4_tree_collapse(struct journal_handle *handle, struct ext4_inode *inode)
 		struct journal_buffer *buffer;
 		uint64_t blk = ext4_extent_index_block(ext4_extent_node_indexes(root));
 		unsigned n;
-		int err = ext4_extent_node_read(inode, blk, ext4_extent_node_depth(root) - 1, &buffer);
+		int err = ext4_extent_node_read(inode, blk, ext4_extent_node_depth(root) - 1,
+						&buffer);
 
 		if (err)
 			return err;
@@ -295,7 +328,8 @@ int ext4_tree_collapse(struct journal_handle *handle, struct ext4_inode *inode)
 			return 0;
 		}
 		memset(ext4_extent_node_extents(root), 0, EXT4_EXTENT_ROOT_MAX * ENTRY_SIZE);
-		memcpy(ext4_extent_node_extents(root), ext4_extent_node_extents(child), n * ENTRY_SIZE);
+		memcpy(ext4_extent_node_extents(root), ext4_extent_node_extents(child),
+		       n * ENTRY_SIZE);
 		set_entries(root, n);
 		root->eh_depth = child->eh_depth;
 		journal_buffer_release(buffer);
@@ -307,10 +341,12 @@ int ext4_tree_collapse(struct journal_handle *handle, struct ext4_inode *inode)
 }
 
 /*
- * A leaf that has become sparse joins its neighbour under the same parent when both together fill no more than half a node, so
- * that a file punched full of holes does not keep a block for every extent that is left.
+ * A leaf that has become sparse joins its neighbour under the same parent when both together fill
+ * no more than half a node, so that a file punched full of holes does not keep a block for every
+ * extent that is left.
  */
-static int leaf_join(struct journal_handle *handle, struct ext4_inode *inode, struct ext4_path *path)
+static int leaf_join(struct journal_handle *handle, struct ext4_inode *inode,
+		     struct ext4_path *path)
 {
 	unsigned l = path->depth, n = ext4_extent_node_entries(path->level[l].header), at;
 	struct ext3_extent_header *parent, *left, *right;
@@ -325,12 +361,16 @@ static int leaf_join(struct journal_handle *handle, struct ext4_inode *inode, st
 	with_next = at + 1 < ext4_extent_node_entries(parent);
 	if (!with_next && !at)
 		return 0;
-	err = ext4_extent_node_read(inode, ext4_extent_index_block(&ext4_extent_node_indexes(parent)[with_next ? at + 1 : at - 1]), 0, &other);
+	err = ext4_extent_node_read(inode,
+				    ext4_extent_index_block(&ext4_extent_node_indexes(
+						    parent)[with_next ? at + 1 : at - 1]),
+				    0, &other);
 	if (err)
 		return err;
 	left = with_next ? path->level[l].header : (struct ext3_extent_header *)other->data;
 	right = with_next ? (struct ext3_extent_header *)other->data : path->level[l].header;
-	if (ext4_extent_node_entries(left) + ext4_extent_node_entries(right) > ext4_extent_node_max(left) / 2)
+	if (ext4_extent_node_entries(left) + ext4_extent_node_entries(right) >
+	    ext4_extent_node_max(left) / 2)
 		goto out;
 	err = journal_get_write(handle, with_next ? path->level[l].buffer : other);
 	if (!err)
@@ -338,7 +378,8 @@ static int leaf_join(struct journal_handle *handle, struct ext4_inode *inode, st
 	if (err)
 		goto out;
 	n = ext4_extent_node_entries(left);
-	memcpy(&ext4_extent_node_extents(left)[n], ext4_extent_node_extents(right), ext4_extent_node_entries(right) * ENTRY_SIZE);
+	memcpy(&ext4_extent_node_extents(left)[n], ext4_extent_node_extents(right),
+	       ext4_extent_node_entries(right) * ENTRY_SIZE);
 	set_entries(left, n + ext4_extent_node_entries(right));
 	ext4_extent_node_checksum(inode, with_next ? path->level[l].buffer : other);
 	entries_resize(parent, with_next ? at + 1 : at, 1, 0);
@@ -353,7 +394,8 @@ out:
 
 static bool ext_merge(const struct ext4_extent *a, const struct ext4_extent *b)
 {
-	return a->state == b->state && ext4_extent_end(a) == b->lblk && a->pblk + a->len == b->pblk &&
+	return a->state == b->state && ext4_extent_end(a) == b->lblk &&
+	       a->pblk + a->len == b->pblk &&
 	       (uint64_t)a->len + b->len <= ext4_extent_limit(a->state);
 }
 
@@ -371,8 +413,9 @@ static void replacement_add(struct replacement *replacement, const struct ext4_e
 		replacement->extent[replacement->n++] = *extent;
 }
 
-static void replacement_make(struct replacement *replacement, struct ext3_extent_header *leaf, unsigned pos, unsigned ndel,
-			     const struct ext4_extent *new, unsigned nnew)
+static void replacement_make(struct replacement *replacement, struct ext3_extent_header *leaf,
+			     unsigned pos, unsigned ndel, const struct ext4_extent *new,
+			     unsigned nnew)
 {
 	struct ext4_extent side;
 
@@ -396,8 +439,8 @@ static void replacement_make(struct replacement *replacement, struct ext3_extent
 	}
 }
 
-int ext4_leaf_edit(struct journal_handle *handle, struct ext4_inode *inode, struct ext4_path *path, int pos, unsigned ndel, const struct ext4_extent *new,
-		 unsigned nnew)
+int ext4_leaf_edit(struct journal_handle *handle, struct ext4_inode *inode, struct ext4_path *path,
+		   int pos, unsigned ndel, const struct ext4_extent *new, unsigned nnew)
 {
 	unsigned l = path->depth;
 	struct ext3_extent_header *leaf = path->level[l].header;
@@ -406,7 +449,8 @@ int ext4_leaf_edit(struct journal_handle *handle, struct ext4_inode *inode, stru
 
 	FDIO_ASSERT(nnew <= 3 && pos >= 0);
 	replacement_make(&replacement, leaf, pos, ndel, new, nnew);
-	if (ext4_extent_node_entries(leaf) - replacement.del + replacement.n > ext4_extent_node_max(leaf))
+	if (ext4_extent_node_entries(leaf) - replacement.del + replacement.n >
+	    ext4_extent_node_max(leaf))
 		return -EAGAIN;
 	if (l && ext4_extent_node_entries(leaf) - replacement.del + replacement.n == 0)
 		return tree_prune(handle, inode, path);
@@ -415,7 +459,8 @@ int ext4_leaf_edit(struct journal_handle *handle, struct ext4_inode *inode, stru
 		return err;
 	entries_resize(leaf, replacement.pos, replacement.del, replacement.n);
 	for (unsigned k = 0; k < replacement.n; k++)
-		ext4_extent_encode(&ext4_extent_node_extents(leaf)[replacement.pos + k], &replacement.extent[k]);
+		ext4_extent_encode(&ext4_extent_node_extents(leaf)[replacement.pos + k],
+				   &replacement.extent[k]);
 	node_changed(inode, path, l);
 	if (replacement.pos == 0) {
 		err = keys_fix(handle, inode, path, l);

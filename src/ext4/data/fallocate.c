@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * fallocate: preallocation with unwritten extents, with or without a new size; punching holes; zeroing a range. Called by the
- * rooms above with the inode lock held exclusively and the inode's I/O drained, on workers, outside handles.
+ * fallocate: preallocation with unwritten extents, with or without a new size; punching holes;
+ * zeroing a range. Called by the rooms above with the inode lock held exclusively and the inode's
+ * I/O drained, on workers, outside handles.
  *
- * Blocks and tree nodes are reserved before anything changes, so a full file system is found early. Partial blocks at the
- * edges are zeroed on the device; whole blocks change their state in the tree in bounded transactions, after each of which
- * every block holds its old content or zeroes; a new size comes last.
+ * Blocks and tree nodes are reserved before anything changes, so a full file system is found early.
+ * Partial blocks at the edges are zeroed on the device; whole blocks change their state in the tree
+ * in bounded transactions, after each of which every block holds its old content or zeroes; a new
+ * size comes last.
  */
 #include "ext4/data/extent.h"
 
@@ -46,11 +48,13 @@ static int zero_edges(struct ext4_inode *inode, const struct range *range)
 static int stamp_only(struct ext4_inode *inode) { return ext4_publish_size(inode, 0); }
 
 /* Unwritten blocks for every hole; the size with the last transaction. */
-static int preallocate(struct ext4_inode *inode, const struct range *range, uint64_t new_size, bool root)
+static int preallocate(struct ext4_inode *inode, const struct range *range, uint64_t new_size,
+		       bool root)
 {
 	struct ext4_reservation reservation;
 	bool any;
-	int err = ext4_reserve_range(inode, range->out_first, range->out_end - range->out_first, root, EXT4_EXTENT_UNWRITTEN, &reservation);
+	int err = ext4_reserve_range(inode, range->out_first, range->out_end - range->out_first,
+				     root, EXT4_EXTENT_UNWRITTEN, &reservation);
 
 	if (err)
 		return err;
@@ -81,7 +85,10 @@ static int punch(struct ext4_inode *inode, uint64_t off, uint64_t len)
 		end = fdio_round_up(size, inode->vol->block_size);
 	range = range_of(inode, off, end);
 	if (ext4_map_kind(inode) == EXT4_MAPPED_EXTENTS) {
-		/* Cutting an extent in two may split a node; the range frees blocks, so it may use what is kept back. */
+		/*
+		 * Cutting an extent in two may split a node; the range frees blocks, so it may use
+		 * what is kept back.
+		 */
 		meta = ext4_extent_metadata_for(inode, 1);
 		err = ext4_metadata_reserve(inode->vol, meta, EXT4_REQUESTER_SYSTEM);
 		if (err)
@@ -89,13 +96,16 @@ static int punch(struct ext4_inode *inode, uint64_t off, uint64_t len)
 	}
 	err = zero_edges(inode, &range);
 	if (!err)
-		err = range.in_first < range.in_end ? ext4_remove_range(inode, range.in_first, range.in_end, false, true) : stamp_only(inode);
+		err = range.in_first < range.in_end ? ext4_remove_range(inode, range.in_first,
+									range.in_end, false, true)
+						    : stamp_only(inode);
 	if (meta)
 		ext4_metadata_unreserve(inode->vol, meta);
 	return err;
 }
 
-static int zero_convert(struct ext4_inode *inode, const struct range *range, struct ext4_reservation *reservation, uint64_t new_size)
+static int zero_convert(struct ext4_inode *inode, const struct range *range,
+			struct ext4_reservation *reservation, uint64_t new_size)
 {
 	int err = 0;
 
@@ -103,21 +113,26 @@ static int zero_convert(struct ext4_inode *inode, const struct range *range, str
 	if (reservation->nr)
 		err = ext4_reservation_insert(inode, reservation, 0, false);
 	if (!err && range->in_first < range->in_end)
-		err = ext4_convert_range(inode, range->in_first, range->in_end, EXT4_EXTENT_UNWRITTEN, 0);
+		err = ext4_convert_range(inode, range->in_first, range->in_end,
+					 EXT4_EXTENT_UNWRITTEN, 0);
 	fdio_mutex_unlock(&inode->map_lock);
 	return err ? err : ext4_publish_size(inode, new_size);
 }
 
-static int zero_range(struct ext4_inode *inode, const struct range *range, uint64_t new_size, bool root)
+static int zero_range(struct ext4_inode *inode, const struct range *range, uint64_t new_size,
+		      bool root)
 {
 	struct ext4_reservation reservation;
 	unsigned meta;
-	int err = ext4_reserve_range(inode, range->out_first, range->out_end - range->out_first, root, EXT4_EXTENT_UNWRITTEN, &reservation);
+	int err = ext4_reserve_range(inode, range->out_first, range->out_end - range->out_first,
+				     root, EXT4_EXTENT_UNWRITTEN, &reservation);
 
 	if (err)
 		return err;
-	meta = ext4_extent_metadata_for(inode, 2 + (range->out_end - range->out_first) / EXT4_EXTENT_UNWRITTEN_MAX);
-	err = ext4_metadata_reserve(inode->vol, meta, root ? EXT4_REQUESTER_SYSTEM : EXT4_REQUESTER_USER);
+	meta = ext4_extent_metadata_for(
+			inode, 2 + (range->out_end - range->out_first) / EXT4_EXTENT_UNWRITTEN_MAX);
+	err = ext4_metadata_reserve(inode->vol, meta,
+				    root ? EXT4_REQUESTER_SYSTEM : EXT4_REQUESTER_USER);
 	if (err) {
 		ext4_reservation_free(&reservation);
 		return err;
@@ -154,7 +169,8 @@ static int check(struct ext4_inode *inode, int mode, uint64_t off, uint64_t len)
 		return -EFBIG;
 	if (ext4_map_kind(inode) == EXT4_MAPPED_NOT)
 		return -EOPNOTSUPP;
-	return how == EXT4_FALLOC_PUNCH_HOLE ? 0 : ext4_indirect_convert_file(inode); /* unwritten blocks need extents */
+	/* unwritten blocks need extents */
+	return how == EXT4_FALLOC_PUNCH_HOLE ? 0 : ext4_indirect_convert_file(inode);
 }
 
 int ext4_fallocate(struct ext4_inode *inode, int mode, uint64_t off, uint64_t len, bool root)
@@ -172,7 +188,8 @@ int ext4_fallocate(struct ext4_inode *inode, int mode, uint64_t off, uint64_t le
 	if (mode & EXT4_FALLOC_PUNCH_HOLE)
 		return punch(inode, off, len);
 	range = range_of(inode, off, off + len);
-	new_size = !(mode & EXT4_FALLOC_KEEP_SIZE) && range.end > ext4_raw_size(inode) ? range.end : 0;
+	new_size = !(mode & EXT4_FALLOC_KEEP_SIZE) && range.end > ext4_raw_size(inode) ? range.end
+										       : 0;
 	if (mode & EXT4_FALLOC_ZERO_RANGE)
 		return zero_range(inode, &range, new_size, root);
 	return preallocate(inode, &range, new_size, root);

@@ -37,10 +37,12 @@ static int log_collect(struct ext4_inode *inode, struct log_walk *walk)
 		struct ext4_extent extent;
 		int err = ext4_map_lookup(inode, lblk, &extent);
 
-		if (!err && extent.state == EXT4_EXTENT_HOLE && lblk && ext4_extent_end(&extent) == UINT32_MAX)
+		if (!err && extent.state == EXT4_EXTENT_HOLE && lblk &&
+		    ext4_extent_end(&extent) == UINT32_MAX)
 			return 0;
 		if (!err && extent.state != EXT4_EXTENT_WRITTEN)
-			err = EXT4_CORRUPT(inode->vol, inode->ino, 0, "block %u of the log is missing", lblk);
+			err = EXT4_CORRUPT(inode->vol, inode->ino, 0,
+					   "block %u of the log is missing", lblk);
 		if (!err)
 			err = log_add(walk, &extent);
 		if (err)
@@ -61,7 +63,9 @@ int ext4_map_log_extents(struct ext4_vol *vol, uint32_t journal_ino, struct jour
 	/* As the kernel: deleted, it is no journal; nor is it deleted for that here. */
 	if (!inode->raw->i_links_count)
 		ext4_inode_set_bad(inode);
-	err = S_ISREG(le16toh(inode->raw->i_mode)) && !ext4_inode_is_bad(inode) ? ext4_map_load(inode) : -EUCLEAN;
+	err = S_ISREG(le16toh(inode->raw->i_mode)) && !ext4_inode_is_bad(inode)
+			      ? ext4_map_load(inode)
+			      : -EUCLEAN;
 	if (!err)
 		err = log_collect(inode, &walk);
 	ext4_map_drop(inode);

@@ -2,19 +2,23 @@
 /*
  * Extent map snapshots: what ext4_map_lookup searches on loop threads without a lock.
  *
- * Two levels. The top is an array of keys and chunk pointers; chunk k holds the runs that lie in [key[k], key[k + 1]), at most
- * CHUNK_MAX of them, sorted. A run never crosses a key, so contiguous runs may stay apart at a key: readers do not care.
+ * Two levels. The top is an array of keys and chunk pointers; chunk k holds the runs that lie in
+ * [key[k], key[k + 1]), at most CHUNK_MAX of them, sorted. A run never crosses a key, so contiguous
+ * runs may stay apart at a key: readers do not care.
  *
- * Readers are inside an epoch bracket. Writers hold what guards the inode's tree (map_lock, or rw exclusively) and change
- * the map in one of these ways, each of which a reader sees entirely or not at all:
+ * Readers are inside an epoch bracket. Writers hold what guards the inode's tree (map_lock, or rw
+ * exclusively) and change the map in one of these ways, each of which a reader sees entirely or not
+ * at all:
  *  - the last run of the last chunk grows (atomic store of its length);
  *  - a run is appended to the last chunk (filled in first, then the count is stored with release);
  *  - one chunk is replaced by an edited copy (pointer stored with release), the old one retired;
- *  - otherwise a new top is built that shares the untouched chunks; the old top and the replaced chunks are retired.
- * So an insert costs one copy of at most 4 KiB, and a copy of the top only when the number of chunks changes.
+ *  - otherwise a new top is built that shares the untouched chunks; the old top and the replaced
+ *    chunks are retired.
+ * So an insert costs one copy of at most 4 KiB, and a copy of the top only when the number of
+ * chunks changes.
  *
- * Fails with -ENOMEM only while loading; an edit that finds no memory, not even in the reserve (data/map_memory.c), drops the map instead
- * (ext4_map_apply).
+ * Fails with -ENOMEM only while loading; an edit that finds no memory, not even in the reserve
+ * (data/map_memory.c), drops the map instead (ext4_map_apply).
  */
 #include "ext4/data/map.h"
 
@@ -22,7 +26,8 @@
 #include <string.h>
 
 #define CHUNK_MAX 256
-#define CHUNK_FILL 208  /* runs a chunk gets when many are laid out anew: room for inserts without a new top */
+/* runs a chunk gets when many are laid out anew: room for inserts without a new top */
+#define CHUNK_FILL 208
 #define CHUNK_MIN_CAP 8
 
 struct chunk {
@@ -43,9 +48,18 @@ struct ext4_map {
 	struct slot slot[];
 };
 
-static uint32_t run_len(const struct ext4_map_run *run) { return __atomic_load_n(&run->len, __ATOMIC_ACQUIRE); }
-static uint64_t run_end(const struct ext4_map_run *run) { return (uint64_t)run->lblk + run_len(run); }
-static uint32_t chunk_n(const struct chunk *chunk) { return __atomic_load_n(&chunk->n, __ATOMIC_ACQUIRE); }
+static uint32_t run_len(const struct ext4_map_run *run)
+{
+	return __atomic_load_n(&run->len, __ATOMIC_ACQUIRE);
+}
+static uint64_t run_end(const struct ext4_map_run *run)
+{
+	return (uint64_t)run->lblk + run_len(run);
+}
+static uint32_t chunk_n(const struct chunk *chunk)
+{
+	return __atomic_load_n(&chunk->n, __ATOMIC_ACQUIRE);
+}
 
 static struct chunk *slot_chunk(const struct ext4_map *map, uint32_t k)
 {
@@ -59,9 +73,11 @@ static bool runs_merge(const struct ext4_map_run *a, const struct ext4_map_run *
 
 static struct ext4_map_run run_of(const struct ext4_extent *extent)
 {
-	return (struct ext4_map_run) {
-		.lblk = extent->lblk, .len = extent->len,
-		.where = extent->pblk | (extent->state == EXT4_EXTENT_UNWRITTEN ? EXT4_RUN_UNWRITTEN : 0),
+	return (struct ext4_map_run){
+		.lblk = extent->lblk,
+		.len = extent->len,
+		.where = extent->pblk |
+			 (extent->state == EXT4_EXTENT_UNWRITTEN ? EXT4_RUN_UNWRITTEN : 0),
 	};
 }
 
@@ -97,8 +113,14 @@ static struct ext4_map *top_new(uint32_t nr)
 	return map;
 }
 
-static void chunk_free_cb(struct epoch_node *node) { ext4_map_mem_free(container_of(node, struct chunk, node)); }
-static void top_free_cb(struct epoch_node *node) { ext4_map_mem_free(container_of(node, struct ext4_map, node)); }
+static void chunk_free_cb(struct epoch_node *node)
+{
+	ext4_map_mem_free(container_of(node, struct chunk, node));
+}
+static void top_free_cb(struct epoch_node *node)
+{
+	ext4_map_mem_free(container_of(node, struct ext4_map, node));
+}
 
 /* The top and every chunk that it still points at. */
 static void map_free_cb(struct epoch_node *node)
@@ -194,7 +216,9 @@ static void map_search(const struct ext4_map *map, uint32_t lblk, struct ext4_ex
 			break;
 		}
 	}
-	*ret = (struct ext4_extent) { .lblk = lblk, .len = next > lblk ? next - lblk : 1, .state = EXT4_EXTENT_HOLE };
+	*ret = (struct ext4_extent){ .lblk = lblk,
+				     .len = next > lblk ? next - lblk : 1,
+				     .state = EXT4_EXTENT_HOLE };
 }
 
 int ext4_map_lookup(struct ext4_inode *inode, uint32_t lblk, struct ext4_extent *ret)
@@ -229,7 +253,8 @@ int ext4_map_lookup_load(struct ext4_inode *inode, uint32_t lblk, struct ext4_ex
 	return err;
 }
 
-int ext4_map_count(struct ext4_inode *inode, uint32_t lblk, unsigned limit, unsigned *ret_runs, uint64_t *ret_blocks)
+int ext4_map_count(struct ext4_inode *inode, uint32_t lblk, unsigned limit, unsigned *ret_runs,
+		   uint64_t *ret_blocks)
 {
 	struct ext4_extent extent;
 
@@ -312,8 +337,12 @@ int ext4_map_builder_publish(struct ext4_map_builder *builder, struct ext4_inode
 	ext4_map_builder_free(builder);
 	if (!map)
 		return -ENOMEM;
-	/* Two readers of a directory may load it at once: they read the same tree, either map will do. */
-	if (!__atomic_compare_exchange_n(&inode->data.map, &none, map, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+	/*
+	 * Two readers of a directory may load it at once: they read the same tree, either map will
+	 * do.
+	 */
+	if (!__atomic_compare_exchange_n(&inode->data.map, &none, map, false, __ATOMIC_ACQ_REL,
+					 __ATOMIC_ACQUIRE))
 		map_free_cb(&map->node);
 	return 0;
 }
@@ -403,20 +432,26 @@ static int edit_one_chunk(struct edit *edit)
 	return 0;
 }
 
-/* Lays the edited runs out as chunks into map from slot k on; number of chunks, 0 when out of memory (those made are freed). */
-static uint32_t edit_layout(struct edit *edit, struct ext4_map *map, uint32_t k, uint32_t pieces, uint32_t per)
+/*
+ * Lays the edited runs out as chunks into map from slot k on; number of chunks, 0 when out of
+ * memory (those made are freed).
+ */
+static uint32_t edit_layout(struct edit *edit, struct ext4_map *map, uint32_t k, uint32_t pieces,
+			    uint32_t per)
 {
 	for (uint32_t p = 0; p < pieces; p++) {
 		uint32_t from = p * per, cnt = FDIO_MIN(per, edit->n - from);
 		bool last = k + p + 1 == map->nr;
-		struct chunk *chunk = chunk_new(edit->run + from, cnt, last ? CHUNK_MAX : FDIO_MAX(cnt, 1u));
+		struct chunk *chunk = chunk_new(edit->run + from, cnt,
+						last ? CHUNK_MAX : FDIO_MAX(cnt, 1u));
 
 		if (!chunk) {
 			while (p)
 				ext4_map_mem_free(map->slot[k + --p].chunk);
 			return 0;
 		}
-		map->slot[k + p] = (struct slot) { chunk, p ? edit->run[from].lblk : edit->map->slot[edit->first].key };
+		map->slot[k + p] = (struct slot){ chunk, p ? edit->run[from].lblk
+							   : edit->map->slot[edit->first].key };
 	}
 	return pieces;
 }
@@ -427,7 +462,9 @@ static int edit_new_top(struct edit *edit, struct ext4_inode *inode)
 	uint32_t gone = edit->last - edit->first + 1, per, pieces, behind = m->nr - edit->last - 1;
 
 	if (edit->n)
-		pieces = fdio_div_up(edit->n, edit->append ? CHUNK_MAX : edit->n <= CHUNK_MAX ? CHUNK_MAX : CHUNK_FILL);
+		pieces = fdio_div_up(edit->n, edit->append           ? CHUNK_MAX
+					      : edit->n <= CHUNK_MAX ? CHUNK_MAX
+								     : CHUNK_FILL);
 	else
 		pieces = gone == m->nr ? 1 : 0;
 	per = edit->append ? CHUNK_MAX : pieces ? fdio_div_up(edit->n, pieces) : 0;
@@ -441,7 +478,8 @@ static int edit_new_top(struct edit *edit, struct ext4_inode *inode)
 		return -ENOMEM;
 	}
 	memcpy(t->slot, m->slot, edit->first * sizeof(t->slot[0]));
-	memcpy(t->slot + edit->first + pieces, m->slot + edit->last + 1, behind * sizeof(t->slot[0]));
+	memcpy(t->slot + edit->first + pieces, m->slot + edit->last + 1,
+	       behind * sizeof(t->slot[0]));
 	t->slot[0].key = 0;
 	__atomic_store_n(&inode->data.map, t, __ATOMIC_RELEASE);
 	for (uint32_t k = edit->first; k <= edit->last; k++)
@@ -454,9 +492,11 @@ static int edit_new_top(struct edit *edit, struct ext4_inode *inode)
 static bool append_in_place(struct ext4_map *map, const struct ext4_extent *extent)
 {
 	struct chunk *chunk = slot_chunk(map, map->nr - 1);
-	struct ext4_map_run run = run_of(extent), *last = chunk->n ? &chunk->run[chunk->n - 1] : NULL;
+	struct ext4_map_run run = run_of(extent),
+			    *last = chunk->n ? &chunk->run[chunk->n - 1] : NULL;
 
-	if (extent->state == EXT4_EXTENT_HOLE || extent->lblk < map->slot[map->nr - 1].key || (last && run_end(last) > extent->lblk))
+	if (extent->state == EXT4_EXTENT_HOLE || extent->lblk < map->slot[map->nr - 1].key ||
+	    (last && run_end(last) > extent->lblk))
 		return false;
 	if (last && runs_merge(last, &run)) {
 		__atomic_store_n(&last->len, last->len + run.len, __ATOMIC_RELEASE);
@@ -469,7 +509,8 @@ static bool append_in_place(struct ext4_map *map, const struct ext4_extent *exte
 	return true;
 }
 
-static int map_edit(struct ext4_inode *inode, struct ext4_map *map, const struct ext4_extent *extent)
+static int map_edit(struct ext4_inode *inode, struct ext4_map *map,
+		    const struct ext4_extent *extent)
 {
 	struct edit edit = { .map = map };
 	size_t max = 2;

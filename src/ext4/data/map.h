@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The extent map in memory, inside the ext4 room. Built by data/extent_node.c and data/block_map.c, kept up by the tree edits,
- * read by ext4_map_lookup on any thread. Changing calls need what guards the inode's tree: map_lock (regular files) or rw held
- * exclusively (directories, symlinks).
+ * The extent map in memory, inside the ext4 room. Built by data/extent_node.c and data/block_map.c,
+ * kept up by the tree edits, read by ext4_map_lookup on any thread. Changing calls need what guards
+ * the inode's tree: map_lock (regular files) or rw held exclusively (directories, symlinks).
  */
 #ifndef FDIO_EXT4_DATA_MAP_H
 #define FDIO_EXT4_DATA_MAP_H
@@ -33,13 +33,17 @@ int ext4_map_builder_add(struct ext4_map_builder *builder, const struct ext4_ext
 int ext4_map_builder_node(struct ext4_map_builder *builder, uint64_t blk);
 /* data/map_twice.c: -EUCLEAN if a block is there twice, which is *ret_blk then. -ENOMEM. */
 int ext4_map_builder_check(struct ext4_map_builder *builder, uint64_t *ret_blk);
-/* Publishes the map of what was collected if the inode has none; the builder is empty afterwards, also on error. */
+/*
+ * Publishes the map of what was collected if the inode has none; the builder is empty afterwards,
+ * also on error.
+ */
 int ext4_map_builder_publish(struct ext4_map_builder *builder, struct ext4_inode *inode);
 void ext4_map_builder_free(struct ext4_map_builder *builder);
 
 /*
- * Brings the published map in line with an edit of the tree: [lblk, lblk + len) is in the run's state now (HOLE: removed).
- * Nothing to do without a map. Cannot fail: when memory runs out the map is dropped and the next user loads it again.
+ * Brings the published map in line with an edit of the tree: [lblk, lblk + len) is in the run's
+ * state now (HOLE: removed). Nothing to do without a map. Cannot fail: when memory runs out the map
+ * is dropped and the next user loads it again.
  */
 void ext4_map_apply(struct ext4_inode *inode, const struct ext4_extent *extent);
 
@@ -62,9 +66,11 @@ void ext4_map_retire(struct epoch_node *map);
 /* ext4_map_load for a caller that holds what guards the tree. */
 int ext4_map_load_locked(struct ext4_inode *inode) FDIO_MAY_MISS;
 /* ext4_map_lookup that loads the map when it is missing; takes map_lock only then. */
-int ext4_map_lookup_load(struct ext4_inode *inode, uint32_t lblk, struct ext4_extent *ret) FDIO_MAY_MISS;
+int ext4_map_lookup_load(struct ext4_inode *inode, uint32_t lblk,
+			 struct ext4_extent *ret) FDIO_MAY_MISS;
 /* Mapped runs from lblk on, counted up to limit. -EAGAIN without a map. */
-int ext4_map_count(struct ext4_inode *inode, uint32_t lblk, unsigned limit, unsigned *ret_runs, uint64_t *ret_blocks);
+int ext4_map_count(struct ext4_inode *inode, uint32_t lblk, unsigned limit, unsigned *ret_runs,
+		   uint64_t *ret_blocks);
 
 void ext4_map_drop(struct ext4_inode *inode); /* forgets the snapshot (retired) */
 

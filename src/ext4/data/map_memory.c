@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Memory of the extent maps and of reservations: ordinary memory, and a reserve for when there is none, so that writing into a file
- * at such a time does not lose its map, and a map that was dropped can be loaded. A piece of the reserve holds one chunk of a map.
- * Where that is not enough, as for the map of a file of more than 256 extents that is to be loaded, there is no memory.
+ * Memory of the extent maps and of reservations: ordinary memory, and a reserve for when there is
+ * none, so that writing into a file at such a time does not lose its map, and a map that was
+ * dropped can be loaded. A piece of the reserve holds one chunk of a map. Where that is not enough,
+ * as for the map of a file of more than 256 extents that is to be loaded, there is no memory.
  *
- * One reserve for all volumes; it is made when the first one opens and stays. Any thread. Pieces come back through the epochs.
+ * One reserve for all volumes; it is made when the first one opens and stays. Any thread. Pieces
+ * come back through the epochs.
  *
  * What is allocated is counted, so that maps can be given up when they are too many
  * (data/map_evict.c).
@@ -19,7 +21,10 @@
 #include <malloc.h>
 #include <stdlib.h>
 
-/* PIECE: 256 extents of a reservation. PIECES: a write takes a few, and what it replaces comes back some retirements later. */
+/*
+ * PIECE: 256 extents of a reservation. PIECES: a write takes a few, and what it replaces comes back
+ * some retirements later.
+ */
 enum { PIECES = 96, PIECE = 6272 };
 
 struct piece { struct piece *next; uint8_t rest[PIECE - sizeof(struct piece *)]; };
@@ -47,7 +52,8 @@ int ext4_map_mem_init(void)
 
 static bool of_reserve(const void *p)
 {
-	return pieces && (uintptr_t)p >= (uintptr_t)pieces && (uintptr_t)p < (uintptr_t)(pieces + PIECES);
+	return pieces && (uintptr_t)p >= (uintptr_t)pieces &&
+	       (uintptr_t)p < (uintptr_t)(pieces + PIECES);
 }
 
 void *ext4_map_mem(size_t size)
@@ -95,7 +101,8 @@ void ext4_map_mem_check(struct ext4_vol *vol)
 {
 	size_t now = ext4_map_mem_used();
 
-	void (*crowded)(struct ext4_vol *vol) = __atomic_load_n(&vol->data.crowded, __ATOMIC_ACQUIRE);
+	void (*crowded)(struct ext4_vol * vol) =
+			__atomic_load_n(&vol->data.crowded, __ATOMIC_ACQUIRE);
 
 	if (likely(now <= vol->data.map_budget) || !crowded)
 		return;

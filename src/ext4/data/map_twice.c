@@ -69,13 +69,17 @@ int ext4_map_builder_node(struct ext4_map_builder *builder, uint64_t blk)
 	return 0;
 }
 
-static uint64_t run_start(const struct ext4_map_run *run) { return run->where & ~EXT4_RUN_UNWRITTEN; }
+static uint64_t run_start(const struct ext4_map_run *run)
+{
+	return run->where & ~EXT4_RUN_UNWRITTEN;
+}
 
 /* As most files are: each run lies behind the one before, and there are no nodes. */
 static bool ascending(const struct ext4_map_builder *builder)
 {
 	for (size_t k = 1; k < builder->n; k++)
-		if (run_start(&builder->run[k]) < run_start(&builder->run[k - 1]) + builder->run[k - 1].len)
+		if (run_start(&builder->run[k]) <
+		    run_start(&builder->run[k - 1]) + builder->run[k - 1].len)
 			return false;
 	return !builder->nodes;
 }
@@ -92,7 +96,8 @@ int ext4_map_builder_check(struct ext4_map_builder *builder, uint64_t *ret_blk)
 	if (!place)
 		return -ENOMEM;
 	for (size_t k = 0; k < builder->n; k++)
-		place[k] = (struct place){ run_start(&builder->run[k]), run_start(&builder->run[k]) + builder->run[k].len };
+		place[k] = (struct place){ run_start(&builder->run[k]),
+					   run_start(&builder->run[k]) + builder->run[k].len };
 	for (size_t k = 0; k < builder->nodes; k++)
 		place[builder->n + k] = (struct place){ builder->node[k], builder->node[k] + 1 };
 	qsort(place, n, sizeof(*place), by_start);

@@ -1,15 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Allocating writes: blocks are reserved in memory before any data moves, so that a full file system is found with nothing
- * changed; after the data is on the device the extents are inserted, unwritten ones converted, and the size published. Called
- * by the direct-I/O room and data/fallocate.c, on workers (for one run of blocks also on loop threads, in the mode of nowait.h), with the
- * inode lock held in either mode (exclusively when the size moves), never inside a handle.
+ * Allocating writes: blocks are reserved in memory before any data moves, so that a full file
+ * system is found with nothing changed; after the data is on the device the extents are inserted,
+ * unwritten ones converted, and the size published. Called by the direct-I/O room and
+ * data/fallocate.c, on workers (for one run of blocks also on loop threads, in the mode of
+ * nowait.h), with the inode lock held in either mode (exclusively when the size moves), never
+ * inside a handle.
  *
- * Inserting takes bounded transactions, each of which leaves a file system that checks clean: written blocks never lie
- * beyond i_size on disk, so where the range is new at the end of the file, i_size follows the inserted blocks (their data is
- * complete) and reaches new_size with the last transaction. Blocks for tree nodes are set aside before each begins.
+ * Inserting takes bounded transactions, each of which leaves a file system that checks clean:
+ * written blocks never lie beyond i_size on disk, so where the range is new at the end of the file,
+ * i_size follows the inserted blocks (their data is complete) and reaches new_size with the last
+ * transaction. Blocks for tree nodes are set aside before each begins.
  *
- * An error leaves what was inserted so far in the tree and the rest in the reservation, for ext4_reservation_free.
+ * An error leaves what was inserted so far in the tree and the rest in the reservation, for
+ * ext4_reservation_free.
  */
 #include "ext4/data/extent.h"
 
@@ -96,7 +100,8 @@ static int meta_reserve(struct ext4_inode *inode, unsigned n, bool root, unsigne
 		return err;
 	meta = ext4_extent_metadata_for(inode, n);
 	fdio_mutex_unlock(&inode->map_lock);
-	err = ext4_metadata_reserve(inode->vol, meta, root ? EXT4_REQUESTER_SYSTEM : EXT4_REQUESTER_USER);
+	err = ext4_metadata_reserve(inode->vol, meta,
+				    root ? EXT4_REQUESTER_SYSTEM : EXT4_REQUESTER_USER);
 	*ret_n = err ? 0 : meta;
 	return err;
 }
@@ -122,7 +127,8 @@ static int resv_room(struct ext4_reservation *reservation)
 }
 
 /* One run of blocks for the hole at lblk, at most len; *goal moves behind it. */
-static int resv_some(struct ext4_reservation *reservation, uint32_t lblk, uint32_t len, enum ext4_extent_state state, uint64_t *goal, uint32_t *ret_n)
+static int resv_some(struct ext4_reservation *reservation, uint32_t lblk, uint32_t len,
+		     enum ext4_extent_state state, uint64_t *goal, uint32_t *ret_n)
 {
 	struct ext4_extent *last;
 	uint64_t blk;
@@ -131,11 +137,14 @@ static int resv_some(struct ext4_reservation *reservation, uint32_t lblk, uint32
 
 	if (err)
 		return err;
-	err = ext4_blocks_reserve(reservation->inode->vol, reservation->inode, *goal, FDIO_MIN(len, ext4_extent_limit(state)), reservation->root, &blk, &n);
+	err = ext4_blocks_reserve(reservation->inode->vol, reservation->inode, *goal,
+				  FDIO_MIN(len, ext4_extent_limit(state)), reservation->root, &blk,
+				  &n);
 	if (err)
 		return err;
 	last = reservation->nr ? &reservation->ext[reservation->nr - 1] : NULL;
-	if (last && ext4_extent_end(last) == lblk && last->pblk + last->len == blk && last->len + n <= ext4_extent_limit(state))
+	if (last && ext4_extent_end(last) == lblk && last->pblk + last->len == blk &&
+	    last->len + n <= ext4_extent_limit(state))
 		last->len += n;
 	else
 		reservation->ext[reservation->nr++] = (struct ext4_extent) { lblk, n, blk, state };
@@ -144,13 +153,15 @@ static int resv_some(struct ext4_reservation *reservation, uint32_t lblk, uint32
 	return 0;
 }
 
-static int resv_fill(struct ext4_reservation *reservation, uint32_t lblk, uint32_t len, enum ext4_extent_state state)
+static int resv_fill(struct ext4_reservation *reservation, uint32_t lblk, uint32_t len,
+		     enum ext4_extent_state state)
 {
 	uint64_t end = (uint64_t)lblk + len, goal = 0;
 	struct ext4_extent extent;
 	int err;
 
-	if (lblk && !ext4_map_lookup(reservation->inode, lblk - 1, &extent) && extent.state != EXT4_EXTENT_HOLE)
+	if (lblk && !ext4_map_lookup(reservation->inode, lblk - 1, &extent) &&
+	    extent.state != EXT4_EXTENT_HOLE)
 		goal = extent.pblk + 1;
 	while (lblk < end) {
 		uint32_t n;
@@ -173,7 +184,8 @@ static int resv_fill(struct ext4_reservation *reservation, uint32_t lblk, uint32
 	return 0;
 }
 
-int ext4_reserve_range(struct ext4_inode *inode, uint32_t lblk, uint32_t len, bool root, enum ext4_extent_state state, struct ext4_reservation *reservation)
+int ext4_reserve_range(struct ext4_inode *inode, uint32_t lblk, uint32_t len, bool root,
+		       enum ext4_extent_state state, struct ext4_reservation *reservation)
 {
 	int err;
 
@@ -194,7 +206,8 @@ int ext4_reserve_range(struct ext4_inode *inode, uint32_t lblk, uint32_t len, bo
 	return err;
 }
 
-int ext4_reserve_holes(struct ext4_inode *inode, uint32_t lblk, uint32_t len, bool root, struct ext4_reservation *reservation)
+int ext4_reserve_holes(struct ext4_inode *inode, uint32_t lblk, uint32_t len, bool root,
+		       struct ext4_reservation *reservation)
 {
 	return ext4_reserve_range(inode, lblk, len, root, EXT4_EXTENT_WRITTEN, reservation);
 }
@@ -204,7 +217,8 @@ void ext4_reservation_free(struct ext4_reservation *reservation)
 	if (!reservation->inode)
 		return;
 	for (unsigned k = 0; k < reservation->nr; k++)
-		ext4_blocks_unreserve(reservation->inode->vol, reservation->ext[k].pblk, reservation->ext[k].len);
+		ext4_blocks_unreserve(reservation->inode->vol, reservation->ext[k].pblk,
+				      reservation->ext[k].len);
 	if (reservation->meta)
 		ext4_metadata_unreserve(reservation->inode->vol, reservation->meta);
 	if (reservation->ext != reservation->inline_ext)
@@ -235,14 +249,17 @@ static uint64_t size_upto(struct ext4_inode *inode, uint64_t new_size, uint64_t 
 
 unsigned ext4_insert_credits(struct ext4_inode *inode, const struct ext4_extent *extent)
 {
-	return ext4_extent_credits(inode) + extent->len / inode->vol->blocks_per_group + 2 + EXT4_CREDITS_INODE;
+	return ext4_extent_credits(inode) + extent->len / inode->vol->blocks_per_group + 2 +
+	       EXT4_CREDITS_INODE;
 }
 
 /* As many of ext[0..n) as one handle takes, at least one. */
-static int insert_batch(struct ext4_inode *inode, const struct ext4_extent *ext, unsigned n, uint64_t new_size, bool last,
-			unsigned *ret_done)
+static int insert_batch(struct ext4_inode *inode, const struct ext4_extent *ext, unsigned n,
+			uint64_t new_size, bool last, unsigned *ret_done)
 {
-	unsigned credits = FDIO_MAX(ext4_extent_batch_credits(inode), ext4_insert_credits(inode, &ext[0])), done = 0;
+	unsigned credits = FDIO_MAX(ext4_extent_batch_credits(inode),
+				    ext4_insert_credits(inode, &ext[0])),
+		 done = 0;
 	struct journal_handle *handle;
 	int err;
 
@@ -253,41 +270,51 @@ static int insert_batch(struct ext4_inode *inode, const struct ext4_extent *ext,
 	if (err)
 		return err;
 	err = ext4_inode_begin(handle, inode);
-	while (!err && done < n && (!done || journal_credits_left(handle) >= ext4_insert_credits(inode, &ext[done]))) {
+	while (!err && done < n &&
+	       (!done || journal_credits_left(handle) >= ext4_insert_credits(inode, &ext[done]))) {
 		const struct ext4_extent *extent = &ext[done++];
 
 		err = ext4_blocks_claim(handle, inode, extent->pblk, extent->len);
 		if (!err)
-			err = ext4_extent_insert(handle, inode, extent->lblk, extent->len, extent->pblk, extent->state == EXT4_EXTENT_UNWRITTEN);
+			err = ext4_extent_insert(handle, inode, extent->lblk, extent->len,
+						 extent->pblk,
+						 extent->state == EXT4_EXTENT_UNWRITTEN);
 	}
 	if (!err)
-		stamp_grown(inode, last && done == n ? new_size : size_upto(inode, new_size, ext4_extent_end(&ext[done - 1])));
+		stamp_grown(inode, last && done == n ? new_size
+						     : size_upto(inode, new_size,
+								 ext4_extent_end(&ext[done - 1])));
 	err = finish(handle, inode, err);
 	*ret_done = err ? 0 : done;
 	return err;
 }
 
-int ext4_reservation_insert(struct ext4_inode *inode, struct ext4_reservation *reservation, uint64_t new_size, bool last)
+int ext4_reservation_insert(struct ext4_inode *inode, struct ext4_reservation *reservation,
+			    uint64_t new_size, bool last)
 {
 	unsigned at = 0, done = 0;
 	int err = 0;
 
 	while (at < reservation->nr && !err) {
-		err = insert_batch(inode, reservation->ext + at, reservation->nr - at, new_size, last, &done);
+		err = insert_batch(inode, reservation->ext + at, reservation->nr - at, new_size,
+				   last, &done);
 		at += done;
 	}
 	/* What is in the tree no longer belongs to the reservation. */
-	memmove(reservation->ext, reservation->ext + at, (reservation->nr - at) * sizeof(*reservation->ext));
+	memmove(reservation->ext, reservation->ext + at,
+		(reservation->nr - at) * sizeof(*reservation->ext));
 	reservation->nr -= at;
 	return err;
 }
 
-int ext4_convert_range(struct ext4_inode *inode, uint32_t lblk, uint32_t end, enum ext4_extent_state to, uint64_t new_size)
+int ext4_convert_range(struct ext4_inode *inode, uint32_t lblk, uint32_t end,
+		       enum ext4_extent_state to, uint64_t new_size)
 {
 	while (lblk < end) {
 		struct journal_handle *handle;
 		uint32_t next = lblk;
-		int err = journal_begin(inode->vol->journal, ext4_extent_batch_credits(inode), &handle);
+		int err = journal_begin(inode->vol->journal, ext4_extent_batch_credits(inode),
+					&handle);
 
 		if (err)
 			return err;
@@ -297,7 +324,8 @@ int ext4_convert_range(struct ext4_inode *inode, uint32_t lblk, uint32_t end, en
 		if (!err && next == lblk)
 			err = -ENOSPC; /* the log is too small for this tree */
 		if (!err)
-			stamp_grown(inode, next == end ? new_size : size_upto(inode, new_size, next));
+			stamp_grown(inode,
+				    next == end ? new_size : size_upto(inode, new_size, next));
 		err = finish(handle, inode, err);
 		if (err)
 			return err;
@@ -336,7 +364,8 @@ static int find_unwritten(struct ext4_inode *inode, uint32_t *lblk, uint32_t *en
 	return 0;
 }
 
-static int insert_locked(struct ext4_inode *inode, struct ext4_reservation *reservation, uint32_t lblk, uint32_t end, uint64_t new_size, bool *ret_sized)
+static int insert_locked(struct ext4_inode *inode, struct ext4_reservation *reservation,
+			 uint32_t lblk, uint32_t end, uint64_t new_size, bool *ret_sized)
 {
 	bool inserts = reservation && reservation->nr, converts = false;
 	int err = 0;
@@ -351,7 +380,8 @@ static int insert_locked(struct ext4_inode *inode, struct ext4_reservation *rese
 	return err;
 }
 
-int ext4_insert(struct ext4_inode *inode, struct ext4_reservation *reservation, uint32_t conv_lblk, uint32_t conv_len, uint64_t new_size)
+int ext4_insert(struct ext4_inode *inode, struct ext4_reservation *reservation, uint32_t conv_lblk,
+		uint32_t conv_len, uint64_t new_size)
 {
 	unsigned meta = 0;
 	bool sized;

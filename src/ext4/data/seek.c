@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * SEEK_DATA and SEEK_HOLE from the extent map. Called by the rooms above on workers (may load the map). Unwritten extents read
- * as zeroes and count as holes; the end of the file is a hole. Blocks beyond i_size are never reported.
+ * SEEK_DATA and SEEK_HOLE from the extent map. Called by the rooms above on workers (may load the
+ * map). Unwritten extents read as zeroes and count as holes; the end of the file is a hole. Blocks
+ * beyond i_size are never reported.
  */
 #include "ext4/data/extent.h"
 

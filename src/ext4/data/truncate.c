@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Truncate, and freeing all blocks of a deleted file. Called by the rooms above with the inode lock held exclusively and the
- * inode's I/O drained, by orphan processing at mount, and by eviction; on workers, outside handles.
+ * Truncate, and freeing all blocks of a deleted file. Called by the rooms above with the inode lock
+ * held exclusively and the inode's I/O drained, by orphan processing at mount, and by eviction; on
+ * workers, outside handles.
  *
- * The order in ext4_truncate: the bytes behind the new end are zeroed on the device first, so that they never show when the
- * file grows again; the new size and the first frees share a transaction; if that does not free everything, the inode is on
- * the orphan list until the last one, and a crash in between is finished at the next mount. When one in between fails, the
- * inode stays there and is marked as untrimmed, and whatever extends the file finishes the truncate first, or fails. Blocks go
- * from the end of the file downwards, so each transaction leaves a tree that checks clean.
+ * The order in ext4_truncate: the bytes behind the new end are zeroed on the device first, so that
+ * they never show when the file grows again; the new size and the first frees share a transaction;
+ * if that does not free everything, the inode is on the orphan list until the last one, and a crash
+ * in between is finished at the next mount. When one in between fails, the inode stays there and is
+ * marked as untrimmed, and whatever extends the file finishes the truncate first, or fails. Blocks
+ * go from the end of the file downwards, so each transaction leaves a tree that checks clean.
  */
 #include "ext4/data/extent.h"
 
@@ -56,7 +58,8 @@ int ext4_zero_tail(struct ext4_inode *inode, uint64_t pos)
 
 /* ---- freeing ---- */
 
-int ext4_remove_step(struct journal_handle *handle, struct ext4_inode *inode, uint32_t from, uint32_t *to, bool metadata)
+int ext4_remove_step(struct journal_handle *handle, struct ext4_inode *inode, uint32_t from,
+		     uint32_t *to, bool metadata)
 {
 	uint32_t was = *to;
 	bool more = false;
@@ -75,7 +78,9 @@ int ext4_remove_step(struct journal_handle *handle, struct ext4_inode *inode, ui
 		if (more)
 			ext4_map_drop(inode); /* not known here how far it came */
 		else
-			ext4_map_apply(inode, &(struct ext4_extent) { .lblk = from, .len = was - from, .state = EXT4_EXTENT_HOLE });
+			ext4_map_apply(inode, &(struct ext4_extent){ .lblk = from,
+								     .len = was - from,
+								     .state = EXT4_EXTENT_HOLE });
 		if (!more)
 			*to = from;
 		return 0;
@@ -97,7 +102,8 @@ static int finish(struct journal_handle *handle, struct ext4_inode *inode, int e
 	return err;
 }
 
-int ext4_remove_range(struct ext4_inode *inode, uint32_t from, uint32_t to, bool metadata, bool stamp)
+int ext4_remove_range(struct ext4_inode *inode, uint32_t from, uint32_t to, bool metadata,
+		      bool stamp)
 {
 	int err = 0;
 
@@ -125,7 +131,8 @@ static bool nothing_mapped(struct ext4_inode *inode)
 	case EXT4_MAPPED_NOT:
 		return true;
 	case EXT4_MAPPED_EXTENTS:
-		return !ext4_extent_node_depth(ext4_extent_root(inode)) && !ext4_extent_node_entries(ext4_extent_root(inode));
+		return !ext4_extent_node_depth(ext4_extent_root(inode)) &&
+		       !ext4_extent_node_entries(ext4_extent_root(inode));
 	case EXT4_MAPPED_INDIRECT:
 		break;
 	}
@@ -137,10 +144,14 @@ static bool nothing_mapped(struct ext4_inode *inode)
 
 bool ext4_blocks_in_root(struct ext4_inode *inode)
 {
-	return nothing_mapped(inode) || (ext4_map_kind(inode) == EXT4_MAPPED_EXTENTS && !ext4_extent_node_depth(ext4_extent_root(inode)));
+	return nothing_mapped(inode) || (ext4_map_kind(inode) == EXT4_MAPPED_EXTENTS &&
+					 !ext4_extent_node_depth(ext4_extent_root(inode)));
 }
 
-unsigned ext4_free_root_credits(struct ext4_inode *inode) { return nothing_mapped(inode) ? 0 : ext4_extent_batch_credits(inode); }
+unsigned ext4_free_root_credits(struct ext4_inode *inode)
+{
+	return nothing_mapped(inode) ? 0 : ext4_extent_batch_credits(inode);
+}
 
 int ext4_free_root_blocks(struct journal_handle *handle, struct ext4_inode *inode)
 {
@@ -160,18 +171,28 @@ int ext4_free_all_blocks(struct ext4_inode *inode)
 		return 0;
 	/* Nobody reads this file any more: edits need not keep the map up. */
 	ext4_map_drop(inode);
-	return ext4_remove_range(inode, 0, EXT4_LBLK_END, !S_ISREG(le16toh(inode->raw->i_mode)) || (le32toh(inode->raw->i_flags) & EXT4_EA_INODE_FL), false);
+	return ext4_remove_range(inode, 0, EXT4_LBLK_END,
+				 !S_ISREG(le16toh(inode->raw->i_mode)) ||
+						 (le32toh(inode->raw->i_flags) & EXT4_EA_INODE_FL),
+				 false);
 }
 
 /* ---- truncate ---- */
 
-/* One transaction of a truncate: the size with the first, the orphan list where it takes more than one. */
-static int trunc_step(struct ext4_inode *inode, uint64_t size, bool first, uint32_t from, uint32_t *to)
+/*
+ * One transaction of a truncate: the size with the first, the orphan list where it takes more than
+ * one.
+ */
+static int trunc_step(struct ext4_inode *inode, uint64_t size, bool first, uint32_t from,
+		      uint32_t *to)
 {
 	struct journal_handle *handle;
 	bool unlinked = !inode->raw->i_links_count;
 	uint32_t end = *to;
-	int err = journal_begin(inode->vol->journal, end > from ? ext4_extent_batch_credits(inode) : EXT4_CREDITS_INODE + EXT4_CREDITS_ORPHAN, &handle);
+	int err = journal_begin(inode->vol->journal,
+				end > from ? ext4_extent_batch_credits(inode)
+					   : EXT4_CREDITS_INODE + EXT4_CREDITS_ORPHAN,
+				&handle);
 
 	if (err)
 		return err;
@@ -194,7 +215,9 @@ static int trunc_step(struct ext4_inode *inode, uint64_t size, bool first, uint3
 /* The size, and the blocks behind keep freed. */
 static int trunc_blocks(struct ext4_inode *inode, uint64_t size, uint64_t keep)
 {
-	uint32_t from = FDIO_MIN(fdio_blocks(keep, inode->vol->block_bits), (uint64_t)EXT4_LBLK_END), to = EXT4_LBLK_END;
+	uint32_t from = FDIO_MIN(fdio_blocks(keep, inode->vol->block_bits),
+				 (uint64_t)EXT4_LBLK_END),
+		 to = EXT4_LBLK_END;
 	bool first = true;
 	uint64_t blocks;
 	unsigned runs;
@@ -216,7 +239,10 @@ static int trunc_blocks(struct ext4_inode *inode, uint64_t size, uint64_t keep)
 	return err;
 }
 
-/* Data beyond the end, which only a crash or another writer leaves there. What is preallocated is none. */
+/*
+ * Data beyond the end, which only a crash or another writer leaves there. What is preallocated is
+ * none.
+ */
 static int data_beyond(struct ext4_inode *inode, uint64_t size, bool *ret)
 {
 	uint64_t at = fdio_blocks(size, inode->vol->block_bits);
@@ -270,15 +296,23 @@ int ext4_truncate(struct ext4_inode *inode, uint64_t size)
 	if (err)
 		return err;
 	old = ext4_raw_size(inode); /* with what the window held */
-	/* What a crash or another writer left behind the old end must not become part of the file, nor what is cut off now. */
+	/*
+	 * What a crash or another writer left behind the old end must not become part of the file,
+	 * nor what is cut off now.
+	 */
 	err = ext4_zero_tail(inode, FDIO_MIN(size, old));
 	if (err || size <= old)
 		return err ? err : trunc_blocks(inode, size, size);
-	/* In full before the size grows: on the way, or after a crash, the old contents would show. */
+	/*
+	 * In full before the size grows: on the way, or after a crash, the old contents would show.
+	 */
 	err = ext4_truncate_finish(inode);
 	/* A file that grows keeps what was preallocated for it. */
 	return err ? err : trunc_blocks(inode, size, UINT64_MAX - inode->vol->block_size);
 }
 
 bool ext4_truncate_pending(const struct ext4_inode *inode) { return inode->data.untrimmed; }
-void ext4_truncate_interrupted(struct ext4_inode *inode) { inode->data.untrimmed = S_ISREG(inode->raw->i_mode); }
+void ext4_truncate_interrupted(struct ext4_inode *inode)
+{
+	inode->data.untrimmed = S_ISREG(inode->raw->i_mode);
+}

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * One directory block: entries of variable length that fill the block without gaps, with a 12-byte tail for the
- * checksum where the volume has metadata checksums; or an index block, which dresses up as a block with one empty entry so
- * that old readers skip it. Called by the other files of this room with dir->rw held; changes only in a handle.
+ * One directory block: entries of variable length that fill the block without gaps, with a 12-byte
+ * tail for the checksum where the volume has metadata checksums; or an index block, which dresses
+ * up as a block with one empty entry so that old readers skip it. Called by the other files of this
+ * room with dir->rw held; changes only in a handle.
  *
  * Nothing here trusts the bytes: an entry is decoded and bounds-checked at each step.
  */
@@ -43,7 +44,10 @@ static void put16(uint8_t *p, uint16_t v)
 	memcpy(p, &v, sizeof v);
 }
 
-/* 16 bits do not hold the length of an entry that fills a 64 KiB block: its two low bits carry the high ones. */
+/*
+ * 16 bits do not hold the length of an entry that fills a 64 KiB block: its two low bits carry the
+ * high ones.
+ */
 static unsigned decode_rec_len(const struct ext4_vol *vol, uint16_t raw)
 {
 	if (vol->block_size < 65536)
@@ -65,7 +69,8 @@ unsigned dir_block_limit(const struct ext4_vol *vol)
 	return vol->block_size - (vol->has_csum ? DIR_TAIL_LEN : 0);
 }
 
-bool dir_block_get(const struct ext4_vol *vol, const uint8_t *data, unsigned limit, unsigned off, struct dir_block_ent *ret)
+bool dir_block_get(const struct ext4_vol *vol, const uint8_t *data, unsigned limit, unsigned off,
+		   struct dir_block_ent *ret)
 {
 	if (off + DIR_ENT_MIN > limit)
 		return false;
@@ -75,18 +80,22 @@ bool dir_block_get(const struct ext4_vol *vol, const uint8_t *data, unsigned lim
 	ret->name_len = data[off + 6];
 	ret->file_type = vol->has_filetype ? data[off + 7] : 0;
 	ret->name = (const char *)data + off + DIR_ENT_HEAD;
-	return ret->rec_len >= DIR_ENT_MIN && ret->rec_len % 4 == 0 && ret->rec_len <= limit - off &&
+	return ret->rec_len >= DIR_ENT_MIN && ret->rec_len % 4 == 0 &&
+	       ret->rec_len <= limit - off &&
 	       (ret->ino == 0 || dir_rec_len(ret->name_len) <= ret->rec_len);
 }
 
-void dir_block_put(const struct ext4_vol *vol, uint8_t *data, unsigned off, unsigned rec_len, uint32_t ino, uint8_t ft, const char *name, unsigned len)
+void dir_block_put(const struct ext4_vol *vol, uint8_t *data, unsigned off, unsigned rec_len,
+		   uint32_t ino, uint8_t ft, const char *name, unsigned len)
 {
 	put32(data + off, ino);
 	put16(data + off + 4, encode_rec_len(vol, rec_len));
 	data[off + 6] = (uint8_t)len;
 	data[off + 7] = vol->has_filetype ? ft : 0;
 	memcpy(data + off + DIR_ENT_HEAD, name, len);
-	/* The bytes between the name and its alignment are on disk too: nothing old may stay there. */
+	/*
+	 * The bytes between the name and its alignment are on disk too: nothing old may stay there.
+	 */
 	memset(data + off + DIR_ENT_HEAD + len, 0, dir_rec_len(len) - DIR_ENT_HEAD - len);
 }
 
@@ -126,7 +135,8 @@ unsigned dir_index_block_offset(const struct ext4_vol *vol, const uint8_t *data)
 
 	if (get32(data) == 0 && data[6] == 0 && rec_len == vol->block_size)
 		return 8;
-	if (rec_len == 12 && decode_rec_len(vol, get16(data + 12 + 4)) == vol->block_size - 12 && get32(data + 24) == 0 && data[29] == 8)
+	if (rec_len == 12 && decode_rec_len(vol, get16(data + 12 + 4)) == vol->block_size - 12 &&
+	    get32(data + 24) == 0 && data[29] == 8)
 		return 32;
 	return 0;
 }
@@ -138,15 +148,22 @@ unsigned dir_index_block_limit(const struct ext4_vol *vol, unsigned ofs)
 
 unsigned dir_index_block_count(const uint8_t *data, unsigned ofs) { return get16(data + ofs + 2); }
 
-void dir_index_block_set_count(const struct ext4_vol *vol, uint8_t *data, unsigned ofs, unsigned count)
+void dir_index_block_set_count(const struct ext4_vol *vol, uint8_t *data, unsigned ofs,
+			       unsigned count)
 {
 	put16(data + ofs, (uint16_t)dir_index_block_limit(vol, ofs));
 	put16(data + ofs + 2, (uint16_t)count);
 }
 
 /* The first entry has no hash of its own: it covers everything below the second. */
-uint32_t dir_index_block_hash(const uint8_t *data, unsigned ofs, unsigned n) { return n ? get32(data + ofs + 8 * n) : 0; }
-uint32_t dir_index_block_block(const uint8_t *data, unsigned ofs, unsigned n) { return get32(data + ofs + 8 * n + 4) & 0x0fffffff; }
+uint32_t dir_index_block_hash(const uint8_t *data, unsigned ofs, unsigned n)
+{
+	return n ? get32(data + ofs + 8 * n) : 0;
+}
+uint32_t dir_index_block_block(const uint8_t *data, unsigned ofs, unsigned n)
+{
+	return get32(data + ofs + 8 * n + 4) & 0x0fffffff;
+}
 
 void dir_index_block_set(uint8_t *data, unsigned ofs, unsigned n, uint32_t hash, uint32_t block)
 {
@@ -163,7 +180,8 @@ void dir_index_block_set(uint8_t *data, unsigned ofs, unsigned n, uint32_t hash,
 static uint32_t index_csum(struct ext4_inode *dir, const uint8_t *data, unsigned ofs)
 {
 	static const uint8_t zero[4];
-	unsigned count = FDIO_MIN(dir_index_block_count(data, ofs), dir_index_block_limit(dir->vol, ofs));
+	unsigned count = FDIO_MIN(dir_index_block_count(data, ofs),
+				  dir_index_block_limit(dir->vol, ofs));
 	uint32_t c = fdio_crc32c(dir->checksum_seed, data, ofs + 8 * count);
 
 	c = fdio_crc32c(c, data + ofs + 8 * dir_index_block_limit(dir->vol, ofs), 4);
@@ -175,21 +193,22 @@ void dir_index_block_seal(struct ext4_inode *dir, struct journal_buffer *buffer)
 	unsigned ofs = dir_index_block_offset(dir->vol, buffer->data);
 
 	if (dir->vol->has_csum)
-		put32(buffer->data + ofs + 8 * dir_index_block_limit(dir->vol, ofs) + 4, index_csum(dir, buffer->data, ofs));
+		put32(buffer->data + ofs + 8 * dir_index_block_limit(dir->vol, ofs) + 4,
+		      index_csum(dir, buffer->data, ofs));
 	__atomic_store_n(&buffer->verified, EXT4_VERIFIED_HTREE, __ATOMIC_RELAXED);
 }
 
 /* ---- reading ---- */
-int dir_block_check_entries(struct ext4_inode *dir, uint32_t lblk, uint64_t blk, const uint8_t *data,
-		       unsigned from, unsigned to)
+int dir_block_check_entries(struct ext4_inode *dir, uint32_t lblk, uint64_t blk,
+			    const uint8_t *data, unsigned from, unsigned to)
 {
 	struct ext4_vol *vol = dir->vol;
 	struct dir_block_ent entry;
 
 	for (unsigned off = from; off < to; off += entry.rec_len) {
 		if (!dir_block_get(vol, data, to, off, &entry))
-			return EXT4_CORRUPT(vol, dir->ino, blk, "directory block %u: bad entry at %u",
-					  lblk, off);
+			return EXT4_CORRUPT(vol, dir->ino, blk,
+					    "directory block %u: bad entry at %u", lblk, off);
 		if (entry.ino == 0)
 			continue;
 		if (entry.ino > vol->nr_inodes)
@@ -211,12 +230,16 @@ static int verify_leaf(struct ext4_inode *dir, uint32_t lblk, const struct journ
 	if (vol->has_csum) {
 		const uint8_t *tail = buffer->data + vol->block_size - DIR_TAIL_LEN;
 
-		if (get32(tail) || get16(tail + 4) != DIR_TAIL_LEN || get16(tail + 6) != EXT2_DIR_NAME_LEN_CSUM)
-			return EXT4_CORRUPT(vol, dir->ino, buffer->blk, "directory block %u has no checksum", lblk);
+		if (get32(tail) || get16(tail + 4) != DIR_TAIL_LEN ||
+		    get16(tail + 6) != EXT2_DIR_NAME_LEN_CSUM)
+			return EXT4_CORRUPT(vol, dir->ino, buffer->blk,
+					    "directory block %u has no checksum", lblk);
 		if (get32(tail + 8) != leaf_csum(dir, buffer->data))
-			return EXT4_CORRUPT(vol, dir->ino, buffer->blk, "directory block %u: wrong checksum", lblk);
+			return EXT4_CORRUPT(vol, dir->ino, buffer->blk,
+					    "directory block %u: wrong checksum", lblk);
 	}
-	return dir_block_check_entries(dir, lblk, buffer->blk, buffer->data, 0, dir_block_limit(vol));
+	return dir_block_check_entries(dir, lblk, buffer->blk, buffer->data, 0,
+				       dir_block_limit(vol));
 }
 
 static int verify_index(struct ext4_inode *dir, uint32_t lblk, const struct journal_buffer *buffer)
@@ -225,15 +248,22 @@ static int verify_index(struct ext4_inode *dir, uint32_t lblk, const struct jour
 	unsigned ofs = dir_index_block_offset(vol, buffer->data), n, count;
 
 	if (ofs == 0 || (ofs == 32) != (lblk == 0))
-		return EXT4_CORRUPT(vol, dir->ino, buffer->blk, "directory block %u should be an index block", lblk);
+		return EXT4_CORRUPT(vol, dir->ino, buffer->blk,
+				    "directory block %u should be an index block", lblk);
 	count = dir_index_block_count(buffer->data, ofs);
-	if (get16(buffer->data + ofs) != dir_index_block_limit(vol, ofs) || count < 1 || count > dir_index_block_limit(vol, ofs))
-		return EXT4_CORRUPT(vol, dir->ino, buffer->blk, "index block %u: %u entries of %u", lblk, count, get16(buffer->data + ofs));
-	if (vol->has_csum && get32(buffer->data + ofs + 8 * dir_index_block_limit(vol, ofs) + 4) != index_csum(dir, buffer->data, ofs))
-		return EXT4_CORRUPT(vol, dir->ino, buffer->blk, "index block %u: wrong checksum", lblk);
+	if (get16(buffer->data + ofs) != dir_index_block_limit(vol, ofs) || count < 1 ||
+	    count > dir_index_block_limit(vol, ofs))
+		return EXT4_CORRUPT(vol, dir->ino, buffer->blk, "index block %u: %u entries of %u",
+				    lblk, count, get16(buffer->data + ofs));
+	if (vol->has_csum && get32(buffer->data + ofs + 8 * dir_index_block_limit(vol, ofs) + 4) !=
+					     index_csum(dir, buffer->data, ofs))
+		return EXT4_CORRUPT(vol, dir->ino, buffer->blk, "index block %u: wrong checksum",
+				    lblk);
 	for (n = 2; n < count; n++)
-		if (dir_index_block_hash(buffer->data, ofs, n) < dir_index_block_hash(buffer->data, ofs, n - 1))
-			return EXT4_CORRUPT(vol, dir->ino, buffer->blk, "index block %u is out of order", lblk);
+		if (dir_index_block_hash(buffer->data, ofs, n) <
+		    dir_index_block_hash(buffer->data, ofs, n - 1))
+			return EXT4_CORRUPT(vol, dir->ino, buffer->blk,
+					    "index block %u is out of order", lblk);
 	return 0;
 }
 
@@ -243,11 +273,15 @@ bool dir_block_is_index(struct ext4_inode *dir, uint32_t lblk, const uint8_t *da
 		return false;
 	if (lblk == 0)
 		return true;
-	/* With checksums a leaf has its tail, so it never looks like this; without, one that does is empty. */
+	/*
+	 * With checksums a leaf has its tail, so it never looks like this; without, one that does
+	 * is empty.
+	 */
 	return dir->vol->has_csum && dir_index_block_offset(dir->vol, data) == 8;
 }
 
-int dir_block_read(struct ext4_inode *dir, uint32_t lblk, enum dir_block_kind kind, struct journal_buffer **ret)
+int dir_block_read(struct ext4_inode *dir, uint32_t lblk, enum dir_block_kind kind,
+		   struct journal_buffer **ret)
 {
 	struct ext4_vol *vol = dir->vol;
 	struct journal_buffer *buffer;
@@ -265,10 +299,12 @@ int dir_block_read(struct ext4_inode *dir, uint32_t lblk, enum dir_block_kind ki
 	if (err)
 		return err;
 	if (kind == DIR_BLOCK_ANY)
-		kind = dir_block_is_index(dir, lblk, buffer->data) ? DIR_BLOCK_INDEX : DIR_BLOCK_LEAF;
+		kind = dir_block_is_index(dir, lblk, buffer->data) ? DIR_BLOCK_INDEX
+								   : DIR_BLOCK_LEAF;
 	bit = kind == DIR_BLOCK_INDEX ? EXT4_VERIFIED_HTREE : EXT4_VERIFIED_DIR;
 	if (!(__atomic_load_n(&buffer->verified, __ATOMIC_RELAXED) & bit)) {
-		err = kind == DIR_BLOCK_INDEX ? verify_index(dir, lblk, buffer) : verify_leaf(dir, lblk, buffer);
+		err = kind == DIR_BLOCK_INDEX ? verify_index(dir, lblk, buffer)
+					      : verify_leaf(dir, lblk, buffer);
 		if (err) {
 			journal_buffer_release(buffer);
 			return err;
@@ -285,7 +321,8 @@ int dir_block_pass_over(int r, unsigned *bad)
 }
 
 /* ---- inside a leaf ---- */
-bool dir_block_find(const struct ext4_vol *vol, const uint8_t *data, const char *name, unsigned len, struct dir_block_ent *ret, unsigned *ret_prev)
+bool dir_block_find(const struct ext4_vol *vol, const uint8_t *data, const char *name, unsigned len,
+		    struct dir_block_ent *ret, unsigned *ret_prev)
 {
 	unsigned off = 0, limit = dir_block_limit(vol);
 
@@ -326,12 +363,14 @@ unsigned dir_block_max_gap(const struct ext4_vol *vol, const uint8_t *data)
 	return max;
 }
 
-unsigned dir_block_insert(const struct ext4_vol *vol, uint8_t *data, unsigned off, uint32_t ino, uint8_t ft, const char *name, unsigned len)
+unsigned dir_block_insert(const struct ext4_vol *vol, uint8_t *data, unsigned off, uint32_t ino,
+			  uint8_t ft, const char *name, unsigned len)
 {
 	unsigned used, rec_len;
 	struct dir_block_ent entry;
 
-	FDIO_MUST(dir_block_get(vol, data, dir_block_limit(vol), off, &entry) && slack(&entry) >= dir_rec_len(len));
+	FDIO_MUST(dir_block_get(vol, data, dir_block_limit(vol), off, &entry) &&
+		  slack(&entry) >= dir_rec_len(len));
 	rec_len = entry.rec_len;
 	if (entry.ino) {
 		used = dir_rec_len(entry.name_len);
@@ -360,7 +399,8 @@ void dir_block_delete(const struct ext4_vol *vol, uint8_t *data, unsigned off, u
 	memset(data + off, 0, dir_rec_len(e.name_len));
 }
 
-void dir_block_set(const struct ext4_vol *vol, uint8_t *data, unsigned off, uint32_t ino, uint8_t ft)
+void dir_block_set(const struct ext4_vol *vol, uint8_t *data, unsigned off, uint32_t ino,
+		   uint8_t ft)
 {
 	put32(data + off, ino);
 	if (vol->has_filetype)

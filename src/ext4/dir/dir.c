@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * One directory, whatever its form: find a name, plan and do an insertion, remove, replace the inode behind a name. A
- * directory with INDEX_FL on a volume with dir_index is searched through its hash index (dir/index.c); one of few blocks is
- * scanned; a larger one without index has a table in memory (dir/linear.c). Block 0 always begins with "." and "..".
+ * One directory, whatever its form: find a name, plan and do an insertion, remove, replace the
+ * inode behind a name. A directory with INDEX_FL on a volume with dir_index is searched through its
+ * hash index (dir/index.c); one of few blocks is scanned; a larger one without index has a table in
+ * memory (dir/linear.c). Block 0 always begins with "." and "..".
  *
  * Called by the operations with dir->rw held; exclusively, and inside a handle, by dir_do_*.
  */
@@ -49,9 +50,11 @@ static int find_dots(struct ext4_inode *dir, unsigned len, struct dir_pos *ret)
 	if (err)
 		return err;
 	for (unsigned n = 1; n <= len; n++, off += entry.rec_len) {
-		if (!dir_block_get(dir->vol, buffer->data, limit, off, &entry) || !entry.ino || entry.ino > dir->vol->nr_inodes || entry.name_len != n ||
+		if (!dir_block_get(dir->vol, buffer->data, limit, off, &entry) || !entry.ino ||
+		    entry.ino > dir->vol->nr_inodes || entry.name_len != n ||
 		    memcmp(entry.name, "..", n)) {
-			err = EXT4_CORRUPT(dir->vol, dir->ino, buffer->blk, "the directory does not begin with \".\" and \"..\"");
+			err = EXT4_CORRUPT(dir->vol, dir->ino, buffer->blk,
+					   "the directory does not begin with \".\" and \"..\"");
 			break;
 		}
 		*ret = (struct dir_pos){ 0, off, entry.ino, entry.file_type };
@@ -86,7 +89,8 @@ static int scan(struct ext4_inode *dir, const char *name, unsigned len, struct d
 			continue;
 		if (err)
 			return err;
-		hit = !dir_block_is_index(dir, lblk, buffer->data) && dir_block_find(dir->vol, buffer->data, name, len, &entry, &prev);
+		hit = !dir_block_is_index(dir, lblk, buffer->data) &&
+		      dir_block_find(dir->vol, buffer->data, name, len, &entry, &prev);
 		if (hit)
 			*ret = (struct dir_pos){ lblk, entry.off, entry.ino, entry.file_type };
 		journal_buffer_release(buffer);
@@ -96,7 +100,10 @@ static int scan(struct ext4_inode *dir, const char *name, unsigned len, struct d
 	return bad ? -EUCLEAN : -ENOENT;
 }
 
-/* INDEX_FL on a volume without dir_index: the index blocks look empty to a scan, but no table is kept of such a mix. */
+/*
+ * INDEX_FL on a volume without dir_index: the index blocks look empty to a scan, but no table is
+ * kept of such a mix.
+ */
 static bool may_have_state(struct ext4_inode *dir)
 {
 	return !(ext2fs_le32_to_cpu(dir->raw->i_flags) & EXT2_INDEX_FL);
@@ -122,7 +129,8 @@ int dir_find(struct ext4_inode *dir, const char *name, unsigned len, struct dir_
 	return state ? dir_table_find(dir, state, name, len, ret) : scan(dir, name, len, ret);
 }
 
-static bool block_is_empty(struct ext4_inode *dir, uint32_t lblk, const struct journal_buffer *buffer)
+static bool block_is_empty(struct ext4_inode *dir, uint32_t lblk,
+			   const struct journal_buffer *buffer)
 {
 	unsigned off = 0, limit = dir_block_limit(dir->vol);
 	struct dir_block_ent entry;
@@ -179,7 +187,9 @@ static int find_room(struct ext4_inode *dir, unsigned need, uint32_t *ret_lblk, 
 		err = dir_block_read(dir, lblk, DIR_BLOCK_ANY, &buffer);
 		if (err)
 			return err;
-		off = dir_block_is_index(dir, lblk, buffer->data) ? UINT_MAX : dir_block_find_gap(dir->vol, buffer->data, need);
+		off = dir_block_is_index(dir, lblk, buffer->data)
+				      ? UINT_MAX
+				      : dir_block_find_gap(dir->vol, buffer->data, need);
 		journal_buffer_release(buffer);
 		if (off == UINT_MAX)
 			continue;
@@ -217,15 +227,19 @@ int dir_plan_add(struct ext4_inode *dir, const char *name, unsigned len, struct 
 	return 0;
 }
 
-static int put_at(struct journal_handle *handle, struct ext4_inode *dir, struct journal_buffer *buffer, const struct dir_add *add, uint32_t lblk, uint32_t ino,
-		  uint8_t ft)
+static int put_at(struct journal_handle *handle, struct ext4_inode *dir,
+		  struct journal_buffer *buffer, const struct dir_add *add, uint32_t lblk,
+		  uint32_t ino, uint8_t ft)
 {
 	unsigned off, gap = dir_block_find_gap(dir->vol, buffer->data, dir_rec_len(add->len));
 	int err;
 
-	/* The plan found it: only a block that another directory owns too can have lost it since. */
+	/*
+	 * The plan found it: only a block that another directory owns too can have lost it since.
+	 */
 	if (gap == UINT_MAX)
-		return EXT4_CORRUPT(dir->vol, dir->ino, buffer->blk, "directory block %u changes by itself", lblk);
+		return EXT4_CORRUPT(dir->vol, dir->ino, buffer->blk,
+				    "directory block %u changes by itself", lblk);
 	err = journal_get_write(handle, buffer);
 	if (err)
 		return err;
@@ -235,7 +249,8 @@ static int put_at(struct journal_handle *handle, struct ext4_inode *dir, struct 
 	return 0;
 }
 
-static int add_slot(struct journal_handle *handle, struct ext4_inode *dir, const struct dir_add *add, uint32_t ino, uint8_t ft)
+static int add_slot(struct journal_handle *handle, struct ext4_inode *dir,
+		    const struct dir_add *add, uint32_t ino, uint8_t ft)
 {
 	struct journal_buffer *buffer;
 	int err = dir_block_read(dir, add->lblk, DIR_BLOCK_LEAF, &buffer);
@@ -247,7 +262,8 @@ static int add_slot(struct journal_handle *handle, struct ext4_inode *dir, const
 	return err;
 }
 
-static int add_append(struct journal_handle *handle, struct ext4_inode *dir, const struct dir_add *add, uint32_t ino, uint8_t ft)
+static int add_append(struct journal_handle *handle, struct ext4_inode *dir,
+		      const struct dir_add *add, uint32_t ino, uint8_t ft)
 {
 	struct journal_buffer *buffer;
 	uint32_t lblk;
@@ -261,8 +277,10 @@ static int add_append(struct journal_handle *handle, struct ext4_inode *dir, con
 	return err;
 }
 
-/* A volume without dir_index: an index that somebody left would not know the new name. With checksums its blocks could
- * not be read as leaves, so there the flag stays for e2fsck to repair. */
+/*
+ * A volume without dir_index: an index that somebody left would not know the new name. With
+ * checksums its blocks could not be read as leaves, so there the flag stays for e2fsck to repair.
+ */
 static void forget_index(struct ext4_inode *dir)
 {
 	uint32_t flags = ext2fs_le32_to_cpu(dir->raw->i_flags);
@@ -274,7 +292,8 @@ static void forget_index(struct ext4_inode *dir)
 	fdio_mutex_unlock(&dir->attr);
 }
 
-int dir_do_add(struct journal_handle *handle, struct ext4_inode *dir, const struct dir_add *add, uint32_t ino, uint8_t ft)
+int dir_do_add(struct journal_handle *handle, struct ext4_inode *dir, const struct dir_add *add,
+	       uint32_t ino, uint8_t ft)
 {
 	int err;
 
@@ -301,7 +320,8 @@ int dir_do_add(struct journal_handle *handle, struct ext4_inode *dir, const stru
 }
 
 /* ---- the other changes ---- */
-int dir_do_remove(struct journal_handle *handle, struct ext4_inode *dir, const char *name, unsigned len)
+int dir_do_remove(struct journal_handle *handle, struct ext4_inode *dir, const char *name,
+		  unsigned len)
 {
 	struct dir_pos pos;
 	struct dir_block_ent entry;
@@ -313,8 +333,10 @@ int dir_do_remove(struct journal_handle *handle, struct ext4_inode *dir, const c
 		err = dir_block_read(dir, pos.lblk, DIR_BLOCK_LEAF, &buffer);
 	if (err)
 		return err;
-	if (!dir_block_find(dir->vol, buffer->data, name, len, &entry, &prev) || entry.off != pos.off)
-		err = EXT4_CORRUPT(dir->vol, dir->ino, buffer->blk, "directory block %u has a name twice", pos.lblk);
+	if (!dir_block_find(dir->vol, buffer->data, name, len, &entry, &prev) ||
+	    entry.off != pos.off)
+		err = EXT4_CORRUPT(dir->vol, dir->ino, buffer->blk,
+				   "directory block %u has a name twice", pos.lblk);
 	if (err == 0)
 		err = journal_get_write(handle, buffer);
 	if (err == 0) {
@@ -327,7 +349,8 @@ int dir_do_remove(struct journal_handle *handle, struct ext4_inode *dir, const c
 	return err;
 }
 
-int dir_do_set(struct journal_handle *handle, struct ext4_inode *dir, const char *name, unsigned len, uint32_t ino, uint8_t ft)
+int dir_do_set(struct journal_handle *handle, struct ext4_inode *dir, const char *name,
+	       unsigned len, uint32_t ino, uint8_t ft)
 {
 	struct dir_pos pos;
 	struct journal_buffer *buffer;
@@ -360,7 +383,8 @@ int dir_do_init(struct journal_handle *handle, struct ext4_inode *dir, uint32_t 
 		return err;
 	dir_block_init(vol, buffer->data);
 	dir_block_put(vol, buffer->data, 0, DIR_ENT_MIN, dir->ino, EXT2_FT_DIR, ".", 1);
-	dir_block_put(vol, buffer->data, DIR_ENT_MIN, dir_block_limit(vol) - DIR_ENT_MIN, parent, EXT2_FT_DIR, "..", 2);
+	dir_block_put(vol, buffer->data, DIR_ENT_MIN, dir_block_limit(vol) - DIR_ENT_MIN, parent,
+		      EXT2_FT_DIR, "..", 2);
 	dir_block_seal(dir, buffer);
 	journal_buffer_release(buffer);
 	return 0;

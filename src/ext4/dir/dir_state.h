@@ -18,8 +18,10 @@ struct ext4_dir_state {
 
 struct ext4_dir_inode {
 	bool moved;                 /* atomic: ".." has changed since ext4_dir_moved was asked */
-	bool linkable;              /* made by ext4_tmpfile, so ext4_link may give it a name; guarded by rw */
-	struct ext4_dir_table *dirstate; /* cached facts of a directory (linear ones: name hash; insertion hint) */
+	/* made by ext4_tmpfile, so ext4_link may give it a name; guarded by rw */
+	bool linkable;
+	/* cached facts of a directory (linear ones: name hash; insertion hint) */
+	struct ext4_dir_table *dirstate;
 };
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * One more block at the end of a directory: what it costs, and doing it inside a handle, with dir->rw held
- * exclusively. An error means that the handle has to be cancelled.
+ * One more block at the end of a directory: what it costs, and doing it inside a handle, with
+ * dir->rw held exclusively. An error means that the handle has to be cancelled.
  */
 #include "ext4/dir/directory.h"
 
@@ -12,7 +12,8 @@ bool dir_can_grow(const struct ext4_inode *dir, unsigned blocks)
 	uint64_t size = ((uint64_t)dir_nr_blocks(dir) + blocks) << dir->vol->block_bits;
 
 	/* Index entries hold 28 bits of block number. */
-	return size >> dir->vol->block_bits <= 0x0fffffff && (size <= INT32_MAX || dir->vol->has_large_dir);
+	return size >> dir->vol->block_bits <= 0x0fffffff &&
+	       (size <= INT32_MAX || dir->vol->has_large_dir);
 }
 
 /* A directory with a block map gets extents first. */
@@ -25,7 +26,8 @@ unsigned dir_append_credits(struct ext4_inode *dir)
 
 unsigned dir_append_blocks(struct ext4_inode *dir) { return 1 + ext4_extent_metadata_blocks(dir); }
 
-int dir_append(struct journal_handle *handle, struct ext4_inode *dir, uint32_t *ret_lblk, struct journal_buffer **ret)
+int dir_append(struct journal_handle *handle, struct ext4_inode *dir, uint32_t *ret_lblk,
+	       struct journal_buffer **ret)
 {
 	uint32_t lblk = dir_nr_blocks(dir);
 	int err;

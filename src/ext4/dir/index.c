@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The hash index of a directory. Block 0 is the root: "." and "..", then pairs (hash, block) in ascending order; a pair covers the
- * hashes from its own to the next one's. Below are up to two more levels of index nodes, then leaves, which are ordinary
- * directory blocks whose names are in no order. The lowest bit of a hash is 0; in an index pair it is 1 when names with this
- * very hash begin in the leaf before, so a search that did not find its name goes on there.
+ * The hash index of a directory. Block 0 is the root: "." and "..", then pairs (hash, block) in
+ * ascending order; a pair covers the hashes from its own to the next one's. Below are up to two
+ * more levels of index nodes, then leaves, which are ordinary directory blocks whose names are in
+ * no order. The lowest bit of a hash is 0; in an index pair it is 1 when names with this very hash
+ * begin in the leaf before, so a search that did not find its name goes on there.
  *
- * A leaf without a gap for the new name is split into a new block at the end, at the place where ext4 splits it, and so is the first
- * block when the directory gets its index: a directory grows as it does there, block for block. A full index node is split in
- * halves, a full root moved into a new node below it. What will be needed is found out before the handle begins (dir_index_plan_add)
+ * A leaf without a gap for the new name is split into a new block at the end, at the place where
+ * ext4 splits it, and so is the first block when the directory gets its index: a directory grows as
+ * it does there, block for block. A full index node is split in halves, a full root moved into a
+ * new node below it. What will be needed is found out before the handle begins (dir_index_plan_add)
  * and done inside it (dir_index_do_add), under one hold of dir->rw.
  */
 #include "ext4/dir/directory.h"
@@ -23,7 +25,8 @@
 #define DIR_INDEX_NODE_OFS 8u
 #define DIR_INDEX_ROOT_VERSION 28u /* byte offsets in the root block */
 #define DIR_INDEX_ROOT_LEVELS 30u
-#define DIR_INDEX_HASH_EOF 0xfffffffeu /* stands for "behind everything" in listing positions, so no name may have it */
+/* stands for "behind everything" in listing positions, so no name may have it */
+#define DIR_INDEX_HASH_EOF 0xfffffffeu
 
 uint8_t dir_index_default_version(const struct ext4_vol *vol)
 {
@@ -32,9 +35,13 @@ uint8_t dir_index_default_version(const struct ext4_vol *vol)
 	return def <= EXT2_HASH_TEA ? def : EXT2_HASH_HALF_MD4;
 }
 
-unsigned dir_index_max_levels(const struct ext4_vol *vol) { return vol->has_large_dir ? DIR_DX_MAX_LEVELS : DIR_DX_MAX_LEVELS - 1; }
+unsigned dir_index_max_levels(const struct ext4_vol *vol)
+{
+	return vol->has_large_dir ? DIR_DX_MAX_LEVELS : DIR_DX_MAX_LEVELS - 1;
+}
 
-void dir_index_hash(const struct ext4_vol *vol, uint8_t version, const char *name, unsigned len, uint32_t *ret_hash, uint32_t *ret_minor)
+void dir_index_hash(const struct ext4_vol *vol, uint8_t version, const char *name, unsigned len,
+		    uint32_t *ret_hash, uint32_t *ret_minor)
 {
 	int how = version + (vol->fs->super->s_flags & EXT2_FLAGS_UNSIGNED_HASH ? 3 : 0);
 	ext2_dirhash_t hash = 0, minor = 0;
@@ -43,7 +50,10 @@ void dir_index_hash(const struct ext4_vol *vol, uint8_t version, const char *nam
 	ext2fs_dirhash2(how, name, (int)len, NULL, 0, vol->fs->super->s_hash_seed, &hash, &minor);
 	hash &= ~1u;
 	*ret_hash = hash == DIR_INDEX_HASH_EOF ? DIR_INDEX_HASH_EOF - 2 : hash;
-	/* The legacy hash has no second half, so listing takes another hash of the name to tell its many equals apart. */
+	/*
+	 * The legacy hash has no second half, so listing takes another hash of the name to tell its
+	 * many equals apart.
+	 */
 	*ret_minor = version == EXT2_HASH_LEGACY ? fdio_crc32c(~0u, name, len) : minor;
 }
 
@@ -76,8 +86,10 @@ static int frame_load(struct ext4_inode *dir, uint32_t lblk, struct dir_index_fr
 	frame->at = 0;
 	frame->limit = frame->ofs ? dir_index_block_limit(vol, frame->ofs) : 0;
 	frame->count = frame->ofs ? dir_index_block_count(frame->buffer->data, frame->ofs) : 0;
-	if (frame->count < 1 || frame->count > frame->limit || (frame->ofs == DIR_INDEX_ROOT_OFS) != (lblk == 0))
-		return EXT4_CORRUPT(vol, dir->ino, frame->buffer->blk, "block %u is not a sound index block", lblk);
+	if (frame->count < 1 || frame->count > frame->limit ||
+	    (frame->ofs == DIR_INDEX_ROOT_OFS) != (lblk == 0))
+		return EXT4_CORRUPT(vol, dir->ino, frame->buffer->blk,
+				    "block %u is not a sound index block", lblk);
 	return 0;
 }
 
@@ -104,13 +116,16 @@ static int verify_root(struct ext4_inode *dir, struct dir_index_path *path)
 	path->version = data[DIR_INDEX_ROOT_VERSION];
 	path->levels = data[DIR_INDEX_ROOT_LEVELS] + 1u;
 	if (path->version > EXT2_HASH_TEA)
-		return EXT4_CORRUPT(dir->vol, dir->ino, path->frame[0].buffer->blk, "unknown directory hash %u", path->version);
+		return EXT4_CORRUPT(dir->vol, dir->ino, path->frame[0].buffer->blk,
+				    "unknown directory hash %u", path->version);
 	if (path->levels > dir_index_max_levels(dir->vol))
-		return EXT4_CORRUPT(dir->vol, dir->ino, path->frame[0].buffer->blk, "directory index is %u levels deep", path->levels);
+		return EXT4_CORRUPT(dir->vol, dir->ino, path->frame[0].buffer->blk,
+				    "directory index is %u levels deep", path->levels);
 	return 0;
 }
 
-int dir_index_probe(struct ext4_inode *dir, const char *name, unsigned len, uint32_t *hash, struct dir_index_path *path)
+int dir_index_probe(struct ext4_inode *dir, const char *name, unsigned len, uint32_t *hash,
+		    struct dir_index_path *path)
 {
 	uint32_t lblk = 0, minor;
 	int err;
@@ -131,7 +146,8 @@ int dir_index_probe(struct ext4_inode *dir, const char *name, unsigned len, uint
 		frame->at = frame_search(frame, *hash);
 		lblk = dir_index_block_block(frame->buffer->data, frame->ofs, frame->at);
 		if (lblk == 0)
-			return EXT4_CORRUPT(dir->vol, dir->ino, frame->buffer->blk, "directory index points at its root");
+			return EXT4_CORRUPT(dir->vol, dir->ino, frame->buffer->blk,
+					    "directory index points at its root");
 	}
 	return 0;
 }
@@ -144,7 +160,8 @@ static int leave_leaf(struct ext4_inode *dir, struct dir_index_path *path)
 
 	if (err < 0)
 		return err;
-	return err ? 0 : EXT4_CORRUPT(dir->vol, dir->ino, 0, "directory index leads to block %u twice",
+	return err ? 0
+		   : EXT4_CORRUPT(dir->vol, dir->ino, 0, "directory index leads to block %u twice",
 				  dir_index_leaf(path));
 }
 
@@ -160,9 +177,12 @@ int dir_index_next(struct ext4_inode *dir, struct dir_index_path *path, uint32_t
 	if (n == 0)
 		return 0;
 	path->frame[n - 1].at++;
-	*ret_hash = dir_index_block_hash(path->frame[n - 1].buffer->data, path->frame[n - 1].ofs, path->frame[n - 1].at);
+	*ret_hash = dir_index_block_hash(path->frame[n - 1].buffer->data, path->frame[n - 1].ofs,
+					 path->frame[n - 1].at);
 	for (; n < path->levels; n++) {
-		uint32_t lblk = dir_index_block_block(path->frame[n - 1].buffer->data, path->frame[n - 1].ofs, path->frame[n - 1].at);
+		uint32_t lblk = dir_index_block_block(path->frame[n - 1].buffer->data,
+						      path->frame[n - 1].ofs,
+						      path->frame[n - 1].at);
 
 		journal_buffer_release(path->frame[n].buffer);
 		path->frame[n].buffer = NULL;
@@ -221,7 +241,8 @@ int dir_index_plan_add(struct ext4_inode *dir, struct dir_add *add)
 	add->how = add->off != UINT_MAX ? DIR_ADD_SLOT : DIR_ADD_DX;
 	if (add->how == DIR_ADD_DX) {
 		new_blocks = 1;
-		for (n = path.levels; n > 0 && path.frame[n - 1].count == path.frame[n - 1].limit; n--)
+		for (n = path.levels; n > 0 && path.frame[n - 1].count == path.frame[n - 1].limit;
+		     n--)
 			new_blocks++;
 		/* All full: the root is not split but moved down, which takes as many blocks. */
 		if (n == 0 && path.levels == dir_index_max_levels(dir->vol))
@@ -250,9 +271,13 @@ static int map_cmp(const void *a, const void *b)
 	return (int)x->off - (int)y->off;
 }
 
-static int map_cmp_off(const void *a, const void *b) { return (int)((const struct leaf_map *)a)->off - (int)((const struct leaf_map *)b)->off; }
+static int map_cmp_off(const void *a, const void *b)
+{
+	return (int)((const struct leaf_map *)a)->off - (int)((const struct leaf_map *)b)->off;
+}
 
-static unsigned map_leaf(const struct ext4_inode *dir, uint8_t version, const uint8_t *data, struct leaf_map *map)
+static unsigned map_leaf(const struct ext4_inode *dir, uint8_t version, const uint8_t *data,
+			 struct leaf_map *map)
 {
 	unsigned n = 0, off = 0, limit = dir_block_limit(dir->vol);
 	struct dir_block_ent entry;
@@ -271,7 +296,8 @@ static unsigned map_leaf(const struct ext4_inode *dir, uint8_t version, const ui
 }
 
 /* Writes the mapped entries of src one behind the other into dst (another buffer). */
-static void pack(const struct ext4_vol *vol, uint8_t *dst, const uint8_t *src, const struct leaf_map *map, unsigned n)
+static void pack(const struct ext4_vol *vol, uint8_t *dst, const uint8_t *src,
+		 const struct leaf_map *map, unsigned n)
 {
 	unsigned off = 0, limit = dir_block_limit(vol);
 	struct dir_block_ent entry;
@@ -279,15 +305,17 @@ static void pack(const struct ext4_vol *vol, uint8_t *dst, const uint8_t *src, c
 	dir_block_init(vol, dst);
 	for (unsigned k = 0; k < n; k++) {
 		FDIO_MUST(dir_block_get(vol, src, limit, map[k].off, &entry));
-		dir_block_put(vol, dst, off, k + 1 == n ? limit - off : map[k].size, entry.ino, entry.file_type, entry.name, entry.name_len);
+		dir_block_put(vol, dst, off, k + 1 == n ? limit - off : map[k].size, entry.ino,
+			      entry.file_type, entry.name, entry.name_len);
 		off += map[k].size;
 	}
 }
 
 /*
- * How many entries stay, by ext4's rule: from the highest hash down, entries move as long as half of the next one, with what is
- * unused behind it, still fits the first half of a block; if all would, half of their number stays. Either side then has room for
- * one more of any length: what moves, and what stays, is less than half a block and half an entry.
+ * How many entries stay, by ext4's rule: from the highest hash down, entries move as long as half
+ * of the next one, with what is unused behind it, still fits the first half of a block; if all
+ * would, half of their number stays. Either side then has room for one more of any length: what
+ * moves, and what stays, is less than half a block and half an entry.
  */
 static unsigned choose_split(const struct leaf_map *map, unsigned n, unsigned block_size)
 {
@@ -298,7 +326,8 @@ static unsigned choose_split(const struct leaf_map *map, unsigned n, unsigned bl
 	return k ? k : n / 2;
 }
 
-static void index_insert(struct ext4_inode *dir, struct dir_index_frame *frame, uint32_t hash, uint32_t lblk)
+static void index_insert(struct ext4_inode *dir, struct dir_index_frame *frame, uint32_t hash,
+			 uint32_t lblk)
 {
 	uint8_t *base = frame->buffer->data + frame->ofs;
 	unsigned at = frame->at + 1;
@@ -319,7 +348,8 @@ static void node_init(const struct ext4_vol *vol, uint8_t *data)
 }
 
 /* The full root's pairs go to a new node, the root keeps one pair that covers everything. */
-static int grow_root(struct journal_handle *handle, struct ext4_inode *dir, struct dir_index_path *path)
+static int grow_root(struct journal_handle *handle, struct ext4_inode *dir,
+		     struct dir_index_path *path)
 {
 	struct dir_index_frame *root = &path->frame[0], *node = &path->frame[1];
 	struct journal_buffer *buffer;
@@ -334,7 +364,8 @@ static int grow_root(struct journal_handle *handle, struct ext4_inode *dir, stru
 		return err;
 	}
 	memmove(&path->frame[2], &path->frame[1], (DIR_DX_MAX_LEVELS - 2) * sizeof path->frame[0]);
-	*node = (struct dir_index_frame){ buffer, DIR_INDEX_NODE_OFS, root->at, root->count, dir_index_block_limit(dir->vol, DIR_INDEX_NODE_OFS) };
+	*node = (struct dir_index_frame){ buffer, DIR_INDEX_NODE_OFS, root->at, root->count,
+					  dir_index_block_limit(dir->vol, DIR_INDEX_NODE_OFS) };
 	node_init(dir->vol, buffer->data);
 	memcpy(buffer->data + node->ofs, root->buffer->data + root->ofs, 8 * root->count);
 	dir_index_block_set_count(dir->vol, buffer->data, node->ofs, node->count);
@@ -350,8 +381,12 @@ static int grow_root(struct journal_handle *handle, struct ext4_inode *dir, stru
 	return 0;
 }
 
-/* The upper half of a full node goes to a new one; its parent has room. The path follows the pair it stands on. */
-static int split_node(struct journal_handle *handle, struct ext4_inode *dir, struct dir_index_frame *parent, struct dir_index_frame *frame)
+/*
+ * The upper half of a full node goes to a new one; its parent has room. The path follows the pair
+ * it stands on.
+ */
+static int split_node(struct journal_handle *handle, struct ext4_inode *dir,
+		      struct dir_index_frame *parent, struct dir_index_frame *frame)
 {
 	unsigned keep = frame->count / 2, moved = frame->count - keep;
 	struct journal_buffer *buffer;
@@ -365,7 +400,8 @@ static int split_node(struct journal_handle *handle, struct ext4_inode *dir, str
 	if (err)
 		return err;
 	node_init(dir->vol, buffer->data);
-	memcpy(buffer->data + DIR_INDEX_NODE_OFS, frame->buffer->data + frame->ofs + 8 * keep, 8 * moved);
+	memcpy(buffer->data + DIR_INDEX_NODE_OFS, frame->buffer->data + frame->ofs + 8 * keep,
+	       8 * moved);
 	dir_index_block_set_count(dir->vol, buffer->data, DIR_INDEX_NODE_OFS, moved);
 	dir_index_block_seal(dir, buffer);
 	memset(frame->buffer->data + frame->ofs + 8 * keep, 0, 8 * moved);
@@ -379,12 +415,14 @@ static int split_node(struct journal_handle *handle, struct ext4_inode *dir, str
 	}
 	journal_buffer_release(frame->buffer);
 	parent->at++;
-	*frame = (struct dir_index_frame){ buffer, DIR_INDEX_NODE_OFS, frame->at - keep, moved, frame->limit };
+	*frame = (struct dir_index_frame){ buffer, DIR_INDEX_NODE_OFS, frame->at - keep, moved,
+					   frame->limit };
 	return 0;
 }
 
 /* Afterwards the node above the leaf has room for one pair. */
-static int make_index_room(struct journal_handle *handle, struct ext4_inode *dir, struct dir_index_path *path)
+static int make_index_room(struct journal_handle *handle, struct ext4_inode *dir,
+			   struct dir_index_path *path)
 {
 	unsigned n = path->levels;
 	int err;
@@ -410,8 +448,10 @@ static int make_index_room(struct journal_handle *handle, struct ext4_inode *dir
 /* ---- insertion ---- */
 struct split_work { struct leaf_map *map; uint8_t *copy; };
 
-static int split_leaf(struct journal_handle *handle, struct ext4_inode *dir, struct dir_index_path *path, struct journal_buffer *leaf, struct leaf_map *map, unsigned n,
-		      const uint8_t *copy, uint32_t *ret_hash, struct journal_buffer **ret)
+static int split_leaf(struct journal_handle *handle, struct ext4_inode *dir,
+		      struct dir_index_path *path, struct journal_buffer *leaf,
+		      struct leaf_map *map, unsigned n, const uint8_t *copy, uint32_t *ret_hash,
+		      struct journal_buffer **ret)
 {
 	unsigned keep = choose_split(map, n, dir->vol->block_size);
 	uint32_t lblk, hash = map[keep].hash, below = map[keep - 1].hash;
@@ -424,7 +464,10 @@ static int split_leaf(struct journal_handle *handle, struct ext4_inode *dir, str
 		return err;
 	pack(dir->vol, buffer->data, copy, map + keep, n - keep);
 	dir_block_seal(dir, buffer);
-	/* What moves is laid out by hash, what stays keeps its order: later gaps are then where ext4 has them. */
+	/*
+	 * What moves is laid out by hash, what stays keeps its order: later gaps are then where
+	 * ext4 has them.
+	 */
 	qsort(map, keep, sizeof *map, map_cmp_off);
 	pack(dir->vol, leaf->data, copy, map, keep);
 	dir_block_seal(dir, leaf);
@@ -434,20 +477,26 @@ static int split_leaf(struct journal_handle *handle, struct ext4_inode *dir, str
 	return 0;
 }
 
-static int put_in(struct ext4_inode *dir, struct journal_buffer *buffer, const struct dir_add *add, uint32_t ino, uint8_t ft)
+static int put_in(struct ext4_inode *dir, struct journal_buffer *buffer, const struct dir_add *add,
+		  uint32_t ino, uint8_t ft)
 {
 	unsigned off = dir_block_find_gap(dir->vol, buffer->data, dir_rec_len(add->len));
 
-	/* Halves of a block of sane entries always have room; this is for a block another inode shares. */
+	/*
+	 * Halves of a block of sane entries always have room; this is for a block another inode
+	 * shares.
+	 */
 	if (off == UINT_MAX)
-		return EXT4_CORRUPT(dir->vol, dir->ino, buffer->blk, "a half-empty directory block is full");
+		return EXT4_CORRUPT(dir->vol, dir->ino, buffer->blk,
+				    "a half-empty directory block is full");
 	dir_block_insert(dir->vol, buffer->data, off, ino, ft, add->name, add->len);
 	dir_block_seal(dir, buffer);
 	return 0;
 }
 
-static int make_room_and_put(struct journal_handle *handle, struct ext4_inode *dir, struct dir_index_path *path, struct journal_buffer *leaf, const struct dir_add *add,
-			     uint32_t hash, uint32_t ino, uint8_t ft)
+static int make_room_and_put(struct journal_handle *handle, struct ext4_inode *dir,
+			     struct dir_index_path *path, struct journal_buffer *leaf,
+			     const struct dir_add *add, uint32_t hash, uint32_t ino, uint8_t ft)
 {
 	struct ext4_vol *vol = dir->vol;
 	unsigned n;
@@ -477,7 +526,8 @@ out:
 	return err;
 }
 
-int dir_index_do_add(struct journal_handle *handle, struct ext4_inode *dir, const struct dir_add *add, uint32_t ino, uint8_t ft)
+int dir_index_do_add(struct journal_handle *handle, struct ext4_inode *dir,
+		     const struct dir_add *add, uint32_t ino, uint8_t ft)
 {
 	struct dir_index_path path;
 	struct journal_buffer *leaf = NULL;
@@ -490,7 +540,8 @@ int dir_index_do_add(struct journal_handle *handle, struct ext4_inode *dir, cons
 		err = journal_get_write(handle, leaf);
 	if (err)
 		goto out;
-	if (add->how != DIR_ADD_CONVERT && dir_block_find_gap(dir->vol, leaf->data, dir_rec_len(add->len)) != UINT_MAX)
+	if (add->how != DIR_ADD_CONVERT &&
+	    dir_block_find_gap(dir->vol, leaf->data, dir_rec_len(add->len)) != UINT_MAX)
 		err = put_in(dir, leaf, add, ino, ft);
 	else
 		err = make_room_and_put(handle, dir, &path, leaf, add, hash, ino, ft);
@@ -514,14 +565,19 @@ static void root_init(struct ext4_inode *dir, uint8_t *data, uint32_t parent, ui
 	dir_index_block_set_count(vol, data, DIR_INDEX_ROOT_OFS, 1);
 }
 
-/* Moves what follows "." and ".." in from to the leaf to, as it lies; *ret_parent is what ".." says. */
-static int move_entries(struct ext4_inode *dir, const uint8_t *from, uint8_t *to, uint32_t *ret_parent)
+/*
+ * Moves what follows "." and ".." in from to the leaf to, as it lies; *ret_parent is what ".."
+ * says.
+ */
+static int move_entries(struct ext4_inode *dir, const uint8_t *from, uint8_t *to,
+			uint32_t *ret_parent)
 {
 	unsigned off = 0, first, last = UINT_MAX, limit = dir_block_limit(dir->vol);
 	struct dir_block_ent entry;
 
 	for (unsigned n = 0; n < 2; n++, off += entry.rec_len)
-		if (!dir_block_get(dir->vol, from, limit, off, &entry) || !entry.ino || entry.name_len != n + 1 || memcmp(entry.name, "..", n + 1))
+		if (!dir_block_get(dir->vol, from, limit, off, &entry) || !entry.ino ||
+		    entry.name_len != n + 1 || memcmp(entry.name, "..", n + 1))
 			return -EUCLEAN;
 	*ret_parent = entry.ino;
 	first = off;
@@ -551,7 +607,8 @@ int dir_index_do_convert(struct journal_handle *handle, struct ext4_inode *dir)
 	if (err)
 		goto out;
 	if (move_entries(dir, root->data, leaf->data, &parent)) {
-		err = EXT4_CORRUPT(dir->vol, dir->ino, root->blk, "the directory does not begin with \".\" and \"..\"");
+		err = EXT4_CORRUPT(dir->vol, dir->ino, root->blk,
+				   "the directory does not begin with \".\" and \"..\"");
 		goto out;
 	}
 	dir_block_seal(dir, leaf);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Directories whose content lies in the inode (inline_data, xattr/inline.c). The content begins with the number
- * of the parent; "." and ".." have no entries. Its two parts are tiled with entries each for itself. Such
- * volumes are only read: nothing here waits, and no lock is needed. Any thread. Damage is -EUCLEAN.
+ * Directories whose content lies in the inode (inline_data, xattr/inline.c). The content begins
+ * with the number of the parent; "." and ".." have no entries. Its two parts are tiled with entries
+ * each for itself. Such volumes are only read: nothing here waits, and no lock is needed. Any
+ * thread. Damage is -EUCLEAN.
  */
 #include "ext4/dir/directory.h"
 
@@ -47,8 +48,8 @@ static int find_dots(struct ext4_inode *dir, const uint8_t *data, unsigned len, 
 	memcpy(&parent, data, sizeof(parent));
 	parent = le32toh(parent);
 	if (!parent || parent > dir->vol->nr_inodes)
-		return EXT4_CORRUPT(dir->vol, dir->ino, 0, "the parent of the directory is inode %u",
-				  parent);
+		return EXT4_CORRUPT(dir->vol, dir->ino, 0,
+				    "the parent of the directory is inode %u", parent);
 	*ret = (struct dir_pos){ .ino = len == 1 ? dir->ino : parent, .file_type = EXT2_FT_DIR };
 	return 0;
 }

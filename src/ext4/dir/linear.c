@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What is remembered about a large linear directory (one without a hash index: made without dir_index, or by a tool that
- * never builds one): where each name is and how much room each block has, so that a lookup or an insertion reads one
- * block and not all of them. Built at first use by reading the directory once; thrown away when the inode leaves the
- * cache, when memory is short and when a handle that changed the directory is cancelled.
+ * What is remembered about a large linear directory (one without a hash index: made without
+ * dir_index, or by a tool that never builds one): where each name is and how much room each block
+ * has, so that a lookup or an insertion reads one block and not all of them. Built at first use by
+ * reading the directory once; thrown away when the inode leaves the cache, when memory is short and
+ * when a handle that changed the directory is cancelled.
  *
  * All such tables of a volume have so many places together (dir_budget: 20 bytes each, and as much
  * again while one grows): a directory beyond that is searched block by block.
  *
- * Entries of a linear directory never move, so a place stays valid until its name is deleted. The table is read with dir->rw
- * held shared and changed with it held exclusively; two readers that build it at once race for the pointer and the
- * loser frees its copy.
+ * Entries of a linear directory never move, so a place stays valid until its name is deleted. The
+ * table is read with dir->rw held shared and changed with it held exclusively; two readers that
+ * build it at once race for the pointer and the loser frees its copy.
  */
 #include "ext4/dir/directory.h"
 
@@ -119,7 +120,8 @@ static bool place_add(struct ext4_dir_table *state, const char *name, unsigned l
 	return true;
 }
 
-static bool gap_set(const struct ext4_vol *vol, struct ext4_dir_table *state, uint32_t lblk, const uint8_t *data)
+static bool gap_set(const struct ext4_vol *vol, struct ext4_dir_table *state, uint32_t lblk,
+		    const uint8_t *data)
 {
 	if (lblk >= state->cap_blocks) {
 		size_t cap = FDIO_MAX((size_t)64, (size_t)lblk + lblk / 2 + 1);
@@ -147,7 +149,8 @@ static int load_block(struct ext4_inode *dir, struct ext4_dir_table *state, uint
 		return err;
 	if (!gap_set(dir->vol, state, lblk, buffer->data))
 		err = -ENOMEM;
-	for (; err == 0 && dir_block_get(dir->vol, buffer->data, limit, off, &entry); off += entry.rec_len)
+	for (; err == 0 && dir_block_get(dir->vol, buffer->data, limit, off, &entry);
+	     off += entry.rec_len)
 		if (entry.ino && !place_add(state, entry.name, entry.name_len, lblk, off))
 			err = -ENOMEM;
 	journal_buffer_release(buffer);
@@ -178,7 +181,8 @@ static int build(struct ext4_inode *dir, struct ext4_dir_table **ret)
 
 struct ext4_dir_table *dir_table_get(struct ext4_inode *dir, int *ret_err)
 {
-	struct ext4_dir_table *state = __atomic_load_n(&dir->dir.dirstate, __ATOMIC_ACQUIRE), *winner = NULL;
+	struct ext4_dir_table *state = __atomic_load_n(&dir->dir.dirstate, __ATOMIC_ACQUIRE),
+			      *winner = NULL;
 	int err;
 
 	*ret_err = 0;
@@ -193,15 +197,18 @@ struct ext4_dir_table *dir_table_get(struct ext4_inode *dir, int *ret_err)
 		*ret_err = err == -ENOMEM ? 0 : err;
 		return NULL;
 	}
-	if (__atomic_compare_exchange_n(&dir->dir.dirstate, &winner, state, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+	if (__atomic_compare_exchange_n(&dir->dir.dirstate, &winner, state, false, __ATOMIC_ACQ_REL,
+					__ATOMIC_ACQUIRE))
 		return state;
 	dir_table_free(state);
 	return winner;
 }
 
-int dir_table_find(struct ext4_inode *dir, struct ext4_dir_table *state, const char *name, unsigned len, struct dir_pos *ret)
+int dir_table_find(struct ext4_inode *dir, struct ext4_dir_table *state, const char *name,
+		   unsigned len, struct dir_pos *ret)
 {
-	uint32_t hash = name_hash(name, len), n = state->cap ? state->chain[hash & (state->cap - 1)] : NONE;
+	uint32_t hash = name_hash(name, len),
+		 n = state->cap ? state->chain[hash & (state->cap - 1)] : NONE;
 	struct dir_block_ent entry;
 	struct journal_buffer *buffer;
 	bool hit;
@@ -215,10 +222,12 @@ int dir_table_find(struct ext4_inode *dir, struct ext4_dir_table *state, const c
 		err = dir_block_read(dir, place->lblk, DIR_BLOCK_LEAF, &buffer);
 		if (err)
 			return err;
-		hit = dir_block_get(dir->vol, buffer->data, dir_block_limit(dir->vol), place->off, &entry) && entry.ino &&
-		      entry.name_len == len && memcmp(entry.name, name, len) == 0;
+		hit = dir_block_get(dir->vol, buffer->data, dir_block_limit(dir->vol), place->off,
+				    &entry) &&
+		      entry.ino && entry.name_len == len && memcmp(entry.name, name, len) == 0;
 		if (hit)
-			*ret = (struct dir_pos){ place->lblk, entry.off, entry.ino, entry.file_type };
+			*ret = (struct dir_pos){ place->lblk, entry.off, entry.ino,
+						 entry.file_type };
 		journal_buffer_release(buffer);
 		if (hit)
 			return 0;
@@ -234,15 +243,18 @@ uint32_t dir_table_find_gap(const struct ext4_dir_table *state, unsigned need)
 	return UINT32_MAX;
 }
 
-void dir_table_added(struct ext4_inode *dir, uint32_t lblk, const uint8_t *data, uint32_t off, const char *name, unsigned len)
+void dir_table_added(struct ext4_inode *dir, uint32_t lblk, const uint8_t *data, uint32_t off,
+		     const char *name, unsigned len)
 {
 	struct ext4_dir_table *state = dir->dir.dirstate;
 
-	if (state && (!gap_set(dir->vol, state, lblk, data) || !place_add(state, name, len, lblk, off)))
+	if (state &&
+	    (!gap_set(dir->vol, state, lblk, data) || !place_add(state, name, len, lblk, off)))
 		dir_table_drop(dir);
 }
 
-void dir_table_removed(struct ext4_inode *dir, uint32_t lblk, const uint8_t *data, uint32_t off, const char *name, unsigned len)
+void dir_table_removed(struct ext4_inode *dir, uint32_t lblk, const uint8_t *data, uint32_t off,
+		       const char *name, unsigned len)
 {
 	struct ext4_dir_table *state = dir->dir.dirstate;
 	uint32_t *link, n;
@@ -250,7 +262,8 @@ void dir_table_removed(struct ext4_inode *dir, uint32_t lblk, const uint8_t *dat
 	if (!state)
 		return;
 	link = state->cap ? &state->chain[name_hash(name, len) & (state->cap - 1)] : &state->unused;
-	while (*link != NONE && (state->place[*link].lblk != lblk || state->place[*link].off != off))
+	while (*link != NONE &&
+	       (state->place[*link].lblk != lblk || state->place[*link].off != off))
 		link = &state->place[*link].next;
 	n = *link;
 	if (n == NONE || !gap_set(dir->vol, state, lblk, data)) {

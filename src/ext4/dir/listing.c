@@ -1,19 +1,25 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Listing a directory. Positions ("cookies") have to survive that names come and go between two calls, so:
+ * Listing a directory. Positions ("cookies") have to survive that names come and go between two
+ * calls, so:
  *
- * - With dir_index, an indexed directory and one of a single block (which becomes indexed when it grows) are listed in hash order:
- *   a position is 31 bits of hash, 20 bits of a second hash and 12 bits that number names equal in both. Splitting a leaf
+ * - With dir_index, an indexed directory and one of a single block (which becomes indexed when it
+ *   grows) are listed in hash order:
+ *   a position is 31 bits of hash, 20 bits of a second hash and 12 bits that number names equal in
+ *   both. Splitting a leaf
  *   moves names to other blocks but not to other positions.
- * - Other directories are listed in the order of their blocks: entries of a linear directory never move. A position is
+ * - Other directories are listed in the order of their blocks: entries of a linear directory never
+ *   move. A position is
  *   the entry's byte offset plus one.
  *
- * "." and ".." come first, at positions that no name can have. In hash order the names of one leaf (of several, where
- * equal hashes span them) are sorted in a buffer of fixed size; when they are more than it holds, the lowest are given
- * out and the leaves are read again for the rest. Holds dir->rw shared throughout; workers only.
+ * "." and ".." come first, at positions that no name can have. In hash order the names of one leaf
+ * (of several, where equal hashes span them) are sorted in a buffer of fixed size; when they are
+ * more than it holds, the lowest are given out and the leaves are read again for the rest. Holds
+ * dir->rw shared throughout; workers only.
  *
- * A damaged block is told in the log and passed over (dir_block_pass_over), as the kernel does: what the rest of the directory names can
- * be saved. If the first block cannot be read, an index is not looked for either: the directory is listed in the order of its blocks.
+ * A damaged block is told in the log and passed over (dir_block_pass_over), as the kernel does:
+ * what the rest of the directory names can be saved. If the first block cannot be read, an index is
+ * not looked for either: the directory is listed in the order of its blocks.
  */
 #include "ext4/dir/directory.h"
 
@@ -52,7 +58,8 @@ struct listing {
 
 static uint8_t dt_of_ft(uint8_t ft)
 {
-	static const uint8_t dt[] = { DT_UNKNOWN, DT_REG, DT_DIR, DT_CHR, DT_BLK, DT_FIFO, DT_SOCK, DT_LNK };
+	static const uint8_t dt[] = { DT_UNKNOWN, DT_REG,  DT_DIR,  DT_CHR,
+				      DT_BLK,     DT_FIFO, DT_SOCK, DT_LNK };
 
 	return ft < ARRAY_SIZE(dt) ? dt[ft] : DT_UNKNOWN;
 }
@@ -71,9 +78,14 @@ static uint8_t type_of(struct listing *listing, uint32_t ino, uint8_t ft)
 	return dt;
 }
 
-static bool give(struct listing *listing, const char *name, unsigned len, uint32_t ino, uint8_t type, uint64_t next)
+static bool give(struct listing *listing, const char *name, unsigned len, uint32_t ino,
+		 uint8_t type, uint64_t next)
 {
-	struct ext4_dirent entry = { .ino = ino, .type = type, .name_len = (uint8_t)len, .name = name, .next_cookie = next };
+	struct ext4_dirent entry = { .ino = ino,
+				     .type = type,
+				     .name_len = (uint8_t)len,
+				     .name = name,
+				     .next_cookie = next };
 
 	listing->stopped = !listing->emit(listing->arg, &entry);
 	listing->given |= !listing->stopped;
@@ -97,7 +109,8 @@ static int give_dots(struct listing *listing, uint64_t cookie)
 
 static bool is_dots(const struct dir_block_ent *entry)
 {
-	return entry->name[0] == '.' && (entry->name_len == 1 || (entry->name_len == 2 && entry->name[1] == '.'));
+	return entry->name[0] == '.' &&
+	       (entry->name_len == 1 || (entry->name_len == 2 && entry->name[1] == '.'));
 }
 
 /* ---- in the order of blocks ---- */
@@ -114,9 +127,12 @@ static int list_linear_block(struct listing *listing, uint32_t lblk, uint64_t fr
 		return err;
 	if (dir_block_is_index(listing->dir, lblk, buffer->data))
 		limit = 0;
-	for (; !listing->stopped && dir_block_get(vol, buffer->data, limit, off, &entry); off += entry.rec_len)
+	for (; !listing->stopped && dir_block_get(vol, buffer->data, limit, off, &entry);
+	     off += entry.rec_len)
 		if (entry.ino && base + off >= from && !(lblk == 0 && is_dots(&entry)))
-			give(listing, entry.name, entry.name_len, entry.ino, type_of(listing, entry.ino, entry.file_type), base + off + 1 + COOKIE_BASE);
+			give(listing, entry.name, entry.name_len, entry.ino,
+			     type_of(listing, entry.ino, entry.file_type),
+			     base + off + 1 + COOKIE_BASE);
 	journal_buffer_release(buffer);
 	return 0;
 }
@@ -126,9 +142,11 @@ static int list_linear(struct listing *listing, uint64_t from)
 	uint32_t nr = dir_nr_blocks(listing->dir);
 	int err = 0;
 
-	for (uint64_t lblk = from >> listing->dir->vol->block_bits; err == 0 && !listing->stopped && lblk < nr; lblk++) {
+	for (uint64_t lblk = from >> listing->dir->vol->block_bits;
+	     err == 0 && !listing->stopped && lblk < nr; lblk++) {
 		dir_readahead(listing->dir, (uint32_t)lblk, nr);
-		err = dir_block_pass_over(list_linear_block(listing, (uint32_t)lblk, from), &listing->bad);
+		err = dir_block_pass_over(list_linear_block(listing, (uint32_t)lblk, from),
+					  &listing->bad);
 	}
 	return err;
 }
@@ -146,15 +164,22 @@ static int list_inline(struct listing *listing, uint64_t from)
 		return err;
 	while (!listing->stopped && dir_inline_next(vol, data, len, &off, &entry))
 		if (entry.ino && entry.off >= from)
-			give(listing, entry.name, entry.name_len, entry.ino, type_of(listing, entry.ino, entry.file_type),
+			give(listing, entry.name, entry.name_len, entry.ino,
+			     type_of(listing, entry.ino, entry.file_type),
 			     entry.off + 1 + COOKIE_BASE);
 	free(data);
 	return 0;
 }
 
 /* ---- in hash order ---- */
-static uint64_t pos_of_hash(uint32_t hash) { return (uint64_t)(hash >> 1) << (MINOR_BITS + ORD_BITS); }
-static uint32_t hash_of_pos(uint64_t pos) { return (uint32_t)(pos >> (MINOR_BITS + ORD_BITS)) << 1; }
+static uint64_t pos_of_hash(uint32_t hash)
+{
+	return (uint64_t)(hash >> 1) << (MINOR_BITS + ORD_BITS);
+}
+static uint32_t hash_of_pos(uint64_t pos)
+{
+	return (uint32_t)(pos >> (MINOR_BITS + ORD_BITS)) << 1;
+}
 
 static int item_cmp(const void *a, const void *b)
 {
@@ -176,7 +201,8 @@ static void cut_items(struct listing *listing)
 	qsort(listing->item, listing->nr, sizeof *listing->item, item_cmp);
 	while (n > 0 && listing->item[n - 1].pos == listing->item[n].pos)
 		n--;
-	if (n == 0) /* a group larger than the buffer: no position could tell its members apart anyway */
+	/* a group larger than the buffer: no position could tell its members apart anyway */
+	if (n == 0)
 		n = BATCH;
 	listing->cut = true;
 	listing->cut_pos = listing->item[n].pos;
@@ -199,7 +225,8 @@ static int collect_block(struct listing *listing, uint32_t lblk, const uint8_t *
 		if (pos < (from & ~ORD_MASK) || (listing->cut && pos >= listing->cut_pos))
 			continue;
 		if (listing->nr == listing->cap)
-			return EXT4_CORRUPT(vol, listing->dir->ino, 0, "more names than there is room for");
+			return EXT4_CORRUPT(vol, listing->dir->ino, 0,
+					    "more names than there is room for");
 		listing->item[listing->nr++] = (struct item){ pos, lblk, off };
 		if (listing->nr == 2 * BATCH)
 			cut_items(listing);
@@ -223,7 +250,10 @@ static int collect_leaf(struct listing *listing, uint32_t lblk, uint64_t from)
 	return err;
 }
 
-/* The leaves whose names have to be sorted together, from the one that from lies in. *ret_end: everything below is in. */
+/*
+ * The leaves whose names have to be sorted together, from the one that from lies in. *ret_end:
+ * everything below is in.
+ */
 static int collect_dx(struct listing *listing, uint64_t from, uint64_t *ret_end)
 {
 	uint32_t hash = hash_of_pos(from), next;
@@ -234,7 +264,8 @@ static int collect_dx(struct listing *listing, uint64_t from, uint64_t *ret_end)
 	if (err == 0)
 		listing->version = path.version;
 	for (err = err ? err : 1; err == 1;) {
-		err = dir_block_pass_over(collect_leaf(listing, dir_index_leaf(&path), from), &listing->bad);
+		err = dir_block_pass_over(collect_leaf(listing, dir_index_leaf(&path), from),
+					  &listing->bad);
 		if (err)
 			break;
 		err = dir_index_next(listing->dir, &path, &next);
@@ -244,7 +275,8 @@ static int collect_dx(struct listing *listing, uint64_t from, uint64_t *ret_end)
 			*ret_end = pos_of_hash(next);
 			err = 0;
 		} else if (!(next & 1)) {
-			err = EXT4_CORRUPT(listing->dir->vol, listing->dir->ino, 0, "directory index is out of order");
+			err = EXT4_CORRUPT(listing->dir->vol, listing->dir->ino, 0,
+					   "directory index is out of order");
 		}
 	}
 	dir_index_release(&path);
@@ -270,8 +302,11 @@ static int give_items(struct listing *listing, uint64_t from)
 		err = dir_block_read(listing->dir, listing->item[n].lblk, DIR_BLOCK_LEAF, &buffer);
 		if (err)
 			return err;
-		if (dir_block_get(vol, buffer->data, dir_block_limit(vol), listing->item[n].off, &entry) && entry.ino)
-			give(listing, entry.name, entry.name_len, entry.ino, type_of(listing, entry.ino, entry.file_type), pos + 1 + COOKIE_BASE);
+		if (dir_block_get(vol, buffer->data, dir_block_limit(vol), listing->item[n].off,
+				  &entry) &&
+		    entry.ino)
+			give(listing, entry.name, entry.name_len, entry.ino,
+			     type_of(listing, entry.ino, entry.file_type), pos + 1 + COOKIE_BASE);
 		journal_buffer_release(buffer);
 	}
 	return 0;
@@ -295,7 +330,9 @@ static int list_hashed(struct listing *listing, uint64_t from)
 
 	listing->version = dir_index_default_version(listing->dir->vol);
 	/* A small directory has not so many names. */
-	room = ((uint64_t)dir_nr_blocks(listing->dir) << listing->dir->vol->block_bits) / DIR_ENT_MIN + 1;
+	room = ((uint64_t)dir_nr_blocks(listing->dir) << listing->dir->vol->block_bits) /
+			       DIR_ENT_MIN +
+	       1;
 	listing->cap = (unsigned)FDIO_MIN(room, (uint64_t)2 * BATCH);
 	listing->item = malloc(listing->cap * sizeof *listing->item);
 	if (!listing->item)
@@ -303,7 +340,8 @@ static int list_hashed(struct listing *listing, uint64_t from)
 	while (err == 0 && !listing->stopped && from < POS_END - COOKIE_BASE) {
 		listing->nr = 0;
 		listing->cut = false;
-		err = dx ? collect_dx(listing, from, &end) : dir_block_pass_over(collect_leaf(listing, 0, from), &listing->bad);
+		err = dx ? collect_dx(listing, from, &end)
+			 : dir_block_pass_over(collect_leaf(listing, 0, from), &listing->bad);
 		if (err == 0)
 			err = give_items(listing, from);
 		from = next_from(listing, from, end);
@@ -321,7 +359,8 @@ static bool by_hash(struct ext4_inode *dir)
 	return !dir_index_lost(dir);
 }
 
-int ext4_readdir(struct ext4_inode *dir, uint64_t cookie, bool (*emit)(void *arg, const struct ext4_dirent *entry), void *arg)
+int ext4_readdir(struct ext4_inode *dir, uint64_t cookie,
+		 bool (*emit)(void *arg, const struct ext4_dirent *entry), void *arg)
 {
 	struct listing listing = { .dir = dir, .emit = emit, .arg = arg };
 	uint64_t from = cookie > COOKIE_BASE ? cookie - COOKIE_BASE : 0;
@@ -351,4 +390,7 @@ int ext4_readdir(struct ext4_inode *dir, uint64_t cookie, bool (*emit)(void *arg
 	return err == -ENOENT ? 0 : err;
 }
 
-bool ext4_dir_moved(struct ext4_inode *dir) { return __atomic_exchange_n(&dir->dir.moved, false, __ATOMIC_ACQ_REL); }
+bool ext4_dir_moved(struct ext4_inode *dir)
+{
+	return __atomic_exchange_n(&dir->dir.moved, false, __ATOMIC_ACQ_REL);
+}

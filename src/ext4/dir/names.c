@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Operations on one name: lookup, create, mkdir, mknod, link, unlink, rmdir, O_TMPFILE. Each locks the directory, then (for a
- * removal or a link) the inode behind the name, checks everything that can be checked, reserves blocks and log credits, and
- * makes its change in one handle; any failure inside it cancels the handle, which leaves nothing half done. Workers, and loop
- * threads in the mode of nowait.h. The last reference of an inode is never dropped inside a handle, because that may need one of
- * its own.
+ * Operations on one name: lookup, create, mkdir, mknod, link, unlink, rmdir, O_TMPFILE. Each locks
+ * the directory, then (for a removal or a link) the inode behind the name, checks everything that
+ * can be checked, reserves blocks and log credits, and makes its change in one handle; any failure
+ * inside it cancels the handle, which leaves nothing half done. Workers, and loop threads in the
+ * mode of nowait.h. The last reference of an inode is never dropped inside a handle, because that
+ * may need one of its own.
  *
- * Locks: directory first, then its child; two children in ascending inode number. Permissions are the kernel's
- * business (default_permissions); the immutable and append-only flags, which it does not see, are checked here.
+ * Locks: directory first, then its child; two children in ascending inode number. Permissions are
+ * the kernel's business (default_permissions); the immutable and append-only flags, which it does
+ * not see, are checked here.
  */
 #include "ext4/dir/directory.h"
 
@@ -17,7 +19,8 @@
 #include <string.h>
 
 /* ---- handles ---- */
-int dir_op_begin(struct ext4_vol *vol, unsigned credits, unsigned blocks, bool root, struct dir_op *op)
+int dir_op_begin(struct ext4_vol *vol, unsigned credits, unsigned blocks, bool root,
+		 struct dir_op *op)
 {
 	int err;
 
@@ -65,7 +68,10 @@ int dir_check_search(struct ext4_inode *dir)
 	return ext2fs_le16_to_cpu(dir->raw->i_links_count) ? 0 : -ENOENT;
 }
 
-static uint32_t flags_of(const struct ext4_inode *inode) { return ext2fs_le32_to_cpu(inode->raw->i_flags); }
+static uint32_t flags_of(const struct ext4_inode *inode)
+{
+	return ext2fs_le32_to_cpu(inode->raw->i_flags);
+}
 
 int dir_check_change(struct ext4_inode *dir)
 {
@@ -86,11 +92,15 @@ int dir_iget(struct ext4_inode *dir, const struct dir_pos *pos, struct ext4_inod
 	struct ext4_vol *vol = dir->vol;
 	int err;
 
-	if (pos->ino == dir->ino || pos->ino > vol->nr_inodes || (pos->ino < vol->first_ino && pos->ino != EXT4_ROOT_INO))
-		return EXT4_CORRUPT(vol, dir->ino, 0, "an entry in block %u leads to inode %u", pos->lblk, pos->ino);
+	if (pos->ino == dir->ino || pos->ino > vol->nr_inodes ||
+	    (pos->ino < vol->first_ino && pos->ino != EXT4_ROOT_INO))
+		return EXT4_CORRUPT(vol, dir->ino, 0, "an entry in block %u leads to inode %u",
+				    pos->lblk, pos->ino);
 	err = ext4_inode_get(vol, pos->ino, NULL, ret);
 	if (err == -ENOENT || err == -ESTALE)
-		return EXT4_CORRUPT(vol, dir->ino, 0, "an entry in block %u leads to inode %u, which is not in use", pos->lblk, pos->ino);
+		return EXT4_CORRUPT(vol, dir->ino, 0,
+				    "an entry in block %u leads to inode %u, which is not in use",
+				    pos->lblk, pos->ino);
 	return err;
 }
 
@@ -102,9 +112,15 @@ void dir_touch(struct ext4_inode *inode, unsigned what, struct timespec now)
 	fdio_mutex_unlock(&inode->attr);
 }
 
-static unsigned nlink_of(const struct ext4_inode *inode) { return ext2fs_le16_to_cpu(inode->raw->i_links_count); }
+static unsigned nlink_of(const struct ext4_inode *inode)
+{
+	return ext2fs_le16_to_cpu(inode->raw->i_links_count);
+}
 
-/* With dir_nlink an indexed directory may have more subdirectories than can be counted: its count is then 1 for ever. */
+/*
+ * With dir_nlink an indexed directory may have more subdirectories than can be counted: its count
+ * is then 1 for ever.
+ */
 bool dir_nlink_full(const struct ext4_inode *dir)
 {
 	return nlink_of(dir) >= DIR_LINK_MAX && !(dir->vol->has_dir_nlink && dir_is_dx(dir));
@@ -132,7 +148,8 @@ int dir_drop_link(struct journal_handle *handle, struct ext4_inode *inode, struc
 	int err;
 
 	if (n == 0)
-		return EXT4_CORRUPT(inode->vol, inode->ino, 0, "a name leads to an inode without links");
+		return EXT4_CORRUPT(inode->vol, inode->ino, 0,
+				    "a name leads to an inode without links");
 	n = S_ISDIR(ext4_inode_mode(inode)) ? 0 : n - 1;
 	ext4_raw_set_nlink(inode, n);
 	dir_touch(inode, EXT4_SET_CTIME, now);
@@ -146,7 +163,10 @@ int dir_drop_link(struct journal_handle *handle, struct ext4_inode *inode, struc
 
 /* ---- lookup ---- */
 static bool is_dot(const char *name, unsigned len) { return len == 1 && name[0] == '.'; }
-static bool is_dotdot(const char *name, unsigned len) { return len == 2 && name[0] == '.' && name[1] == '.'; }
+static bool is_dotdot(const char *name, unsigned len)
+{
+	return len == 2 && name[0] == '.' && name[1] == '.';
+}
 
 int ext4_lookup(struct ext4_inode *dir, const char *name, unsigned len, struct ext4_inode **ret)
 {
@@ -189,7 +209,8 @@ int ext4_lookup_parent(struct ext4_inode *dir, struct ext4_inode **ret)
 		if (dir->ino == EXT4_ROOT_INO)
 			*ret = ext4_inode_ref(dir);
 		else
-			err = EXT4_CORRUPT(dir->vol, dir->ino, 0, "the directory is its own parent");
+			err = EXT4_CORRUPT(dir->vol, dir->ino, 0,
+					   "the directory is its own parent");
 	} else if (err == 0) {
 		err = dir_iget(dir, &pos, ret);
 	}
@@ -216,8 +237,12 @@ static int check_add(struct ext4_inode *dir, const char *name, unsigned len)
 	return err == 0 ? -EEXIST : err == -ENOENT ? 0 : err;
 }
 
-/* The new inode complete in handle but for its name: owner, mode by umask or default ACL, content by fill. */
-static int new_inode(struct journal_handle *handle, struct ext4_inode *dir, const struct dir_new *fresh, struct timespec now, struct ext4_inode **ret)
+/*
+ * The new inode complete in handle but for its name: owner, mode by umask or default ACL, content
+ * by fill.
+ */
+static int new_inode(struct journal_handle *handle, struct ext4_inode *dir,
+		     const struct dir_new *fresh, struct timespec now, struct ext4_inode **ret)
 {
 	bool had_default = false;
 	struct ext4_inode *inode;
@@ -254,7 +279,8 @@ static unsigned new_credits(struct ext4_inode *dir)
 	return EXT4_CREDITS_INODE_NEW + 2 * EXT4_CREDITS_XATTR + ext4_acl_inherit_credits(dir);
 }
 
-int dir_create(struct ext4_inode *dir, const char *name, unsigned len, const struct dir_new *fresh, struct ext4_inode **ret)
+int dir_create(struct ext4_inode *dir, const char *name, unsigned len, const struct dir_new *fresh,
+	       struct ext4_inode **ret)
 {
 	struct timespec now = ext4_now(dir->vol);
 	struct ext4_inode *inode = NULL;
@@ -272,8 +298,12 @@ int dir_create(struct ext4_inode *dir, const char *name, unsigned len, const str
 	if (err == 0)
 		err = dir_plan_add(dir, name, len, &add);
 	if (err == 0)
-		err = dir_op_begin(dir->vol, new_credits(dir) + 2 * EXT4_CREDITS_INODE + fresh->credits + add.credits,
-				 ext4_acl_inherit_blocks(dir, fresh->mode) + fresh->blocks + add.blocks, fresh->credentials->root, &op);
+		err = dir_op_begin(dir->vol,
+				   new_credits(dir) + 2 * EXT4_CREDITS_INODE + fresh->credits +
+						   add.credits,
+				   ext4_acl_inherit_blocks(dir, fresh->mode) + fresh->blocks +
+						   add.blocks,
+				   fresh->credentials->root, &op);
 	if (err)
 		goto out;
 	err = ext4_inode_begin(op.handle, dir);
@@ -308,8 +338,8 @@ static int fill_dir(struct journal_handle *handle, struct ext4_inode *inode, voi
 	return err;
 }
 
-int ext4_create(struct ext4_inode *dir, const char *name, unsigned len, uint32_t mode, uint32_t rdev, const struct ext4_credentials *credentials,
-	      struct ext4_inode **ret)
+int ext4_create(struct ext4_inode *dir, const char *name, unsigned len, uint32_t mode,
+		uint32_t rdev, const struct ext4_credentials *credentials, struct ext4_inode **ret)
 {
 	struct dir_new fresh = { .mode = mode, .rdev = rdev, .credentials = credentials };
 
@@ -325,7 +355,8 @@ int ext4_create(struct ext4_inode *dir, const char *name, unsigned len, uint32_t
 	return dir_create(dir, name, len, &fresh, ret);
 }
 
-int ext4_tmpfile(struct ext4_inode *dir, uint32_t mode, const struct ext4_credentials *credentials, struct ext4_inode **ret)
+int ext4_tmpfile(struct ext4_inode *dir, uint32_t mode, const struct ext4_credentials *credentials,
+		 struct ext4_inode **ret)
 {
 	struct dir_new fresh = { .mode = S_IFREG | (mode & 07777), .credentials = credentials };
 	struct timespec now = ext4_now(dir->vol);
@@ -339,7 +370,9 @@ int ext4_tmpfile(struct ext4_inode *dir, uint32_t mode, const struct ext4_creden
 	if (err == 0)
 		err = dir_check_change(dir);
 	if (err == 0)
-		err = dir_op_begin(dir->vol, new_credits(dir) + EXT4_CREDITS_ORPHAN, ext4_acl_inherit_blocks(dir, fresh.mode), credentials->root, &op);
+		err = dir_op_begin(dir->vol, new_credits(dir) + EXT4_CREDITS_ORPHAN,
+				   ext4_acl_inherit_blocks(dir, fresh.mode), credentials->root,
+				   &op);
 	if (err)
 		goto out;
 	err = new_inode(op.handle, dir, &fresh, now, &inode);
@@ -371,7 +404,8 @@ static int check_link(struct ext4_inode *dir, struct ext4_inode *target)
 	return n >= DIR_LINK_MAX ? -EMLINK : 0;
 }
 
-static int link_in(struct journal_handle *handle, struct ext4_inode *dir, struct ext4_inode *target, const struct dir_add *add)
+static int link_in(struct journal_handle *handle, struct ext4_inode *dir, struct ext4_inode *target,
+		   const struct dir_add *add)
 {
 	struct timespec now = ext4_now(dir->vol);
 	unsigned n = nlink_of(target);
@@ -380,7 +414,8 @@ static int link_in(struct journal_handle *handle, struct ext4_inode *dir, struct
 	if (err == 0)
 		err = ext4_inode_begin(handle, target);
 	if (err == 0)
-		err = dir_do_add(handle, dir, add, target->ino, dir_ft_of_mode(ext4_inode_mode(target)));
+		err = dir_do_add(handle, dir, add, target->ino,
+				 dir_ft_of_mode(ext4_inode_mode(target)));
 	if (err)
 		return err;
 	ext4_raw_set_nlink(target, n + 1);
@@ -395,7 +430,8 @@ static int link_in(struct journal_handle *handle, struct ext4_inode *dir, struct
 	return err ? err : ext4_inode_dirty(handle, dir, true);
 }
 
-int ext4_link(struct ext4_inode *dir, const char *name, unsigned len, struct ext4_inode *target, bool root)
+int ext4_link(struct ext4_inode *dir, const char *name, unsigned len, struct ext4_inode *target,
+	      bool root)
 {
 	struct dir_add add;
 	struct dir_op op;
@@ -421,7 +457,9 @@ int ext4_link(struct ext4_inode *dir, const char *name, unsigned len, struct ext
 	if (err == 0)
 		err = dir_plan_add(dir, name, len, &add);
 	if (err == 0)
-		err = dir_op_begin(dir->vol, 2 * EXT4_CREDITS_INODE + EXT4_CREDITS_ORPHAN + add.credits, add.blocks, root, &op);
+		err = dir_op_begin(dir->vol,
+				   2 * EXT4_CREDITS_INODE + EXT4_CREDITS_ORPHAN + add.credits,
+				   add.blocks, root, &op);
 	if (err == 0) {
 		err = dir_op_end(&op, link_in(op.handle, dir, target, &add), dir, NULL);
 		if (err == 0)
@@ -433,7 +471,8 @@ int ext4_link(struct ext4_inode *dir, const char *name, unsigned len, struct ext
 }
 
 /* ---- removal ---- */
-static int remove_in(struct journal_handle *handle, struct ext4_inode *dir, const char *name, unsigned len, struct ext4_inode *child)
+static int remove_in(struct journal_handle *handle, struct ext4_inode *dir, const char *name,
+		     unsigned len, struct ext4_inode *child)
 {
 	struct timespec now = ext4_now(dir->vol);
 	int err = ext4_inode_begin(handle, dir);
@@ -448,7 +487,10 @@ static int remove_in(struct journal_handle *handle, struct ext4_inode *dir, cons
 		return err;
 	if (S_ISDIR(ext4_inode_mode(child))) {
 		dir_nlink_dec(dir);
-		/* Whoever still has it open sees that nothing is left; the blocks go with the inode. */
+		/*
+		 * Whoever still has it open sees that nothing is left; the blocks go with the
+		 * inode.
+		 */
 		fdio_mutex_lock(&child->attr);
 		ext4_raw_set_size(child, 0);
 		fdio_mutex_unlock(&child->attr);
@@ -476,13 +518,17 @@ static int check_child(struct ext4_inode *dir, struct ext4_inode *child, bool wa
 	return err < 0 ? err : err ? 0 : -ENOTEMPTY;
 }
 
-static int remove_locked(struct ext4_inode *dir, const char *name, unsigned len, struct ext4_inode *child, bool want_dir)
+static int remove_locked(struct ext4_inode *dir, const char *name, unsigned len,
+			 struct ext4_inode *child, bool want_dir)
 {
 	struct dir_op op;
 	int err = check_child(dir, child, want_dir);
 
 	if (err == 0)
-		err = dir_op_begin(dir->vol, DIR_CREDITS_CHANGE + 2 * EXT4_CREDITS_INODE + EXT4_CREDITS_ORPHAN, 0, false, &op);
+		err = dir_op_begin(dir->vol,
+				   DIR_CREDITS_CHANGE + 2 * EXT4_CREDITS_INODE +
+						   EXT4_CREDITS_ORPHAN,
+				   0, false, &op);
 	if (err)
 		return err;
 	return dir_op_end(&op, remove_in(op.handle, dir, name, len, child), dir, NULL);
@@ -524,5 +570,11 @@ static int remove_name(struct ext4_inode *dir, const char *name, unsigned len, b
 	return err;
 }
 
-int ext4_unlink(struct ext4_inode *dir, const char *name, unsigned len) { return remove_name(dir, name, len, false); }
-int ext4_rmdir(struct ext4_inode *dir, const char *name, unsigned len) { return remove_name(dir, name, len, true); }
+int ext4_unlink(struct ext4_inode *dir, const char *name, unsigned len)
+{
+	return remove_name(dir, name, len, false);
+}
+int ext4_rmdir(struct ext4_inode *dir, const char *name, unsigned len)
+{
+	return remove_name(dir, name, len, true);
+}

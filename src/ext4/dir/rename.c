@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Rename in one transaction: plain, with replacement, RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT. Workers, and
- * within one directory loop threads in the mode of nowait.h.
+ * Rename in one transaction: plain, with replacement, RENAME_NOREPLACE, RENAME_EXCHANGE,
+ * RENAME_WHITEOUT. Workers, and within one directory loop threads in the mode of nowait.h.
  *
- * Locks: rename_lock if two directories are involved, so that the tree above them stands still; then the two
- * directories, an ancestor before its descendant, else by inode number; then the inodes behind the names, directories first,
- * by inode number. A directory cannot go below itself: the ancestors of the new place are walked before any inode lock is
- * held, which rename_lock keeps true.
+ * Locks: rename_lock if two directories are involved, so that the tree above them stands still;
+ * then the two directories, an ancestor before its descendant, else by inode number; then the
+ * inodes behind the names, directories first, by inode number. A directory cannot go below itself:
+ * the ancestors of the new place are walked before any inode lock is held, which rename_lock keeps
+ * true.
  */
 #include "ext4/dir/directory.h"
 #ifndef _GNU_SOURCE
@@ -24,8 +25,10 @@ struct ren {
 	const char *oname, *nname;
 	unsigned olen, nlen, flags;
 	const struct ext4_credentials *credentials;
-	struct ext4_inode *old_inode, *new_inode;   /* behind the names; ni NULL: the new name is free */
-	uint32_t below_odir;        /* child of odir on the way to ndir; 0: ndir is not below odir */
+	/* behind the names; ni NULL: the new name is free */
+	struct ext4_inode *old_inode, *new_inode;
+	/* child of odir on the way to ndir; 0: ndir is not below odir */
+	uint32_t below_odir;
 	uint32_t below_ndir;        /* the same, the other way round */
 	struct ext4_inode *locked[2];
 	struct ext4_inode *white;
@@ -132,16 +135,19 @@ static int find_inodes(struct ren *names)
 /* What must hold before the inodes are locked, because the locks depend on it. */
 static int check_loops(const struct ren *names)
 {
-	if (is_dir(names->old_inode) && (names->old_inode == names->ndir || names->old_inode->ino == names->below_odir))
+	if (is_dir(names->old_inode) &&
+	    (names->old_inode == names->ndir || names->old_inode->ino == names->below_odir))
 		return -EINVAL;
-	if (!names->new_inode || !is_dir(names->new_inode) || !(names->new_inode == names->odir || names->new_inode->ino == names->below_ndir))
+	if (!names->new_inode || !is_dir(names->new_inode) ||
+	    !(names->new_inode == names->odir || names->new_inode->ino == names->below_ndir))
 		return 0;
 	return names->flags & RENAME_EXCHANGE ? -EINVAL : -ENOTEMPTY;
 }
 
 static int lock_inodes(struct ren *names)
 {
-	struct ext4_inode *a = names->old_inode, *b = names->new_inode == names->old_inode ? NULL : names->new_inode;
+	struct ext4_inode *a = names->old_inode,
+			  *b = names->new_inode == names->old_inode ? NULL : names->new_inode;
 	int err;
 
 	if (b && (is_dir(b) != is_dir(a) ? is_dir(b) : b->ino < a->ino)) {
@@ -188,12 +194,18 @@ static int check_locked(struct ren *names)
 		err = dir_check_remove(names->ndir, names->new_inode);
 	if (err)
 		return err;
-	if (names->old_inode->ino == EXT4_ROOT_INO || (names->new_inode && names->new_inode->ino == EXT4_ROOT_INO))
-		return EXT4_CORRUPT(names->odir->vol, names->odir->ino, 0, "an entry leads to the root directory");
+	if (names->old_inode->ino == EXT4_ROOT_INO ||
+	    (names->new_inode && names->new_inode->ino == EXT4_ROOT_INO))
+		return EXT4_CORRUPT(names->odir->vol, names->odir->ino, 0,
+				    "an entry leads to the root directory");
 	if (names->flags & RENAME_EXCHANGE) {
-		if (cross && is_dir(names->old_inode) && !is_dir(names->new_inode) && dir_nlink_full(names->ndir))
+		if (cross && is_dir(names->old_inode) && !is_dir(names->new_inode) &&
+		    dir_nlink_full(names->ndir))
 			return -EMLINK;
-		return cross && is_dir(names->new_inode) && !is_dir(names->old_inode) && dir_nlink_full(names->odir) ? -EMLINK : 0;
+		return cross && is_dir(names->new_inode) && !is_dir(names->old_inode) &&
+						       dir_nlink_full(names->odir)
+				       ? -EMLINK
+				       : 0;
 	}
 	if (names->new_inode)
 		return check_replace(names);
@@ -202,17 +214,23 @@ static int check_locked(struct ren *names)
 
 /* ---- in the handle ---- */
 /* inode is now in dir: its ".." and its ctime. */
-static int moved(struct journal_handle *handle, struct ren *names, struct ext4_inode *inode, struct ext4_inode *from, struct ext4_inode *to)
+static int moved(struct journal_handle *handle, struct ren *names, struct ext4_inode *inode,
+		 struct ext4_inode *from, struct ext4_inode *to)
 {
 	int err = 0;
 
 	if (is_dir(inode) && from != to) {
 		err = dir_do_set(handle, inode, "..", 2, to->ino, EXT2_FT_DIR);
-		__atomic_store_n(&inode->dir.moved, true, __ATOMIC_RELEASE); /* if the handle is cancelled, needlessly */
+		/* if the handle is cancelled, needlessly */
+		__atomic_store_n(&inode->dir.moved, true, __ATOMIC_RELEASE);
 		if (err)
 			return err;
-		/* One directory for another: a count that is at its limit must not even go there and back. */
-		if (!(names->flags & RENAME_EXCHANGE) || !is_dir(names->old_inode) || !is_dir(names->new_inode)) {
+		/*
+		 * One directory for another: a count that is at its limit must not even go there
+		 * and back.
+		 */
+		if (!(names->flags & RENAME_EXCHANGE) || !is_dir(names->old_inode) ||
+		    !is_dir(names->new_inode)) {
 			dir_nlink_dec(from);
 			dir_nlink_inc(to);
 		}
@@ -223,10 +241,13 @@ static int moved(struct journal_handle *handle, struct ren *names, struct ext4_i
 
 static int do_exchange(struct journal_handle *handle, struct ren *names)
 {
-	int err = dir_do_set(handle, names->odir, names->oname, names->olen, names->new_inode->ino, dir_ft_of_mode(ext4_inode_mode(names->new_inode)));
+	int err = dir_do_set(handle, names->odir, names->oname, names->olen, names->new_inode->ino,
+			     dir_ft_of_mode(ext4_inode_mode(names->new_inode)));
 
 	if (err == 0)
-		err = dir_do_set(handle, names->ndir, names->nname, names->nlen, names->old_inode->ino, dir_ft_of_mode(ext4_inode_mode(names->old_inode)));
+		err = dir_do_set(handle, names->ndir, names->nname, names->nlen,
+				 names->old_inode->ino,
+				 dir_ft_of_mode(ext4_inode_mode(names->old_inode)));
 	if (err == 0)
 		err = moved(handle, names, names->old_inode, names->odir, names->ndir);
 	return err ? err : moved(handle, names, names->new_inode, names->ndir, names->odir);
@@ -259,13 +280,15 @@ static int do_move(struct journal_handle *handle, struct ren *names)
 	int err;
 
 	if (names->new_inode)
-		err = dir_do_set(handle, names->ndir, names->nname, names->nlen, names->old_inode->ino, ft);
+		err = dir_do_set(handle, names->ndir, names->nname, names->nlen,
+				 names->old_inode->ino, ft);
 	else
 		err = dir_do_add(handle, names->ndir, &names->add, names->old_inode->ino, ft);
 	if (err == 0 && (names->flags & RENAME_WHITEOUT)) {
 		err = make_whiteout(handle, names);
 		if (err == 0)
-			err = dir_do_set(handle, names->odir, names->oname, names->olen, names->white->ino, EXT2_FT_CHRDEV);
+			err = dir_do_set(handle, names->odir, names->oname, names->olen,
+					 names->white->ino, EXT2_FT_CHRDEV);
 	} else if (err == 0) {
 		err = dir_do_remove(handle, names->odir, names->oname, names->olen);
 	}
@@ -286,19 +309,22 @@ static int change(struct journal_handle *handle, struct ren *names)
 		if (all[k])
 			err = ext4_inode_begin(handle, all[k]);
 	if (err == 0)
-		err = names->flags & RENAME_EXCHANGE ? do_exchange(handle, names) : do_move(handle, names);
+		err = names->flags & RENAME_EXCHANGE ? do_exchange(handle, names)
+						     : do_move(handle, names);
 	if (err)
 		return err;
 	dir_touch(names->odir, EXT4_SET_MTIME | EXT4_SET_CTIME, names->now);
 	dir_touch(names->ndir, EXT4_SET_MTIME | EXT4_SET_CTIME, names->now);
 	err = ext4_inode_dirty(handle, names->odir, true);
-	return err || names->odir == names->ndir ? err : ext4_inode_dirty(handle, names->ndir, true);
+	return err || names->odir == names->ndir ? err
+						 : ext4_inode_dirty(handle, names->ndir, true);
 }
 
 static int transact(struct ren *names)
 {
 	/* Two entries, two "..", four inodes, the orphan list. */
-	unsigned credits = 4 * DIR_CREDITS_CHANGE + 4 * EXT4_CREDITS_INODE + EXT4_CREDITS_ORPHAN, blocks = 0;
+	unsigned credits = 4 * DIR_CREDITS_CHANGE + 4 * EXT4_CREDITS_INODE + EXT4_CREDITS_ORPHAN,
+		 blocks = 0;
 	struct dir_op op;
 	int err;
 
@@ -310,7 +336,8 @@ static int transact(struct ren *names)
 		blocks = names->add.blocks;
 	}
 	if (names->flags & RENAME_WHITEOUT) {
-		credits += EXT4_CREDITS_INODE_NEW + EXT4_CREDITS_XATTR + ext4_acl_inherit_credits(names->odir);
+		credits += EXT4_CREDITS_INODE_NEW + EXT4_CREDITS_XATTR +
+			   ext4_acl_inherit_credits(names->odir);
 		blocks += ext4_acl_inherit_blocks(names->odir, S_IFCHR);
 	}
 	err = dir_op_begin(names->odir->vol, credits, blocks, names->credentials->root, &op);
@@ -354,18 +381,28 @@ static int check_args(const struct ren *names)
 		err = dir_check_name(names->nname, names->nlen);
 	if (err)
 		return err;
-	if ((names->flags & ~known) || ((names->flags & RENAME_EXCHANGE) && names->flags != RENAME_EXCHANGE))
+	if ((names->flags & ~known) ||
+	    ((names->flags & RENAME_EXCHANGE) && names->flags != RENAME_EXCHANGE))
 		return -EINVAL;
-	if ((names->olen <= 2 && !memcmp(names->oname, "..", names->olen)) || (names->nlen <= 2 && !memcmp(names->nname, "..", names->nlen)))
+	if ((names->olen <= 2 && !memcmp(names->oname, "..", names->olen)) ||
+	    (names->nlen <= 2 && !memcmp(names->nname, "..", names->nlen)))
 		return -EBUSY;
 	return 0;
 }
 
-int ext4_rename(struct ext4_inode *odir, const char *oname, unsigned olen, struct ext4_inode *ndir, const char *nname, unsigned nlen,
-	      unsigned flags, const struct ext4_credentials *credentials)
+int ext4_rename(struct ext4_inode *odir, const char *oname, unsigned olen, struct ext4_inode *ndir,
+		const char *nname, unsigned nlen, unsigned flags,
+		const struct ext4_credentials *credentials)
 {
-	struct ren names = { .odir = odir, .ndir = ndir, .oname = oname, .olen = olen, .nname = nname, .nlen = nlen, .flags = flags,
-			 .credentials = credentials, .now = ext4_now(odir->vol) };
+	struct ren names = { .odir = odir,
+			     .ndir = ndir,
+			     .oname = oname,
+			     .olen = olen,
+			     .nname = nname,
+			     .nlen = nlen,
+			     .flags = flags,
+			     .credentials = credentials,
+			     .now = ext4_now(odir->vol) };
 	int err;
 
 	if (odir->vol != ndir->vol)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Symbolic links. A target of less than 60 bytes lives in the inode, where other inodes have their extents; a longer one in one
- * block, which is journalled like metadata, so that a link never appears with another's bytes. Workers only.
+ * Symbolic links. A target of less than 60 bytes lives in the inode, where other inodes have their
+ * extents; a longer one in one block, which is journalled like metadata, so that a link never
+ * appears with another's bytes. Workers only.
  */
 #include "ext4/dir/directory.h"
 
@@ -41,11 +42,14 @@ static int fill_symlink(struct journal_handle *handle, struct ext4_inode *inode,
 	return 0;
 }
 
-int ext4_symlink(struct ext4_inode *dir, const char *name, unsigned len, const char *target, unsigned target_len,
-	       const struct ext4_credentials *credentials, struct ext4_inode **ret)
+int ext4_symlink(struct ext4_inode *dir, const char *name, unsigned len, const char *target,
+		 unsigned target_len, const struct ext4_credentials *credentials,
+		 struct ext4_inode **ret)
 {
 	struct target t = { target, target_len };
-	struct dir_new fresh = { .mode = S_IFLNK | 0777, .credentials = credentials, .fill = fill_symlink, .arg = &t };
+	struct dir_new fresh = {
+		.mode = S_IFLNK | 0777, .credentials = credentials, .fill = fill_symlink, .arg = &t
+	};
 
 	if (target_len == 0)
 		return -ENOENT;
@@ -85,8 +89,11 @@ int ext4_readlink(struct ext4_inode *inode, char *buf, size_t cap, unsigned *ret
 		return err;
 	size = ext4_raw_size(inode);
 	if (size == 0 || size > TARGET_MAX || size >= cap || size > inode->vol->block_size)
-		err = size && size <= TARGET_MAX && size <= inode->vol->block_size ? -ERANGE :
-			EXT4_CORRUPT(inode->vol, inode->ino, 0, "symbolic link of %llu bytes", (unsigned long long)size);
+		err = size && size <= TARGET_MAX && size <= inode->vol->block_size
+				      ? -ERANGE
+				      : EXT4_CORRUPT(inode->vol, inode->ino, 0,
+						     "symbolic link of %llu bytes",
+						     (unsigned long long)size);
 	else if (ext4_link_is_fast(inode))
 		memcpy(buf, inode->raw->i_block, size);
 	else if (ext4_inode_inline(inode))

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The inode cache: one struct for each inode in use, found by number, with references. Any thread may look
- * up and reference; loading and deleting block and belong to workers.
+ * The inode cache: one struct for each inode in use, found by number, with references. Any thread
+ * may look up and reference; loading and deleting block and belong to workers.
  *
- * Life: loading (one thread reads, others wait) -> live, referenced -> live, unreferenced, on the LRU (the
- * oldest beyond ilru_max are freed) or, if it has no name any more, evicting (the thread that dropped
- * the last reference deletes it; lookups say -ENOENT) -> unhashed, freed. A struct that still stands on
- * the stack of lazily changed times when it should be freed becomes a zombie: whoever takes it from
- * there frees it.
+ * Life: loading (one thread reads, others wait) -> live, referenced -> live, unreferenced, on the
+ * LRU (the oldest beyond ilru_max are freed) or, if it has no name any more, evicting (the thread
+ * that dropped the last reference deletes it; lookups say -ENOENT) -> unhashed, freed. A struct
+ * that still stands on the stack of lazily changed times when it should be freed becomes a zombie:
+ * whoever takes it from there frees it.
  *
  * icache_lock guards hash, LRU, refs and the state bits. Nothing blocks under it.
  */
@@ -44,7 +44,8 @@ int ext4_inode_cache_init(struct ext4_vol *vol)
 	list_init(&vol->inode.lru);
 	list_init(&vol->inode.reap);
 	vol->inode.nr_cached = vol->inode.lru_len = 0;
-	vol->inode.lru_max = (unsigned)FDIO_MIN(vol->options.cache_bytes / 4096 + 1024, (size_t)65536);
+	vol->inode.lru_max =
+			(unsigned)FDIO_MIN(vol->options.cache_bytes / 4096 + 1024, (size_t)65536);
 	return 0;
 }
 
@@ -145,27 +146,31 @@ int ext4_inode_hash_new(struct ext4_inode *inode)
 
 	fdio_mutex_lock(&vol->inode.lock);
 	/*
-	 * Its predecessor is unhashed before the handle that frees the number ends; what may still be there is a
-	 * reader that is about to find the number unused: a loop thread does not wait for it.
+	 * Its predecessor is unhashed before the handle that frees the number ends; what may still
+	 * be there is a reader that is about to find the number unused: a loop thread does not wait
+	 * for it.
 	 */
 	while ((old = find(vol, inode->ino)) && old->inode.loading && !nowait_on())
 		fdio_cond_wait(&vol->inode.cond, &vol->inode.lock);
 	if (!old)
 		hash_add(inode);
 	fdio_mutex_unlock(&vol->inode.lock);
-	return old ? EXT4_CORRUPT(vol, inode->ino, 0, "the inode is in use, but free in the bitmap") : 0;
+	return old ? EXT4_CORRUPT(vol, inode->ino, 0, "the inode is in use, but free in the bitmap")
+		   : 0;
 }
 
 /*
- * An inode that leaves memory takes along what fsync has to wait for (ext4_sync_tid): its transaction need not be durable. So
- * whatever is read again waits for the newest of these, fdatasync too: data that was not flushed is older than the times written
- * for it.
+ * An inode that leaves memory takes along what fsync has to wait for (ext4_sync_tid): its
+ * transaction need not be durable. So whatever is read again waits for the newest of these,
+ * fdatasync too: data that was not flushed is older than the times written for it.
  */
 static void tid_leaves(const struct ext4_inode *inode)
 {
 	struct ext4_vol *vol = inode->vol;
 
-	if (!inode->inode.has_sync_tid || (vol->inode.has_gone_tid && journal_tid_geq(vol->inode.gone_tid, inode->inode.sync_tid)))
+	if (!inode->inode.has_sync_tid ||
+	    (vol->inode.has_gone_tid &&
+	     journal_tid_geq(vol->inode.gone_tid, inode->inode.sync_tid)))
 		return;
 	vol->inode.gone_tid = inode->inode.sync_tid;
 	vol->inode.has_gone_tid = true;
@@ -177,16 +182,20 @@ static void tid_inherits(struct ext4_inode *inode)
 	inode->inode.has_sync_tid = inode->inode.has_datasync_tid = inode->vol->inode.has_gone_tid;
 }
 
-/* Frees the oldest unreferenced inodes beyond the bound. icache_lock held; collects them in dead. */
+/*
+ * Frees the oldest unreferenced inodes beyond the bound. icache_lock held; collects them in dead.
+ */
 static void shrink(struct ext4_vol *vol, struct list *dead)
 {
 	unsigned look = vol->inode.lru_len;
 
 	while (vol->inode.lru_len > vol->inode.lru_max && look-- > 0) {
-		struct ext4_inode *inode = list_first(&vol->inode.lru, struct ext4_inode, inode.lru);
+		struct ext4_inode *inode =
+				list_first(&vol->inode.lru, struct ext4_inode, inode.lru);
 
 		/* Its times are not written yet, or the orphan list goes through it: later. */
-		if (__atomic_load_n(&inode->inode.lazy_queued, __ATOMIC_SEQ_CST) || __atomic_load_n(&inode->inode.on_orphans, __ATOMIC_RELAXED)) {
+		if (__atomic_load_n(&inode->inode.lazy_queued, __ATOMIC_SEQ_CST) ||
+		    __atomic_load_n(&inode->inode.on_orphans, __ATOMIC_RELAXED)) {
 			list_move_tail(&vol->inode.lru, &inode->inode.lru);
 			continue;
 		}
@@ -281,9 +290,15 @@ static int get(struct ext4_vol *vol, uint32_t ino, bool special, struct ext4_ino
 	if (inode)
 		return get_found(vol, inode, ret);
 	fdio_mutex_unlock(&vol->inode.lock);
-	/* Who waits for a number that is being loaded takes a failure for damage: so before that it is made sure that nothing misses. */
+	/*
+	 * Who waits for a number that is being loaded takes a failure for damage: so before that it
+	 * is made sure that nothing misses.
+	 */
 	if (nowait_on())
-		err = ext4_above_mark(vol, ino) ? nowait_miss() : journal_read_block(vol->journal, ext4_itable_place(vol, ino, &off), &pin);
+		err = ext4_above_mark(vol, ino)
+				      ? nowait_miss()
+				      : journal_read_block(vol->journal,
+							   ext4_itable_place(vol, ino, &off), &pin);
 	else
 		err = 0;
 	if (!err)
@@ -293,13 +308,17 @@ static int get(struct ext4_vol *vol, uint32_t ino, bool special, struct ext4_ino
 }
 
 /* Of an extended attribute: no file that anybody may reach. */
-static bool holds_value(struct ext4_inode *inode) { return inode->vol->has_ea_inode && (ext4_inode_flags(inode) & EXT4_EA_INODE_FL); }
+static bool holds_value(struct ext4_inode *inode)
+{
+	return inode->vol->has_ea_inode && (ext4_inode_flags(inode) & EXT4_EA_INODE_FL);
+}
 
 int ext4_inode_get(struct ext4_vol *vol, uint32_t ino, const uint32_t *gen, struct ext4_inode **ret)
 {
 	int err;
 
-	if (ino == 0 || ino > vol->nr_inodes || (ino < vol->first_ino && ino != EXT4_ROOT_INO && !vol->mounting))
+	if (ino == 0 || ino > vol->nr_inodes ||
+	    (ino < vol->first_ino && ino != EXT4_ROOT_INO && !vol->mounting))
 		return -ENOENT;
 	err = get(vol, ino, vol->mounting, ret);
 	if (!err && ((gen && (*ret)->gen != *gen) || holds_value(*ret))) {
@@ -316,7 +335,8 @@ int ext4_inode_get_special(struct ext4_vol *vol, uint32_t ino, struct ext4_inode
 
 static bool nameless(const struct ext4_inode *inode)
 {
-	return !inode->inode.bad && !inode->inode.loading && __atomic_load_n(&inode->nlink, __ATOMIC_RELAXED) == 0;
+	return !inode->inode.bad && !inode->inode.loading &&
+	       __atomic_load_n(&inode->nlink, __ATOMIC_RELAXED) == 0;
 }
 
 int ext4_inode_get_value(struct ext4_vol *vol, uint32_t ino, struct ext4_inode **ret)
@@ -356,13 +376,17 @@ struct ext4_inode *ext4_inode_ref(struct ext4_inode *inode)
 	return inode;
 }
 
-void ext4_lookups_add(struct ext4_inode *inode, uint64_t n) { __atomic_add_fetch(&inode->inode.lookups, n, __ATOMIC_RELAXED); }
+void ext4_lookups_add(struct ext4_inode *inode, uint64_t n)
+{
+	__atomic_add_fetch(&inode->inode.lookups, n, __ATOMIC_RELAXED);
+}
 
 uint64_t ext4_lookups_sub(struct ext4_inode *inode, uint64_t n)
 {
 	uint64_t have = __atomic_load_n(&inode->inode.lookups, __ATOMIC_RELAXED);
 
-	while (!__atomic_compare_exchange_n(&inode->inode.lookups, &have, have - FDIO_MIN(have, n), true, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+	while (!__atomic_compare_exchange_n(&inode->inode.lookups, &have, have - FDIO_MIN(have, n),
+					    true, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
 		;
 	return FDIO_MIN(have, n);
 }
@@ -401,7 +425,10 @@ static void evict_now(struct ext4_inode *inode)
 	evict_over(inode);
 }
 
-/* A loop thread deletes what is small and in memory, a few in a while; a worker the others. Whether or not is nothing to its caller (NOWAIT-4). */
+/*
+ * A loop thread deletes what is small and in memory, a few in a while; a worker the others. Whether
+ * or not is nothing to its caller (NOWAIT-4).
+ */
 static bool evict_tried(struct ext4_inode *inode)
 {
 	static __thread uint64_t since;
@@ -524,7 +551,8 @@ unsigned ext4_inode_cache_walk(struct ext4_vol *vol, const struct ext4_walk *w, 
 	for (; *left && n < max && looked++ < WALK_LOOK; --*left) {
 		list_for_each(inode, &vol->inode.hash[vol->inode.walk_hand], inode.hash) {
 			looked++;
-			if (n == max || !walks_to(inode) || !w->wanted(inode, inode->inode.refs > 0, w->arg))
+			if (n == max || !walks_to(inode) ||
+			    !w->wanted(inode, inode->inode.refs > 0, w->arg))
 				continue;
 			if (inode->inode.refs) {
 				ref_locked(inode);
@@ -534,13 +562,17 @@ unsigned ext4_inode_cache_walk(struct ext4_vol *vol, const struct ext4_walk *w, 
 			/* Nobody can come to it but through here. */
 			w->unreferenced(inode, w->arg);
 		}
-		vol->inode.walk_hand = (vol->inode.walk_hand + 1) & ((1U << vol->inode.hash_bits) - 1);
+		vol->inode.walk_hand =
+				(vol->inode.walk_hand + 1) & ((1U << vol->inode.hash_bits) - 1);
 	}
 	fdio_mutex_unlock(&vol->inode.lock);
 	return n;
 }
 
-uint32_t ext4_inode_cache_walk_length(const struct ext4_vol *vol) { return 1U << vol->inode.hash_bits; }
+uint32_t ext4_inode_cache_walk_length(const struct ext4_vol *vol)
+{
+	return 1U << vol->inode.hash_bits;
+}
 
 /* ------------------------------------------------------------------ end of the volume */
 /* The next inode that nobody has deleted yet although it has no name; marked as being evicted. */
@@ -583,7 +615,8 @@ void ext4_inode_cache_fini(struct ext4_vol *vol)
 	if (!vol->inode.hash)
 		return;
 	/* Zombies are in no hash: the stack is the only way to them. */
-	for (inode = __atomic_exchange_n(&vol->inode.lazy_head, NULL, __ATOMIC_ACQUIRE); inode; inode = next) {
+	for (inode = __atomic_exchange_n(&vol->inode.lazy_head, NULL, __ATOMIC_ACQUIRE); inode;
+	     inode = next) {
 		next = inode->inode.lazy_next;
 		inode->inode.lazy_queued = 0;
 		if (inode->inode.zombie)
@@ -602,11 +635,20 @@ void ext4_inode_cache_fini(struct ext4_vol *vol)
 /* ------------------------------------------------------------------ plain access */
 uint32_t ext4_inode_ino(const struct ext4_inode *inode) { return inode->ino; }
 uint32_t ext4_inode_gen(const struct ext4_inode *inode) { return inode->gen; }
-uint32_t ext4_inode_mode(const struct ext4_inode *inode) { return __atomic_load_n(&inode->mode, __ATOMIC_RELAXED); }
-uint64_t ext4_inode_size(const struct ext4_inode *inode) { return __atomic_load_n(&inode->size, __ATOMIC_ACQUIRE); }
+uint32_t ext4_inode_mode(const struct ext4_inode *inode)
+{
+	return __atomic_load_n(&inode->mode, __ATOMIC_RELAXED);
+}
+uint64_t ext4_inode_size(const struct ext4_inode *inode)
+{
+	return __atomic_load_n(&inode->size, __ATOMIC_ACQUIRE);
+}
 struct ext4_vol *ext4_inode_vol(struct ext4_inode *inode) { return inode->vol; }
 
-uint32_t ext4_inode_live_flags(const struct ext4_inode *inode) { return __atomic_load_n(&inode->live_flags, __ATOMIC_RELAXED); }
+uint32_t ext4_inode_live_flags(const struct ext4_inode *inode)
+{
+	return __atomic_load_n(&inode->live_flags, __ATOMIC_RELAXED);
+}
 
 uint32_t ext4_inode_flags(struct ext4_inode *inode)
 {
@@ -618,7 +660,10 @@ uint32_t ext4_inode_flags(struct ext4_inode *inode)
 	return f;
 }
 
-void *ext4_inode_upper(struct ext4_inode *inode) { return __atomic_load_n(&inode->inode.upper, __ATOMIC_ACQUIRE); }
+void *ext4_inode_upper(struct ext4_inode *inode)
+{
+	return __atomic_load_n(&inode->inode.upper, __ATOMIC_ACQUIRE);
+}
 
 void *ext4_inode_set_upper(struct ext4_inode *inode, void *p, void (*dtor)(void *))
 {

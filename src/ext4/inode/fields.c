@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Fields of the disk inode whose halves lie apart or that have a copy in memory, and the empty root of an
- * extent tree. Called inside handles by whoever has the inode open (ext4_inode_begin); reading on any thread
- * that may look at raw. Damage is -EUCLEAN.
+ * Fields of the disk inode whose halves lie apart or that have a copy in memory, and the empty root
+ * of an extent tree. Called inside handles by whoever has the inode open (ext4_inode_begin);
+ * reading on any thread that may look at raw. Damage is -EUCLEAN.
  */
 #include "ext4/core/structs.h"
 #include "ext4/inode/inode.h"
@@ -17,7 +17,10 @@ void ext4_size_store(struct ext4_inode *inode, uint64_t size)
 {
 	uint64_t want;
 
-	/* A publisher stores win_pub first: either that is seen here, or its store to size comes after ours (WINDOW-4). */
+	/*
+	 * A publisher stores win_pub first: either that is seen here, or its store to size comes
+	 * after ours (WINDOW-4).
+	 */
 	do {
 		want = FDIO_MAX(size, __atomic_load_n(&inode->window_published, __ATOMIC_SEQ_CST));
 		__atomic_store_n(&inode->size, want, __ATOMIC_SEQ_CST);
@@ -26,7 +29,10 @@ void ext4_size_store(struct ext4_inode *inode, uint64_t size)
 
 uint64_t ext4_raw_size(const struct ext4_inode *inode)
 {
-	uint64_t hi = S_ISREG(inode->raw->i_mode) || (S_ISDIR(inode->raw->i_mode) && inode->vol->has_large_dir) ? inode->raw->i_size_high : 0;
+	uint64_t hi = S_ISREG(inode->raw->i_mode) || (S_ISDIR(inode->raw->i_mode) &&
+						      inode->vol->has_large_dir)
+				      ? inode->raw->i_size_high
+				      : 0;
 
 	return hi << 32 | inode->raw->i_size;
 }
@@ -95,12 +101,16 @@ uint64_t ext4_raw_blocks_512(const struct ext4_inode *inode)
 
 int ext4_raw_add_blocks(struct ext4_inode *inode, int64_t fs_blocks)
 {
-	bool huge = ext2fs_has_feature_huge_file(inode->vol->fs->super), in_blocks = huge && (inode->raw->i_flags & EXT4_HUGE_FILE_FL);
-	uint64_t n = ext4_raw_blocks_512(inode), delta = (uint64_t)(fs_blocks < 0 ? -fs_blocks : fs_blocks) << (inode->vol->block_bits - 9);
+	bool huge = ext2fs_has_feature_huge_file(inode->vol->fs->super),
+	     in_blocks = huge && (inode->raw->i_flags & EXT4_HUGE_FILE_FL);
+	uint64_t n = ext4_raw_blocks_512(inode),
+		 delta = (uint64_t)(fs_blocks < 0 ? -fs_blocks : fs_blocks)
+			 << (inode->vol->block_bits - 9);
 	int err = 0;
 
 	if (fs_blocks < 0 && delta > n)
-		return EXT4_CORRUPT(inode->vol, inode->ino, 0, "it owns more blocks than i_blocks says");
+		return EXT4_CORRUPT(inode->vol, inode->ino, 0,
+				    "it owns more blocks than i_blocks says");
 	n = fs_blocks < 0 ? n - delta : n + delta;
 	if (in_blocks)
 		n >>= inode->vol->block_bits - 9;
@@ -142,6 +152,15 @@ void ext4_inode_note_tid(struct journal_handle *handle, struct ext4_inode *inode
 	}
 }
 
-bool ext4_killpriv_none(const struct ext4_inode *inode) { return __atomic_load_n(&inode->inode.killpriv_cache, __ATOMIC_ACQUIRE) == 1; }
-void ext4_killpriv_set_none(struct ext4_inode *inode) { __atomic_store_n(&inode->inode.killpriv_cache, 1, __ATOMIC_RELEASE); }
-void ext4_killpriv_forget(struct ext4_inode *inode) { __atomic_store_n(&inode->inode.killpriv_cache, 0, __ATOMIC_RELEASE); }
+bool ext4_killpriv_none(const struct ext4_inode *inode)
+{
+	return __atomic_load_n(&inode->inode.killpriv_cache, __ATOMIC_ACQUIRE) == 1;
+}
+void ext4_killpriv_set_none(struct ext4_inode *inode)
+{
+	__atomic_store_n(&inode->inode.killpriv_cache, 1, __ATOMIC_RELEASE);
+}
+void ext4_killpriv_forget(struct ext4_inode *inode)
+{
+	__atomic_store_n(&inode->inode.killpriv_cache, 0, __ATOMIC_RELEASE);
+}

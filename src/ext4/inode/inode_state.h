@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The inode room's own parts of a volume and of an inode. What other rooms read of an inode (the disk inode, its
- * locks, atomic copies) stands in struct ext4_inode itself.
+ * The inode room's own parts of a volume and of an inode. What other rooms read of an inode (the
+ * disk inode, its locks, atomic copies) stands in struct ext4_inode itself.
  */
 #ifndef FDIO_EXT4_INODE_STATE_H
 #define FDIO_EXT4_INODE_STATE_H
@@ -22,22 +22,30 @@ struct ext4_inode_state {
 	void *reaper_arg;
 	pthread_cond_t cond;
 	uint32_t walk_hand;         /* bucket of hash where ext4_inode_cache_walk goes on */
-	journal_tid gone_tid;           /* newest transaction that changed an inode which has left memory since */
+	/* newest transaction that changed an inode which has left memory since */
+	journal_tid gone_tid;
 	bool has_gone_tid;
 	uint32_t nr_evicting;       /* atomic: deletions under way */
 	uint64_t nr_evicted;        /* atomic: deletions that have ended */
 
 	/* What the rooms above do to an inode; each room sets its own while the volume opens. */
 	int (*evict)(struct ext4_inode *i);         /* deletes it (life) */
-	void (*forget_map)(struct ext4_inode *i);   /* its extent map, which may be wrong or goes with it (data) */
+	/* its extent map, which may be wrong or goes with it (data) */
+	void (*forget_map)(struct ext4_inode *i);
 	void (*forget_names)(struct ext4_inode *i); /* what is remembered of a directory (dir) */
 
-	/* orphan_list.c: the list on disk, and the same in memory in the same order; guarded by the journal handle. */
+	/*
+	 * orphan_list.c: the list on disk, and the same in memory in the same order; guarded by the
+	 * journal handle.
+	 */
 	struct list orphans;
 	uint32_t orphan_rest;       /* where the list on disk goes on behind what is in memory */
 	uint32_t nr_orphans;        /* atomic: inodes on the list */
 
-	/* times.c: inodes whose lazy_* differ from raw; lock-free stack, taken whole by ext4_vol_write_times */
+	/*
+	 * times.c: inodes whose lazy_* differ from raw; lock-free stack, taken whole by
+	 * ext4_vol_write_times
+	 */
 	struct ext4_inode *lazy_head;
 };
 
@@ -47,20 +55,26 @@ struct ext4_inode_own {
 	uint64_t refs;
 	uint64_t lookups;           /* atomic; of refs, those the kernel has to give back */
 	bool loading, evicting, bad;
-	bool zombie;                /* gone but for its place on lazy_head: whoever takes it from there frees it */
+	/* gone but for its place on lazy_head: whoever takes it from there frees it */
+	bool zombie;
 	uint32_t nr_open;           /* atomic: open files, as ext4_opened was told */
-	uint64_t left_ns;           /* atomic: when it was closed, or lost its last name while it was open; 0: never */
+	/* atomic: when it was closed, or lost its last name while it was open; 0: never */
+	uint64_t left_ns;
 	struct list orphan;         /* on the list of orphans */
 	bool on_orphans;            /* atomic: it is on that list */
 	struct journal_handle *begun;   /* the handle that has raw open (ext4_inode_begin) */
-	uint32_t map_edits;         /* atomic; edits of the tree that the map was told of, and drops */
+	/* atomic; edits of the tree that the map was told of, and drops */
+	uint32_t map_edits;
 	uint32_t killpriv_cache;    /* atomic: 0 unknown, 1 nothing to kill, 2 something may be */
 	void *upper;                /* atomic; rooms above */
 	void (*upper_dtor)(void *);
-	int64_t atime_ns, mtime_ns, ctime_ns; /* atomic copies of the times in raw: for relatime without a lock */
+	/* atomic copies of the times in raw: for relatime without a lock */
+	int64_t atime_ns, mtime_ns, ctime_ns;
 
-	/* Times changed without a handle: CLOCK_REALTIME in ns, 0 = none; atomic. Stored only when the coarse clock moved, so
-	 * that overwriting threads do not fight for the line. */
+	/*
+	 * Times changed without a handle: CLOCK_REALTIME in ns, 0 = none; atomic. Stored only when
+	 * the coarse clock moved, so that overwriting threads do not fight for the line.
+	 */
 	uint64_t lazy_wtime_ns, lazy_atime_ns;
 	uint32_t lazy_queued;       /* atomic: on lazy_head */
 	struct ext4_inode *lazy_next;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Making inodes: ext4_inode_new, inside the handle of whoever creates a file. The names part calls it with
- * the directory locked. On cancel the number is free again (the bitmap goes back with its block) and the
- * struct is bad and out of the hash; its reference is still the caller's to drop.
+ * Making inodes: ext4_inode_new, inside the handle of whoever creates a file. The names part calls
+ * it with the directory locked. On cancel the number is free again (the bitmap goes back with its
+ * block) and the struct is bad and out of the hash; its reference is still the caller's to drop.
  */
 #include "ext4/core/structs.h"
 #include "ext4/inode/disk_inode.h"
@@ -14,10 +14,14 @@
 #ifndef FS_DAX_FL
 #define FS_DAX_FL 0x02000000
 #endif
-/* What a directory hands down, also where it has no effect here: the kernel's list. Regular files take all but REG_NOT. */
-#define INHERITED_FLAGS                                                                                    \
-	(EXT2_SECRM_FL | EXT2_UNRM_FL | EXT2_COMPR_FL | EXT2_NOCOMPR_FL | EXT2_SYNC_FL | EXT2_NODUMP_FL | \
-	 EXT2_NOATIME_FL | EXT2_NOTAIL_FL | EXT2_DIRSYNC_FL | EXT3_JOURNAL_DATA_FL | EXT4_PROJINHERIT_FL | FS_DAX_FL)
+/*
+ * What a directory hands down, also where it has no effect here: the kernel's list. Regular files
+ * take all but REG_NOT.
+ */
+#define INHERITED_FLAGS                                                                  \
+	(EXT2_SECRM_FL | EXT2_UNRM_FL | EXT2_COMPR_FL | EXT2_NOCOMPR_FL | EXT2_SYNC_FL | \
+	 EXT2_NODUMP_FL | EXT2_NOATIME_FL | EXT2_NOTAIL_FL | EXT2_DIRSYNC_FL |           \
+	 EXT3_JOURNAL_DATA_FL | EXT4_PROJINHERIT_FL | FS_DAX_FL)
 #define REG_NOT (EXT2_DIRSYNC_FL | EXT4_PROJINHERIT_FL)
 
 struct new_undo {
@@ -52,7 +56,8 @@ static bool in_group(const struct ext4_credentials *credentials, uint32_t gid)
 }
 
 /* A directory with the setgid bit hands its group down, and to directories the bit as well. */
-static void set_owner(struct ext4_inode *inode, struct ext4_inode *dir, uint32_t mode, const struct ext4_credentials *credentials)
+static void set_owner(struct ext4_inode *inode, struct ext4_inode *dir, uint32_t mode,
+		      const struct ext4_credentials *credentials)
 {
 	const struct ext2_inode_large *d = dir->raw;
 	uint32_t gid = credentials->gid;
@@ -61,7 +66,8 @@ static void set_owner(struct ext4_inode *inode, struct ext4_inode *dir, uint32_t
 		gid = d->i_gid | (uint32_t)d->osd2.linux2.l_i_gid_high << 16;
 	if ((d->i_mode & S_ISGID) && S_ISDIR(mode))
 		mode |= S_ISGID;
-	else if (!S_ISDIR(mode) && (mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP) && !in_group(credentials, gid) && !credentials->cap_fsetid)
+	else if (!S_ISDIR(mode) && (mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP) &&
+		 !in_group(credentials, gid) && !credentials->cap_fsetid)
 		mode &= ~(uint32_t)S_ISGID;
 	inode->raw->i_mode = (uint16_t)mode;
 	inode->raw->i_uid = (uint16_t)credentials->uid;
@@ -87,15 +93,19 @@ uint16_t ext4_extra_isize(const struct ext4_vol *vol)
 		return 0;
 	want = FDIO_MAX(want, (uint32_t)vol->fs->super->s_want_extra_isize);
 	want = FDIO_MAX(want, (uint32_t)vol->fs->super->s_min_extra_isize);
-	return (uint16_t)((want & 3) || want > vol->inode_size - 128 ? sizeof(struct ext2_inode_large) - 128 : want);
+	return (uint16_t)((want & 3) || want > vol->inode_size - 128
+					  ? sizeof(struct ext2_inode_large) - 128
+					  : want);
 }
 
-static void init_raw(struct ext4_inode *inode, struct ext4_inode *dir, uint32_t mode, const struct ext4_credentials *credentials)
+static void init_raw(struct ext4_inode *inode, struct ext4_inode *dir, uint32_t mode,
+		     const struct ext4_credentials *credentials)
 {
 	struct timespec now = ext4_now(inode->vol);
 
 	memset(inode->raw, 0, FDIO_MAX(inode->vol->inode_size, 256U));
-	if (getrandom(&inode->raw->i_generation, sizeof(inode->raw->i_generation), GRND_NONBLOCK) < 0)
+	if (getrandom(&inode->raw->i_generation, sizeof(inode->raw->i_generation), GRND_NONBLOCK) <
+	    0)
 		inode->raw->i_generation = (uint32_t)now.tv_nsec ^ inode->ino;
 	set_owner(inode, dir, mode, credentials);
 	inode->raw->i_links_count = 1;
@@ -114,14 +124,16 @@ static int start_table_block(struct journal_handle *handle, struct ext4_inode *i
 {
 	struct journal_buffer *buffer;
 	uint32_t off;
-	int err = journal_new_block(handle, ext4_itable_place(inode->vol, inode->ino, &off), &buffer);
+	int err = journal_new_block(handle, ext4_itable_place(inode->vol, inode->ino, &off),
+				    &buffer);
 
 	if (!err)
 		journal_buffer_release(buffer);
 	return err;
 }
 
-int ext4_inode_new(struct journal_handle *handle, struct ext4_inode *dir, uint32_t mode, const struct ext4_credentials *credentials, struct ext4_inode **ret)
+int ext4_inode_new(struct journal_handle *handle, struct ext4_inode *dir, uint32_t mode,
+		   const struct ext4_credentials *credentials, struct ext4_inode **ret)
 {
 	struct ext4_vol *vol = dir->vol;
 	struct new_undo *undo = NULL;
@@ -144,7 +156,8 @@ int ext4_inode_new(struct journal_handle *handle, struct ext4_inode *dir, uint32
 	undo->inode = inode;
 	undo->lone = true;
 	undo->callback.fn = new_undo;
-	journal_on_undo(handle, &undo->callback); /* before ext4_inode_begin, whose own undo comes first then and still finds inode */
+	/* before ext4_inode_begin, whose own undo comes first then and still finds inode */
+	journal_on_undo(handle, &undo->callback);
 	err = ext4_inode_begin(handle, inode);
 	if (err)
 		return err;

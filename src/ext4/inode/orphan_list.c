@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Changes of the orphan list: inodes whose last name is gone or whose truncate is under way, so that a
- * crash leaves nothing behind. On disk it is a chain from s_last_orphan through i_dtime; in memory the same inodes
- * in the same order, but for the end of a chain that a crash left (orphan_rest). Both change only
- * inside handles, which are serial: no lock of its own. A cancelled handle puts both back.
+ * Changes of the orphan list: inodes whose last name is gone or whose truncate is under way, so
+ * that a crash leaves nothing behind. On disk it is a chain from s_last_orphan through i_dtime; in
+ * memory the same inodes in the same order, but for the end of a chain that a crash left
+ * (orphan_rest). Both change only inside handles, which are serial: no lock of its own. A cancelled
+ * handle puts both back.
  */
 #include "ext4/core/structs.h"
 #include "ext4/inode/inode.h"
@@ -46,7 +47,9 @@ static int remember(struct journal_handle *handle, struct ext4_inode *inode, str
 
 	if (!undo)
 		return -ENOMEM;
-	*undo = (struct orphan_undo){ .callback = { .fn = orphan_undo }, .inode = inode, .after = after };
+	*undo = (struct orphan_undo){ .callback = { .fn = orphan_undo },
+				      .inode = inode,
+				      .after = after };
 	journal_on_undo(handle, &undo->callback);
 	return 0;
 }
@@ -107,8 +110,11 @@ int ext4_orphan_del(struct journal_handle *handle, struct ext4_inode *inode)
 
 	if (!inode->inode.on_orphans)
 		return 0;
-	next = inode->inode.orphan.next == &inode->vol->inode.orphans ? inode->vol->inode.orphan_rest :
-		list_entry(inode->inode.orphan.next, struct ext4_inode, inode.orphan)->ino;
+	next = inode->inode.orphan.next == &inode->vol->inode.orphans
+			       ? inode->vol->inode.orphan_rest
+			       : list_entry(inode->inode.orphan.next, struct ext4_inode,
+					    inode.orphan)
+						 ->ino;
 	err = relink(handle, inode, next);
 	if (!err)
 		err = ext4_inode_begin(handle, inode);
@@ -187,7 +193,8 @@ int ext4_orphans_cut(struct ext4_vol *vol)
 			ext4_super_end(vol, handle);
 		}
 	} else {
-		struct ext4_inode *last = list_last(&vol->inode.orphans, struct ext4_inode, inode.orphan);
+		struct ext4_inode *last =
+				list_last(&vol->inode.orphans, struct ext4_inode, inode.orphan);
 
 		err = ext4_inode_begin(handle, last);
 		if (!err) {
@@ -207,10 +214,13 @@ bool ext4_orphans_left(const struct ext4_vol *vol) { return vol->inode.orphan_re
 
 struct ext4_inode *ext4_orphans_first(struct ext4_vol *vol)
 {
-	return list_empty(&vol->inode.orphans) ? NULL : list_first(&vol->inode.orphans, struct ext4_inode, inode.orphan);
+	return list_empty(&vol->inode.orphans)
+			       ? NULL
+			       : list_first(&vol->inode.orphans, struct ext4_inode, inode.orphan);
 }
 
-void ext4_orphans_each(struct ext4_vol *vol, void (*fn)(struct ext4_inode *inode, void *arg), void *arg)
+void ext4_orphans_each(struct ext4_vol *vol, void (*fn)(struct ext4_inode *inode, void *arg),
+		       void *arg)
 {
 	struct ext4_inode *inode;
 
@@ -219,4 +229,7 @@ void ext4_orphans_each(struct ext4_vol *vol, void (*fn)(struct ext4_inode *inode
 }
 
 bool ext4_orphan_listed(const struct ext4_inode *inode) { return inode->inode.on_orphans; }
-uint32_t ext4_orphans_count(const struct ext4_vol *vol) { return __atomic_load_n(&vol->inode.nr_orphans, __ATOMIC_SEQ_CST); }
+uint32_t ext4_orphans_count(const struct ext4_vol *vol)
+{
+	return __atomic_load_n(&vol->inode.nr_orphans, __ATOMIC_SEQ_CST);
+}

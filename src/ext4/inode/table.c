@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Inodes on disk: reading and verifying them, opening one for change in a handle, writing it into its
- * inode table block, and the fields whose halves lie apart. Called on workers, changes only in handles.
+ * Inodes on disk: reading and verifying them, opening one for change in a handle, writing it into
+ * its inode table block, and the fields whose halves lie apart. Called on workers, changes only in
+ * handles.
  *
- * ext4_inode_begin takes a copy of the whole disk inode, which is what a cancelled handle puts back: callers
- * may then change raw as they like and return at the first error.
+ * ext4_inode_begin takes a copy of the whole disk inode, which is what a cancelled handle puts
+ * back: callers may then change raw as they like and return at the first error.
  */
 #include "ext4/core/structs.h"
 #include "ext4/inode/disk_inode.h"
@@ -23,7 +24,8 @@ static uint16_t *csum_lo(struct ext2_inode_large *raw) { return &raw->osd2.linux
 static bool has_csum_hi(const struct ext4_vol *vol, const struct ext2_inode_large *raw)
 {
 	return vol->inode_size > OLD_SIZE &&
-	       raw->i_extra_isize >= offsetof(struct ext2_inode_large, i_checksum_hi) + sizeof(raw->i_checksum_hi) - OLD_SIZE;
+	       raw->i_extra_isize >= offsetof(struct ext2_inode_large, i_checksum_hi) +
+						     sizeof(raw->i_checksum_hi) - OLD_SIZE;
 }
 
 /* The sum runs over the inode with its checksum fields zero. */
@@ -74,18 +76,23 @@ void ext4_inode_set_seed(struct ext4_inode *inode)
 	uint32_t ino = inode->ino;
 
 	inode->gen = inode->raw->i_generation;
-	inode->checksum_seed = fdio_crc32c(fdio_crc32c(inode->vol->checksum_seed, &ino, 4), &inode->gen, 4);
+	inode->checksum_seed = fdio_crc32c(fdio_crc32c(inode->vol->checksum_seed, &ino, 4),
+					   &inode->gen, 4);
 }
 
 void ext4_inode_sync_copies(struct ext4_inode *inode)
 {
 	ext4_size_store(inode, ext4_raw_size(inode));
 	__atomic_store_n(&inode->mode, inode->raw->i_mode, __ATOMIC_RELAXED);
-	__atomic_store_n(&inode->live_flags, inode->raw->i_flags & EXT4_LIVE_FLAGS, __ATOMIC_RELAXED);
+	__atomic_store_n(&inode->live_flags, inode->raw->i_flags & EXT4_LIVE_FLAGS,
+			 __ATOMIC_RELAXED);
 	__atomic_store_n(&inode->nlink, inode->raw->i_links_count, __ATOMIC_RELAXED);
-	__atomic_store_n(&inode->inode.atime_ns, ext4_time_ns(ext4_raw_get_time(inode, EXT4_SET_ATIME)), __ATOMIC_RELAXED);
-	__atomic_store_n(&inode->inode.mtime_ns, ext4_time_ns(ext4_raw_get_time(inode, EXT4_SET_MTIME)), __ATOMIC_RELAXED);
-	__atomic_store_n(&inode->inode.ctime_ns, ext4_time_ns(ext4_raw_get_time(inode, EXT4_SET_CTIME)), __ATOMIC_RELAXED);
+	__atomic_store_n(&inode->inode.atime_ns,
+			 ext4_time_ns(ext4_raw_get_time(inode, EXT4_SET_ATIME)), __ATOMIC_RELAXED);
+	__atomic_store_n(&inode->inode.mtime_ns,
+			 ext4_time_ns(ext4_raw_get_time(inode, EXT4_SET_MTIME)), __ATOMIC_RELAXED);
+	__atomic_store_n(&inode->inode.ctime_ns,
+			 ext4_time_ns(ext4_raw_get_time(inode, EXT4_SET_CTIME)), __ATOMIC_RELAXED);
 }
 
 /* ------------------------------------------------------------------ reading */
@@ -133,16 +140,25 @@ static int check_raw(struct ext4_inode *inode, bool special)
 		return EXT4_CORRUPT(vol, inode->ino, 0, "wrong checksum of the inode");
 	if (vol->inode_size > OLD_SIZE && raw->i_extra_isize &&
 	    (raw->i_extra_isize > vol->inode_size - OLD_SIZE || (raw->i_extra_isize & 3)))
-		return EXT4_CORRUPT(vol, inode->ino, 0, "impossible i_extra_isize %u", raw->i_extra_isize);
+		return EXT4_CORRUPT(vol, inode->ino, 0, "impossible i_extra_isize %u",
+				    raw->i_extra_isize);
 	if (special)
 		return 0;
 	switch (raw->i_mode & S_IFMT) {
-	case S_IFREG: case S_IFDIR: case S_IFLNK: case S_IFCHR: case S_IFBLK: case S_IFIFO: case S_IFSOCK: break;
+	case S_IFREG:
+	case S_IFDIR:
+	case S_IFLNK:
+	case S_IFCHR:
+	case S_IFBLK:
+	case S_IFIFO:
+	case S_IFSOCK:
+		break;
 	default: return EXT4_CORRUPT(vol, inode->ino, 0, "impossible file type %#o", raw->i_mode);
 	}
 	if (size > largest_size(vol) || (S_ISDIR(raw->i_mode) && (size & (vol->block_size - 1)) &&
 				       !(raw->i_flags & EXT4_INLINE_DATA_FL)))
-		return EXT4_CORRUPT(vol, inode->ino, 0, "impossible size %llu", (unsigned long long)size);
+		return EXT4_CORRUPT(vol, inode->ino, 0, "impossible size %llu",
+				    (unsigned long long)size);
 	if (inode->ino == EXT4_ROOT_INO && !S_ISDIR(raw->i_mode))
 		return EXT4_CORRUPT(vol, inode->ino, 0, "the root is not a directory");
 	return 0;
@@ -192,7 +208,8 @@ static void put_back_lazy(uint64_t *to, uint64_t ns)
 	uint64_t none = 0;
 
 	if (ns)
-		(void)__atomic_compare_exchange_n(to, &none, ns, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+		(void)__atomic_compare_exchange_n(to, &none, ns, false, __ATOMIC_RELAXED,
+						  __ATOMIC_RELAXED);
 }
 
 static void inode_undo(struct journal_callback *callback, int ended)
@@ -208,7 +225,10 @@ static void inode_undo(struct journal_callback *callback, int ended)
 		fdio_mutex_unlock(&inode->attr);
 		put_back_lazy(&inode->inode.lazy_wtime_ns, undo->lazy_wtime_ns);
 		put_back_lazy(&inode->inode.lazy_atime_ns, undo->lazy_atime_ns);
-		/* A handle that only tried to change names or times costs the next direct write no detour. */
+		/*
+		 * A handle that only tried to change names or times costs the next direct write no
+		 * detour.
+		 */
 		if (__atomic_load_n(&inode->inode.map_edits, __ATOMIC_RELAXED) != undo->map_edits)
 			inode->vol->inode.forget_map(inode);
 	}
@@ -226,14 +246,16 @@ int ext4_inode_begin(struct journal_handle *handle, struct ext4_inode *inode)
 		return -ENOMEM;
 	undo->inode = inode;
 	undo->callback.fn = inode_undo;
-	undo->map_edits = __atomic_load_n(&inode->inode.map_edits, __ATOMIC_RELAXED); /* those of this handle come after */
+	/* those of this handle come after */
+	undo->map_edits = __atomic_load_n(&inode->inode.map_edits, __ATOMIC_RELAXED);
 	fdio_mutex_lock(&inode->attr);
 	memcpy(undo->raw, inode->raw, inode->vol->inode_size);
 	undo->lazy_wtime_ns = __atomic_load_n(&inode->inode.lazy_wtime_ns, __ATOMIC_RELAXED);
 	undo->lazy_atime_ns = __atomic_load_n(&inode->inode.lazy_atime_ns, __ATOMIC_RELAXED);
 	ext4_fold_lazy(inode);
 	fdio_mutex_unlock(&inode->attr);
-	__atomic_store_n(&inode->inode.begun, handle, __ATOMIC_RELEASE); /* maps of what a handle has open are not given up */
+	/* maps of what a handle has open are not given up */
+	__atomic_store_n(&inode->inode.begun, handle, __ATOMIC_RELEASE);
 	journal_on_undo(handle, &undo->callback);
 	return 0;
 }

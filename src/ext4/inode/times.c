@@ -2,11 +2,11 @@
 /*
  * The times of an inode, on disk and in memory, and the transaction that fsync has to wait for.
  *
- * Data I/O changes times without a handle: ext4_touch_write and ext4_touch_read store the time in the inode
- * (atomics, any thread, never blocking) and put the inode on a lock-free stack once; ext4_vol_write_times
- * takes the stack whole, on the ticker or a worker, and writes each inode in a handle. Whoever opens the
- * inode for change meanwhile folds them in (ext4_inode_begin). An inode whose times could not be written is
- * put on the stack again.
+ * Data I/O changes times without a handle: ext4_touch_write and ext4_touch_read store the time in
+ * the inode (atomics, any thread, never blocking) and put the inode on a lock-free stack once;
+ * ext4_vol_write_times takes the stack whole, on the ticker or a worker, and writes each inode in a
+ * handle. Whoever opens the inode for change meanwhile folds them in (ext4_inode_begin). An inode
+ * whose times could not be written is put on the stack again.
  */
 #include "ext4/core/structs.h"
 #include "ext4/inode/disk_inode.h"
@@ -17,7 +17,10 @@
 #include <string.h>
 
 #define NS_PER_S 1000000000LL
-/* A time is stored again only after this: threads that overwrite one file do not fight for the line. */
+/*
+ * A time is stored again only after this: threads that overwrite one file do not fight for the
+ * line.
+ */
 #define LAZY_STEP_NS 1000000LL
 #define TIME_BATCH 32U
 
@@ -35,9 +38,11 @@ static struct time_place place(const struct ext4_inode *inode, unsigned which)
 		when = (struct time_place){ &raw->i_mtime, &raw->i_mtime_extra };
 	else if (which == EXT4_SET_CTIME)
 		when = (struct time_place){ &raw->i_ctime, &raw->i_ctime_extra };
-	if (inode->vol->inode_size <= 128 || (size_t)((uint8_t *)(when.extra + 1) - (uint8_t *)raw) > 128U + raw->i_extra_isize)
+	if (inode->vol->inode_size <= 128 ||
+	    (size_t)((uint8_t *)(when.extra + 1) - (uint8_t *)raw) > 128U + raw->i_extra_isize)
 		when.extra = NULL;
-	if ((size_t)((uint8_t *)(when.sec + 1) - (uint8_t *)raw) > (inode->vol->inode_size <= 128 ? 128U : 128U + raw->i_extra_isize))
+	if ((size_t)((uint8_t *)(when.sec + 1) - (uint8_t *)raw) >
+	    (inode->vol->inode_size <= 128 ? 128U : 128U + raw->i_extra_isize))
 		when.sec = NULL;
 	return when;
 }
@@ -74,12 +79,15 @@ static void encode_time(const struct ext4_inode *inode, unsigned which, struct t
 		ts = (struct timespec){ (time_t)max, 0 };
 	*when.sec = (uint32_t)(int32_t)ts.tv_sec;
 	if (when.extra)
-		*when.extra = (uint32_t)(((ts.tv_sec - (int32_t)ts.tv_sec) >> 32) & 3) | (uint32_t)ts.tv_nsec << 2;
+		*when.extra = (uint32_t)(((ts.tv_sec - (int32_t)ts.tv_sec) >> 32) & 3) |
+			      (uint32_t)ts.tv_nsec << 2;
 }
 
 static int64_t *copy_of(struct ext4_inode *inode, unsigned which)
 {
-	return which == EXT4_SET_ATIME ? &inode->inode.atime_ns : which == EXT4_SET_MTIME ? &inode->inode.mtime_ns : &inode->inode.ctime_ns;
+	return which == EXT4_SET_ATIME   ? &inode->inode.atime_ns
+	       : which == EXT4_SET_MTIME ? &inode->inode.mtime_ns
+					 : &inode->inode.ctime_ns;
 }
 
 /* attr held */
@@ -115,7 +123,8 @@ void ext4_raw_set_born(struct ext4_inode *inode, struct timespec ts)
 /* ------------------------------------------------------------------ lazy times */
 bool ext4_has_lazy(const struct ext4_inode *inode)
 {
-	return __atomic_load_n(&inode->inode.lazy_wtime_ns, __ATOMIC_RELAXED) || __atomic_load_n(&inode->inode.lazy_atime_ns, __ATOMIC_RELAXED);
+	return __atomic_load_n(&inode->inode.lazy_wtime_ns, __ATOMIC_RELAXED) ||
+	       __atomic_load_n(&inode->inode.lazy_atime_ns, __ATOMIC_RELAXED);
 }
 
 bool ext4_fold_lazy(struct ext4_inode *inode)
@@ -137,12 +146,14 @@ static void queue_lazy(struct ext4_inode *inode)
 	struct ext4_vol *vol = inode->vol;
 	struct ext4_inode *head;
 
-	if (__atomic_load_n(&inode->inode.lazy_queued, __ATOMIC_SEQ_CST) || __atomic_exchange_n(&inode->inode.lazy_queued, 1, __ATOMIC_SEQ_CST))
+	if (__atomic_load_n(&inode->inode.lazy_queued, __ATOMIC_SEQ_CST) ||
+	    __atomic_exchange_n(&inode->inode.lazy_queued, 1, __ATOMIC_SEQ_CST))
 		return;
 	head = __atomic_load_n(&vol->inode.lazy_head, __ATOMIC_RELAXED);
 	do
 		inode->inode.lazy_next = head;
-	while (!__atomic_compare_exchange_n(&vol->inode.lazy_head, &head, inode, true, __ATOMIC_RELEASE, __ATOMIC_RELAXED));
+	while (!__atomic_compare_exchange_n(&vol->inode.lazy_head, &head, inode, true,
+					    __ATOMIC_RELEASE, __ATOMIC_RELAXED));
 }
 
 void ext4_touch_write(struct ext4_inode *inode)
@@ -164,15 +175,17 @@ void ext4_touch_write(struct ext4_inode *inode)
 /* relatime: only if it would be older than the last change, or a day old. */
 static bool atime_wanted(struct ext4_inode *inode, int64_t ns)
 {
-	int64_t a = __atomic_load_n(&inode->inode.atime_ns, __ATOMIC_RELAXED), w = (int64_t)__atomic_load_n(&inode->inode.lazy_wtime_ns, __ATOMIC_RELAXED);
+	int64_t a = __atomic_load_n(&inode->inode.atime_ns, __ATOMIC_RELAXED),
+		w = (int64_t)__atomic_load_n(&inode->inode.lazy_wtime_ns, __ATOMIC_RELAXED);
 	int64_t lazy = (int64_t)__atomic_load_n(&inode->inode.lazy_atime_ns, __ATOMIC_RELAXED);
 
 	if (lazy)
 		a = lazy;
 	if (inode->vol->options.atime == EXT4_ATIME_STRICT)
 		return a <= ns - LAZY_STEP_NS || ns < a;
-	return a <= __atomic_load_n(&inode->inode.mtime_ns, __ATOMIC_RELAXED) || a <= __atomic_load_n(&inode->inode.ctime_ns, __ATOMIC_RELAXED) ||
-	       (w && a <= w) || a <= ns - 86400 * NS_PER_S;
+	return a <= __atomic_load_n(&inode->inode.mtime_ns, __ATOMIC_RELAXED) ||
+	       a <= __atomic_load_n(&inode->inode.ctime_ns, __ATOMIC_RELAXED) || (w && a <= w) ||
+	       a <= ns - 86400 * NS_PER_S;
 }
 
 void ext4_touch_read(struct ext4_inode *inode)
@@ -181,21 +194,25 @@ void ext4_touch_read(struct ext4_inode *inode)
 	struct timespec now;
 	int64_t ns;
 
-	if (vol->options.atime == EXT4_ATIME_NOATIME || ext4_vol_read_only(vol) || (vol->options.nodiratime && S_ISDIR(ext4_inode_mode(inode))))
+	if (vol->options.atime == EXT4_ATIME_NOATIME || ext4_vol_read_only(vol) ||
+	    (vol->options.nodiratime && S_ISDIR(ext4_inode_mode(inode))))
 		return;
 	now = ext4_now(vol);
 	ns = ext4_time_ns(now);
-	if (!atime_wanted(inode, ns) || (ext4_inode_flags(inode) & (EXT2_NOATIME_FL | EXT2_IMMUTABLE_FL)))
+	if (!atime_wanted(inode, ns) ||
+	    (ext4_inode_flags(inode) & (EXT2_NOATIME_FL | EXT2_IMMUTABLE_FL)))
 		return;
 	__atomic_store_n(&inode->inode.lazy_atime_ns, (uint64_t)ns, __ATOMIC_SEQ_CST);
 	queue_lazy(inode);
 }
 
 /*
- * Takes the stack. What comes back is referenced and chained by lazy_next; zombies are freed. lazy_queued is
- * cleared last: from then on the inode may be queued again, so the chain is kept in an array by the caller.
+ * Takes the stack. What comes back is referenced and chained by lazy_next; zombies are freed.
+ * lazy_queued is cleared last: from then on the inode may be queued again, so the chain is kept in
+ * an array by the caller.
  */
-static unsigned take_batch(struct ext4_vol *vol, struct ext4_inode **rest, struct ext4_inode *batch[TIME_BATCH])
+static unsigned take_batch(struct ext4_vol *vol, struct ext4_inode **rest,
+			   struct ext4_inode *batch[TIME_BATCH])
 {
 	unsigned n = 0;
 
@@ -231,7 +248,8 @@ static int write_batch(struct ext4_vol *vol, struct ext4_inode **batch, unsigned
 	if (err)
 		return err;
 	for (unsigned k = 0; k < n && !err; k++) {
-		if (!ext4_has_lazy(batch[k]) || !__atomic_load_n(&batch[k]->nlink, __ATOMIC_RELAXED))
+		if (!ext4_has_lazy(batch[k]) ||
+		    !__atomic_load_n(&batch[k]->nlink, __ATOMIC_RELAXED))
 			continue;
 		err = ext4_inode_begin(handle, batch[k]);
 		if (!err)
@@ -269,22 +287,26 @@ int ext4_vol_write_times(struct ext4_vol *vol)
 /* ------------------------------------------------------------------ what fsync waits for */
 bool ext4_sync_tid_noted(struct ext4_inode *inode, bool datasync, journal_tid *ret)
 {
-	if (!__atomic_load_n(datasync ? &inode->inode.has_datasync_tid : &inode->inode.has_sync_tid, __ATOMIC_ACQUIRE))
+	if (!__atomic_load_n(datasync ? &inode->inode.has_datasync_tid : &inode->inode.has_sync_tid,
+			     __ATOMIC_ACQUIRE))
 		return false;
-	*ret = __atomic_load_n(datasync ? &inode->inode.datasync_tid : &inode->inode.sync_tid, __ATOMIC_RELAXED);
+	*ret = __atomic_load_n(datasync ? &inode->inode.datasync_tid : &inode->inode.sync_tid,
+			       __ATOMIC_RELAXED);
 	return true;
 }
 
 bool ext4_times_pending(struct ext4_inode *inode)
 {
-	return ext4_has_lazy(inode) && __atomic_load_n(&inode->nlink, __ATOMIC_RELAXED) && !ext4_vol_read_only(inode->vol);
+	return ext4_has_lazy(inode) && __atomic_load_n(&inode->nlink, __ATOMIC_RELAXED) &&
+	       !ext4_vol_read_only(inode->vol);
 }
 
 bool ext4_sync_tid(struct ext4_inode *inode, bool datasync, journal_tid *ret)
 {
 	struct journal_handle *handle;
 
-	if (!datasync && ext4_times_pending(inode) && !journal_begin(inode->vol->journal, EXT4_CREDITS_INODE, &handle)) {
+	if (!datasync && ext4_times_pending(inode) &&
+	    !journal_begin(inode->vol->journal, EXT4_CREDITS_INODE, &handle)) {
 		if (ext4_inode_begin(handle, inode) || ext4_inode_dirty(handle, inode, false))
 			journal_cancel(handle);
 		else

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What happens to an inode at the end: ext4_evict deletes it, its blocks, its attributes and its number, on the
- * thread that dropped the last reference of an inode without a name. A small one takes one transaction,
- * another several, through which the orphan list leads; on failure it stays there, and the next mount
- * deletes it.
+ * What happens to an inode at the end: ext4_evict deletes it, its blocks, its attributes and its
+ * number, on the thread that dropped the last reference of an inode without a name. A small one
+ * takes one transaction, another several, through which the orphan list leads; on failure it stays
+ * there, and the next mount deletes it.
  */
 #include "ext4/core/structs.h"
 #include "ext4/life/life.h"
@@ -54,13 +54,16 @@ static bool is_small(struct ext4_inode *inode)
 {
 	const uint64_t most = S_ISDIR(inode->raw->i_mode) ? 8 : 2048;
 
-	return !inode->vol->has_ea_inode && ext4_raw_blocks_512(inode) <= most << (inode->vol->block_bits - 9) && ext4_blocks_in_root(inode);
+	return !inode->vol->has_ea_inode &&
+	       ext4_raw_blocks_512(inode) <= most << (inode->vol->block_bits - 9) &&
+	       ext4_blocks_in_root(inode);
 }
 
 /* In one transaction. */
 static int evict_small(struct ext4_inode *inode)
 {
-	unsigned credits = ext4_free_root_credits(inode) + EXT4_CREDITS_INODE + EXT4_CREDITS_ORPHAN + 2;
+	unsigned credits = ext4_free_root_credits(inode) + EXT4_CREDITS_INODE +
+			   EXT4_CREDITS_ORPHAN + 2;
 	struct journal_handle *handle;
 	int err = fdio_mutex_enter(&inode->map_lock);
 
@@ -89,11 +92,15 @@ static int evict_steps(struct ext4_inode *inode)
 	if (!err)
 		err = ext4_xattr_free_all(inode);
 	if (!err)
-		err = journal_begin(vol->journal, EXT4_CREDITS_INODE + EXT4_CREDITS_ORPHAN + 2, &handle);
+		err = journal_begin(vol->journal, EXT4_CREDITS_INODE + EXT4_CREDITS_ORPHAN + 2,
+				    &handle);
 	return err ? err : finish_evict(handle, inode, 0);
 }
 
-/* Deletes inode: blocks, attributes, number. inode->evicting is set, nobody else has it. 0 if it is unhashed now. */
+/*
+ * Deletes inode: blocks, attributes, number. inode->evicting is set, nobody else has it. 0 if it is
+ * unhashed now.
+ */
 static int ext4_evict(struct ext4_inode *inode)
 {
 	int err = ext4_inode_enter_exclusive(inode);
@@ -105,8 +112,9 @@ static int ext4_evict(struct ext4_inode *inode)
 		err = nowait_on() ? nowait_miss() : evict_steps(inode);
 	ext4_inode_unlock(inode);
 	if (err && err != -EROFS && !nowait_missed())
-		log_ratelimited(FDIO_LOG_WARN, "%s: inode %u could not be deleted (%s): the next mount will do it", inode->vol->dev->name,
-				inode->ino, strerror(-err));
+		log_ratelimited(FDIO_LOG_WARN,
+				"%s: inode %u could not be deleted (%s): the next mount will do it",
+				inode->vol->dev->name, inode->ino, strerror(-err));
 	return err;
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What stat shows of an inode: the disk inode, times that are not written yet, and the blocks of an append
- * window that are not in the tree yet. Any thread; takes only the attr mutex. Cannot fail.
+ * What stat shows of an inode: the disk inode, times that are not written yet, and the blocks of an
+ * append window that are not in the tree yet. Any thread; takes only the attr mutex. Cannot fail.
  */
 #include "ext4/core/structs.h"
 #include "ext4/life/life.h"
@@ -20,7 +20,8 @@ void ext4_getattr(struct ext4_inode *inode, struct ext4_attr *ret)
 	ret->gid = raw->i_gid | (uint32_t)raw->osd2.linux2.l_i_gid_high << 16;
 	ret->rdev = ext4_raw_rdev(inode);
 	ret->size = ext4_inode_size(inode);
-	ret->blocks_512 = ext4_raw_blocks_512(inode) + ((uint64_t)ext4_window_unsettled(inode) << (inode->vol->block_bits - 9));
+	ret->blocks_512 = ext4_raw_blocks_512(inode) +
+			  ((uint64_t)ext4_window_unsettled(inode) << (inode->vol->block_bits - 9));
 	/* As the kernel: it has no blocks, but programs take a file without any for one hole. */
 	if (S_ISREG(ret->mode) && ext4_inode_inline(inode))
 		ret->blocks_512 += fdio_div_up(ret->size, 512);

@@ -21,26 +21,41 @@ struct ext4_attr {
 	struct timespec atime, mtime, ctime, btime;
 	uint32_t flags;                                  /* EXT4_*_FL */
 };
-void ext4_getattr(struct ext4_inode *inode, struct ext4_attr *ret); /* any thread; takes only the attr mutex */
-/* Everything but size (ext4_truncate). ctime is set to now unless EXT4_SET_CTIME. One transaction. Takes the inode lock
- * exclusively: the caller holds it in no mode. KILL_SUIDGID alone with nothing to kill changes nothing. */
-int ext4_setattr(struct ext4_inode *inode, unsigned what, const struct ext4_attr *attr) FDIO_MAY_MISS;
-/* suid/sgid/capabilities need killing before a write by an unprivileged process. Any thread; may say true needlessly. */
+/* any thread; takes only the attr mutex */
+void ext4_getattr(struct ext4_inode *inode, struct ext4_attr *ret);
+/*
+ * Everything but size (ext4_truncate). ctime is set to now unless EXT4_SET_CTIME. One transaction.
+ * Takes the inode lock exclusively: the caller holds it in no mode. KILL_SUIDGID alone with nothing
+ * to kill changes nothing.
+ */
+int ext4_setattr(struct ext4_inode *inode, unsigned what,
+		 const struct ext4_attr *attr) FDIO_MAY_MISS;
+/*
+ * suid/sgid/capabilities need killing before a write by an unprivileged process. Any thread; may
+ * say true needlessly.
+ */
 bool ext4_needs_killpriv(struct ext4_inode *inode);
-/* Looks, and remembers for the above: true if there is nothing to kill, whoever writes. The inode is locked, in either mode. */
+/*
+ * Looks, and remembers for the above: true if there is nothing to kill, whoever writes. The inode
+ * is locked, in either mode.
+ */
 bool ext4_nothing_to_kill(struct ext4_inode *inode) FDIO_MAY_WAIT;
 
 /*
- * A file without names is deleted when the last reference goes, and over FUSE the kernel gives its own up some time after
- * unlink(2) or close(2) has returned. Who finds no space asks first whether some of that is still on its way:
- *   uint64_t since = ext4_evictions(vol); do err = ...; while (err == -ENOSPC && ext4_eviction_since(vol, &since));
- * ext4_eviction_since has append windows closed, once; then it waits for deletions that have begun, for those whose FORGET is on
- * its way, and, shortly after an unlink or a close, for files whose RELEASE or its answer may be; true if one has ended since.
- * Workers.
+ * A file without names is deleted when the last reference goes, and over FUSE the kernel gives its
+ * own up some time after unlink(2) or close(2) has returned. Who finds no space asks first whether
+ * some of that is still on its way:
+ *   uint64_t since = ext4_evictions(vol); do err = ...; while (err == -ENOSPC &&
+ *   ext4_eviction_since(vol, &since));
+ * ext4_eviction_since has append windows closed, once; then it waits for deletions that have begun,
+ * for those whose FORGET is on its way, and, shortly after an unlink or a close, for files whose
+ * RELEASE or its answer may be; true if one has ended since. Workers.
  */
 bool ext4_eviction_since(struct ext4_vol *vol, uint64_t *since) FDIO_MAY_WAIT;
-/* fn says whether the kernel still has the inode ino itself: no, and its FORGET is on its way. On a worker that holds no lock.
- * Set before anything runs. */
+/*
+ * fn says whether the kernel still has the inode ino itself: no, and its FORGET is on its way. On a
+ * worker that holds no lock. Set before anything runs.
+ */
 void ext4_vol_set_held(struct ext4_vol *vol, bool (*fn)(void *arg, uint32_t ino), void *arg);
 
 /* ------------------------------------------------------------------ inside ext4 */
@@ -49,6 +64,7 @@ void ext4_life_init(struct ext4_vol *vol);
 int ext4_orphans_process(struct ext4_vol *vol) FDIO_BLOCKS;
 /* life/orphan_file.c: what a kernel mount left in the orphan file. */
 int ext4_orphan_file_process(struct ext4_vol *vol) FDIO_BLOCKS;
-void ext4_orphan_finish(struct ext4_vol *vol, struct ext4_inode *inode) FDIO_BLOCKS; /* delete or truncate one; drops the reference */
+/* delete or truncate one; drops the reference */
+void ext4_orphan_finish(struct ext4_vol *vol, struct ext4_inode *inode) FDIO_BLOCKS;
 
 #endif

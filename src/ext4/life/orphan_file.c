@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The orphan file: where newer kernels note orphans instead of the list. fusedio keeps to the list, which
- * every kernel and e2fsck honour as well, but a file system that a kernel left without unmounting has
- * ORPHAN_PRESENT set and may have entries: they are worked off here, at mount, after the journal.
+ * The orphan file: where newer kernels note orphans instead of the list. fusedio keeps to the list,
+ * which every kernel and e2fsck honour as well, but a file system that a kernel left without
+ * unmounting has ORPHAN_PRESENT set and may have entries: they are worked off here, at mount, after
+ * the journal.
  *
  * A block is an array of inode numbers (0: none) with a tail of magic and checksum; the checksum is
  * seeded with the orphan file's inode and the block's own number.
@@ -23,13 +24,17 @@
 
 struct ob_tail { uint32_t magic, checksum; };
 
-static unsigned nr_slots(const struct ext4_vol *vol) { return (vol->block_size - sizeof(struct ob_tail)) / 4; }
+static unsigned nr_slots(const struct ext4_vol *vol)
+{
+	return (vol->block_size - sizeof(struct ob_tail)) / 4;
+}
 
 static uint32_t ob_csum(const struct ext4_inode *file, const struct journal_buffer *buffer)
 {
 	uint64_t blk = buffer->blk;
 
-	return fdio_crc32c(fdio_crc32c(file->checksum_seed, &blk, 8), buffer->data, nr_slots(file->vol) * 4U);
+	return fdio_crc32c(fdio_crc32c(file->checksum_seed, &blk, 8), buffer->data,
+			   nr_slots(file->vol) * 4U);
 }
 
 static struct ob_tail *tail_of(const struct ext4_vol *vol, struct journal_buffer *buffer)
@@ -44,7 +49,8 @@ static int check_block(struct ext4_inode *file, struct journal_buffer *buffer)
 	if (t->magic != OB_MAGIC)
 		return EXT4_CORRUPT(file->vol, file->ino, buffer->blk, "orphan file: wrong magic");
 	if (file->vol->has_csum && t->checksum != ob_csum(file, buffer))
-		return EXT4_CORRUPT(file->vol, file->ino, buffer->blk, "orphan file: wrong checksum");
+		return EXT4_CORRUPT(file->vol, file->ino, buffer->blk,
+				    "orphan file: wrong checksum");
 	return 0;
 }
 
@@ -69,7 +75,8 @@ static int work_off(struct ext4_inode *file, struct journal_buffer *buffer, unsi
 	err = journal_get_write(handle, buffer);
 	if (!err) {
 		*e = 0;
-		tail_of(vol, buffer)->checksum = vol->has_csum ? ob_csum(file, buffer) : tail_of(vol, buffer)->checksum;
+		tail_of(vol, buffer)->checksum = vol->has_csum ? ob_csum(file, buffer)
+							       : tail_of(vol, buffer)->checksum;
 		err = inode ? ext4_orphan_add(handle, inode) : 0;
 	}
 	if (err)
@@ -146,6 +153,7 @@ int ext4_orphan_file_process(struct ext4_vol *vol)
 		err = work_off_block(file, l, &done);
 	ext4_inode_put(file);
 	if (done)
-		log_info("%s: %u entries of the orphan file have been worked off", vol->dev->name, done);
+		log_info("%s: %u entries of the orphan file have been worked off", vol->dev->name,
+			 done);
 	return err ? err : clear_present(vol);
 }

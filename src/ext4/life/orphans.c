@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What a crash left on the orphan list (inode/orphan_list.c): deletions and truncates that were interrupted
- * are finished while the volume opens, on its thread, before anyone else. Damage of the list is recorded and
- * cuts it off; what cannot be finished stays on it for the next mount.
+ * What a crash left on the orphan list (inode/orphan_list.c): deletions and truncates that were
+ * interrupted are finished while the volume opens, on its thread, before anyone else. Damage of the
+ * list is recorded and cuts it off; what cannot be finished stays on it for the next mount.
  */
 #include "ext4/core/structs.h"
 #include "ext4/life/life.h"
@@ -24,7 +24,8 @@ static int finish_truncate(struct ext4_inode *inode)
 	if (S_ISREG(inode->raw->i_mode))
 		err = ext4_truncate(inode, ext4_raw_size(inode));
 	if (!err && ext4_orphan_listed(inode)) {
-		err = journal_begin(inode->vol->journal, EXT4_CREDITS_INODE + EXT4_CREDITS_ORPHAN, &handle);
+		err = journal_begin(inode->vol->journal, EXT4_CREDITS_INODE + EXT4_CREDITS_ORPHAN,
+				    &handle);
 		if (!err) {
 			err = ext4_orphan_del(handle, inode);
 			if (err)
@@ -45,8 +46,9 @@ void ext4_orphan_finish(struct ext4_vol *vol, struct ext4_inode *inode)
 		ext4_truncate_interrupted(inode);
 		err = finish_truncate(inode);
 		if (err)
-			log_warn("%s: inode %u: the truncate that a crash interrupted could not be finished: %s", vol->dev->name, inode->ino,
-				 strerror(-err));
+			log_warn("%s: inode %u: the truncate that a crash interrupted could not be "
+				 "finished: %s",
+				 vol->dev->name, inode->ino, strerror(-err));
 	}
 	ext4_inode_put(inode); /* deletes it if it has no name */
 }
@@ -61,7 +63,8 @@ static int finish_collected(struct ext4_vol *vol, unsigned *done)
 			return -EINTR; /* the next mount goes on */
 		ext4_orphan_finish(vol, inode);
 		if (ext4_orphans_first(vol) == inode) {
-			log_warn("%s: inode %u stays on the orphan list", vol->dev->name, inode->ino);
+			log_warn("%s: inode %u stays on the orphan list", vol->dev->name,
+				 inode->ino);
 			return 0;
 		}
 		++*done;
@@ -84,13 +87,17 @@ int ext4_orphans_process(struct ext4_vol *vol)
 
 		if (r < 0)
 			err = r;
-		/* With a part of the list not in memory a change of it would make a circle on the disk. */
+		/*
+		 * With a part of the list not in memory a change of it would make a circle on the
+		 * disk.
+		 */
 		if (!r && ext4_orphans_left(vol))
 			err = -EIO;
 		if (r <= 0)
 			break;
 	}
 	if (done)
-		log_info("%s: %u deletions and truncates that were interrupted have been finished", vol->dev->name, done);
+		log_info("%s: %u deletions and truncates that were interrupted have been finished",
+			 vol->dev->name, done);
 	return err;
 }

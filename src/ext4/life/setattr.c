@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Changing attributes other than the size: mode with the ACL that follows it, owner, times, flags, and what a
- * write or a change of owner takes away (set-ID bits, capabilities). One transaction. Workers, and loop threads
- * in the mode of nowait.h. An error leaves everything as it was.
+ * Changing attributes other than the size: mode with the ACL that follows it, owner, times, flags,
+ * and what a write or a change of owner takes away (set-ID bits, capabilities). One transaction.
+ * Workers, and loop threads in the mode of nowait.h. An error leaves everything as it was.
  */
 #include "ext4/core/structs.h"
 #include "ext4/life/life.h"
@@ -19,12 +19,19 @@
 #define FS_DAX_FL 0x02000000
 #endif
 
-/* What may be changed; flags without an effect here are kept for who knows them, as the kernel does. */
-#define SETTABLE_FLAGS                                                                                                         \
-	(EXT2_SECRM_FL | EXT2_UNRM_FL | EXT2_COMPR_FL | EXT2_SYNC_FL | EXT2_IMMUTABLE_FL | EXT2_APPEND_FL | EXT2_NODUMP_FL |       \
-	 EXT2_NOATIME_FL | EXT2_DIRSYNC_FL | EXT2_TOPDIR_FL | EXT2_NOTAIL_FL | EXT4_PROJINHERIT_FL | FS_DAX_FL)
+/*
+ * What may be changed; flags without an effect here are kept for who knows them, as the kernel
+ * does.
+ */
+#define SETTABLE_FLAGS                                                                          \
+	(EXT2_SECRM_FL | EXT2_UNRM_FL | EXT2_COMPR_FL | EXT2_SYNC_FL | EXT2_IMMUTABLE_FL |      \
+	 EXT2_APPEND_FL | EXT2_NODUMP_FL | EXT2_NOATIME_FL | EXT2_DIRSYNC_FL | EXT2_TOPDIR_FL | \
+	 EXT2_NOTAIL_FL | EXT4_PROJINHERIT_FL | FS_DAX_FL)
 
-/* What the kernel could change and this room cannot: data in the journal, block maps, names without case. */
+/*
+ * What the kernel could change and this room cannot: data in the journal, block maps, names without
+ * case.
+ */
 #define REFUSED_FLAGS (EXT3_JOURNAL_DATA_FL | EXT4_EXTENTS_FL | EXT4_CASEFOLD_FL)
 
 /* What may be named at all, as chattr does with what it has read. */
@@ -36,8 +43,9 @@ static int check_flags(struct ext4_inode *inode, uint32_t flags)
 	uint32_t old = inode->raw->i_flags, mode = ext4_inode_mode(inode), allowed = UINT32_MAX;
 
 	if (!S_ISDIR(mode))
-		allowed = S_ISREG(mode) ? ~(uint32_t)(EXT2_DIRSYNC_FL | EXT2_TOPDIR_FL | EXT4_CASEFOLD_FL | EXT4_PROJINHERIT_FL) :
-			EXT2_NODUMP_FL | EXT2_NOATIME_FL;
+		allowed = S_ISREG(mode) ? ~(uint32_t)(EXT2_DIRSYNC_FL | EXT2_TOPDIR_FL |
+						      EXT4_CASEFOLD_FL | EXT4_PROJINHERIT_FL)
+					: EXT2_NODUMP_FL | EXT2_NOATIME_FL;
 	if (flags & ~(VISIBLE_FLAGS & allowed))
 		return -EOPNOTSUPP;
 	if ((old & flags & EXT2_IMMUTABLE_FL) && (old & VISIBLE_FLAGS) != flags)
@@ -74,7 +82,10 @@ static void set_owner(struct ext4_inode *inode, unsigned what, const struct ext4
 
 static uint32_t killed_mode(uint32_t mode, bool sgid)
 {
-	/* A change of owner strips devices and FIFOs as well; only directories keep theirs. Writes reach regular files alone. */
+	/*
+	 * A change of owner strips devices and FIFOs as well; only directories keep theirs. Writes
+	 * reach regular files alone.
+	 */
 	if (S_ISDIR(mode))
 		return mode;
 	return mode & ~(S_ISUID | (sgid || (mode & S_IXGRP) ? (uint32_t)S_ISGID : 0U));
@@ -108,7 +119,8 @@ static void set_times(struct ext4_inode *inode, unsigned what, const struct ext4
 	fdio_mutex_unlock(&inode->attr);
 }
 
-static int apply(struct journal_handle *handle, struct ext4_inode *inode, unsigned what, const struct ext4_attr *attr)
+static int apply(struct journal_handle *handle, struct ext4_inode *inode, unsigned what,
+		 const struct ext4_attr *attr)
 {
 	int err = ext4_inode_begin(handle, inode);
 
@@ -134,7 +146,10 @@ static int apply(struct journal_handle *handle, struct ext4_inode *inode, unsign
 	return ext4_inode_dirty(handle, inode, false);
 }
 
-/* True if KILL_SUIDGID has nothing to do; remembers it, if that holds whoever asks. The inode is locked. */
+/*
+ * True if KILL_SUIDGID has nothing to do; remembers it, if that holds whoever asks. The inode is
+ * locked.
+ */
 static bool nothing_to_kill(struct ext4_inode *inode, bool sgid)
 {
 	uint32_t mode = ext4_inode_mode(inode);
@@ -150,10 +165,14 @@ static bool nothing_to_kill(struct ext4_inode *inode, bool sgid)
 
 bool ext4_nothing_to_kill(struct ext4_inode *inode) { return nothing_to_kill(inode, true); }
 
-/* Blocks that it may need: for an ACL that moves out of a block of several inodes, or what is left there. */
+/*
+ * Blocks that it may need: for an ACL that moves out of a block of several inodes, or what is left
+ * there.
+ */
 static int setattr_reserve(struct ext4_inode *inode, unsigned what, unsigned *ret_blocks)
 {
-	enum ext4_requester who = what & EXT4_SET_MODE ? ext4_requester(what & EXT4_BY_ROOT) : EXT4_REQUESTER_SYSTEM;
+	enum ext4_requester who = what & EXT4_SET_MODE ? ext4_requester(what & EXT4_BY_ROOT)
+						       : EXT4_REQUESTER_SYSTEM;
 	int err;
 
 	*ret_blocks = what & EXT4_SET_MODE ? ext4_acl_chmod_blocks(inode) : 0;
@@ -172,7 +191,10 @@ static int setattr_locked(struct ext4_inode *inode, unsigned what, const struct 
 	int err = setattr_reserve(inode, what, &blocks);
 
 	if (!err)
-		err = journal_begin(inode->vol->journal, EXT4_CREDITS_INODE + 2 * EXT4_CREDITS_XATTR + ext4_acl_chmod_credits(inode), &handle);
+		err = journal_begin(inode->vol->journal,
+				    EXT4_CREDITS_INODE + 2 * EXT4_CREDITS_XATTR +
+						    ext4_acl_chmod_credits(inode),
+				    &handle);
 	if (!err) {
 		err = nowait_err(apply(handle, inode, what, attr));
 		if (err)
@@ -196,7 +218,8 @@ int ext4_setattr(struct ext4_inode *inode, unsigned what, const struct ext4_attr
 		return err;
 	if ((what & EXT4_KILL_SUIDGID) && nothing_to_kill(inode, what & EXT4_KILL_SGID))
 		what &= ~(unsigned)EXT4_KILL_SUIDGID;
-	if ((what & EXT4_KILL_CAPS) && (nothing_to_kill(inode, true) || !ext4_xattr_has_caps(inode)))
+	if ((what & EXT4_KILL_CAPS) &&
+	    (nothing_to_kill(inode, true) || !ext4_xattr_has_caps(inode)))
 		what &= ~(unsigned)EXT4_KILL_CAPS;
 	if (what & ~(unsigned)(EXT4_KILL_SGID | EXT4_BY_ROOT))
 		err = setattr_locked(inode, what, attr);

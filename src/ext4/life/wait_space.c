@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Waiting for deletions that are on their way, for those who found no space, after append windows have given back what they hold.
- * Called on workers, with no lock held: a deletion
- * takes the inode's lock and runs in handles. Deletions run on workers as well; if all of them wait here nothing is deleted
- * meanwhile, so the wait for what has not begun has an end, and then there is no space.
+ * Waiting for deletions that are on their way, for those who found no space, after append windows
+ * have given back what they hold. Called on workers, with no lock held: a deletion takes the
+ * inode's lock and runs in handles. Deletions run on workers as well; if all of them wait here
+ * nothing is deleted meanwhile, so the wait for what has not begun has an end, and then there is no
+ * space.
  *
- * A file that nobody has open can be a working directory, or held in another way, for days. So the kernel is asked whether it has
- * the inode (v->held): it queues the FORGET when it lets go of an inode, before the unlink(2) or close(2) that did it returns,
- * so whoever saw that call return finds the inode gone, but for a RELEASE, which keeps it until it is answered. The question can wait for the kernel to write back pages of
- * such an inode, which takes workers: one asks at a time.
+ * A file that nobody has open can be a working directory, or held in another way, for days. So the
+ * kernel is asked whether it has the inode (v->held): it queues the FORGET when it lets go of an
+ * inode, before the unlink(2) or close(2) that did it returns, so whoever saw that call return
+ * finds the inode gone, but for a RELEASE, which keeps it until it is answered. The question can
+ * wait for the kernel to write back pages of such an inode, which takes workers: one asks at a
+ * time.
  */
 #include "ext4/core/structs.h"
 #include "ext4/life/life.h"
@@ -17,12 +20,15 @@
 
 #include <time.h>
 
-/* In *since: append windows were asked for already. Who has no inode finds no space either, and windows are opened again and again. */
+/*
+ * In *since: append windows were asked for already. Who has no inode finds no space either, and
+ * windows are opened again and again.
+ */
 #define RECLAIMED (1ull << 63)
 
 /*
- * How long a RELEASE may take to come to us, and its answer to the kernel, which keeps the inode until then; and a FORGET that is
- * on its way.
+ * How long a RELEASE may take to come to us, and its answer to the kernel, which keeps the inode
+ * until then; and a FORGET that is on its way.
  */
 enum { RELEASE_MS = 50, ANSWER_MS = 250, FORGET_MS = 2000 };
 /* So many inodes are asked about, those that lost their names last. */
@@ -35,8 +41,8 @@ void ext4_vol_set_held(struct ext4_vol *vol, bool (*fn)(void *arg, uint32_t ino)
 }
 
 /*
- * What is on the list, which is read in a handle, as it is changed: whether a RELEASE may be on its way or the kernel may not have
- * seen its answer yet; and inodes that nobody has open.
+ * What is on the list, which is read in a handle, as it is changed: whether a RELEASE may be on its
+ * way or the kernel may not have seen its answer yet; and inodes that nobody has open.
  */
 struct nameless { uint32_t ino[ASK_MOST]; unsigned n; bool leaving; };
 

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Which file systems are served, and how. A list of our own: libext2fs opens far more than this room
- * can write. Three verdicts: read-write, read-only (the features can be read around, but not kept
- * consistent), refused (reading would show wrong data). Unknown incompatible features are refused,
- * unknown read-only-compatible ones are served read-only, as the format's rules want.
+ * Which file systems are served, and how. A list of our own: libext2fs opens far more than this
+ * room can write. Three verdicts: read-write, read-only (the features can be read around, but not
+ * kept consistent), refused (reading would show wrong data). Unknown incompatible features are
+ * refused, unknown read-only-compatible ones are served read-only, as the format's rules want.
  *
- * Pure functions over the 1024 bytes of the superblock; called by volume/volume.c before the journal is
- * replayed and again after, because a replay may bring a newer superblock.
+ * Pure functions over the 1024 bytes of the superblock; called by volume/volume.c before the
+ * journal is replayed and again after, because a replay may bring a newer superblock.
  */
 #include "ext4/core/structs.h"
 #include "ext4/volume/parts.h"
@@ -34,8 +34,10 @@ static const struct feature incompat[] = {
 	  "small files are stored inside inodes (inline_data), which is not written" },
 	{ EXT4_FEATURE_INCOMPAT_CASEFOLD, EXT4_SERVE_RO, "directories may ignore case (casefold)" },
 	{ EXT4_FEATURE_INCOMPAT_ENCRYPT, EXT4_SERVE_RO, "files may be encrypted (encrypt)" },
-	{ EXT3_FEATURE_INCOMPAT_JOURNAL_DEV, EXT4_REFUSE, "this is an external journal, not a file system" },
-	{ EXT2_FEATURE_INCOMPAT_COMPRESSION, EXT4_REFUSE, "files may be compressed, which ext4 never supported" },
+	{ EXT3_FEATURE_INCOMPAT_JOURNAL_DEV, EXT4_REFUSE,
+	  "this is an external journal, not a file system" },
+	{ EXT2_FEATURE_INCOMPAT_COMPRESSION, EXT4_REFUSE,
+	  "files may be compressed, which ext4 never supported" },
 	{ EXT4_FEATURE_INCOMPAT_DIRDATA, EXT4_REFUSE, "directories carry extra data (dirdata)" },
 };
 
@@ -49,18 +51,24 @@ static const struct feature ro_compat[] = {
 	{ EXT4_FEATURE_RO_COMPAT_METADATA_CSUM, EXT4_SERVE_RW, NULL },
 	{ EXT4_FEATURE_RO_COMPAT_ORPHAN_PRESENT, EXT4_SERVE_RW, NULL },
 	{ EXT4_FEATURE_RO_COMPAT_HAS_SNAPSHOT, EXT4_SERVE_RO, "it has snapshots" },
-	{ EXT4_FEATURE_RO_COMPAT_QUOTA, EXT4_SERVE_RO, "quotas are on, which fusedio does not keep; remove them with tune2fs -O ^quota" },
-	{ EXT4_FEATURE_RO_COMPAT_BIGALLOC, EXT4_SERVE_RO, "blocks are allocated in clusters (bigalloc)" },
+	{ EXT4_FEATURE_RO_COMPAT_QUOTA, EXT4_SERVE_RO,
+	  "quotas are on, which fusedio does not keep; remove them with tune2fs -O ^quota" },
+	{ EXT4_FEATURE_RO_COMPAT_BIGALLOC, EXT4_SERVE_RO,
+	  "blocks are allocated in clusters (bigalloc)" },
 	{ EXT4_FEATURE_RO_COMPAT_REPLICA, EXT4_SERVE_RO, "it is a replica" },
-	{ EXT4_FEATURE_RO_COMPAT_READONLY, EXT4_SERVE_RO, "it is marked read-only; change that with tune2fs -O ^read-only" },
-	{ EXT4_FEATURE_RO_COMPAT_PROJECT, EXT4_SERVE_RO, "project quotas are on; remove them with tune2fs -O ^project" },
-	{ EXT4_FEATURE_RO_COMPAT_SHARED_BLOCKS, EXT4_SERVE_RO, "files share blocks (shared_blocks)" },
+	{ EXT4_FEATURE_RO_COMPAT_READONLY, EXT4_SERVE_RO,
+	  "it is marked read-only; change that with tune2fs -O ^read-only" },
+	{ EXT4_FEATURE_RO_COMPAT_PROJECT, EXT4_SERVE_RO,
+	  "project quotas are on; remove them with tune2fs -O ^project" },
+	{ EXT4_FEATURE_RO_COMPAT_SHARED_BLOCKS, EXT4_SERVE_RO,
+	  "files share blocks (shared_blocks)" },
 	{ EXT4_FEATURE_RO_COMPAT_VERITY, EXT4_SERVE_RO, "files may be sealed (verity)" },
 };
 
 /* The worst verdict of the bits that are set; *why belongs to it. */
-static enum ext4_verdict check_set(const struct feature *feature, size_t nr, uint32_t set, enum ext4_verdict unknown, uint32_t *ret_unknown,
-				 const char **why)
+static enum ext4_verdict check_set(const struct feature *feature, size_t nr, uint32_t set,
+				   enum ext4_verdict unknown, uint32_t *ret_unknown,
+				   const char **why)
 {
 	enum ext4_verdict worst = EXT4_SERVE_RW;
 
@@ -93,14 +101,15 @@ static const char *ro_by_shape(const struct ext2_super_block *sb)
 	if (!(sb->s_feature_incompat & EXT3_FEATURE_INCOMPAT_EXTENTS))
 		return "it has no extents (ext2 or ext3); convert it with tune2fs -O extents";
 	if (sb->s_log_block_size > 2)
-		return "its blocks are larger than 4096 bytes, which fusedio reads but does not write";
+		return "its blocks are larger than 4096 bytes, which fusedio reads but does not "
+		       "write";
 	return NULL;
 }
 
 /*
- * So many groups are served: 512 TiB with groups of the usual size. Each takes some 200 bytes as long
- * as it is mounted, whatever the image really holds, and a superblock may say that it has one of 8 blocks
- * for each page of a sparse file.
+ * So many groups are served: 512 TiB with groups of the usual size. Each takes some 200 bytes as
+ * long as it is mounted, whatever the image really holds, and a superblock may say that it has one
+ * of 8 blocks for each page of a sparse file.
  */
 #define GROUPS_MAX (1U << 22)
 
@@ -119,8 +128,10 @@ enum ext4_verdict ext4_features_check(const struct ext2_super_block *sb, const c
 	enum ext4_verdict i, r;
 
 	*ret_why = NULL;
-	i = check_set(incompat, ARRAY_SIZE(incompat), sb->s_feature_incompat, EXT4_REFUSE, &unknown_i, &why_i);
-	r = check_set(ro_compat, ARRAY_SIZE(ro_compat), sb->s_feature_ro_compat, EXT4_SERVE_RO, &unknown_r, &why_r);
+	i = check_set(incompat, ARRAY_SIZE(incompat), sb->s_feature_incompat, EXT4_REFUSE,
+		      &unknown_i, &why_i);
+	r = check_set(ro_compat, ARRAY_SIZE(ro_compat), sb->s_feature_ro_compat, EXT4_SERVE_RO,
+		      &unknown_r, &why_r);
 	if (i == EXT4_REFUSE && unknown_i) {
 		fdio_reason_set(reason, "%s: unknown incompatible features %#x: a newer fusedio or "
 				"the kernel is needed", devname,

@@ -1,17 +1,23 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Multiple mount protection (the mmp feature): a block outside the journal, in which whoever has the file system mounted writes a
- * new sequence number every few seconds, so that a second host that can reach the device sees that it is in use.
+ * Multiple mount protection (the mmp feature): a block outside the journal, in which whoever has
+ * the file system mounted writes a new sequence number every few seconds, so that a second host
+ * that can reach the device sees that it is in use.
  *
- * MMP-1 Starting: a block that says "clean" may be taken; one that a check has marked is refused; anything else belongs to a host that
- *    is alive, or died. Twice the interval that it promised, and one second, tell which: if the number changes, it is alive.
- * MMP-2 After writing an own number it is read again a moment later, because two hosts may have found "clean" at the same time. (The
+ * MMP-1 Starting: a block that says "clean" may be taken; one that a check has marked is refused;
+ * anything else belongs to a host that
+ *    is alive, or died. Twice the interval that it promised, and one second, tell which: if the
+ *    number changes, it is alive.
+ * MMP-2 After writing an own number it is read again a moment later, because two hosts may have
+ * found "clean" at the same time. (The
  *    kernel does not wait here.)
- * MMP-3 Each update reads first: a number that is not the own one means that another host has not seen this one. Nothing more is
+ * MMP-3 Each update reads first: a number that is not the own one means that another host has not
+ * seen this one. Nothing more is
  *    written from then on, not even the superblock's note of errors: it belongs to the other.
  * MMP-4 Stopping writes "clean", last of all, when everything else is on the device.
  *
- * The main thread starts and stops; one thread updates. No lock of any other part is held while it waits for the device.
+ * The main thread starts and stops; one thread updates. No lock of any other part is held while it
+ * waits for the device.
  */
 #include "ext4/core/structs.h"
 #include "ext4/volume/parts.h"
@@ -52,7 +58,8 @@ struct ext4_mmp {
 /* ---- the block ---- */
 static uint32_t checksum(const struct ext4_mmp *mmp)
 {
-	return fdio_crc32c(mmp->checksum_seed, mmp->block, offsetof(struct mmp_struct, mmp_checksum));
+	return fdio_crc32c(mmp->checksum_seed, mmp->block,
+			   offsetof(struct mmp_struct, mmp_checksum));
 }
 
 static int read_block(struct ext4_mmp *mmp)
@@ -61,7 +68,8 @@ static int read_block(struct ext4_mmp *mmp)
 
 	if (err)
 		return err;
-	if (mmp->block->mmp_magic != EXT4_MMP_MAGIC || (mmp->has_csum && mmp->block->mmp_checksum != checksum(mmp)))
+	if (mmp->block->mmp_magic != EXT4_MMP_MAGIC ||
+	    (mmp->has_csum && mmp->block->mmp_checksum != checksum(mmp)))
 		return -EUCLEAN;
 	return 0;
 }
@@ -73,7 +81,8 @@ static int write_block(struct ext4_mmp *mmp, uint32_t seq)
 	gethostname(node, sizeof(node) - 1);
 	memcpy(mmp->block->mmp_nodename, node, sizeof(mmp->block->mmp_nodename));
 	memset(mmp->block->mmp_bdevname, 0, sizeof(mmp->block->mmp_bdevname));
-	memcpy(mmp->block->mmp_bdevname, mmp->dev->name, strnlen(mmp->dev->name, sizeof(mmp->block->mmp_bdevname) - 1));
+	memcpy(mmp->block->mmp_bdevname, mmp->dev->name,
+	       strnlen(mmp->dev->name, sizeof(mmp->block->mmp_bdevname) - 1));
 	mmp->block->mmp_seq = seq;
 	mmp->block->mmp_time = (uint64_t)ext4_now(mmp->vol).tv_sec;
 	mmp->block->mmp_check_interval = (uint16_t)mmp->check_s;
@@ -106,10 +115,15 @@ void ext4_mmp_lost(struct ext4_vol *vol)
 static void lost(struct ext4_mmp *mmp)
 {
 	mmp->lost = true;
-	log_err("%s: host %.64s has mounted it too (device %.32s): nothing more is written here; unmount it on both and run e2fsck",
-		mmp->dev->name, (const char *)mmp->block->mmp_nodename, (const char *)mmp->block->mmp_bdevname);
+	log_err("%s: host %.64s has mounted it too (device %.32s): nothing more is written here; "
+		"unmount it on both and run e2fsck",
+		mmp->dev->name, (const char *)mmp->block->mmp_nodename,
+		(const char *)mmp->block->mmp_bdevname);
 	__atomic_store_n(&mmp->vol->mmp_lost, true, __ATOMIC_SEQ_CST);
-	/* While it is being mounted there may be no journal yet: mount_volume looks at mmp_lost when it is through. */
+	/*
+	 * While it is being mounted there may be no journal yet: mount_volume looks at mmp_lost
+	 * when it is through.
+	 */
 	if (!__atomic_load_n(&mmp->vol->mounting, __ATOMIC_SEQ_CST))
 		ext4_mmp_lost(mmp->vol);
 }
@@ -126,7 +140,8 @@ static void update(struct ext4_mmp *mmp)
 	if (!err)
 		err = write_block(mmp, mmp->seq);
 	if (err)
-		log_ratelimited(FDIO_LOG_ERR, "%s: cannot renew the mount's mark (mmp): %s", mmp->dev->name, strerror(-err));
+		log_ratelimited(FDIO_LOG_ERR, "%s: cannot renew the mount's mark (mmp): %s",
+				mmp->dev->name, strerror(-err));
 }
 
 static bool wait_until(struct ext4_mmp *mmp, uint64_t when)
@@ -153,16 +168,20 @@ static void *keeper(void *arg)
 /* ---- taking and giving back ---- */
 static int in_use(const struct ext4_mmp *mmp, struct fdio_reason *reason)
 {
-	fdio_reason_set(reason, "%s: in use by host %.64s (device %.32s): unmount it there first; "
+	fdio_reason_set(reason,
+			"%s: in use by host %.64s (device %.32s): unmount it there first; "
 			"if that host does not run any more, "
-		 "e2fsck clears the mark", mmp->dev->name, (const char *)mmp->block->mmp_nodename, (const char *)mmp->block->mmp_bdevname);
+			"e2fsck clears the mark",
+			mmp->dev->name, (const char *)mmp->block->mmp_nodename,
+			(const char *)mmp->block->mmp_bdevname);
 	return -EBUSY;
 }
 
 /* MMP-1 */
 static int wait_for_owner(struct ext4_mmp *mmp, struct fdio_reason *reason)
 {
-	uint32_t seq = mmp->block->mmp_seq, wait_s = FDIO_MIN(mmp->check_s * 2 + 1, mmp->check_s + 60);
+	uint32_t seq = mmp->block->mmp_seq,
+		 wait_s = FDIO_MIN(mmp->check_s * 2 + 1, mmp->check_s + 60);
 	int err;
 
 	if (seq == EXT4_MMP_SEQ_CLEAN)
@@ -172,8 +191,9 @@ static int wait_for_owner(struct ext4_mmp *mmp, struct fdio_reason *reason)
 				"e2fsck %s", mmp->dev->name, mmp->dev->name);
 		return -EBUSY;
 	}
-	log_info("%s: not unmounted cleanly, or in use by host %.64s: watching it for %u seconds (mmp)", mmp->dev->name,
-		 (const char *)mmp->block->mmp_nodename, wait_s);
+	log_info("%s: not unmounted cleanly, or in use by host %.64s: watching it for %u seconds "
+		 "(mmp)",
+		 mmp->dev->name, (const char *)mmp->block->mmp_nodename, wait_s);
 	if (fdio_stop_wait(fdio_now_ns() + wait_s * 1000000000ULL)) {
 		fdio_reason_set(reason, "%s: told to end while watching whether another host uses "
 				"it (mmp)", mmp->dev->name);
@@ -291,8 +311,9 @@ void ext4_mmp_stop(struct ext4_vol *vol)
 	if (!mmp->lost) {
 		err = write_block(mmp, EXT4_MMP_SEQ_CLEAN); /* MMP-4 */
 		if (err)
-			log_err("%s: cannot take back the mount's mark (mmp): %s: the next mount will wait for this one", mmp->dev->name,
-				strerror(-err));
+			log_err("%s: cannot take back the mount's mark (mmp): %s: the next mount "
+				"will wait for this one",
+				mmp->dev->name, strerror(-err));
 	}
 	vol->volume.mmp = NULL;
 	mmp_free(mmp);

@@ -9,10 +9,17 @@
 
 /* volume/features.c */
 enum ext4_verdict { EXT4_SERVE_RW, EXT4_SERVE_RO, EXT4_REFUSE };
-/* What the features of sb (disk order) allow. *ret_why: static string for RO, else NULL; reason for a refusal. */
-enum ext4_verdict ext4_features_check(const struct ext2_super_block *sb, const char *devname, const char **ret_why, struct fdio_reason *reason);
-/* Takes the file system for this host, which can take seconds; afterwards a thread renews the mark. No-op without the feature, or if it
- * runs already. 0 or -errno (-EBUSY: another host has it) with one line in reason. Main thread, before anything is written. */
+/*
+ * What the features of sb (disk order) allow. *ret_why: static string for RO, else NULL; reason for
+ * a refusal.
+ */
+enum ext4_verdict ext4_features_check(const struct ext2_super_block *sb, const char *devname,
+				      const char **ret_why, struct fdio_reason *reason);
+/*
+ * Takes the file system for this host, which can take seconds; afterwards a thread renews the mark.
+ * No-op without the feature, or if it runs already. 0 or -errno (-EBUSY: another host has it) with
+ * one line in reason. Main thread, before anything is written.
+ */
 int ext4_mmp_start(struct ext4_vol *vol, struct fdio_reason *reason) FDIO_BLOCKS;
 /* Gives it back, when everything is on the device. No-op if not started. */
 void ext4_mmp_stop(struct ext4_vol *vol) FDIO_BLOCKS;

@@ -3,8 +3,8 @@
  * The ticker: a thread of the volume that does what comes round again. Every commit interval it
  * writes lazily changed times and settles append windows; within a second it writes down errors
  * that were found where no superblock could be written; and it keeps the extent maps within their
- * memory (data/map_evict.c), which is all that it does on a read-only mount. Who syncs hears of what
- * fails here.
+ * memory (data/map_evict.c), which is all that it does on a read-only mount. Who syncs hears of
+ * what fails here.
  */
 #include "ext4/core/structs.h"
 #include "ext4/volume/parts.h"
@@ -25,7 +25,8 @@ static void settle(struct ext4_vol *vol)
 static void *ticker(void *arg)
 {
 	struct ext4_vol *vol = arg;
-	uint64_t interval = (vol->options.commit_interval_s ? vol->options.commit_interval_s : 5) * SECOND_NS;
+	uint64_t interval = (vol->options.commit_interval_s ? vol->options.commit_interval_s : 5) *
+			    SECOND_NS;
 	uint64_t last = fdio_now_ns();
 
 	fdio_magic_check(vol, MAGIC_EXT4_VOLUME);

@@ -3,11 +3,12 @@
  * The life of a volume: open (validate, features, recover, start the journal, finish what a crash
  * interrupted), sync, close. Called by main on one thread at either end; sync on any worker.
  *
- * The order at a read-write mount: the log is replayed and empty; the root is looked at; the superblock gets needs_recovery and
- * the mount is counted, flushed; only then the journal starts. At unmount: the journal stops (everything
- * home, log empty, flushed); only then needs_recovery goes, flushed. A crash anywhere in between leaves a
- * file system that the next mount, the kernel or e2fsck recovers. VALID_FS stays set all the time, as the
- * kernel does with a journal, so a crash costs a replay and not a full check.
+ * The order at a read-write mount: the log is replayed and empty; the root is looked at; the
+ * superblock gets needs_recovery and the mount is counted, flushed; only then the journal starts.
+ * At unmount: the journal stops (everything home, log empty, flushed); only then needs_recovery
+ * goes, flushed. A crash anywhere in between leaves a file system that the next mount, the kernel
+ * or e2fsck recovers. VALID_FS stays set all the time, as the kernel does with a journal, so a
+ * crash costs a replay and not a full check.
  */
 #include "ext4/core/structs.h"
 #include "ext4/volume/parts.h"
@@ -30,7 +31,8 @@ struct opening {
 	struct fdio_reason *reason;
 };
 
-__attribute__((format(printf, 3, 4))) static int refuse(struct opening *opening, int err, const char *fmt, ...)
+__attribute__((format(printf, 3, 4))) static int refuse(struct opening *opening, int err,
+							const char *fmt, ...)
 {
 	va_list ap;
 
@@ -83,16 +85,23 @@ static int set_geometry(struct opening *opening)
 	vol->sb_blk = SUPERBLOCK_OFFSET / vol->block_size;
 	vol->sb_off = SUPERBLOCK_OFFSET % vol->block_size;
 	if (vol->nr_blocks > vol->dev->caps.size_bytes >> vol->block_bits)
-		return refuse(opening, -EINVAL, "%s: the file system (%llu blocks of %u bytes) is larger than the device: it was cut off, or "
-			      "resize2fs is needed", dev_name(opening), (unsigned long long)vol->nr_blocks, vol->block_size);
+		return refuse(opening, -EINVAL,
+			      "%s: the file system (%llu blocks of %u bytes) is larger than the "
+			      "device: it was cut off, or "
+			      "resize2fs is needed",
+			      dev_name(opening), (unsigned long long)vol->nr_blocks,
+			      vol->block_size);
 	if (vol->block_size < vol->dev->caps.sector_bytes)
-		return refuse(opening, -EINVAL, "%s: blocks of %u bytes cannot be written to sectors of %u bytes", dev_name(opening), vol->block_size,
-			      vol->dev->caps.sector_bytes);
+		return refuse(opening, -EINVAL,
+			      "%s: blocks of %u bytes cannot be written to sectors of %u bytes",
+			      dev_name(opening), vol->block_size, vol->dev->caps.sector_bytes);
 	if ((vol->inodes_per_group & 7) || vol->inodes_per_group > vol->block_size * 8 ||
 	    (vol->blocks_per_group > vol->block_size * 8 && !ext2fs_has_feature_bigalloc(sb)) ||
-	    (vol->blocks_per_group & 7) || vol->inode_size > vol->block_size || vol->desc_size < 32 || vol->first_ino < 11 ||
+	    (vol->blocks_per_group & 7) || vol->inode_size > vol->block_size ||
+	    vol->desc_size < 32 || vol->first_ino < 11 ||
 	    (uint64_t)vol->nr_groups * vol->inodes_per_group != vol->nr_inodes)
-		return refuse(opening, -EUCLEAN, "%s: the superblock makes no sense: run e2fsck %s", dev_name(opening), dev_name(opening));
+		return refuse(opening, -EUCLEAN, "%s: the superblock makes no sense: run e2fsck %s",
+			      dev_name(opening), dev_name(opening));
 	set_features(vol);
 	return 0;
 }
@@ -115,7 +124,8 @@ static int load(struct opening *opening)
 	int err = ext4_super_read(vol->dev, &opening->sb, opening->reason);
 	const char *why;
 
-	if (err == -EUCLEAN && !vol->options.norecovery && !ext4_super_complete_torn(vol->dev, &opening->sb))
+	if (err == -EUCLEAN && !vol->options.norecovery &&
+	    !ext4_super_complete_torn(vol->dev, &opening->sb))
 		err = ext4_super_read(vol->dev, &opening->sb, opening->reason);
 	if (err)
 		return err;
@@ -127,8 +137,9 @@ static int load(struct opening *opening)
 	}
 	lib = ext4_io_open_fs(vol->dev, &vol->fs);
 	if (lib)
-		return refuse(opening, ext4_error_from_ext2(lib), "%s: cannot read the file system: %s: run e2fsck %s", dev_name(opening),
-			      error_message(lib), dev_name(opening));
+		return refuse(opening, ext4_error_from_ext2(lib),
+			      "%s: cannot read the file system: %s: run e2fsck %s",
+			      dev_name(opening), error_message(lib), dev_name(opening));
 	err = set_geometry(opening);
 	if (err)
 		return err;
@@ -183,13 +194,17 @@ static void close_journal(struct ext4_vol *vol)
 	vol->journal = NULL;
 }
 
-/* e2fsck knows journals that we do not replay. It wants the device for itself, so the caller runs it. */
+/*
+ * e2fsck knows journals that we do not replay. It wants the device for itself, so the caller runs
+ * it.
+ */
 static int ask_for_e2fsck(struct opening *opening, const char *obstacle)
 {
 	if (opening->ret_fsck)
 		*opening->ret_fsck = true;
-	return refuse(opening, -EUCLEAN, "%s: the journal needs e2fsck (%s): run e2fsck -p %s, then mount again", dev_name(opening), obstacle,
-		      dev_name(opening));
+	return refuse(opening, -EUCLEAN,
+		      "%s: the journal needs e2fsck (%s): run e2fsck -p %s, then mount again",
+		      dev_name(opening), obstacle, dev_name(opening));
 }
 
 static void clear_recover(struct ext2_super_block *sb, void *arg)
@@ -208,23 +223,31 @@ static int map_log(struct opening *opening)
 	err = open_journal(opening, false, true);
 	if (err)
 		return err;
-	err = ext4_map_log_extents(vol, vol->fs->super->s_journal_inum, &opening->log, &opening->nr_log);
+	err = ext4_map_log_extents(vol, vol->fs->super->s_journal_inum, &opening->log,
+				   &opening->nr_log);
 	close_journal(vol);
 	if (err)
-		return refuse(opening, err, "%s: the journal's inode is damaged: run e2fsck %s; -o ro,norecovery serves the rest "
-			      "until then", dev_name(opening), dev_name(opening));
+		return refuse(opening, err,
+			      "%s: the journal's inode is damaged: run e2fsck %s; -o ro,norecovery "
+			      "serves the rest "
+			      "until then",
+			      dev_name(opening), dev_name(opening));
 	err = ext4_zones_add_log(vol, opening->log, opening->nr_log);
 	return err ? refuse(opening, err, "%s: %s", dev_name(opening), strerror(-err)) : 0;
 }
 
 /*
- * e2fsck 1.47.0 was seen to fail in the middle of fast commits ("Invalid argument while recovering journal"), go on, and call
- * the file system clean: fsynced files were gone. So it is not run for the user.
+ * e2fsck 1.47.0 was seen to fail in the middle of fast commits ("Invalid argument while recovering
+ * journal"), go on, and call the file system clean: fsynced files were gone. So it is not run for
+ * the user.
  */
 static int refuse_fast_commits(struct opening *opening)
 {
-	return refuse(opening, -EUCLEAN, "%s: the journal holds fast commits, which the kernel replays: mount it once with mount -t ext4 (e2fsck -p %s may "
-		      "lose what they hold)", dev_name(opening), dev_name(opening));
+	return refuse(opening, -EUCLEAN,
+		      "%s: the journal holds fast commits, which the kernel replays: mount it once "
+		      "with mount -t ext4 (e2fsck -p %s may "
+		      "lose what they hold)",
+		      dev_name(opening), dev_name(opening));
 }
 
 struct past_errors { const struct ext2_super_block *before; bool aborted; };
@@ -233,7 +256,8 @@ static void keep_errors(struct ext2_super_block *sb, void *arg)
 {
 	const struct past_errors *errors = arg;
 	const struct ext2_super_block *b = errors->before;
-	const size_t first = offsetof(struct ext2_super_block, s_error_count), end = offsetof(struct ext2_super_block, s_mount_opts);
+	const size_t first = offsetof(struct ext2_super_block, s_error_count),
+		     end = offsetof(struct ext2_super_block, s_mount_opts);
 
 	sb->s_state |= (b->s_state & EXT2_ERROR_FS) | (errors->aborted ? EXT2_ERROR_FS : 0);
 	if (!b->s_error_count)
@@ -243,7 +267,10 @@ static void keep_errors(struct ext2_super_block *sb, void *arg)
 	sb->s_last_error_errcode = b->s_last_error_errcode;
 }
 
-/* An aborted journal could not log its errors: they went into the superblock past it, where the replay may have put an older one. */
+/*
+ * An aborted journal could not log its errors: they went into the superblock past it, where the
+ * replay may have put an older one.
+ */
 static int restore_errors(struct opening *opening, bool aborted)
 {
 	struct past_errors errors = { .before = &opening->sb, .aborted = aborted };
@@ -252,10 +279,15 @@ static int restore_errors(struct opening *opening, bool aborted)
 	if (!aborted && !opening->sb.s_error_count && !(opening->sb.s_state & EXT2_ERROR_FS))
 		return 0;
 	err = ext4_super_update_raw(opening->vol->dev, keep_errors, &errors);
-	return err ? refuse(opening, err, "%s: cannot write the superblock: %s", dev_name(opening), strerror(-err)) : 0;
+	return err ? refuse(opening, err, "%s: cannot write the superblock: %s", dev_name(opening),
+			    strerror(-err))
+		   : 0;
 }
 
-/* Replays what the journal, opened, holds; everything derived from disk is stale afterwards. *again: load and look once more. */
+/*
+ * Replays what the journal, opened, holds; everything derived from disk is stale afterwards.
+ * *again: load and look once more.
+ */
 static int replay(struct opening *opening, bool *again)
 {
 	struct ext4_vol *vol = opening->vol;
@@ -278,7 +310,8 @@ static int replay(struct opening *opening, bool *again)
 		return refuse_fast_commits(opening);
 	if (err)
 		return err;
-	log_info("%s: journal replayed: %u transactions, %u blocks, %u revoked", dev_name(opening), stats.transactions, stats.blocks, stats.revoked);
+	log_info("%s: journal replayed: %u transactions, %u blocks, %u revoked", dev_name(opening),
+		 stats.transactions, stats.blocks, stats.revoked);
 	return restore_errors(opening, aborted);
 }
 
@@ -290,11 +323,16 @@ static int recover(struct opening *opening, bool *again)
 
 	if (journal_needs_replay(vol->journal))
 		return replay(opening, again);
-	/* A crash between mount and the first commit, or at the very end of an unmount: nothing to replay. */
+	/*
+	 * A crash between mount and the first commit, or at the very end of an unmount: nothing to
+	 * replay.
+	 */
 	err = ext4_super_update_raw(vol->dev, clear_recover, NULL);
 	close_journal(vol);
 	*again = true;
-	return err ? refuse(opening, err, "%s: cannot write the superblock: %s", dev_name(opening), strerror(-err)) : 0;
+	return err ? refuse(opening, err, "%s: cannot write the superblock: %s", dev_name(opening),
+			    strerror(-err))
+		   : 0;
 }
 
 /* Looks at the journal; afterwards either the file system is clean and consistent, or *again. */
@@ -307,17 +345,26 @@ static int check_journal(struct opening *opening, bool *again)
 	*again = false;
 	if (!ext2fs_has_feature_journal(vol->fs->super)) {
 		if (needs)
-			return refuse(opening, -EUCLEAN, "%s: recovery is wanted, but there is no journal: run e2fsck %s", dev_name(opening), dev_name(opening));
+			return refuse(opening, -EUCLEAN,
+				      "%s: recovery is wanted, but there is no journal: run e2fsck "
+				      "%s",
+				      dev_name(opening), dev_name(opening));
 		return 0;
 	}
 	if (vol->options.norecovery) {
-		opening->ro_why = needs ? "the journal was not replayed (norecovery)" : opening->ro_why ? opening->ro_why : "norecovery was asked for";
+		opening->ro_why = needs             ? "the journal was not replayed (norecovery)"
+				  : opening->ro_why ? opening->ro_why
+						    : "norecovery was asked for";
 		return 0;
 	}
 	/* As the kernel does: what is served without a replay is asked for by name. */
 	if (needs && vol->dev->caps.read_only)
-		return refuse(opening, -EROFS, "%s: the journal must be replayed, but the device cannot be written: make it "
-			      "writable, or mount with -o norecovery (the latest changes are missing then)", dev_name(opening));
+		return refuse(opening, -EROFS,
+			      "%s: the journal must be replayed, but the device cannot be written: "
+			      "make it "
+			      "writable, or mount with -o norecovery (the latest changes are "
+			      "missing then)",
+			      dev_name(opening));
 	err = map_log(opening);
 	if (!err)
 		err = open_journal(opening, true, true);
@@ -326,7 +373,9 @@ static int check_journal(struct opening *opening, bool *again)
 	if (needs)
 		return recover(opening, again);
 	if (journal_needs_replay(vol->journal))
-		err = refuse(opening, -EUCLEAN, "%s: the journal holds transactions, but the superblock says it is empty: run e2fsck %s",
+		err = refuse(opening, -EUCLEAN,
+			     "%s: the journal holds transactions, but the superblock says it is "
+			     "empty: run e2fsck %s",
 			     dev_name(opening), dev_name(opening));
 	close_journal(vol);
 	return err;
@@ -346,7 +395,8 @@ static void mark_in_use(struct ext2_super_block *sb, void *arg)
 static void mark_mounted(struct ext2_super_block *sb, void *arg)
 {
 	mark_in_use(sb, arg);
-	sb->s_feature_ro_compat |= EXT2_FEATURE_RO_COMPAT_LARGE_FILE; /* a size above 2 GiB needs it, and nobody lacks it */
+	/* a size above 2 GiB needs it, and nobody lacks it */
+	sb->s_feature_ro_compat |= EXT2_FEATURE_RO_COMPAT_LARGE_FILE;
 	sb->s_mnt_count++;
 	sb->s_mtime = sb->s_wtime;
 	sb->s_mtime_hi = sb->s_wtime_hi;
@@ -357,11 +407,15 @@ static void warn_state(struct ext4_vol *vol)
 	struct ext2_super_block *sb = vol->fs->super;
 
 	if (!(sb->s_state & EXT2_VALID_FS))
-		log_warn("%s: the file system was not unmounted cleanly: running e2fsck is recommended", vol->dev->name);
+		log_warn("%s: the file system was not unmounted cleanly: running e2fsck is "
+			 "recommended",
+			 vol->dev->name);
 	if (sb->s_state & EXT2_ERROR_FS)
-		log_warn("%s: the file system has errors: running e2fsck is recommended", vol->dev->name);
+		log_warn("%s: the file system has errors: running e2fsck is recommended",
+			 vol->dev->name);
 	if (sb->s_max_mnt_count > 0 && sb->s_mnt_count >= (uint16_t)sb->s_max_mnt_count)
-		log_warn("%s: mounted often without a check: running e2fsck is recommended", vol->dev->name);
+		log_warn("%s: mounted often without a check: running e2fsck is recommended",
+			 vol->dev->name);
 	if (sb->s_checkinterval &&
 	    sb->s_lastcheck + (uint64_t)sb->s_checkinterval <= (uint64_t)ext4_now(vol).tv_sec)
 		log_warn("%s: not checked for long: running e2fsck is recommended", vol->dev->name);
@@ -374,11 +428,14 @@ static int start_rw(struct opening *opening, void (*mark)(struct ext2_super_bloc
 
 	err = ext4_super_update_raw(vol->dev, mark, vol);
 	if (err)
-		return refuse(opening, err, "%s: cannot write the superblock: %s", dev_name(opening), strerror(-err));
+		return refuse(opening, err, "%s: cannot write the superblock: %s",
+			      dev_name(opening), strerror(-err));
 	err = ext4_discard_start(vol);
 	if (!err)
 		err = journal_start(vol->journal);
-	return err ? refuse(opening, err, "%s: cannot start the journal: %s", dev_name(opening), strerror(-err)) : 0;
+	return err ? refuse(opening, err, "%s: cannot start the journal: %s", dev_name(opening),
+			    strerror(-err))
+		   : 0;
 }
 
 /* As the kernel: a file system with errors keeps its orphans for e2fsck. */
@@ -389,17 +446,22 @@ static int finish_interrupted(struct opening *opening)
 
 	if (vol->mount_state & EXT2_ERROR_FS) {
 		if (vol->fs->super->s_last_orphan)
-			log_warn("%s: deletions that a crash interrupted are left to e2fsck, because the file system has errors", dev_name(opening));
+			log_warn("%s: deletions that a crash interrupted are left to e2fsck, "
+				 "because the file system has errors",
+				 dev_name(opening));
 		return 0;
 	}
 	err = ext4_orphans_process(vol);
 	if (!err)
 		err = ext4_orphan_file_process(vol);
 	if (err == -EUCLEAN) {
-		log_warn("%s: some interrupted deletions could not be finished: run e2fsck", dev_name(opening));
+		log_warn("%s: some interrupted deletions could not be finished: run e2fsck",
+			 dev_name(opening));
 		return 0;
 	}
-	return err ? refuse(opening, err, "%s: cannot finish interrupted deletions: %s", dev_name(opening), strerror(-err)) : 0;
+	return err ? refuse(opening, err, "%s: cannot finish interrupted deletions: %s",
+			    dev_name(opening), strerror(-err))
+		   : 0;
 }
 
 static struct ext4_vol *vol_new(struct dev *dev, const struct ext4_options *options)
@@ -453,23 +515,33 @@ static bool will_write(const struct opening *opening)
 
 	if (vol->dev->caps.read_only || vol->options.norecovery)
 		return false;
-	return ext2fs_has_feature_journal_needs_recovery(vol->fs->super) || !(vol->options.read_only || opening->ro_why);
+	return ext2fs_has_feature_journal_needs_recovery(vol->fs->super) ||
+	       !(vol->options.read_only || opening->ro_why);
 }
 
-/* What a journal holds may mend descriptors, so it is replayed first. Reading goes around what is damaged. */
+/*
+ * What a journal holds may mend descriptors, so it is replayed first. Reading goes around what is
+ * damaged.
+ */
 static int check_groups(struct opening *opening)
 {
 	const struct ext4_vol *vol = opening->vol;
 
 	uint32_t first, bad = ext4_bad_groups(vol, &first);
 
-	if (!bad || !will_write(opening) || ext2fs_has_feature_journal_needs_recovery(vol->fs->super))
+	if (!bad || !will_write(opening) ||
+	    ext2fs_has_feature_journal_needs_recovery(vol->fs->super))
 		return 0;
-	return refuse(opening, -EUCLEAN, "%s: %u damaged group descriptors (the first: %u): run e2fsck %s; -o ro serves the rest until then",
+	return refuse(opening, -EUCLEAN,
+		      "%s: %u damaged group descriptors (the first: %u): run e2fsck %s; -o ro "
+		      "serves the rest until then",
 		      dev_name(opening), bad, first, dev_name(opening));
 }
 
-/* Consistent on disk and loaded. A replay, or e2fsck, makes it necessary to begin anew; that happens a few times at most. */
+/*
+ * Consistent on disk and loaded. A replay, or e2fsck, makes it necessary to begin anew; that
+ * happens a few times at most.
+ */
 static int load_consistent(struct opening *opening)
 {
 	bool again = true;
@@ -487,7 +559,9 @@ static int load_consistent(struct opening *opening)
 			err = check_journal(opening, &again);
 	}
 	if (!err && again)
-		err = refuse(opening, -EUCLEAN, "%s: the journal does not come to rest: run e2fsck %s", dev_name(opening), dev_name(opening));
+		err = refuse(opening, -EUCLEAN,
+			     "%s: the journal does not come to rest: run e2fsck %s",
+			     dev_name(opening), dev_name(opening));
 	return err;
 }
 
@@ -525,7 +599,10 @@ static int close_rw(struct ext4_vol *vol)
 		ext4_error_write_last(vol);
 		return e ? e : -EIO;
 	}
-	/* Nothing is reserved or pending any more, but a damaged group counts as full in free_blocks: ask the descriptors. */
+	/*
+	 * Nothing is reserved or pending any more, but a damaged group counts as full in
+	 * free_blocks: ask the descriptors.
+	 */
 	unmount.free_blocks = ext4_groups_free_on_disk(vol);
 	e = ext4_super_update_raw(vol->dev, mark_clean, &unmount);
 	return err ? err : e;
@@ -539,25 +616,35 @@ static int check_root(struct opening *opening)
 	int err = ext4_inode_get_special(vol, EXT4_ROOT_INO, &root);
 
 	if (!err) {
-		if (!S_ISDIR(root->raw->i_mode) || !root->raw->i_links_count || !ext4_raw_size(root) || !ext4_raw_blocks_512(root))
+		if (!S_ISDIR(root->raw->i_mode) || !root->raw->i_links_count ||
+		    !ext4_raw_size(root) || !ext4_raw_blocks_512(root))
 			err = -EUCLEAN;
 		ext4_inode_put(root);
 	}
-	return err ? refuse(opening, err, "%s: the root directory cannot be read: %s: run e2fsck %s", dev_name(opening), strerror(-err), dev_name(opening))
+	return err ? refuse(opening, err,
+			    "%s: the root directory cannot be read: %s: run e2fsck %s",
+			    dev_name(opening), strerror(-err), dev_name(opening))
 		   : 0;
 }
 
-/* What a crash interrupted is to be finished although the mount is read-only, as the kernel does, and can be. */
+/*
+ * What a crash interrupted is to be finished although the mount is read-only, as the kernel does,
+ * and can be.
+ */
 static bool orphans_wait(const struct opening *opening)
 {
 	const struct ext4_vol *vol = opening->vol;
 	const struct ext2_super_block *sb = vol->fs->super;
 
-	if (!sb->s_last_orphan && !(sb->s_feature_ro_compat & EXT4_FEATURE_RO_COMPAT_ORPHAN_PRESENT))
+	if (!sb->s_last_orphan &&
+	    !(sb->s_feature_ro_compat & EXT4_FEATURE_RO_COMPAT_ORPHAN_PRESENT))
 		return false;
 	if (vol->dev->caps.read_only || opening->ro_why)
-		log_info("%s: deletions that a crash interrupted are left to a mount that may write", dev_name(opening));
-	return !vol->dev->caps.read_only && !opening->ro_why && !ext4_bad_groups(vol, NULL) && !(vol->mount_state & EXT2_ERROR_FS);
+		log_info("%s: deletions that a crash interrupted are left to a mount that may "
+			 "write",
+			 dev_name(opening));
+	return !vol->dev->caps.read_only && !opening->ro_why && !ext4_bad_groups(vol, NULL) &&
+	       !(vol->mount_state & EXT2_ERROR_FS);
 }
 
 /* Writes before a mount that is read-only; afterwards everything is as after an unmount. */
@@ -582,7 +669,8 @@ static int finish_before_read_only(struct opening *opening)
 	close_journal(vol);
 	/* Reading is possible all the same. */
 	if (err || closed)
-		log_warn("%s: interrupted deletions could not be finished: %s", dev_name(opening), strerror(err ? -err : -closed));
+		log_warn("%s: interrupted deletions could not be finished: %s", dev_name(opening),
+			 strerror(err ? -err : -closed));
 	fdio_reason_clear(opening->reason);
 	__atomic_store_n(&vol->read_only, false, __ATOMIC_SEQ_CST);
 	return load_consistent(opening);
@@ -603,7 +691,9 @@ static int mount_volume(struct opening *opening)
 	ext4_alloc_limits(vol, ext4_super_reserved_blocks(vol->fs->super));
 	warn_state(vol);
 	if (ext4_bad_groups(vol, NULL))
-		log_err("%s: %u damaged group descriptors: what they describe may be missing; run e2fsck", dev_name(opening), ext4_bad_groups(vol, NULL));
+		log_err("%s: %u damaged group descriptors: what they describe may be missing; run "
+			"e2fsck",
+			dev_name(opening), ext4_bad_groups(vol, NULL));
 	err = open_journal(opening, !vol->read_only, vol->read_only);
 	if (!err)
 		err = check_root(opening);
@@ -615,9 +705,14 @@ static int mount_volume(struct opening *opening)
 		return err;
 	__atomic_store_n(&vol->mounting, false, __ATOMIC_SEQ_CST);
 	if (__atomic_load_n(&vol->mmp_lost, __ATOMIC_SEQ_CST))
-		return refuse(opening, -EBUSY, "%s: another host has mounted it at the same time: unmount it there first", dev_name(opening));
+		return refuse(opening, -EBUSY,
+			      "%s: another host has mounted it at the same time: unmount it there "
+			      "first",
+			      dev_name(opening));
 	err = ext4_ticker_start(vol);
-	return err ? refuse(opening, err, "%s: cannot start a thread: %s", dev_name(opening), strerror(-err)) : 0;
+	return err ? refuse(opening, err, "%s: cannot start a thread: %s", dev_name(opening),
+			    strerror(-err))
+		   : 0;
 }
 
 int ext4_vol_open(struct dev *dev, const struct ext4_options *options, struct ext4_vol **ret,
@@ -647,7 +742,9 @@ int ext4_vol_open(struct dev *dev, const struct ext4_options *options, struct ex
 int ext4_vol_recover(struct dev *dev, bool orphans, bool *ret_fsck, struct fdio_reason *reason)
 {
 	static const struct ext4_options options = { .read_only = true };
-	struct opening opening = { .vol = vol_new(dev, &options), .ret_fsck = ret_fsck, .reason = reason };
+	struct opening opening = { .vol = vol_new(dev, &options),
+				   .ret_fsck = ret_fsck,
+				   .reason = reason };
 	int err;
 
 	*ret_fsck = false;
@@ -711,6 +808,7 @@ int ext4_vol_shutdown(struct ext4_vol *vol, enum ext4_shutdown how)
 	if (how == EXT4_SHUTDOWN_LOGFLUSH)
 		(void)journal_sync(vol->journal); /* whatever became of it, this is the end */
 	journal_abort(vol->journal, -ESHUTDOWN);
-	log_warn("%s: shut down by request: everything but unmounting fails from now on", vol->dev->name);
+	log_warn("%s: shut down by request: everything but unmounting fails from now on",
+		 vol->dev->name);
 	return 0;
 }

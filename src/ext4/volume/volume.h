@@ -20,24 +20,30 @@
 /*
  * Opens the file system on dev: validates, checks features, replays the journal, processes orphans,
  * marks it mounted. *ret_ro_reason (may be NULL) says why it is read-only although rw was asked for
- * (static string or NULL). reason gets one line with the cause and the way out. The device stays the caller's.
+ * (static string or NULL). reason gets one line with the cause and the way out. The device stays
+ * the caller's.
  */
-int ext4_vol_open(struct dev *dev, const struct ext4_options *options, struct ext4_vol **ret, const char **ret_ro_reason,
-		struct fdio_reason *reason) FDIO_BLOCKS;
+int ext4_vol_open(struct dev *dev, const struct ext4_options *options, struct ext4_vol **ret,
+		  const char **ret_ro_reason, struct fdio_reason *reason) FDIO_BLOCKS;
 /*
- * The first step of ext4_vol_open alone, for a device that somebody else is going to claim before it is opened: the journal is
- * replayed, and, if orphans, interrupted deletions and truncates are finished, which a read-only mount later cannot do; nothing
- * else changes. *ret_fsck: e2fsck must do it; it needs the device for itself.
+ * The first step of ext4_vol_open alone, for a device that somebody else is going to claim before
+ * it is opened: the journal is replayed, and, if orphans, interrupted deletions and truncates are
+ * finished, which a read-only mount later cannot do; nothing else changes. *ret_fsck: e2fsck must
+ * do it; it needs the device for itself.
  */
 int ext4_vol_recover(struct dev *dev, bool orphans, bool *ret_fsck, struct fdio_reason *reason)
 	FDIO_BLOCKS;
 /* Everything durable: time-dirty inodes, running transaction, flush. */
 int ext4_vol_sync(struct ext4_vol *vol) FDIO_BLOCKS;
-/* Clean unmount: evicts, writes, empties the log, marks clean. Frees vol in any case. The caller has drained all I/O. */
+/*
+ * Clean unmount: evicts, writes, empties the log, marks clean. Frees vol in any case. The caller
+ * has drained all I/O.
+ */
 int ext4_vol_close(struct ext4_vol *vol) FDIO_BLOCKS;
 /*
- * As ext4's ioctl of that name: from now on nothing is written, as if the power went; the next mount replays what the log holds.
- * Before that DEFAULT makes everything durable, LOGFLUSH commits, NOLOGFLUSH does nothing. Again: 0. Blocks.
+ * As ext4's ioctl of that name: from now on nothing is written, as if the power went; the next
+ * mount replays what the log holds. Before that DEFAULT makes everything durable, LOGFLUSH commits,
+ * NOLOGFLUSH does nothing. Again: 0. Blocks.
  */
 enum ext4_shutdown { EXT4_SHUTDOWN_DEFAULT = 0, EXT4_SHUTDOWN_LOGFLUSH, EXT4_SHUTDOWN_NOLOGFLUSH };
 int ext4_vol_shutdown(struct ext4_vol *vol, enum ext4_shutdown how) FDIO_BLOCKS;

@@ -10,7 +10,8 @@
 #include <pthread.h>
 
 struct ext4_volume_state {
-	struct ext4_mmp *mmp;         /* mmp.c's, NULL without the feature or when nothing is written */
+	/* mmp.c's, NULL without the feature or when nothing is written */
+	struct ext4_mmp *mmp;
 
 	/* ticker.c: lazy times, errors, maps */
 	pthread_t ticker;

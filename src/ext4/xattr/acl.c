@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * POSIX ACLs: the compact form that ext4 keeps on disk, the form that user space hands in as an extended attribute,
- * and their interplay with the mode bits (set, chmod, inheritance). The kernel checks access; this file keeps the
- * two views of the same permissions equal. Workers, inside the callers' handles and locks.
+ * POSIX ACLs: the compact form that ext4 keeps on disk, the form that user space hands in as an
+ * extended attribute, and their interplay with the mode bits (set, chmod, inheritance). The kernel
+ * checks access; this file keeps the two views of the same permissions equal. Workers, inside the
+ * callers' handles and locks.
  */
 #include "ext4/xattr/set.h"
 
@@ -11,7 +12,14 @@
 #include <string.h>
 
 /* Tags, the same on disk and in user space. */
-enum { TAG_USER_OBJ = 1, TAG_USER = 2, TAG_GROUP_OBJ = 4, TAG_GROUP = 8, TAG_MASK = 0x10, TAG_OTHER = 0x20 };
+enum {
+	TAG_USER_OBJ = 1,
+	TAG_USER = 2,
+	TAG_GROUP_OBJ = 4,
+	TAG_GROUP = 8,
+	TAG_MASK = 0x10,
+	TAG_OTHER = 0x20
+};
 
 #define DISK_VERSION 1u
 #define USER_VERSION 2u
@@ -35,7 +43,10 @@ static struct acl *acl_alloc(unsigned nr)
 	return acl;
 }
 
-/* Order, counts and permissions as POSIX.1e wants them: one owner, group and other; a mask where there are named entries. */
+/*
+ * Order, counts and permissions as POSIX.1e wants them: one owner, group and other; a mask where
+ * there are named entries.
+ */
 static bool acl_valid(const struct acl *acl)
 {
 	unsigned state = TAG_USER_OBJ;
@@ -183,7 +194,8 @@ static int from_user(const uint8_t *p, size_t len, struct acl **ret)
 	return 0;
 }
 
-int ext4_acl_to_user(struct ext4_inode *inode, const uint8_t *disk, size_t len, void *buf, size_t cap, size_t *ret_len)
+int ext4_acl_to_user(struct ext4_inode *inode, const uint8_t *disk, size_t len, void *buf,
+		     size_t cap, size_t *ret_len)
 {
 	uint32_t version = USER_VERSION, no_id = UINT32_MAX;
 	struct acl *acl;
@@ -229,7 +241,8 @@ static struct acl_entry *group_class(struct acl *acl)
 
 static uint32_t mode_of(struct acl *acl)
 {
-	return (uint32_t)find(acl, TAG_USER_OBJ)->perm << 6 | (uint32_t)group_class(acl)->perm << 3 | find(acl, TAG_OTHER)->perm;
+	return (uint32_t)find(acl, TAG_USER_OBJ)->perm << 6 |
+	       (uint32_t)group_class(acl)->perm << 3 | find(acl, TAG_OTHER)->perm;
 }
 
 static void set_mode(struct acl *acl, uint32_t mode)
@@ -242,7 +255,8 @@ static void set_mode(struct acl *acl, uint32_t mode)
 /* The mode bits say it all. */
 static bool is_plain(const struct acl *acl) { return acl->nr == 3; }
 
-static int write_acl(struct journal_handle *handle, struct ext4_inode *inode, uint8_t index, const struct acl *acl)
+static int write_acl(struct journal_handle *handle, struct ext4_inode *inode, uint8_t index,
+		     const struct acl *acl)
 {
 	uint8_t *disk = NULL;
 	size_t len = 0;
@@ -257,7 +271,8 @@ static int write_acl(struct journal_handle *handle, struct ext4_inode *inode, ui
 	return err == -ENODATA && !acl ? EXT4_XATTR_SAME : err;
 }
 
-int ext4_acl_store(struct journal_handle *handle, struct ext4_inode *inode, uint8_t index, const void *value, size_t len, bool kill_sgid)
+int ext4_acl_store(struct journal_handle *handle, struct ext4_inode *inode, uint8_t index,
+		   const void *value, size_t len, bool kill_sgid)
 {
 	uint32_t mode = inode->raw->i_mode, old = mode;
 	struct acl *acl = NULL;
@@ -283,7 +298,8 @@ int ext4_acl_store(struct journal_handle *handle, struct ext4_inode *inode, uint
 		fdio_mutex_unlock(&inode->attr);
 	}
 	/* An access ACL that the mode expresses is not kept. */
-	err = write_acl(handle, inode, index, plain && index == EXT4_XATTR_INDEX_ACL_ACCESS ? NULL : acl);
+	err = write_acl(handle, inode, index,
+			plain && index == EXT4_XATTR_INDEX_ACL_ACCESS ? NULL : acl);
 	free(acl);
 	return err == EXT4_XATTR_SAME && mode != old ? 0 : err;
 }
@@ -326,12 +342,20 @@ static uint32_t acl_size(struct ext4_inode *inode, uint8_t index)
 
 unsigned ext4_acl_chmod_credits(struct ext4_inode *inode)
 {
-	return inode->vol->has_ea_inode ? ext4_xattr_credits(inode, acl_size(inode, EXT4_XATTR_INDEX_ACL_ACCESS)) + EXT4_CREDITS_EA_UNREF : 0;
+	return inode->vol->has_ea_inode
+			       ? ext4_xattr_credits(inode,
+						    acl_size(inode, EXT4_XATTR_INDEX_ACL_ACCESS)) +
+						 EXT4_CREDITS_EA_UNREF
+			       : 0;
 }
 
 unsigned ext4_acl_inherit_credits(struct ext4_inode *dir)
 {
-	return dir->vol->has_ea_inode ? 2 * ext4_ea_credits_new(dir->vol, acl_size(dir, EXT4_XATTR_INDEX_ACL_DEFAULT)) : 0;
+	return dir->vol->has_ea_inode
+			       ? 2 * ext4_ea_credits_new(dir->vol,
+							 acl_size(dir,
+								  EXT4_XATTR_INDEX_ACL_DEFAULT))
+			       : 0;
 }
 
 unsigned ext4_acl_chmod_blocks(struct ext4_inode *inode)
@@ -340,7 +364,8 @@ unsigned ext4_acl_chmod_blocks(struct ext4_inode *inode)
 	struct ext4_xattr *xattr;
 	unsigned n = 0;
 
-	if (!inode->vol->options.acl || (!ext4_raw_file_acl(inode) && !inode->vol->has_ea_inode) || ext4_xattr_load(inode, &set))
+	if (!inode->vol->options.acl || (!ext4_raw_file_acl(inode) && !inode->vol->has_ea_inode) ||
+	    ext4_xattr_load(inode, &set))
 		return 0; /* in its own space it stays, and the change will find the error */
 	xattr = ext4_xattr_find(&set, EXT4_XATTR_INDEX_ACL_ACCESS, "", 0);
 	if (xattr) {
@@ -356,7 +381,8 @@ unsigned ext4_acl_chmod_blocks(struct ext4_inode *inode)
 
 unsigned ext4_acl_inherit_blocks(struct ext4_inode *dir, uint32_t mode)
 {
-	uint32_t size = S_ISLNK(mode) ? 0 : acl_size(dir, EXT4_XATTR_INDEX_ACL_DEFAULT), nr = S_ISDIR(mode) ? 2 : 1;
+	uint32_t size = S_ISLNK(mode) ? 0 : acl_size(dir, EXT4_XATTR_INDEX_ACL_DEFAULT),
+		 nr = S_ISDIR(mode) ? 2 : 1;
 
 	if (!size || ext4_xattr_fresh_fits(dir->vol, nr, size))
 		return 0;
@@ -376,7 +402,8 @@ int ext4_acl_chmod(struct journal_handle *handle, struct ext4_inode *inode, uint
 	return err == EXT4_XATTR_SAME ? 0 : err;
 }
 
-int ext4_acl_inherit(struct journal_handle *handle, struct ext4_inode *dir, struct ext4_inode *inode, uint32_t *mode, bool *ret_had_default)
+int ext4_acl_inherit(struct journal_handle *handle, struct ext4_inode *dir,
+		     struct ext4_inode *inode, uint32_t *mode, bool *ret_had_default)
 {
 	struct acl *acl = NULL;
 	int err = 0;

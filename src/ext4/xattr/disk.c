@@ -1,16 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Extended attributes on disk: reading an inode's whole set from its own space and its block, and laying a changed
- * set out again. Called on workers, by xattr/xattr.c and xattr/acl.c, with the inode locked.
+ * Extended attributes on disk: reading an inode's whole set from its own space and its block, and
+ * laying a changed set out again. Called on workers, by xattr/xattr.c and xattr/acl.c, with the
+ * inode locked.
  *
- * Both places have the same shape: entries grow upwards from the start, values downwards from the end, four zero bytes end
- * the entries. Offsets of values count from the first entry in the inode, from the start of the block in a block. In a
- * block the entries are sorted (the kernel searches them so) and hashed.
+ * Both places have the same shape: entries grow upwards from the start, values downwards from the
+ * end, four zero bytes end the entries. Offsets of values count from the first entry in the inode,
+ * from the start of the block in a block. In a block the entries are sorted (the kernel searches
+ * them so) and hashed.
  *
- * XATTR-1 Nothing read from an image is used before its place has been checked: names end before the area does, values lie
+ * XATTR-1 Nothing read from an image is used before its place has been checked: names end before
+ * the area does, values lie
  *    between the end of the entries and the end of the area.
- * XATTR-2 A block with other owners (h_refcount > 1) is never changed but for its count.
- * XATTR-3 A value in an inode of its own (xattr/value.c) belongs to the block its entry is in, not to each inode that has the block.
+ * XATTR-2 A block with other owners (h_refcount > 1) is never changed but for its count. XATTR-3 A
+ * value in an inode of its own (xattr/value.c) belongs to the block its entry is in, not to each
+ * inode that has the block.
  */
 #include "ext4/xattr/set.h"
 
@@ -27,7 +31,10 @@
 
 static uint32_t round4(uint32_t n) { return (n + 3) & ~3u; }
 static uint32_t entry_len(uint32_t name_len) { return round4(ENTRY_BYTES + name_len); }
-static uint32_t value_len(const struct ext4_xattr *xattr) { return xattr->inum || xattr->apart ? 0 : round4(xattr->size); }
+static uint32_t value_len(const struct ext4_xattr *xattr)
+{
+	return xattr->inum || xattr->apart ? 0 : round4(xattr->size);
+}
 
 /* ------------------------------------------------------------------ places */
 
@@ -52,7 +59,8 @@ static uint8_t *ibody_area(const struct ext4_inode *inode, uint32_t *ret_len, ui
 {
 	uint32_t extra = inode->raw->i_extra_isize, start = OLD_INODE + extra;
 
-	if (inode->vol->inode_size <= OLD_INODE || !extra || (extra & 3) || start + 4 + 4 > inode->vol->inode_size)
+	if (inode->vol->inode_size <= OLD_INODE || !extra || (extra & 3) ||
+	    start + 4 + 4 > inode->vol->inode_size)
 		return NULL;
 	*ret_magic = (uint32_t *)((uint8_t *)inode->raw + start);
 	*ret_len = inode->vol->inode_size - start - 4;
@@ -63,12 +71,14 @@ bool ext4_xattr_any(const struct ext4_inode *inode)
 {
 	uint32_t len, *magic;
 
-	return ext4_raw_file_acl(inode) || (ibody_area(inode, &len, &magic) && *magic == EXT2_EXT_ATTR_MAGIC);
+	return ext4_raw_file_acl(inode) ||
+	       (ibody_area(inode, &len, &magic) && *magic == EXT2_EXT_ATTR_MAGIC);
 }
 
 /* ------------------------------------------------------------------ reading */
 
-static int add_entry(struct ext4_xattr_set *set, const struct ext2_ext_attr_entry *entry, const uint8_t *value, bool in_block)
+static int add_entry(struct ext4_xattr_set *set, const struct ext2_ext_attr_entry *entry,
+		     const uint8_t *value, bool in_block)
 {
 	if (set->nr + 2 > set->cap) { /* keeps one to spare */
 		unsigned cap = set->cap ? set->cap * 2 : 16;
@@ -93,7 +103,8 @@ static int add_entry(struct ext4_xattr_set *set, const struct ext2_ext_attr_entr
 }
 
 /* Entries of [first, end); value offsets count from base. XATTR-1. */
-static int parse(struct ext4_inode *inode, struct ext4_xattr_set *set, const uint8_t *base, const uint8_t *first, const uint8_t *end, uint64_t blk)
+static int parse(struct ext4_inode *inode, struct ext4_xattr_set *set, const uint8_t *base,
+		 const uint8_t *first, const uint8_t *end, uint64_t blk)
 {
 	const uint8_t *p = first, *stop;
 	struct ext2_ext_attr_entry entry;
@@ -102,15 +113,18 @@ static int parse(struct ext4_inode *inode, struct ext4_xattr_set *set, const uin
 	for (;;) {
 		uint32_t word;
 		if (end - p < 4)
-			return EXT4_CORRUPT(inode->vol, inode->ino, blk, "extended attributes without an end");
+			return EXT4_CORRUPT(inode->vol, inode->ino, blk,
+					    "extended attributes without an end");
 		memcpy(&word, p, 4);
 		if (!word)
 			break;
 		if (end - p < (ptrdiff_t)ENTRY_BYTES)
-			return EXT4_CORRUPT(inode->vol, inode->ino, blk, "an extended attribute entry is cut off");
+			return EXT4_CORRUPT(inode->vol, inode->ino, blk,
+					    "an extended attribute entry is cut off");
 		memcpy(&entry, p, ENTRY_BYTES);
 		if (end - p < (ptrdiff_t)entry_len(entry.e_name_len))
-			return EXT4_CORRUPT(inode->vol, inode->ino, blk, "an extended attribute name is cut off");
+			return EXT4_CORRUPT(inode->vol, inode->ino, blk,
+					    "an extended attribute name is cut off");
 		p += entry_len(entry.e_name_len);
 	}
 	stop = p + 4;
@@ -121,12 +135,18 @@ static int parse(struct ext4_inode *inode, struct ext4_xattr_set *set, const uin
 		memcpy(&entry, p, ENTRY_BYTES);
 		if (!entry.e_value_inum && entry.e_value_size) {
 			uint32_t avail = (uint32_t)(end - base);
-			if (entry.e_value_offs > avail || entry.e_value_size > avail - entry.e_value_offs || base + entry.e_value_offs < stop)
-				return EXT4_CORRUPT(inode->vol, inode->ino, blk, "an extended attribute value lies outside");
+			if (entry.e_value_offs > avail ||
+			    entry.e_value_size > avail - entry.e_value_offs ||
+			    base + entry.e_value_offs < stop)
+				return EXT4_CORRUPT(inode->vol, inode->ino, blk,
+						    "an extended attribute value lies outside");
 			value = base + entry.e_value_offs;
 		}
-		if (entry.e_value_inum && (!inode->vol->has_ea_inode || entry.e_value_size > EXT4_XATTR_VALUE_MAX))
-			return EXT4_CORRUPT(inode->vol, inode->ino, blk, "an extended attribute value in inode %u", entry.e_value_inum);
+		if (entry.e_value_inum &&
+		    (!inode->vol->has_ea_inode || entry.e_value_size > EXT4_XATTR_VALUE_MAX))
+			return EXT4_CORRUPT(inode->vol, inode->ino, blk,
+					    "an extended attribute value in inode %u",
+					    entry.e_value_inum);
 		err = add_entry(set, (const struct ext2_ext_attr_entry *)p, value, blk != 0);
 		if (err)
 			return err;
@@ -160,7 +180,8 @@ static int read_block(struct ext4_inode *inode, uint64_t blk, struct journal_buf
 		const struct ext2_ext_attr_header *header = (const void *)buffer->data;
 		const char *wrong = NULL;
 
-		if (header->h_magic != EXT2_EXT_ATTR_MAGIC || header->h_blocks != 1 || !header->h_refcount)
+		if (header->h_magic != EXT2_EXT_ATTR_MAGIC || header->h_blocks != 1 ||
+		    !header->h_refcount)
 			wrong = "bad header of the extended attribute block";
 		else if (vol->has_csum && header->h_checksum != block_csum(vol, blk, buffer->data))
 			wrong = "wrong checksum of the extended attribute block";
@@ -234,7 +255,8 @@ static int load_block(struct ext4_inode *inode, struct ext4_xattr_set *set, uint
 	journal_buffer_release(buffer);
 	if (!set->block_copy)
 		return -ENOMEM;
-	return parse(inode, set, set->block_copy, set->block_copy + BLOCK_HDR, set->block_copy + inode->vol->block_size, blk);
+	return parse(inode, set, set->block_copy, set->block_copy + BLOCK_HDR,
+		     set->block_copy + inode->vol->block_size, blk);
 }
 
 int ext4_xattr_load(struct ext4_inode *inode, struct ext4_xattr_set *ret)
@@ -263,10 +285,12 @@ void ext4_xattr_set_fini(struct ext4_xattr_set *set)
 	free(set->block_copy);
 }
 
-struct ext4_xattr *ext4_xattr_find(struct ext4_xattr_set *set, uint8_t index, const char *name, unsigned name_len)
+struct ext4_xattr *ext4_xattr_find(struct ext4_xattr_set *set, uint8_t index, const char *name,
+				   unsigned name_len)
 {
 	for (unsigned k = 0; k < set->nr; k++)
-		if (set->xattr[k].index == index && set->xattr[k].name_len == name_len && !memcmp(set->xattr[k].name, name, name_len))
+		if (set->xattr[k].index == index && set->xattr[k].name_len == name_len &&
+		    !memcmp(set->xattr[k].name, name, name_len))
 			return &set->xattr[k];
 	return NULL;
 }
@@ -295,24 +319,32 @@ static void take_block(const struct ext4_xattr *xattr, struct taken *taken)
 }
 
 /*
- * True if xattr may go to the block. Where values can lie in inodes, one that would leave little of the block to the names of others
- * does not go there.
+ * True if xattr may go to the block. Where values can lie in inodes, one that would leave little of
+ * the block to the names of others does not go there.
  */
-static bool fits_block(const struct ext4_vol *vol, const struct ext4_xattr *xattr, const struct taken *taken)
+static bool fits_block(const struct ext4_vol *vol, const struct ext4_xattr *xattr,
+		       const struct taken *taken)
 {
-	uint32_t values = taken->values + value_len(xattr), reserve = FDIO_MIN(vol->block_size / 8, 1024u);
+	uint32_t values = taken->values + value_len(xattr),
+		 reserve = FDIO_MIN(vol->block_size / 8, 1024u);
 
 	if (taken->entries + entry_len(xattr->name_len) + values > vol->block_size)
 		return false;
 	return !vol->has_ea_inode || !value_len(xattr) || vol->block_size - values >= reserve;
 }
 
-/* Where ext4 would put it: in the inode, else in the block; and if there is no room, or no block could ever hold it, only its name. */
-static int place_fresh(const struct ext4_vol *vol, struct ext4_xattr *xattr, uint32_t len, uint32_t *used, struct taken *taken)
+/*
+ * Where ext4 would put it: in the inode, else in the block; and if there is no room, or no block
+ * could ever hold it, only its name.
+ */
+static int place_fresh(const struct ext4_vol *vol, struct ext4_xattr *xattr, uint32_t len,
+		       uint32_t *used, struct taken *taken)
 {
 	bool may = vol->has_ea_inode && xattr->size;
 
-	for (xattr->apart = may && round4(xattr->size) > vol->block_size - BLOCK_HDR - 4 - entry_len(3);; xattr->apart = true) {
+	for (xattr->apart = may &&
+			    round4(xattr->size) > vol->block_size - BLOCK_HDR - 4 - entry_len(3);
+	     ; xattr->apart = true) {
 		xattr->in_block = !take_ibody(xattr, len, used);
 		if (!xattr->in_block)
 			return 0;
@@ -349,7 +381,8 @@ static int assign_places(struct ext4_inode *inode, struct ext4_xattr_set *set, b
 	return err;
 }
 
-static void put_entry(uint8_t *at, const struct ext4_xattr *xattr, uint32_t value_off, uint32_t hash)
+static void put_entry(uint8_t *at, const struct ext4_xattr *xattr, uint32_t value_off,
+		      uint32_t hash)
 {
 	struct ext2_ext_attr_entry entry = {
 		.e_name_len = xattr->name_len,
@@ -408,7 +441,8 @@ static int by_kernel_order(const void *pa, const void *pb)
 	return memcmp(a->name, b->name, a->name_len);
 }
 
-static void fill_block(struct ext4_vol *vol, uint64_t blk, uint8_t *data, const struct ext4_xattr_set *set)
+static void fill_block(struct ext4_vol *vol, uint64_t blk, uint8_t *data,
+		       const struct ext4_xattr_set *set)
 {
 	struct ext2_ext_attr_header *header = (void *)data;
 	uint8_t *at = data + BLOCK_HDR, *end = data + vol->block_size;
@@ -465,7 +499,8 @@ int ext4_xattr_drop_block(struct journal_handle *handle, struct ext4_inode *inod
 }
 
 /* The block that the set may be written to, open for writing: the inode's own, or a new one. */
-static int own_block(struct journal_handle *handle, struct ext4_inode *inode, struct journal_buffer **ret)
+static int own_block(struct journal_handle *handle, struct ext4_inode *inode,
+		     struct journal_buffer **ret)
 {
 	uint64_t blk = ext4_raw_file_acl(inode);
 	uint32_t n;
@@ -514,11 +549,16 @@ bool ext4_xattr_fresh_fits(const struct ext4_vol *vol, uint32_t nr, uint32_t siz
 {
 	uint32_t extra = ext4_extra_isize(vol);
 
-	return extra && OLD_INODE + extra + 8 + nr * (entry_len(0) + round4(size)) <= vol->inode_size;
+	return extra &&
+	       OLD_INODE + extra + 8 + nr * (entry_len(0) + round4(size)) <= vol->inode_size;
 }
 
-/* Values that go to inodes of their own; and a copy of a shared block owns those of the entries that it keeps. */
-static int place_values(struct journal_handle *handle, struct ext4_inode *inode, struct ext4_xattr_set *set)
+/*
+ * Values that go to inodes of their own; and a copy of a shared block owns those of the entries
+ * that it keeps.
+ */
+static int place_values(struct journal_handle *handle, struct ext4_inode *inode,
+			struct ext4_xattr_set *set)
 {
 	int err = 0;
 
@@ -565,7 +605,8 @@ static int set_feature(struct journal_handle *handle, struct ext4_vol *vol)
 	return 0;
 }
 
-int ext4_xattr_store(struct journal_handle *handle, struct ext4_inode *inode, struct ext4_xattr_set *set)
+int ext4_xattr_store(struct journal_handle *handle, struct ext4_inode *inode,
+		     struct ext4_xattr_set *set)
 {
 	struct journal_buffer *buffer;
 	bool block;

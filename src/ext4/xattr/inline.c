@@ -28,7 +28,8 @@ int ext4_inline_load(struct ext4_inode *inode, uint8_t **ret, uint32_t *ret_len)
 	int err;
 
 	if (!ext2fs_has_feature_inline_data(vol->fs->super))
-		return EXT4_CORRUPT(vol, inode->ino, 0, "inline data, which the file system does not have");
+		return EXT4_CORRUPT(vol, inode->ino, 0,
+				    "inline data, which the file system does not have");
 	data = malloc(FIRST_PART + vol->inode_size);
 	if (!data)
 		return -ENOMEM;

@@ -1,20 +1,25 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Values of extended attributes that lie in inodes of their own (feature ea_inode): made, read, shared and given up. Called by
- * xattr/disk.c, xattr/xattr.c and xattr/acl.c; reading on workers with the owner locked in any mode, changing inside their handles.
+ * Values of extended attributes that lie in inodes of their own (feature ea_inode): made, read,
+ * shared and given up. Called by xattr/disk.c, xattr/xattr.c and xattr/acl.c; reading on workers
+ * with the owner locked in any mode, changing inside their handles.
  *
- * Such an inode is a regular file without a name. Its blocks are metadata: they go through the log, and are revoked when they
- * are freed. Where other inodes have times it keeps a checksum of the value (atime) and the number of its owners (ctime and
- * version). An owner is an inode's own space or an attribute block, however many inodes share that block. The last owner
- * gone, it is an orphan, and deleted like any file whose last name is gone.
+ * Such an inode is a regular file without a name. Its blocks are metadata: they go through the log,
+ * and are revoked when they are freed. Where other inodes have times it keeps a checksum of the
+ * value (atime) and the number of its owners (ctime and version). An owner is an inode's own space
+ * or an attribute block, however many inodes share that block. The last owner gone, it is an
+ * orphan, and deleted like any file whose last name is gone.
  *
- * VALUE-1 The content of such an inode never changes: a new value is a new inode. So it is read without a lock of its own.
- * VALUE-2 References that a handle takes are kept until it has ended, by v->ea_refs: dropping the last one deletes, which takes
- *    handles of its own, and must not happen to what the handle may still take back. The list is changed inside handles only.
+ * VALUE-1 The content of such an inode never changes: a new value is a new inode. So it is read
+ * without a lock of its own. VALUE-2 References that a handle takes are kept until it has ended, by
+ * v->ea_refs: dropping the last one deletes, which takes
+ *    handles of its own, and must not happen to what the handle may still take back. The list is
+ *    changed inside handles only.
  *    Whoever has a handle finds on it only what ended handles have left.
  * VALUE-3 Such an inode has no attributes itself. One that has is damage, so what an image makes of
  *    values never leads further than from an inode to its values.
- * VALUE-4 What turns out to be no such inode is let go inside a handle, so it must not be one that is
+ * VALUE-4 What turns out to be no such inode is let go inside a handle, so it must not be one that
+ * is
  *    deleted then (ext4_inode_get_value).
  */
 #include "ext4/xattr/set.h"
@@ -26,7 +31,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Outlives the handle (VALUE-2), so it is allocated. Write-out takes none: it changes no attributes. */
+/*
+ * Outlives the handle (VALUE-2), so it is allocated. Write-out takes none: it changes no
+ * attributes.
+ */
 struct ea_ref { struct list link; struct ext4_inode *ea; };
 
 unsigned ext4_ea_blocks(const struct ext4_vol *vol, size_t len)
@@ -38,7 +46,10 @@ unsigned ext4_ea_blocks(const struct ext4_vol *vol, size_t len)
 unsigned ext4_ea_credits_new(const struct ext4_vol *vol, size_t len)
 {
 	/* Each block may be in a group of its own. */
-	return vol->has_ea_inode && len ? EXT4_CREDITS_INODE_NEW + EXT4_CREDITS_INODE + (1 + EXT4_CREDITS_ALLOC) * ext4_ea_blocks(vol, len) : 0;
+	return vol->has_ea_inode && len
+			       ? EXT4_CREDITS_INODE_NEW + EXT4_CREDITS_INODE +
+						 (1 + EXT4_CREDITS_ALLOC) * ext4_ea_blocks(vol, len)
+			       : 0;
 }
 
 /* ------------------------------------------------------------------ references */
@@ -56,7 +67,8 @@ void ext4_ea_settle(struct ext4_vol *vol)
 	struct journal_handle *handle;
 	struct list mine;
 
-	if (!__atomic_load_n(&vol->xattr.ea_refs_kept, __ATOMIC_ACQUIRE) || journal_begin(vol->journal, 0, &handle))
+	if (!__atomic_load_n(&vol->xattr.ea_refs_kept, __ATOMIC_ACQUIRE) ||
+	    journal_begin(vol->journal, 0, &handle))
 		return;
 	list_init(&mine);
 	list_splice_tail(&mine, &vol->xattr.ea_refs);
@@ -93,16 +105,23 @@ static bool holds_value(struct ext4_inode *ea)
 /* The inode that holds xattr, an attribute of inode. */
 static int get(struct ext4_inode *inode, const struct ext4_xattr *xattr, struct ext4_inode **ret)
 {
-	int err = xattr->inum == inode->ino ? -ENOENT : ext4_inode_get_value(inode->vol, xattr->inum, ret);
+	int err = xattr->inum == inode->ino ? -ENOENT
+					    : ext4_inode_get_value(inode->vol, xattr->inum, ret);
 
 	if (!err && !holds_value(*ret)) {
 		ext4_inode_put(*ret); /* VALUE-4 */
 		err = -ENOENT;
 	}
-	return err == -ENOENT ? EXT4_CORRUPT(inode->vol, inode->ino, 0, "inode %u does not hold an attribute value", xattr->inum) : err;
+	return err == -ENOENT ? EXT4_CORRUPT(inode->vol, inode->ino, 0,
+					     "inode %u does not hold an attribute value",
+					     xattr->inum)
+			      : err;
 }
 
-/* An older kind has one owner and says so with its number in place of a time: neither count nor checksum are kept. */
+/*
+ * An older kind has one owner and says so with its number in place of a time: neither count nor
+ * checksum are kept.
+ */
 static bool is_lustre(const struct ext4_inode *inode, const struct ext4_inode *ea)
 {
 	return ea->raw->i_mtime == inode->ino && ea->raw->i_generation == inode->raw->i_generation;
@@ -122,7 +141,8 @@ static void set_owners(struct ext4_inode *ea, uint64_t n)
 }
 
 /* The inode that holds xattr, open for change in handle, which keeps the reference. */
-static int begin(struct journal_handle *handle, struct ext4_inode *inode, const struct ext4_xattr *xattr, struct ext4_inode **ret)
+static int begin(struct journal_handle *handle, struct ext4_inode *inode,
+		 const struct ext4_xattr *xattr, struct ext4_inode **ret)
 {
 	struct ea_ref *ref = malloc(sizeof(*ref));
 	int err = ref ? get(inode, xattr, ret) : -ENOMEM;
@@ -135,7 +155,8 @@ static int begin(struct journal_handle *handle, struct ext4_inode *inode, const 
 	return ext4_inode_begin(handle, *ret);
 }
 
-int ext4_ea_ref(struct journal_handle *handle, struct ext4_inode *inode, const struct ext4_xattr *xattr)
+int ext4_ea_ref(struct journal_handle *handle, struct ext4_inode *inode,
+		const struct ext4_xattr *xattr)
 {
 	struct ext4_inode *ea;
 	int err = begin(handle, inode, xattr, &ea);
@@ -143,12 +164,14 @@ int ext4_ea_ref(struct journal_handle *handle, struct ext4_inode *inode, const s
 	if (err)
 		return err;
 	if (is_lustre(inode, ea) || owners(ea->raw) == UINT64_MAX)
-		return EXT4_CORRUPT(inode->vol, inode->ino, 0, "the attribute value in inode %u cannot be shared", ea->ino);
+		return EXT4_CORRUPT(inode->vol, inode->ino, 0,
+				    "the attribute value in inode %u cannot be shared", ea->ino);
 	set_owners(ea, owners(ea->raw) + 1);
 	return ext4_inode_dirty(handle, ea, false);
 }
 
-int ext4_ea_unref(struct journal_handle *handle, struct ext4_inode *inode, const struct ext4_xattr *xattr)
+int ext4_ea_unref(struct journal_handle *handle, struct ext4_inode *inode,
+		  const struct ext4_xattr *xattr)
 {
 	struct ext4_inode *ea;
 	uint64_t n;
@@ -168,7 +191,10 @@ int ext4_ea_unref(struct journal_handle *handle, struct ext4_inode *inode, const
 
 /* ------------------------------------------------------------------ content */
 
-static uint32_t checksum(const struct ext4_vol *vol, const void *value, uint32_t len) { return fdio_crc32c(vol->checksum_seed, value, len); }
+static uint32_t checksum(const struct ext4_vol *vol, const void *value, uint32_t len)
+{
+	return fdio_crc32c(vol->checksum_seed, value, len);
+}
 
 int ext4_ea_read(struct ext4_inode *inode, const struct ext4_xattr *xattr, uint8_t *buf)
 {
@@ -180,7 +206,9 @@ int ext4_ea_read(struct ext4_inode *inode, const struct ext4_xattr *xattr, uint8
 	if (err)
 		return err;
 	if (ext4_inode_size(ea) != xattr->size)
-		err = EXT4_CORRUPT(vol, inode->ino, 0, "inode %u does not hold an attribute value of %u bytes", xattr->inum, xattr->size);
+		err = EXT4_CORRUPT(vol, inode->ino, 0,
+				   "inode %u does not hold an attribute value of %u bytes",
+				   xattr->inum, xattr->size);
 	for (uint32_t at = 0; at < xattr->size && !err; at += vol->block_size) {
 		struct journal_buffer *buffer;
 		uint64_t pblk;
@@ -194,7 +222,9 @@ int ext4_ea_read(struct ext4_inode *inode, const struct ext4_xattr *xattr, uint8
 		journal_buffer_release(buffer);
 	}
 	if (!err && !is_lustre(inode, ea) && ea->raw->i_atime != checksum(vol, buf, xattr->size))
-		err = EXT4_CORRUPT(vol, inode->ino, 0, "the attribute value in inode %u has a wrong checksum", xattr->inum);
+		err = EXT4_CORRUPT(vol, inode->ino, 0,
+				   "the attribute value in inode %u has a wrong checksum",
+				   xattr->inum);
 	ext4_inode_put(ea);
 	return err;
 }
@@ -214,13 +244,15 @@ int ext4_ea_copy(struct ext4_inode *inode, const struct ext4_xattr *xattr, uint8
 	return err;
 }
 
-static int write_value(struct journal_handle *handle, struct ext4_inode *ea, const uint8_t *value, uint32_t len)
+static int write_value(struct journal_handle *handle, struct ext4_inode *ea, const uint8_t *value,
+		       uint32_t len)
 {
 	uint32_t bs = ea->vol->block_size;
 
 	for (uint32_t at = 0; at < len; at += bs) {
 		struct journal_buffer *buffer;
-		int err = ext4_append_metadata_block(handle, ea, at >> ea->vol->block_bits, &buffer);
+		int err = ext4_append_metadata_block(handle, ea, at >> ea->vol->block_bits,
+						     &buffer);
 
 		if (err)
 			return err;
@@ -247,7 +279,10 @@ static void init_raw(struct ext4_inode *ea, uint32_t len, uint32_t sum)
 /* The hash of an entry covers the name and, for such values, their checksum. */
 static uint32_t entry_hash(const struct ext4_xattr *xattr, uint32_t sum)
 {
-	struct { struct ext2_ext_attr_entry entry; char name[256]; } n = { .entry = { .e_name_len = xattr->name_len, .e_value_size = sizeof(sum) } };
+	struct {
+		struct ext2_ext_attr_entry entry;
+		char name[256];
+	} n = { .entry = { .e_name_len = xattr->name_len, .e_value_size = sizeof(sum) } };
 
 	memcpy(n.name, xattr->name, xattr->name_len);
 	return ext2fs_ext_attr_hash_entry(&n.entry, &sum);
@@ -280,7 +315,8 @@ int ext4_ea_new(struct journal_handle *handle, struct ext4_inode *inode, struct 
 	xattr->hash = entry_hash(xattr, sum);
 	xattr->value = NULL;
 	/* Each owner has the blocks of the value on its account. */
-	return ext4_raw_add_blocks(inode, (int64_t)fdio_blocks(xattr->size, inode->vol->block_bits));
+	return ext4_raw_add_blocks(inode,
+				   (int64_t)fdio_blocks(xattr->size, inode->vol->block_bits));
 }
 
 void ext4_ea_init(struct ext4_vol *vol) { list_init(&vol->xattr.ea_refs); }

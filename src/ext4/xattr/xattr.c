@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Extended attributes: get, list, set, remove, and what other operations need of them (capabilities, eviction).
- * Workers only. Reading takes the inode lock shared, changing takes it exclusively; one transaction a change.
+ * Extended attributes: get, list, set, remove, and what other operations need of them
+ * (capabilities, eviction). Workers only. Reading takes the inode lock shared, changing takes it
+ * exclusively; one transaction a change.
  *
- * The VFS has checked permissions and the syntax of names before a call arrives; what a name's prefix allows on this
- * mount is decided here.
+ * The VFS has checked permissions and the syntax of names before a call arrives; what a name's
+ * prefix allows on this mount is decided here.
  */
 #include "ext4/xattr/set.h"
 
@@ -27,7 +28,10 @@ static const struct prefix {
 	{ "system.posix_acl_default", 24, EXT4_XATTR_INDEX_ACL_DEFAULT, true },
 };
 
-static bool is_acl(uint8_t index) { return index == EXT4_XATTR_INDEX_ACL_ACCESS || index == EXT4_XATTR_INDEX_ACL_DEFAULT; }
+static bool is_acl(uint8_t index)
+{
+	return index == EXT4_XATTR_INDEX_ACL_ACCESS || index == EXT4_XATTR_INDEX_ACL_DEFAULT;
+}
 
 static bool index_served(const struct ext4_vol *vol, uint8_t index)
 {
@@ -37,13 +41,15 @@ static bool index_served(const struct ext4_vol *vol, uint8_t index)
 }
 
 /* Splits a full name. -EOPNOTSUPP for a prefix that this mount does not serve. */
-static int split_name(const struct ext4_vol *vol, const char *name, uint8_t *ret_index, const char **ret_rest, unsigned *ret_len)
+static int split_name(const struct ext4_vol *vol, const char *name, uint8_t *ret_index,
+		      const char **ret_rest, unsigned *ret_len)
 {
 	for (size_t k = 0; k < ARRAY_SIZE(prefixes); k++) {
 		const struct prefix *prefix = &prefixes[k];
 		size_t len = strlen(name);
 
-		if (prefix->whole ? strcmp(name, prefix->text) != 0 : strncmp(name, prefix->text, prefix->len) != 0)
+		if (prefix->whole ? strcmp(name, prefix->text) != 0
+				  : strncmp(name, prefix->text, prefix->len) != 0)
 			continue;
 		if (!index_served(vol, prefix->index))
 			return -EOPNOTSUPP;
@@ -62,18 +68,21 @@ static int split_name(const struct ext4_vol *vol, const char *name, uint8_t *ret
 
 /* ------------------------------------------------------------------ reading */
 
-static int copy_acl(struct ext4_inode *inode, const struct ext4_xattr *xattr, void *buf, size_t size, size_t *ret_len)
+static int copy_acl(struct ext4_inode *inode, const struct ext4_xattr *xattr, void *buf,
+		    size_t size, size_t *ret_len)
 {
 	uint8_t *value = NULL;
 	int err = xattr->inum ? ext4_ea_copy(inode, xattr, &value) : 0;
 
 	if (!err)
-		err = ext4_acl_to_user(inode, xattr->inum ? value : xattr->value, xattr->size, buf, size, ret_len);
+		err = ext4_acl_to_user(inode, xattr->inum ? value : xattr->value, xattr->size, buf,
+				       size, ret_len);
 	free(value);
 	return err;
 }
 
-static int copy_value(struct ext4_inode *inode, const struct ext4_xattr *xattr, void *buf, size_t size, size_t *ret_len)
+static int copy_value(struct ext4_inode *inode, const struct ext4_xattr *xattr, void *buf,
+		      size_t size, size_t *ret_len)
 {
 	if (is_acl(xattr->index))
 		return copy_acl(inode, xattr, buf, size, ret_len);
@@ -93,10 +102,12 @@ static int copy_value(struct ext4_inode *inode, const struct ext4_xattr *xattr, 
 
 static bool is_caps(uint8_t index, const char *rest, unsigned len)
 {
-	return index == EXT4_XATTR_INDEX_SECURITY && len == sizeof(CAPS) - 1 && !memcmp(rest, CAPS, len);
+	return index == EXT4_XATTR_INDEX_SECURITY && len == sizeof(CAPS) - 1 &&
+	       !memcmp(rest, CAPS, len);
 }
 
-int ext4_xattr_get(struct ext4_inode *inode, const char *name, void *buf, size_t size, size_t *ret_len)
+int ext4_xattr_get(struct ext4_inode *inode, const char *name, void *buf, size_t size,
+		   size_t *ret_len)
 {
 	struct ext4_xattr_set set;
 	struct ext4_xattr *xattr;
@@ -107,7 +118,10 @@ int ext4_xattr_get(struct ext4_inode *inode, const char *name, void *buf, size_t
 
 	if (err)
 		return err;
-	/* The kernel asks before each write of a file that may have capabilities: nothing to kill means there are none. */
+	/*
+	 * The kernel asks before each write of a file that may have capabilities: nothing to kill
+	 * means there are none.
+	 */
 	if (is_caps(index, rest, len) && ext4_killpriv_none(inode))
 		return -ENODATA;
 	err = ext4_inode_enter_shared(inode);
@@ -131,7 +145,8 @@ static const struct prefix *prefix_of(uint8_t index)
 	return NULL; /* not for user space: system.data, encryption, or unknown */
 }
 
-static int list_set(struct ext4_inode *inode, const struct ext4_xattr_set *set, bool trusted, char *buf, size_t size, size_t *ret_len)
+static int list_set(struct ext4_inode *inode, const struct ext4_xattr_set *set, bool trusted,
+		    char *buf, size_t size, size_t *ret_len)
 {
 	size_t n = 0;
 
@@ -139,7 +154,8 @@ static int list_set(struct ext4_inode *inode, const struct ext4_xattr_set *set, 
 		const struct ext4_xattr *xattr = &set->xattr[k];
 		const struct prefix *prefix = prefix_of(xattr->index);
 
-		if (!prefix || !index_served(inode->vol, xattr->index) || (prefix->whole && xattr->name_len) ||
+		if (!prefix || !index_served(inode->vol, xattr->index) ||
+		    (prefix->whole && xattr->name_len) ||
 		    (xattr->index == EXT4_XATTR_INDEX_TRUSTED && !trusted))
 			continue;
 		size_t need = (size_t)prefix->len + xattr->name_len + 1;
@@ -175,7 +191,8 @@ int ext4_xattr_list(struct ext4_inode *inode, bool trusted, char *buf, size_t si
 /* ------------------------------------------------------------------ changing */
 
 /* Gives up the value of xattr if it lies in an inode of its own. inode has been begun in handle. */
-static int leave_value(struct journal_handle *handle, struct ext4_inode *inode, const struct ext4_xattr_set *set, const struct ext4_xattr *xattr)
+static int leave_value(struct journal_handle *handle, struct ext4_inode *inode,
+		       const struct ext4_xattr_set *set, const struct ext4_xattr *xattr)
 {
 	int err = 0;
 
@@ -183,17 +200,21 @@ static int leave_value(struct journal_handle *handle, struct ext4_inode *inode, 
 		return 0;
 	if (!(xattr->was_in_block && set->block_shared)) /* XATTR-3 */
 		err = ext4_ea_unref(handle, inode, xattr);
-	return err ? err : ext4_raw_add_blocks(inode, -(int64_t)fdio_blocks(xattr->size, inode->vol->block_bits));
+	return err ? err
+		   : ext4_raw_add_blocks(inode, -(int64_t)fdio_blocks(xattr->size,
+								      inode->vol->block_bits));
 }
 
-static int change_set(struct journal_handle *handle, struct ext4_inode *inode, struct ext4_xattr_set *set, const struct ext4_xattr *fresh, bool remove)
+static int change_set(struct journal_handle *handle, struct ext4_inode *inode,
+		      struct ext4_xattr_set *set, const struct ext4_xattr *fresh, bool remove)
 {
 	struct ext4_xattr *xattr = ext4_xattr_find(set, fresh->index, fresh->name, fresh->name_len);
 	int err = 0;
 
 	if (remove && !xattr)
 		return -ENODATA;
-	if (!remove && xattr && !xattr->inum && xattr->size == fresh->size && (!xattr->size || !memcmp(xattr->value, fresh->value, xattr->size)))
+	if (!remove && xattr && !xattr->inum && xattr->size == fresh->size &&
+	    (!xattr->size || !memcmp(xattr->value, fresh->value, xattr->size)))
 		return EXT4_XATTR_SAME;
 	if (xattr)
 		err = leave_value(handle, inode, set, xattr);
@@ -209,11 +230,15 @@ static int change_set(struct journal_handle *handle, struct ext4_inode *inode, s
 	return ext4_xattr_store(handle, inode, set);
 }
 
-int ext4_xattr_change(struct journal_handle *handle, struct ext4_inode *inode, uint8_t index, const char *name, unsigned name_len, const void *value,
-		    size_t len)
+int ext4_xattr_change(struct journal_handle *handle, struct ext4_inode *inode, uint8_t index,
+		      const char *name, unsigned name_len, const void *value, size_t len)
 {
-	struct ext4_xattr fresh = { .index = index, .name_len = (uint8_t)name_len, .name = name, .value = value, .size = (uint32_t)len,
-				  .fresh = true };
+	struct ext4_xattr fresh = { .index = index,
+				    .name_len = (uint8_t)name_len,
+				    .name = name,
+				    .value = value,
+				    .size = (uint32_t)len,
+				    .fresh = true };
 	struct ext4_xattr_set set;
 	int err = ext4_xattr_load(inode, &set);
 
@@ -242,9 +267,11 @@ unsigned ext4_xattr_credits(struct ext4_inode *inode, size_t len)
 	struct ext4_xattr_set set;
 	unsigned n;
 
-	if (!inode->vol->has_ea_inode || ext4_xattr_load(inode, &set)) /* the change will find the error */
+	/* the change will find the error */
+	if (!inode->vol->has_ea_inode || ext4_xattr_load(inode, &set))
 		return 0;
-	n = ext4_ea_credits_new(inode->vol, len) + EXT4_CREDITS_EA_UNREF + shared_values(&set) * EXT4_CREDITS_INODE;
+	n = ext4_ea_credits_new(inode->vol, len) + EXT4_CREDITS_EA_UNREF +
+	    shared_values(&set) * EXT4_CREDITS_INODE;
 	ext4_xattr_set_fini(&set);
 	return n;
 }
@@ -262,7 +289,8 @@ unsigned ext4_xattr_remove_blocks(struct ext4_inode *inode)
 }
 
 /* XATTR_CREATE and XATTR_REPLACE are judged before a transaction is opened. */
-static int check_flags(struct ext4_inode *inode, uint8_t index, const char *rest, unsigned len, int flags)
+static int check_flags(struct ext4_inode *inode, uint8_t index, const char *rest, unsigned len,
+		       int flags)
 {
 	struct ext4_xattr_set set;
 	int err;
@@ -288,16 +316,19 @@ struct change {
 	unsigned how; /* EXT4_XATTR_* */
 };
 
-static int change_in_handle(struct journal_handle *handle, struct ext4_inode *inode, const struct change *change)
+static int change_in_handle(struct journal_handle *handle, struct ext4_inode *inode,
+			    const struct change *change)
 {
 	int err = ext4_inode_begin(handle, inode);
 
 	if (err)
 		return err;
 	if (is_acl(change->index))
-		err = ext4_acl_store(handle, inode, change->index, change->value, change->len, change->how & EXT4_XATTR_KILL_SGID);
+		err = ext4_acl_store(handle, inode, change->index, change->value, change->len,
+				     change->how & EXT4_XATTR_KILL_SGID);
 	else
-		err = ext4_xattr_change(handle, inode, change->index, change->rest, change->rest_len, change->value, change->len);
+		err = ext4_xattr_change(handle, inode, change->index, change->rest,
+					change->rest_len, change->value, change->len);
 	if (err)
 		return err == EXT4_XATTR_SAME ? 0 : err; /* and no time changes either */
 	fdio_mutex_lock(&inode->attr);
@@ -309,8 +340,12 @@ static int change_in_handle(struct journal_handle *handle, struct ext4_inode *in
 /* Whether setting it takes no new block. (An ACL is shorter on disk than as it was handed in.) */
 static bool fits_as_it_is(struct ext4_inode *inode, const struct change *change)
 {
-	struct ext4_xattr fresh = { .index = change->index, .name_len = (uint8_t)change->rest_len, .name = change->rest, .value = change->value,
-				  .size = (uint32_t)change->len, .fresh = true };
+	struct ext4_xattr fresh = { .index = change->index,
+				    .name_len = (uint8_t)change->rest_len,
+				    .name = change->rest,
+				    .value = change->value,
+				    .size = (uint32_t)change->len,
+				    .fresh = true };
 	struct ext4_xattr_set set;
 	struct ext4_xattr *xattr;
 	bool fits;
@@ -327,19 +362,27 @@ static bool fits_as_it_is(struct ext4_inode *inode, const struct change *change)
 /* The inode is locked exclusively. */
 static int change_locked(struct ext4_inode *inode, const struct change *change)
 {
-	unsigned blocks = change->value ? 1 + ext4_ea_blocks(inode->vol, change->len) : ext4_xattr_remove_blocks(inode);
+	unsigned blocks = change->value ? 1 + ext4_ea_blocks(inode->vol, change->len)
+					: ext4_xattr_remove_blocks(inode);
 	struct journal_handle *handle;
 	int err = 0;
 
 	if (blocks)
-		err = ext4_metadata_reserve(inode->vol, blocks, change->value ? ext4_requester(change->how & EXT4_XATTR_ROOT) : EXT4_REQUESTER_SYSTEM);
+		err = ext4_metadata_reserve(inode->vol, blocks,
+					    change->value ? ext4_requester(change->how &
+									   EXT4_XATTR_ROOT)
+							  : EXT4_REQUESTER_SYSTEM);
 	if (err == -ENOSPC && change->value && fits_as_it_is(inode, change)) {
 		blocks = 0;
 		err = 0;
 	}
 	if (err)
 		return err;
-	err = journal_begin(inode->vol->journal, EXT4_CREDITS_XATTR + ext4_xattr_credits(inode, change->value ? change->len : 0), &handle);
+	err = journal_begin(inode->vol->journal,
+			    EXT4_CREDITS_XATTR +
+					    ext4_xattr_credits(inode,
+							       change->value ? change->len : 0),
+			    &handle);
 	if (!err) {
 		err = change_in_handle(handle, inode, change);
 		if (err)
@@ -361,7 +404,8 @@ static int may_change(struct ext4_inode *inode)
 	return 0;
 }
 
-int ext4_xattr_set(struct ext4_inode *inode, const char *name, const void *value, size_t len, int flags, unsigned how)
+int ext4_xattr_set(struct ext4_inode *inode, const char *name, const void *value, size_t len,
+		   int flags, unsigned how)
 {
 	struct change change = { .value = value ? value : "", .len = len, .how = how };
 	int err;
@@ -403,7 +447,10 @@ bool ext4_xattr_has_caps(struct ext4_inode *inode)
 {
 	struct ext4_xattr_set set;
 
-	/* What cannot be read may hold capabilities: say so, and the write that asks will find the error. */
+	/*
+	 * What cannot be read may hold capabilities: say so, and the write that asks will find the
+	 * error.
+	 */
 	if (ext4_xattr_load(inode, &set))
 		return true;
 	bool has = ext4_xattr_find(&set, EXT4_XATTR_INDEX_SECURITY, CAPS, sizeof(CAPS) - 1);
@@ -413,7 +460,8 @@ bool ext4_xattr_has_caps(struct ext4_inode *inode)
 
 int ext4_xattr_kill_caps(struct journal_handle *handle, struct ext4_inode *inode)
 {
-	int err = ext4_xattr_change(handle, inode, EXT4_XATTR_INDEX_SECURITY, CAPS, sizeof(CAPS) - 1, NULL, 0);
+	int err = ext4_xattr_change(handle, inode, EXT4_XATTR_INDEX_SECURITY, CAPS,
+				    sizeof(CAPS) - 1, NULL, 0);
 
 	return err == -ENODATA ? 0 : err;
 }
@@ -485,7 +533,9 @@ int ext4_xattr_free_all(struct ext4_inode *inode)
 		return 0;
 	while (more && !err) {
 		more = false;
-		err = journal_begin(inode->vol->journal, EXT4_CREDITS_XATTR + (values ? EXT4_CREDITS_EA_UNREF : 0), &handle);
+		err = journal_begin(inode->vol->journal,
+				    EXT4_CREDITS_XATTR + (values ? EXT4_CREDITS_EA_UNREF : 0),
+				    &handle);
 		if (err)
 			break;
 		err = free_step(handle, inode, &more);

@@ -8,7 +8,10 @@
 #include "base/list.h"
 
 struct ext4_xattr_state {
-	/* value.c: references to inodes that hold attribute values, to be dropped; changed inside handles only */
+	/*
+	 * value.c: references to inodes that hold attribute values, to be dropped; changed inside
+	 * handles only
+	 */
 	struct list ea_refs;
 	bool ea_refs_kept;          /* atomic: there are some */
 };

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Unit tests of the base room: crc32c against published values, lists, work queues, epochs under load,
- * counters, log levels and ranked locks (the rank check itself only in builds that have it).
+ * Unit tests of the base room: crc32c against published values, lists, work queues, epochs under
+ * load, counters, log levels and ranked locks (the rank check itself only in builds that have it).
  */
 #include "base/bytes.h"
 #include "base/counters.h"
@@ -48,7 +48,8 @@ START_TEST(crc32c_table_equals_instruction)
 		b[i] = (uint8_t)(i * 131 + 7);
 	for (size_t off = 0; off < 9; off++)
 		for (size_t len = 0; len < sizeof(b) - 9; len += 3)
-			ck_assert_uint_eq(fdio_crc32c(off * 77, b + off, len), fdio_crc32c_table(off * 77, b + off, len));
+			ck_assert_uint_eq(fdio_crc32c(off * 77, b + off, len),
+					  fdio_crc32c_table(off * 77, b + off, len));
 }
 END_TEST
 
@@ -58,7 +59,8 @@ START_TEST(crc32c_is_incremental)
 	uint32_t whole = fdio_crc32c(1, s, strlen(s));
 
 	for (size_t cut = 0; cut <= strlen(s); cut++)
-		ck_assert_uint_eq(fdio_crc32c(fdio_crc32c(1, s, cut), s + cut, strlen(s) - cut), whole);
+		ck_assert_uint_eq(fdio_crc32c(fdio_crc32c(1, s, cut), s + cut, strlen(s) - cut),
+				  whole);
 }
 END_TEST
 
@@ -67,7 +69,8 @@ struct node { struct list l; int v; };
 START_TEST(fields_have_their_byte_order)
 {
 	static const uint8_t want[] = {
-		0, 2, 1, 4, 3, 2, 1, 8, 7, 6, 5, 4, 3, 2, 1, 1, 2, 1, 2, 3, 4, 1, 2, 3, 4, 5, 6, 7, 8,
+		0, 2, 1, 4, 3, 2, 1, 8, 7, 6, 5, 4, 3, 2, 1,
+		1, 2, 1, 2, 3, 4, 1, 2, 3, 4, 5, 6, 7, 8,
 	};
 	uint8_t got[sizeof(want)] = { 0 };
 
@@ -147,7 +150,10 @@ START_TEST(wq_runs_everything_once)
 }
 END_TEST
 
-/* In place of the C library's: a thread that is kept inside for a while after it has woken somebody. */
+/*
+ * In place of the C library's: a thread that is kept inside for a while after it has woken
+ * somebody.
+ */
 static unsigned slow_signal, signal_returned;
 
 int pthread_cond_signal(pthread_cond_t *c)
@@ -163,7 +169,10 @@ int pthread_cond_signal(pthread_cond_t *c)
 
 struct late { struct work work; struct work_queue *queue; unsigned done; };
 
-static void late_fn(struct work *work) { __atomic_store_n(&container_of(work, struct late, work)->done, 1, __ATOMIC_SEQ_CST); }
+static void late_fn(struct work *work)
+{
+	__atomic_store_n(&container_of(work, struct late, work)->done, 1, __ATOMIC_SEQ_CST);
+}
 
 static void *late_queue(void *arg)
 {
@@ -179,7 +188,8 @@ START_TEST(wq_free_waits_for_who_is_waking)
 	struct late late = { .queue = work_queue_new("late", 1) };
 	pthread_t t;
 
-	nanosleep(&(struct timespec){ .tv_nsec = 20 * 1000 * 1000 }, NULL); /* so that the worker sleeps and has to be woken */
+	/* so that the worker sleeps and has to be woken */
+	nanosleep(&(struct timespec){ .tv_nsec = 20 * 1000 * 1000 }, NULL);
 	__atomic_store_n(&slow_signal, 1, __ATOMIC_SEQ_CST);
 	ck_assert_int_eq(pthread_create(&t, NULL, late_queue, &late), 0);
 	while (!__atomic_load_n(&late.done, __ATOMIC_SEQ_CST))
@@ -208,7 +218,10 @@ START_TEST(wq_manual_runs_in_order_and_only_when_told)
 }
 END_TEST
 
-/* Epochs: readers dereference what a writer keeps replacing; a freed object is poisoned, so use after free shows. */
+/*
+ * Epochs: readers dereference what a writer keeps replacing; a freed object is poisoned, so use
+ * after free shows.
+ */
 #define LIVE 0x600DF00Du
 struct thing { struct epoch_node node; uint32_t magic; };
 static struct thing *published;
@@ -353,19 +366,26 @@ START_TEST(log_levels)
 END_TEST
 
 /* What names and labels may hold, and what is shown of it. */
-static const struct { const char *raw, *shown; } escapes[] = {
+static const struct { const char *raw, *shown;
+} escapes[] = {
 	{ "", "" },
 	{ "plain, with blanks: 100% \\ \"x\"", "plain, with blanks: 100% \\ \"x\"" },
 	{ "two\nlines\r", "two\\x0alines\\x0d" },
 	{ "\033[2Jtab\t\177", "\\x1b[2Jtab\\x09\\x7f" },
-	{ "na\303\257ve \346\227\245\346\234\254 \360\237\230\200", "na\303\257ve \346\227\245\346\234\254 \360\237\230\200" },
-	{ "\302\233" "31m", "\\xc2\\x9b31m" },             /* CSI, as one character */
-	{ "\233" "31m", "\\x9b31m" },                      /* as one byte */
-	{ "a\342\200\256b", "a\\xe2\\x80\\xaeb" },         /* from right to left */
-	{ "a\342\200\250b", "a\\xe2\\x80\\xa8b" },         /* another end of a line */
-	{ "\300\212", "\\xc0\\x8a" },                     /* a line feed, written too long */
-	{ "\355\240\200", "\\xed\\xa0\\x80" },            /* half of a pair */
-	{ "\364\220\200\200", "\\xf4\\x90\\x80\\x80" },   /* beyond the last character */
+	{ "na\303\257ve \346\227\245\346\234\254 \360\237\230\200", "na\303\257ve "
+								    "\346\227\245\346\234\254 "
+								    "\360\237\230\200" },
+	{ "\302\233"
+	  "31m",
+	  "\\xc2\\x9b31m" }, /* CSI, as one character */
+	{ "\233"
+	  "31m",
+	  "\\x9b31m" }, /* as one byte */
+	{ "a\342\200\256b", "a\\xe2\\x80\\xaeb" }, /* from right to left */
+	{ "a\342\200\250b", "a\\xe2\\x80\\xa8b" }, /* another end of a line */
+	{ "\300\212", "\\xc0\\x8a" }, /* a line feed, written too long */
+	{ "\355\240\200", "\\xed\\xa0\\x80" }, /* half of a pair */
+	{ "\364\220\200\200", "\\xf4\\x90\\x80\\x80" }, /* beyond the last character */
 	{ "cut \346\227", "cut \\xe6\\x97" },
 };
 

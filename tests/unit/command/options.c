@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The command line: both grammars, every option of the table, what is refused and what is skipped, and the agreement
- * of table, --help and man page in both directions.
+ * The command line: both grammars, every option of the table, what is refused and what is skipped,
+ * and the agreement of table, --help and man page in both directions.
  */
 #include "command/options.h"
 #include "kit/runner.h"
@@ -56,11 +56,13 @@ START_TEST(names_the_wrong_word)
 	ck_assert_msg(strstr(err, "unknown option -y"), "%s", err);
 	ck_assert_int_eq(parse(&options, "fusedio", "/dev/x", "--foo", "/mnt", NULL), EXIT_USAGE);
 	ck_assert_msg(strstr(err, "unknown option --foo"), "%s", err);
-	ck_assert_int_eq(parse(&options, "fusedio", "-f", "--foo=bar", "/dev/x", "/mnt", NULL), EXIT_USAGE);
+	ck_assert_int_eq(parse(&options, "fusedio", "-f", "--foo=bar", "/dev/x", "/mnt", NULL),
+			 EXIT_USAGE);
 	ck_assert_msg(strstr(err, "unknown option --foo=bar"), "%s", err);
 	ck_assert_int_eq(parse(&options, "fusedio", "/dev/x", "/mnt", "-o", NULL), EXIT_USAGE);
 	ck_assert_msg(strstr(err, "option -o needs an argument"), "%s", err);
-	ck_assert_int_eq(parse(&options, "mount.fusedio", "/dev/x", "/mnt", "-t", NULL), EXIT_USAGE);
+	ck_assert_int_eq(parse(&options, "mount.fusedio", "/dev/x", "/mnt", "-t", NULL),
+			 EXIT_USAGE);
 	ck_assert_msg(strstr(err, "option -t needs an argument"), "%s", err);
 }
 END_TEST
@@ -69,14 +71,19 @@ START_TEST(own_grammar)
 {
 	struct options options;
 
-	ck_assert_int_eq(parse(&options, "fusedio", "-f", "-s", "-o", "ro,commit=7", "/dev/x", "/mnt", NULL), 0);
-	ck_assert(options.foreground && options.single_loop && !options.helper && !options.fake && !options.sloppy);
+	ck_assert_int_eq(parse(&options, "fusedio", "-f", "-s", "-o", "ro,commit=7", "/dev/x",
+			       "/mnt", NULL),
+			 0);
+	ck_assert(options.foreground && options.single_loop && !options.helper && !options.fake &&
+		  !options.sloppy);
 	ck_assert_str_eq(options.device, "/dev/x");
 	ck_assert_str_eq(options.mountpoint, "/mnt");
 	ck_assert_int_eq(options.read_only, 1);
 	ck_assert_int_eq(options.commit, 7);
 	/* the device first and options after, as mount.fuse calls it */
-	ck_assert_int_eq(parse(&options, "/usr/sbin/fusedio", "/dev/x", "/mnt", "-o", "rw,noatime", NULL), 0);
+	ck_assert_int_eq(parse(&options, "/usr/sbin/fusedio", "/dev/x", "/mnt", "-o", "rw,noatime",
+			       NULL),
+			 0);
 	ck_assert_int_eq(options.atime, OPT_ATIME_NO);
 	ck_assert_int_eq(parse(&options, "fusedio", "-d", "a", "b", NULL), 0);
 	ck_assert(options.foreground);
@@ -88,14 +95,20 @@ START_TEST(helper_grammar)
 {
 	struct options options;
 
-	ck_assert_int_eq(parse(&options, "/sbin/mount.fusedio", "/dev/x", "/mnt", "-f", "-n", "-v", "-N", "12", "-t", "fuse.fusedio", "-o", "rw", NULL), 0);
+	ck_assert_int_eq(parse(&options, "/sbin/mount.fusedio", "/dev/x", "/mnt", "-f", "-n", "-v",
+			       "-N", "12", "-t", "fuse.fusedio", "-o", "rw", NULL),
+			 0);
 	ck_assert(options.helper && options.fake && !options.foreground && !options.sloppy);
 	ck_assert_str_eq(options.ns, "12");
-	ck_assert_int_eq(parse(&options, "mount.fusedio", "/dev/x", "/mnt", "-s", "-o", "never_heard_of,ro", NULL), 0);
+	ck_assert_int_eq(parse(&options, "mount.fusedio", "/dev/x", "/mnt", "-s", "-o",
+			       "never_heard_of,ro", NULL),
+			 0);
 	ck_assert(options.sloppy && !options.single_loop);
 	ck_assert_int_eq(options.read_only, 1);
 	/* sloppy does not excuse what is known to be a lie */
-	ck_assert_int_eq(parse(&options, "mount.fusedio", "/dev/x", "/mnt", "-s", "-o", "nobarrier", NULL), EXIT_USAGE);
+	ck_assert_int_eq(parse(&options, "mount.fusedio", "/dev/x", "/mnt", "-s", "-o", "nobarrier",
+			       NULL),
+			 EXIT_USAGE);
 }
 END_TEST
 
@@ -160,14 +173,22 @@ END_TEST
 
 START_TEST(values)
 {
-	static const char *const bad[] = { "commit", "commit=", "commit=0", "commit=301", "commit=5x", "commit=99999999999999999999", "dio",
-					   "dio=", "dio=stric", "dio=strictly", "queue_depth=-1", "commit= 5", "commit=+5", "commit=0x10", "errors=|", "log=loud", "fsname=", "ro=1" };
+	static const char *const bad[] = {
+		"commit",       "commit=",        "commit=0",
+		"commit=301",   "commit=5x",      "commit=99999999999999999999",
+		"dio",          "dio=",           "dio=stric",
+		"dio=strictly", "queue_depth=-1", "commit= 5",
+		"commit=+5",    "commit=0x10",    "errors=|",
+		"log=loud",     "fsname=",        "ro=1"
+	};
 	struct options options;
 
 	options_defaults(&options, true);
 	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++)
 		ck_assert_msg(list(&options, bad[i]) != 0, "%s was accepted", bad[i]);
-	ck_assert_int_eq(list(&options, "commit=300,dio=relaxed,errors=remount-ro,,log=err,fsname=a\\,b"), 0);
+	ck_assert_int_eq(list(&options, "commit=300,dio=relaxed,errors=remount-ro,,log=err,fsname="
+					"a\\,b"),
+			 0);
 	ck_assert_int_eq(options.commit, 300);
 	ck_assert_int_eq(options.dio, OPT_DIO_RELAXED);
 	ck_assert_int_eq(options.errors, OPT_ERRORS_REMOUNT_RO);
@@ -219,8 +240,11 @@ START_TEST(negations)
 
 	options_defaults(&options, true);
 	ck_assert_int_eq(options.allow_other, 1);
-	ck_assert_int_eq(list(&options, "ro,rw,noatime,relatime,nosuid,suid,sync,async,noallow_other,noacl,acl,parallel_dio,noparallel_dio"), 0);
-	ck_assert(!options.read_only && !options.atime && !options.nosuid && !options.sync && !options.allow_other && options.acl && !options.parallel_dio);
+	ck_assert_int_eq(list(&options, "ro,rw,noatime,relatime,nosuid,suid,sync,async,noallow_"
+					"other,noacl,acl,parallel_dio,noparallel_dio"),
+			 0);
+	ck_assert(!options.read_only && !options.atime && !options.nosuid && !options.sync &&
+		  !options.allow_other && options.acl && !options.parallel_dio);
 }
 END_TEST
 
@@ -232,7 +256,9 @@ START_TEST(mount_list)
 	options_defaults(&options, true);
 	options_mount_list(&options, true, l, sizeof(l));
 	ck_assert_str_eq(l, "rw,suid,dev,allow_other");
-	ck_assert_int_eq(list(&options, "ro,nosuid,nodev,noexec,sync,dirsync,noatime,nodiratime,noallow_other"), 0);
+	ck_assert_int_eq(list(&options, "ro,nosuid,nodev,noexec,sync,dirsync,noatime,nodiratime,"
+					"noallow_other"),
+			 0);
 	options_mount_list(&options, true, l, sizeof(l));
 	ck_assert_str_eq(l, "ro,nosuid,nodev,noexec,sync,dirsync,noatime");
 	options_defaults(&options, false);
@@ -287,7 +313,10 @@ static bool in_table(const char *name, size_t len)
 	return false;
 }
 
-/* Every option is an ".It Cm" item of the man page, and every such item between the two headings is an option. */
+/*
+ * Every option is an ".It Cm" item of the man page, and every such item between the two headings is
+ * an option.
+ */
 START_TEST(man_agrees)
 {
 	const char *src = getenv("srcdir");
@@ -307,7 +336,9 @@ START_TEST(man_agrees)
 	*to = '\0';
 	for (char *p = from; (p = strstr(p, "\n.It Cm ")); items++) {
 		p += strlen("\n.It Cm ");
-		ck_assert_msg(in_table(p, strcspn(p, " \n")), "the man page has '%.*s', the table has not", (int)strcspn(p, " \n"), p);
+		ck_assert_msg(in_table(p, strcspn(p, " \n")),
+			      "the man page has '%.*s', the table has not", (int)strcspn(p, " \n"),
+			      p);
 		p -= 1;
 	}
 	ck_assert_uint_eq(items, ARRAY_SIZE(rows));

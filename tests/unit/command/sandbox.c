@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The sandbox in a child process: what serving needs goes on working in threads made before and after, and what it does not
- * need fails with EPERM. No root needed (the empty root directory is tested on real mounts).
+ * The sandbox in a child process: what serving needs goes on working in threads made before and
+ * after, and what it does not need fails with EPERM. No root needed (the empty root directory is
+ * tested on real mounts).
  */
 #include "command/sandbox.h"
 
@@ -61,7 +62,9 @@ static int forbidden(void)
 	DENIED(chdir("/"));
 	DENIED(prctl(PR_SET_DUMPABLE, 1, 0, 0, 0));
 	DENIED(ioctl(fd, BLKROSET, &fd));
-	MUST(mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED && errno == EPERM);
+	MUST(mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) ==
+			     MAP_FAILED &&
+	     errno == EPERM);
 	return 0;
 }
 
@@ -121,7 +124,8 @@ static int threads_without_capabilities(void)
 	int have = -1;
 	pthread_t t;
 
-	MUST(!thread_start(&t, "a name that is far too long", counts_caps, &have) && !pthread_join(t, NULL));
+	MUST(!thread_start(&t, "a name that is far too long", counts_caps, &have) &&
+	     !pthread_join(t, NULL));
 	MUST(have == CAPNG_NONE);
 	return 0;
 }
@@ -146,7 +150,9 @@ static int only_logged(void)
 	return 0;
 }
 
-static int (*const cases[])(void) = { forbidden, allowed, all_threads, threads_without_capabilities, off, only_logged };
+static int (*const cases[])(void) = { forbidden,   allowed,
+				      all_threads, threads_without_capabilities,
+				      off,         only_logged };
 
 START_TEST(child)
 {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Every system call that sandbox.def lets through: nothing else is, and what could name another process, a file or an address is
- * refused when it does. A call that is added there must be added here: to harmless, or with an attack. Each case runs in a child
- * process. No root needed, but for the unmounter's filter.
+ * Every system call that sandbox.def lets through: nothing else is, and what could name another
+ * process, a file or an address is refused when it does. A call that is added there must be added
+ * here: to harmless, or with an attack. Each case runs in a child process. No root needed, but for
+ * the unmounter's filter.
  */
 #include "command/sandbox.h"
 #include "kit/runner.h"
@@ -44,18 +45,43 @@ static const struct call calls[] = {
 
 /* Their arguments name descriptors, our own memory, our own signals and children, or nothing. */
 static const char *const harmless[] = {
-	"read", "write", "readv", "writev", "pread64", "pwrite64", "preadv", "pwritev", "preadv2", "pwritev2", "lseek", "fsync",
-	"fdatasync", "fallocate", "close", "fstat", "poll", "ppoll", "dup2", "dup3", "io_uring_enter", "recvfrom", "munmap", "mremap",
-	"madvise", "brk", "mlock", "munlock", "futex", "set_robust_list", "rseq", "sched_yield", "getcpu", "gettid", "getpid",
-	"membarrier", "exit", "exit_group", "wait4", "nanosleep", "gettimeofday", "time", "rt_sigprocmask", "rt_sigaction",
-	"rt_sigreturn", "rt_sigtimedwait", "sigaltstack", "restart_syscall", "getuid", "geteuid", "getgid", "getegid", "getrandom",
-	"uname", "sysinfo",
+	"read",           "write",
+	"readv",          "writev",
+	"pread64",        "pwrite64",
+	"preadv",         "pwritev",
+	"preadv2",        "pwritev2",
+	"lseek",          "fsync",
+	"fdatasync",      "fallocate",
+	"close",          "fstat",
+	"poll",           "ppoll",
+	"dup2",           "dup3",
+	"io_uring_enter", "recvfrom",
+	"munmap",         "mremap",
+	"madvise",        "brk",
+	"mlock",          "munlock",
+	"futex",          "set_robust_list",
+	"rseq",           "sched_yield",
+	"getcpu",         "gettid",
+	"getpid",         "membarrier",
+	"exit",           "exit_group",
+	"wait4",          "nanosleep",
+	"gettimeofday",   "time",
+	"rt_sigprocmask", "rt_sigaction",
+	"rt_sigreturn",   "rt_sigtimedwait",
+	"sigaltstack",    "restart_syscall",
+	"getuid",         "geteuid",
+	"getgid",         "getegid",
+	"getrandom",      "uname",
+	"sysinfo",
 };
 
-/* The unmounter looks up files by name: newfstatat and statx say what there is to know about one, getdents64 which there are. */
+/*
+ * The unmounter looks up files by name: newfstatat and statx say what there is to know about one,
+ * getdents64 which there are.
+ */
 static const char *const harmless_for_unmounter[] = {
-	"recvfrom", "exit_group", "exit", "rt_sigreturn", "restart_syscall", "poll", "ppoll", "read", "close", "newfstatat",
-	"getdents64", "statx",
+	"recvfrom", "exit_group", "exit",  "rt_sigreturn", "restart_syscall", "poll",
+	"ppoll",    "read",       "close", "newfstatat",   "getdents64",      "statx",
 };
 
 static bool listed(const char *const *list, size_t nr, const char *name)
@@ -94,31 +120,53 @@ ATTACK(stat_cwd, syscall(SYS_newfstatat, AT_FDCWD, "..", page, AT_EMPTY_PATH))
 ATTACK(clock_of, syscall(SYS_clock_gettime, OTHERS_CLOCK(parent), page))
 ATTACK(sleep_by, syscall(SYS_clock_nanosleep, OTHERS_CLOCK(parent), 0, page, NULL))
 ATTACK(forks, syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0))
-ATTACK(new_users, syscall(SYS_clone, CLONE_THREAD | CLONE_VM | CLONE_SIGHAND | CLONE_NEWUSER, 0, 0, 0, 0))
-ATTACK(new_mounts, syscall(SYS_clone, CLONE_THREAD | CLONE_VM | CLONE_SIGHAND | CLONE_NEWNS, 0, 0, 0, 0))
+ATTACK(new_users,
+       syscall(SYS_clone, CLONE_THREAD | CLONE_VM | CLONE_SIGHAND | CLONE_NEWUSER, 0, 0, 0, 0))
+ATTACK(new_mounts,
+       syscall(SYS_clone, CLONE_THREAD | CLONE_VM | CLONE_SIGHAND | CLONE_NEWNS, 0, 0, 0, 0))
 ATTACK(dumpable, syscall(SYS_prctl, PR_SET_DUMPABLE, 1, 0, 0, 0))
 ATTACK(ptracer, syscall(SYS_prctl, PR_SET_PTRACER, parent, 0, 0, 0))
 ATTACK(push_back, syscall(SYS_ioctl, zero, TIOCSTI, "x"))
 ATTACK(set_owner, syscall(SYS_ioctl, pair[0], FIOSETOWN, &parent))
 ATTACK(go_async, syscall(SYS_ioctl, pair[0], FIOASYNC, page))
 ATTACK(set_ro, syscall(SYS_ioctl, zero, BLKROSET, page))
-ATTACK(map_exec, syscall(SYS_mmap, NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0))
+ATTACK(map_exec,
+       syscall(SYS_mmap, NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0))
 ATTACK(make_exec, syscall(SYS_mprotect, page, 4096, PROT_READ | PROT_EXEC))
-ATTACK(ring_message, syscall(SYS_io_uring_register, -1, 31 /* IORING_REGISTER_SEND_MSG_RING */, page, 1))
+ATTACK(ring_message,
+       syscall(SYS_io_uring_register, -1, 31 /* IORING_REGISTER_SEND_MSG_RING */, page, 1))
 ATTACK(ring_personality, syscall(SYS_io_uring_register, zero, IORING_REGISTER_PERSONALITY, NULL, 0))
 
 static const struct attack attacks[] = {
-	{ "tgkill", "another process", tgkill_parent }, { "tgkill", "with a bit that nobody looks at", tgkill_wide },
-	{ "fcntl", "F_SETOWN", owner }, { "fcntl", "F_SETOWN_EX", owner_ex }, { "fcntl", "F_SETSIG", sig }, { "fcntl", "O_ASYNC", async },
-	{ "fcntl", "F_SETLEASE", lease }, { "fcntl", "F_NOTIFY", notify }, { "sendto", "an address", send_to },
-	{ "sched_setaffinity", "another process", setaffinity }, { "sched_getaffinity", "another process", getaffinity },
-	{ "newfstatat", "a path", stat_path }, { "newfstatat", "a path below", stat_below }, { "newfstatat", "from here", stat_cwd },
-	{ "clock_gettime", "another's clock", clock_of }, { "clock_nanosleep", "another's clock", sleep_by },
-	{ "clone", "a process", forks }, { "clone", "a user namespace", new_users }, { "clone", "a mount namespace", new_mounts },
-	{ "prctl", "PR_SET_DUMPABLE", dumpable }, { "prctl", "PR_SET_PTRACER", ptracer },
-	{ "ioctl", "TIOCSTI", push_back }, { "ioctl", "FIOSETOWN", set_owner }, { "ioctl", "FIOASYNC", go_async },
-	{ "ioctl", "BLKROSET", set_ro }, { "mmap", "PROT_EXEC", map_exec }, { "mprotect", "PROT_EXEC", make_exec },
-	{ "io_uring_register", "a message to any ring", ring_message }, { "io_uring_register", "a personality", ring_personality },
+	{ "tgkill", "another process", tgkill_parent },
+	{ "tgkill", "with a bit that nobody looks at", tgkill_wide },
+	{ "fcntl", "F_SETOWN", owner },
+	{ "fcntl", "F_SETOWN_EX", owner_ex },
+	{ "fcntl", "F_SETSIG", sig },
+	{ "fcntl", "O_ASYNC", async },
+	{ "fcntl", "F_SETLEASE", lease },
+	{ "fcntl", "F_NOTIFY", notify },
+	{ "sendto", "an address", send_to },
+	{ "sched_setaffinity", "another process", setaffinity },
+	{ "sched_getaffinity", "another process", getaffinity },
+	{ "newfstatat", "a path", stat_path },
+	{ "newfstatat", "a path below", stat_below },
+	{ "newfstatat", "from here", stat_cwd },
+	{ "clock_gettime", "another's clock", clock_of },
+	{ "clock_nanosleep", "another's clock", sleep_by },
+	{ "clone", "a process", forks },
+	{ "clone", "a user namespace", new_users },
+	{ "clone", "a mount namespace", new_mounts },
+	{ "prctl", "PR_SET_DUMPABLE", dumpable },
+	{ "prctl", "PR_SET_PTRACER", ptracer },
+	{ "ioctl", "TIOCSTI", push_back },
+	{ "ioctl", "FIOSETOWN", set_owner },
+	{ "ioctl", "FIOASYNC", go_async },
+	{ "ioctl", "BLKROSET", set_ro },
+	{ "mmap", "PROT_EXEC", map_exec },
+	{ "mprotect", "PROT_EXEC", make_exec },
+	{ "io_uring_register", "a message to any ring", ring_message },
+	{ "io_uring_register", "a personality", ring_personality },
 };
 
 ATTACK(write_a_file, syscall(SYS_openat, AT_FDCWD, "/dev/null", O_WRONLY))
@@ -129,8 +177,9 @@ ATTACK(force, syscall(SYS_umount2, "/nowhere", UMOUNT_NOFOLLOW | MNT_FORCE))
 ATTACK(follow, syscall(SYS_umount2, "/nowhere", 0))
 
 static const struct attack attacks_of_unmounter[] = {
-	{ "openat", "for writing", write_a_file }, { "openat", "for both", read_write }, { "openat", "O_CREAT", create },
-	{ "openat", "O_TRUNC", truncate_it }, { "umount2", "by force", force }, { "umount2", "through a link", follow },
+	{ "openat", "for writing", write_a_file }, { "openat", "for both", read_write },
+	{ "openat", "O_CREAT", create },           { "openat", "O_TRUNC", truncate_it },
+	{ "umount2", "by force", force },          { "umount2", "through a link", follow },
 	{ "sendto", "an address", send_to },
 };
 
@@ -173,7 +222,8 @@ static int run_attack(const void *arg)
 static void expect_refused(bool unmounter, const struct attack *attack, size_t nr)
 {
 	for (size_t i = 0; i < nr; i++)
-		ck_assert_msg(!filtered(unmounter, run_attack, &attack[i]), "%s: %s is not refused", attack[i].call, attack[i].what);
+		ck_assert_msg(!filtered(unmounter, run_attack, &attack[i]), "%s: %s is not refused",
+			      attack[i].call, attack[i].what);
 }
 
 START_TEST(others_cannot_be_named)
@@ -205,12 +255,19 @@ START_TEST(each_call_is_known_here)
 		bool known;
 
 		if (call->rule)
-			known = call->unmounter ? has_attack(attacks_of_unmounter, ARRAY_SIZE(attacks_of_unmounter), call->name)
-					     : has_attack(attacks, ARRAY_SIZE(attacks), call->name);
+			known = call->unmounter ? has_attack(attacks_of_unmounter,
+							     ARRAY_SIZE(attacks_of_unmounter),
+							     call->name)
+						: has_attack(attacks, ARRAY_SIZE(attacks),
+							     call->name);
 		else
-			known = call->unmounter ? listed(harmless_for_unmounter, ARRAY_SIZE(harmless_for_unmounter), call->name)
-					     : listed(harmless, ARRAY_SIZE(harmless), call->name);
-		ck_assert_msg(known, "%s is allowed, and this test knows nothing about it", call->name);
+			known = call->unmounter ? listed(harmless_for_unmounter,
+							 ARRAY_SIZE(harmless_for_unmounter),
+							 call->name)
+						: listed(harmless, ARRAY_SIZE(harmless),
+							 call->name);
+		ck_assert_msg(known, "%s is allowed, and this test knows nothing about it",
+			      call->name);
 	}
 }
 END_TEST
@@ -233,7 +290,10 @@ static bool is_unfiltered(int nr)
 #endif
 }
 
-/* With the same argument everywhere; what is allowed on purpose need not be called. 0, or the number of a call and 1. */
+/*
+ * With the same argument everywhere; what is allowed on purpose need not be called. 0, or the
+ * number of a call and 1.
+ */
 static int call_everything_else(const void *arg)
 {
 	long a = *(const long *)arg;
@@ -266,11 +326,14 @@ static int as_meant(const void *arg)
 	cpu_set_t set;
 
 	(void)arg;
-	if (syscall(SYS_tgkill, getpid(), (int)syscall(SYS_gettid), 0) || send(pair[0], "x", 1, 0) != 1 || fcntl(zero, F_GETFL) < 0)
+	if (syscall(SYS_tgkill, getpid(), (int)syscall(SYS_gettid), 0) ||
+	    send(pair[0], "x", 1, 0) != 1 || fcntl(zero, F_GETFL) < 0)
 		return 1;
-	if (sched_getaffinity(0, sizeof(set), &set) || sched_setaffinity(0, sizeof(set), &set) || fstat(zero, &st))
+	if (sched_getaffinity(0, sizeof(set), &set) || sched_setaffinity(0, sizeof(set), &set) ||
+	    fstat(zero, &st))
 		return 2;
-	if (syscall(SYS_clock_gettime, CLOCK_MONOTONIC, &ts) || syscall(SYS_clock_gettime, CLOCK_THREAD_CPUTIME_ID, &ts))
+	if (syscall(SYS_clock_gettime, CLOCK_MONOTONIC, &ts) ||
+	    syscall(SYS_clock_gettime, CLOCK_THREAD_CPUTIME_ID, &ts))
 		return 3;
 	return prctl(PR_SET_NAME, "another") ? 4 : 0;
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The unmounter process, with a file system of memory in place of ours: what it takes away, and what a daemon that somebody has taken
- * over cannot make it take away. And what it says of callers. In a mount namespace, and without root in a user namespace,
- * of its own; where there is neither, nothing is tested.
+ * The unmounter process, with a file system of memory in place of ours: what it takes away, and
+ * what a daemon that somebody has taken over cannot make it take away. And what it says of callers.
+ * In a mount namespace, and without root in a user namespace, of its own; where there is neither,
+ * nothing is tested.
  */
 #include "command/unmounter.h"
 #include "kit/runner.h"
@@ -39,7 +40,8 @@ static bool become_root(void)
 
 	snprintf(uids, sizeof(uids), "0 %u 1", geteuid());
 	snprintf(gids, sizeof(gids), "0 %u 1", getegid());
-	return !unshare(CLONE_NEWUSER | CLONE_NEWNS) && write_line("/proc/self/setgroups", "deny") &&
+	return !unshare(CLONE_NEWUSER | CLONE_NEWNS) &&
+	       write_line("/proc/self/setgroups", "deny") &&
 	       write_line("/proc/self/uid_map", uids) && write_line("/proc/self/gid_map", gids);
 }
 
@@ -47,7 +49,8 @@ static bool enter_namespaces(void)
 {
 	if (unshare(CLONE_NEWNS) && !become_root())
 		return false;
-	return !mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) && !mount("none", point, "tmpfs", 0, NULL);
+	return !mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) &&
+	       !mount("none", point, "tmpfs", 0, NULL);
 }
 
 /* How many lines of the table of mounts name the place. */
@@ -83,7 +86,8 @@ static int takes_away_its_own(void)
 {
 	struct unmounter *unmounter = start();
 
-	MUST(unmounter && unmounter_do(unmounter, true) < 0 && mounts_there() == 1); /* it was not told of any */
+	/* it was not told of any */
+	MUST(unmounter && unmounter_do(unmounter, true) < 0 && mounts_there() == 1);
 	unmounter_mounted(unmounter);
 	MUST(unmounter_do(unmounter, true) == 0 && mounts_there() == 0);
 	MUST(unmounter_do(unmounter, true) < 0);
@@ -128,7 +132,8 @@ static int knows_capabilities(void)
 	MUST(unmounter);
 	MUST(unmounter_capable(unmounter, me, geteuid(), CAP_SYS_ADMIN));
 	MUST(!unmounter_capable(unmounter, me, geteuid() + 1, CAP_SYS_ADMIN));
-	MUST(!unmounter_capable(unmounter, me, geteuid(), 63) && !unmounter_capable(unmounter, me, geteuid(), 64));
+	MUST(!unmounter_capable(unmounter, me, geteuid(), 63) &&
+	     !unmounter_capable(unmounter, me, geteuid(), 64));
 	MUST(!unmounter_capable(unmounter, 0, geteuid(), CAP_SYS_ADMIN));
 	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
 	struct __user_cap_data_struct none[2] = { { 0 } };
@@ -138,8 +143,8 @@ static int knows_capabilities(void)
 	return 0;
 }
 
-static int (*const cases[])(void) = { takes_away_its_own, is_told_once, knows_its_own_when_numbers_return,
-					knows_capabilities };
+static int (*const cases[])(void) = { takes_away_its_own, is_told_once,
+				      knows_its_own_when_numbers_return, knows_capabilities };
 
 START_TEST(in_namespaces)
 {
@@ -154,7 +159,8 @@ START_TEST(in_namespaces)
 	if (WEXITSTATUS(status) == CANNOT)
 		printf("case %d is skipped: no namespaces\n", _i);
 	else
-		ck_assert_msg(!WEXITSTATUS(status), "case %d: see line %d (modulo 70)", _i, WEXITSTATUS(status) - 1);
+		ck_assert_msg(!WEXITSTATUS(status), "case %d: see line %d (modulo 70)", _i,
+			      WEXITSTATUS(status) - 1);
 }
 END_TEST
 

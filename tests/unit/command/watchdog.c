@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Unit tests of src/command/watchdog.c: requests are "begun" and "completed" by counting, as the device does; give_up only tells.
+ * Unit tests of src/command/watchdog.c: requests are "begun" and "completed" by counting, as the
+ * device does; give_up only tells.
  */
 #include "base/counters.h"
 #include "base/lock.h"
@@ -38,7 +39,12 @@ static unsigned ended(void) { return __atomic_load_n(&gave_up, __ATOMIC_SEQ_CST)
 
 static struct watchdog *start(unsigned limit_ms)
 {
-	struct watchdog_config c = { .name = "test", .limit_ms = limit_ms, .in_flight = on_in_flight, .alive = on_alive, .look = on_look, .give_up = on_give_up };
+	struct watchdog_config c = { .name = "test",
+				     .limit_ms = limit_ms,
+				     .in_flight = on_in_flight,
+				     .alive = on_alive,
+				     .look = on_look,
+				     .give_up = on_give_up };
 	struct watchdog *watchdog;
 
 	fdio_log_set_level(0);
@@ -115,7 +121,10 @@ START_TEST(slow)
 }
 END_TEST
 
-/* Starting, it is told that this goes on, but not while the device keeps it waiting; serving, nobody wants to know. */
+/*
+ * Starting, it is told that this goes on, but not while the device keeps it waiting; serving,
+ * nobody wants to know.
+ */
 START_TEST(alive_while_starting)
 {
 	struct watchdog *watchdog = start(200);

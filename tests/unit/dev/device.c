@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Unit tests of src/dev: the wrappers and the flush sequencer on a device whose every flush the test controls, and the
- * io_uring device on a temporary image file, asynchronous requests included.
+ * Unit tests of src/dev: the wrappers and the flush sequencer on a device whose every flush the
+ * test controls, and the io_uring device on a temporary image file, asynchronous requests included.
  */
 #include "base/counters.h"
 #include "base/lock.h"
@@ -68,7 +68,9 @@ static int g_flush(struct dev *dev)
 
 static void g_close(struct dev *dev) { dev_fini(dev); }
 
-static const struct dev_ops g_ops = { .name = "gated", .read = g_read, .write = g_write, .flush = g_flush, .close = g_close };
+static const struct dev_ops g_ops = {
+	.name = "gated", .read = g_read, .write = g_write, .flush = g_flush, .close = g_close
+};
 
 static void g_open(void)
 {
@@ -76,7 +78,11 @@ static void g_open(void)
 	pthread_mutex_init(&g.lock, NULL);
 	pthread_cond_init(&g.cond, NULL);
 	ck_assert_int_eq(dev_init(&g.dev, &g_ops, "gated"), 0);
-	g.dev.caps = (struct dev_caps){ .size_bytes = MEM_SIZE, .sector_bytes = 512, .physical_bytes = 512, .max_io_bytes = 65536, .mem_align = 512,
+	g.dev.caps = (struct dev_caps){ .size_bytes = MEM_SIZE,
+					.sector_bytes = 512,
+					.physical_bytes = 512,
+					.max_io_bytes = 65536,
+					.mem_align = 512,
 					.volatile_cache = true };
 }
 
@@ -106,9 +112,12 @@ START_TEST(bouncing)
 	g_open();
 	for (unsigned i = 0; i < MEM_SIZE; i++)
 		g.mem[i] = (uint8_t)(i * 7 + i / 512);
-	static const struct { size_t len; uint64_t off; unsigned shift; } odd[] = {
-		{ 1, 0, 0 }, { 1, 511, 1 }, { 2, 511, 3 }, { 1024, 1024, 0 }, { 1024, 1024, 1 }, { 777, 100, 5 }, { 3000, 4095, 0 },
-		{ 1, MEM_SIZE - 1, 0 }, { 512, MEM_SIZE - 512, 7 }, { 0, 5, 0 },
+	static const struct { size_t len; uint64_t off; unsigned shift;
+	} odd[] = {
+		{ 1, 0, 0 },       { 1, 511, 1 },          { 2, 511, 3 },
+		{ 1024, 1024, 0 }, { 1024, 1024, 1 },      { 777, 100, 5 },
+		{ 3000, 4095, 0 }, { 1, MEM_SIZE - 1, 0 }, { 512, MEM_SIZE - 512, 7 },
+		{ 0, 5, 0 },
 	};
 	for (unsigned i = 0; i < ARRAY_SIZE(odd); i++) {
 		memset(buf, 0xee, 8192);
@@ -148,8 +157,9 @@ END_TEST
 START_TEST(batches)
 {
 	static uint8_t buf[4096 + 1] __attribute__((aligned(4096)));
-	struct dev_vec vec[3] = { { .off = 0, .buf = buf, .len = 512 }, { .off = 8192, .buf = buf + 1, .len = 1024 },
-				{ .off = MEM_SIZE, .buf = buf, .len = 512 } };
+	struct dev_vec vec[3] = { { .off = 0, .buf = buf, .len = 512 },
+				  { .off = 8192, .buf = buf + 1, .len = 1024 },
+				  { .off = MEM_SIZE, .buf = buf, .len = 512 } };
 
 	g_open();
 	memset(g.mem, 0xa5, MEM_SIZE);
@@ -188,8 +198,8 @@ static void fl_start(unsigned i)
 }
 
 /*
- * One caller starts flush 0. Fifteen come while it runs: none may return with it, and one flush serves them all. That
- * flush fails: they, and only they, get the error.
+ * One caller starts flush 0. Fifteen come while it runs: none may return with it, and one flush
+ * serves them all. That flush fails: they, and only they, get the error.
  */
 static void no_log(int level, const char *line) { (void)level; (void)line; }
 
@@ -254,7 +264,8 @@ static void image_make(off_t size)
 {
 	const char *dir = getenv("TMPDIR");
 
-	snprintf(image, sizeof(image), "%s/check_dev.XXXXXX", dir && strlen(dir) < 40 ? dir : "/tmp");
+	snprintf(image, sizeof(image), "%s/check_dev.XXXXXX",
+		 dir && strlen(dir) < 40 ? dir : "/tmp");
 	int fd = mkstemp(image);
 	ck_assert_int_ge(fd, 0);
 	ck_assert_int_eq(ftruncate(fd, size), 0);
@@ -265,7 +276,8 @@ START_TEST(image_sync)
 {
 	enum { N = 150 };
 	struct dev_vec vec[N];
-	uint8_t *data = fdio_alloc_aligned(4096, N * 4096), *back = fdio_alloc_aligned(4096, N * 4096 + 4096);
+	uint8_t *data = fdio_alloc_aligned(4096, N * 4096),
+		*back = fdio_alloc_aligned(4096, N * 4096 + 4096);
 
 	image_make(8 << 20);
 	struct dev *dev = image_open(DEV_OPEN_EXCL);
@@ -274,7 +286,10 @@ START_TEST(image_sync)
 	for (unsigned i = 0; i < N * 4096; i++)
 		data[i] = (uint8_t)(i * 13 + i / 4096);
 	for (unsigned i = 0; i < N; i++)
-		vec[i] = (struct dev_vec){ .off = (uint64_t)(N - 1 - i) * 8192, .buf = data + i * 4096, .len = 4096, .result = 1 };
+		vec[i] = (struct dev_vec){ .off = (uint64_t)(N - 1 - i) * 8192,
+					   .buf = data + i * 4096,
+					   .len = 4096,
+					   .result = 1 };
 	ck_assert_int_eq(dev_write_many(dev, vec, N), 0);
 	for (unsigned i = 0; i < N; i++) {
 		ck_assert_int_eq(vec[i].result, 0);
@@ -332,7 +347,9 @@ START_TEST(rings_that_are_given_up)
 	for (unsigned round = 0; round < 6; round++) {
 		memset(data, (int)round + 1, N * 4096);
 		for (unsigned i = 0; i < N; i++)
-			vec[i] = (struct dev_vec){ .off = i * 4096, .buf = data + i * 4096, .len = 4096 };
+			vec[i] = (struct dev_vec){ .off = i * 4096,
+						   .buf = data + i * 4096,
+						   .len = 4096 };
 		submits_pass = round == 1;
 		submits_fail = 1;
 		if (round == 3)
@@ -423,15 +440,23 @@ START_TEST(image_async)
 	ck_assert_int_eq(loop_set_start(set), 0);
 	for (unsigned i = 0; i < 64; i++) {
 		memset(arena + i * 4096, (int)i + 1, 4096);
-		as.io[i] = (struct dev_io){ .kind = DEV_WRITE, .off = i * 4096, .len = 4096, .buf = arena + i * 4096,
-					    .buf_index = i & 1 ? index : -1, .flags = (i & 2 ? DEV_FUA : 0) | (i & 4 ? DEV_ASYNC : 0) };
+		as.io[i] = (struct dev_io){ .kind = DEV_WRITE,
+					    .off = i * 4096,
+					    .len = 4096,
+					    .buf = arena + i * 4096,
+					    .buf_index = i & 1 ? index : -1,
+					    .flags = (i & 2 ? DEV_FUA : 0) |
+						     (i & 4 ? DEV_ASYNC : 0) };
 	}
 	as_run(set, 64);
 	for (unsigned i = 0; i < 64; i++)
 		ck_assert_int_eq(as.io[i].result, 4096);
 	memset(arena, 0, 64 * 4096);
 	for (unsigned i = 0; i < 64; i++)
-		as.io[i] = (struct dev_io){ .kind = DEV_READ, .off = i * 4096, .len = 4096, .buf = arena + i * 4096,
+		as.io[i] = (struct dev_io){ .kind = DEV_READ,
+					    .off = i * 4096,
+					    .len = 4096,
+					    .buf = arena + i * 4096,
 					    .buf_index = i & 1 ? -1 : index };
 	as_run(set, 64);
 	for (unsigned i = 0; i < 64; i++) {
@@ -439,8 +464,14 @@ START_TEST(image_async)
 		ck_assert(arena[i * 4096] == i + 1 && arena[i * 4096 + 4095] == i + 1);
 	}
 	/* Across the end: fewer bytes; past it: an error, never 0. */
-	as.io[0] = (struct dev_io){ .kind = DEV_READ, .off = (1 << 20) - 4096, .len = 8192, .buf = arena, .buf_index = -1 };
-	as.io[1] = (struct dev_io){ .kind = DEV_READ, .off = 2 << 20, .len = 4096, .buf = arena + 8192, .buf_index = -1 };
+	as.io[0] = (struct dev_io){ .kind = DEV_READ,
+				    .off = (1 << 20) - 4096,
+				    .len = 8192,
+				    .buf = arena,
+				    .buf_index = -1 };
+	as.io[1] = (struct dev_io){
+		.kind = DEV_READ, .off = 2 << 20, .len = 4096, .buf = arena + 8192, .buf_index = -1
+	};
 	as_run(set, 2);
 	ck_assert_int_eq(as.io[0].result, 4096);
 	ck_assert_int_eq(as.io[1].result, -EIO);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Appends into the window: without a worker, in order, and none of what a window holds shows or is lost. Everything runs on
- * the test's thread but the last test.
+ * Appends into the window: without a worker, in order, and none of what a window holds shows or is
+ * lost. Everything runs on the test's thread but the last test.
  */
 #include "kit/engine.h"
 #include "base/nowait.h"
@@ -65,7 +65,8 @@ static void *cutting_thread(void *arg)
 
 	while (!stopped(load)) {
 		engine_truncate(load->e, load->e->inode, ext4_inode_size(load->e->inode) / 2);
-		nowait_ignore(ext4_setattr(load->e->inode, EXT4_SET_MTIME_NOW, &(struct ext4_attr){ 0 }));
+		nowait_ignore(ext4_setattr(load->e->inode, EXT4_SET_MTIME_NOW,
+					   &(struct ext4_attr){ 0 }));
 		usleep(3000);
 	}
 	return NULL;
@@ -74,7 +75,8 @@ static void *cutting_thread(void *arg)
 START_TEST(one_device_request_and_no_handle)
 {
 	struct engine *e = with_window(NULL, 2);
-	uint64_t slow = counter(COUNTER_dio_write_slow), settled = counter(COUNTER_ext4_window_settled);
+	uint64_t slow = counter(COUNTER_dio_write_slow),
+		 settled = counter(COUNTER_ext4_window_settled);
 	uint64_t writes = fake_stats(e->fake).writes;
 
 	for (unsigned k = 2; k < 10; k++)
@@ -97,8 +99,8 @@ START_TEST(one_device_request_and_no_handle)
 END_TEST
 
 /*
- * The last file is closed by a loop thread, which has looked and found no window, when there is one by now: nothing waits, and nothing of
- * what was appended is lost.
+ * The last file is closed by a loop thread, which has looked and found no window, when there is one
+ * by now: nothing waits, and nothing of what was appended is lost.
  */
 START_TEST(closed_by_a_loop_thread)
 {
@@ -121,7 +123,10 @@ START_TEST(closed_by_a_loop_thread)
 }
 END_TEST
 
-/* A window whose blocks cannot be put into the tree when it must end: what was answered and is gone now is told by fsync. */
+/*
+ * A window whose blocks cannot be put into the tree when it must end: what was answered and is gone
+ * now is told by fsync.
+ */
 #ifndef FDIO_DEBUG_LOCKS
 START_TEST(what_is_given_up_is_told)
 {
@@ -146,11 +151,14 @@ END_TEST
 #endif
 
 /* As without memory (the linker sends ext4_blocks_claim here). */
-int __real_ext4_blocks_claim(struct journal_handle *handle, struct ext4_inode *inode, uint64_t blk, uint32_t n);
-int __wrap_ext4_blocks_claim(struct journal_handle *handle, struct ext4_inode *inode, uint64_t blk, uint32_t n);
+int __real_ext4_blocks_claim(struct journal_handle *handle, struct ext4_inode *inode, uint64_t blk,
+			     uint32_t n);
+int __wrap_ext4_blocks_claim(struct journal_handle *handle, struct ext4_inode *inode, uint64_t blk,
+			     uint32_t n);
 static bool claim_fails; /* atomic */
 
-int __wrap_ext4_blocks_claim(struct journal_handle *handle, struct ext4_inode *inode, uint64_t blk, uint32_t n)
+int __wrap_ext4_blocks_claim(struct journal_handle *handle, struct ext4_inode *inode, uint64_t blk,
+			     uint32_t n)
 {
 	if (__atomic_load_n(&claim_fails, __ATOMIC_SEQ_CST))
 		return -ENOMEM;
@@ -211,7 +219,10 @@ START_TEST(what_is_given_up_is_not_read)
 }
 END_TEST
 
-/* Two halves of one call: the second one's data is there first, but nobody sees it before the first one's. */
+/*
+ * Two halves of one call: the second one's data is there first, but nobody sees it before the first
+ * one's.
+ */
 START_TEST(published_in_order)
 {
 	struct engine *e = with_window(NULL, 2);
@@ -238,7 +249,10 @@ START_TEST(published_in_order)
 }
 END_TEST
 
-/* The first of three fails: the others are written again where they belong, with a hole in front of them. */
+/*
+ * The first of three fails: the others are written again where they belong, with a hole in front of
+ * them.
+ */
 START_TEST(failure_in_the_middle)
 {
 	struct engine *e = with_window(NULL, 2);
@@ -247,7 +261,12 @@ START_TEST(failure_in_the_middle)
 
 	pattern(b, 1, 2 * BS, 3 * BS);
 	uint64_t addr = dev_addr(e, 2 * BS);
-	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_WRITE, .action = FAKE_ERROR, .err = -EIO, .off = addr, .len = BS, .repeat = 1 });
+	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_WRITE,
+						      .action = FAKE_ERROR,
+						      .err = -EIO,
+						      .off = addr,
+						      .len = BS,
+						      .repeat = 1 });
 	fake_set_mode(e->fake, FAKE_HELD, 0);
 	for (unsigned k = 0; k < 3; k++)
 		req_submit(e, e->file, &req[k], DIO_WRITE, (2 + k) * BS, b + k * BS, BS);
@@ -277,7 +296,11 @@ START_TEST(durable_when_synced)
 	for (unsigned how = 0; how < 4; how++) {
 		struct engine *e = with_window(NULL, 2);
 
-		write_ok(e, how == 2 ? DIO_DSYNC : how == 3 ? DIO_SYNC | DIO_DSYNC : 0, 2 * BS, 1, 2 * BS);
+		write_ok(e,
+			 how == 2   ? DIO_DSYNC
+			 : how == 3 ? DIO_SYNC | DIO_DSYNC
+				    : 0,
+			 2 * BS, 1, 2 * BS);
 		if (how < 2)
 			ck_assert_int_eq(engine_fsync(e, e->inode, how == 1), 0);
 		/* An overwrite of what may not be in the tree yet. */
@@ -294,7 +317,10 @@ START_TEST(durable_when_synced)
 }
 END_TEST
 
-/* Not synced: old or new, never what the blocks held before; and the tree never says more than the size. */
+/*
+ * Not synced: old or new, never what the blocks held before; and the tree never says more than the
+ * size.
+ */
 START_TEST(cut_anywhere)
 {
 	struct engine *e = with_window(&(struct engine_opt){ .stale = true }, 2);
@@ -307,7 +333,10 @@ START_TEST(cut_anywhere)
 	ck_assert_int_eq(engine_fsync(e, e->inode, true), 0);
 	unsigned events = fake_rec_events(e->fake);
 	for (unsigned k = 0; k <= events; k++) {
-		struct engine *n = engine_on(fake_rec_cut(e->fake, k, k % 2 ? FAKE_CUT_RANDOM : FAKE_CUT_DROP, k), NULL);
+		struct engine *n =
+				engine_on(fake_rec_cut(e->fake, k,
+						       k % 2 ? FAKE_CUT_RANDOM : FAKE_CUT_DROP, k),
+					  NULL);
 		uint64_t size = ext4_inode_size(n->inode);
 		ck_assert(size % BS == 0 && size <= 7 * BS);
 		if (size)
@@ -325,7 +354,8 @@ END_TEST
 START_TEST(ended_by_other_changes)
 {
 	for (unsigned how = 0; how < 7; how++) {
-		struct engine *e = with_window(&(struct engine_opt){ .relaxed = true, .stale = true }, 3);
+		struct engine *e = with_window(
+				&(struct engine_opt){ .relaxed = true, .stale = true }, 3);
 		uint8_t *r = buffer_new(16 * BS);
 
 		write_ok(e, 0, 3 * BS, 1, BS);
@@ -333,13 +363,19 @@ START_TEST(ended_by_other_changes)
 		case 0: engine_truncate(e, e->inode, 2 * BS + 100); break;
 		case 1: engine_truncate(e, e->inode, 8 * BS + 100); break;
 		case 2: engine_fallocate(e, 0, 2 * BS, 6 * BS); break;
-		case 3: engine_fallocate(e, EXT4_FALLOC_PUNCH_HOLE | EXT4_FALLOC_KEEP_SIZE, 3 * BS, BS); break;
+		case 3:
+			engine_fallocate(e, EXT4_FALLOC_PUNCH_HOLE | EXT4_FALLOC_KEEP_SIZE, 3 * BS,
+					 BS);
+			break;
 		case 4: write_ok(e, 0, 4 * BS, 1, 100); break;
 		case 5: write_ok(e, 0, 7 * BS + 5, 1, 100); break;
-		case 6: write_ok(e, 0, 7 * BS, 1, BS); break; /* whole blocks, in the window, but not at the end */
+		/* whole blocks, in the window, but not at the end */
+		case 6: write_ok(e, 0, 7 * BS, 1, BS); break;
 		}
 		ck_assert_uint_eq(ext4_window_end(e->inode), 0);
-		uint64_t size = ext4_inode_size(e->inode), same = how == 0 ? size : how == 3 ? 3 * BS : 4 * BS;
+		uint64_t size = ext4_inode_size(e->inode), same = how == 0   ? size
+								  : how == 3 ? 3 * BS
+									     : 4 * BS;
 		expect(e, 0, 1, same);
 		ck_assert_int_eq(io(e, 0, 0, r, 16 * BS), size);
 		if (how == 4)
@@ -485,7 +521,10 @@ START_TEST(reclaimed_when_full)
 }
 END_TEST
 
-/* However many files grow, their windows hold a small part of what is free; and who makes names in a full volume gets that too. */
+/*
+ * However many files grow, their windows hold a small part of what is free; and who makes names in
+ * a full volume gets that too.
+ */
 START_TEST(many_windows_hold_little)
 {
 	enum { FILES = 60 };
@@ -504,7 +543,9 @@ START_TEST(many_windows_hold_little)
 	memset(b, 'w', BS);
 	for (unsigned k = 0; k < FILES; k++) {
 		snprintf(name, sizeof(name), "w%u", k);
-		ck_assert_int_eq(ext4_create(root, name, (unsigned)strlen(name), 0100644, 0, &credentials, &inode[k]), 0);
+		ck_assert_int_eq(ext4_create(root, name, (unsigned)strlen(name), 0100644, 0,
+					     &credentials, &inode[k]),
+				 0);
 		ck_assert_int_eq(dio_file_open(e->dio, inode[k], &file[k]), 0);
 		for (unsigned n = 0; n < 3; n++) {
 			req_submit(e, file[k], &req, DIO_WRITE | DIO_ROOT, n * BS, b, BS);
@@ -517,7 +558,8 @@ START_TEST(many_windows_hold_little)
 	ck_assert_uint_le(e->vol->data.win_blocks, available / 8);
 	for (unsigned n = 0; !err; n++) {
 		snprintf(name, sizeof(name), "d%u", n);
-		err = ext4_create(root, name, (unsigned)strlen(name), 040755, 0, &credentials, &dir);
+		err = ext4_create(root, name, (unsigned)strlen(name), 040755, 0, &credentials,
+				  &dir);
 		if (!err)
 			ext4_inode_put(dir);
 	}
@@ -525,7 +567,9 @@ START_TEST(many_windows_hold_little)
 	ck_assert_uint_gt(e->vol->data.win_blocks, 0);
 	ck_assert(ext4_eviction_since(e->vol, &since));
 	ck_assert_uint_eq(e->vol->data.win_blocks, 0);
-	ck_assert_int_eq(ext4_create(root, name, (unsigned)strlen(name), 040755, 0, &credentials, &dir), 0);
+	ck_assert_int_eq(ext4_create(root, name, (unsigned)strlen(name), 040755, 0, &credentials,
+				     &dir),
+			 0);
 	ext4_inode_put(dir);
 	ck_assert(!ext4_eviction_since(e->vol, &since)); /* asked once */
 	for (unsigned k = 0; k < FILES; k++) {
@@ -563,7 +607,8 @@ START_TEST(parallel_files_stay_whole)
 		unsigned runs = 0;
 
 		for (uint32_t l = 0; l < 400; l += extent.len, runs++)
-			ck_assert(!ext4_map_lookup(inode[k], l, &extent) && extent.state == EXT4_EXTENT_WRITTEN);
+			ck_assert(!ext4_map_lookup(inode[k], l, &extent) &&
+				  extent.state == EXT4_EXTENT_WRITTEN);
 		ck_assert_uint_le(runs, 8);
 		dio_file_close(file[k]);
 		if (k) /* "file" is open once more */
@@ -625,7 +670,8 @@ Suite *unit_suite(void)
 	engine_use_template(th);
 	unit_test(t, one_device_request_and_no_handle);
 	unit_test(t, closed_by_a_loop_thread);
-#ifndef FDIO_DEBUG_LOCKS /* the error is made by the mode of loop threads, in which a window is not closed: asserted there */
+/* the error is made by the mode of loop threads, in which a window is not closed: asserted there */
+#ifndef FDIO_DEBUG_LOCKS
 	unit_test(t, what_is_given_up_is_told);
 #endif
 	unit_loop(t, what_is_given_up_is_not_read, 0, 2);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What the direct-I/O engine promises about durability: FUA, flushes, who hears of a failed one, fsync
- * with nothing to do. The tags are those of HACKING.md.
+ * What the direct-I/O engine promises about durability: FUA, flushes, who hears of a failed one,
+ * fsync with nothing to do. The tags are those of HACKING.md.
  */
 #include "kit/engine.h"
 #include "ext4/data/map.h"
@@ -10,7 +10,10 @@
 static void fail_flush(struct engine *e)
 {
 	fake_fault_clear(e->fake);
-	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_FLUSH, .repeat = 1, .action = FAKE_ERROR, .err = -EIO });
+	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_FLUSH,
+						      .repeat = 1,
+						      .action = FAKE_ERROR,
+						      .err = -EIO });
 }
 
 static void write_file(struct engine *e, struct dio_file *file, uint64_t pos)
@@ -27,7 +30,8 @@ static void write_file(struct engine *e, struct dio_file *file, uint64_t pos)
 START_TEST(sync_writes_survive)
 {
 	for (unsigned m = 0; m < 8; m++) {
-		struct engine *e = engine_new(&(struct engine_opt){ .no_fua = m & 1, .stale = true });
+		struct engine *e =
+				engine_new(&(struct engine_opt){ .no_fua = m & 1, .stale = true });
 		unsigned sync = m & 2 ? DIO_SYNC : DIO_DSYNC;
 		if (m & 4) { /* overwrite of extents that are not committed yet */
 			write_ok(e, DIO_DIRECT, 0, 1, 4 * BS);
@@ -64,7 +68,9 @@ START_TEST(o_sync_keeps_mtime)
 }
 END_TEST
 
-/* A durable overwrite is FUA and nothing else; without FUA, or with metadata to commit, one flush. */
+/*
+ * A durable overwrite is FUA and nothing else; without FUA, or with metadata to commit, one flush.
+ */
 START_TEST(fua_or_one_flush)
 {
 	struct engine *e = engine_new(NULL);
@@ -96,8 +102,12 @@ START_TEST(fua_or_one_flush)
 }
 END_TEST
 
-/* The map goes (a handle on the same inode was cancelled) after the first piece went out with FUA: the rest is durable all the same. */
-static void drop_map(void *arg, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags, bool after)
+/*
+ * The map goes (a handle on the same inode was cancelled) after the first piece went out with FUA:
+ * the rest is durable all the same.
+ */
+static void drop_map(void *arg, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags,
+		     bool after)
 {
 	struct engine *e = arg;
 
@@ -129,7 +139,10 @@ START_TEST(remainder_of_a_fua_write_is_flushed)
 }
 END_TEST
 
-/* A file of which only times have changed needs no commit for fdatasync or O_DSYNC, wherever these times are; fsync makes one. */
+/*
+ * A file of which only times have changed needs no commit for fdatasync or O_DSYNC, wherever these
+ * times are; fsync makes one.
+ */
 START_TEST(times_force_no_commit)
 {
 	struct engine *e = engine_new(NULL);
@@ -139,8 +152,10 @@ START_TEST(times_force_no_commit)
 	write_ok(e, DIO_DIRECT, 0, 2, BS); /* the new mtime is in memory only */
 	ck_assert_int_eq(engine_fsync(e, e->inode, true), 0);
 	write_ok(e, DIO_DIRECT | DIO_DSYNC, 0, 3, BS);
-	ck_assert_uint_eq(fake_stats(e->fake).flushes - flushes, 1); /* fdatasync's; O_DSYNC is FUA */
-	ck_assert_int_eq(ext4_setattr(e->inode, EXT4_SET_MTIME_NOW, &(struct ext4_attr){ 0 }), 0); /* and now it is in the running transaction */
+	/* fdatasync's; O_DSYNC is FUA */
+	ck_assert_uint_eq(fake_stats(e->fake).flushes - flushes, 1);
+	/* and now it is in the running transaction */
+	ck_assert_int_eq(ext4_setattr(e->inode, EXT4_SET_MTIME_NOW, &(struct ext4_attr){ 0 }), 0);
 	write_ok(e, DIO_DIRECT, BS, 4, BS);
 	ck_assert_int_eq(engine_fsync(e, e->inode, true), 0);
 	flushes = fake_stats(e->fake).flushes;
@@ -251,7 +266,8 @@ START_TEST(who_joins_is_served)
 	ck_assert_int_eq(ext4_vol_sync(e->vol), 0);
 	ck_assert_int_eq(engine_fsync_file(e, joiner.gf), 0);
 	/* The batch itself has nothing to flush. */
-	ck_assert_int_eq(ext4_setattr(e->inode, EXT4_SET_MODE, &(struct ext4_attr){ .mode = 0600 }), 0);
+	ck_assert_int_eq(ext4_setattr(e->inode, EXT4_SET_MODE, &(struct ext4_attr){ .mode = 0600 }),
+			 0);
 	at_turn = join_batch;
 	ck_assert_int_eq(engine_fsync(e, e->inode, false), 0);
 	ck_assert(joiner.sync.done);
@@ -280,7 +296,10 @@ START_TEST(flush_beside_a_failed_commit)
 	write_file(e, join->gf, 0);
 	ck_assert_int_eq(ext4_vol_sync(e->vol), 0);
 	write_ok(e, DIO_DIRECT, 0, 1, BS);
-	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_WRITE, .sync_only = true, .action = FAKE_ERROR, .err = -EIO });
+	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_WRITE,
+						      .sync_only = true,
+						      .action = FAKE_ERROR,
+						      .err = -EIO });
 	sync_start(e, &tsync, e->inode, e->file, true);
 	join_batch();
 	engine_pump(e);
@@ -305,7 +324,9 @@ START_TEST(no_flush_without_data)
 
 	make_extents(e, 1);
 	fake_stats_reset(e->fake);
-	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_WRITE, .action = FAKE_ERROR, .err = -EIO });
+	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_WRITE,
+						      .action = FAKE_ERROR,
+						      .err = -EIO });
 	ck_assert_int_eq(io(e, DIO_DIRECT | DIO_WRITE | DIO_DSYNC, 0, b, BS), -EIO);
 	ck_assert_int_eq(io(e, DIO_DIRECT | DIO_WRITE | DIO_DSYNC, 0, b, 0), 0);
 	fake_fault_clear(e->fake);
@@ -359,8 +380,13 @@ START_TEST(flushes_are_shared)
 	fake_set_mode(e->fake, FAKE_HELD, 77);
 	for (unsigned k = 0; k < MANY; k++) {
 		many_addr[k] = dev_addr(e, k * BS);
-		many[k].req = (struct dio_req){ .file = e->file, .pos = k * BS, .len = BS, .flags = DIO_DIRECT | DIO_WRITE | DIO_DSYNC,
-					      .buf = b + k * BS, .buf_index = -1, .done = many_finished };
+		many[k].req = (struct dio_req){ .file = e->file,
+						.pos = k * BS,
+						.len = BS,
+						.flags = DIO_DIRECT | DIO_WRITE | DIO_DSYNC,
+						.buf = b + k * BS,
+						.buf_index = -1,
+						.done = many_finished };
 		dio_submit(e->dio, &many[k].req);
 	}
 	ck_assert_uint_eq(fake_held(e->fake), MANY);
@@ -379,7 +405,10 @@ START_TEST(flushes_are_shared)
 }
 END_TEST
 
-/* A failed flush is told to exactly those it covered, and once to a file that had unflushed writes then. */
+/*
+ * A failed flush is told to exactly those it covered, and once to a file that had unflushed writes
+ * then.
+ */
 START_TEST(flush_failure_reaches_the_covered)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .no_fua = true });
@@ -401,7 +430,10 @@ START_TEST(flush_failure_reaches_the_covered)
 	/* i2 has an unflushed overwrite nobody waits for. */
 	req_submit(e, f2, &o, DIO_DIRECT | DIO_WRITE, 0, b, BS);
 	ck_assert_int_eq(req_wait(e, &o), BS);
-	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_FLUSH, .repeat = 1, .action = FAKE_ERROR, .err = -EIO });
+	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_FLUSH,
+						      .repeat = 1,
+						      .action = FAKE_ERROR,
+						      .err = -EIO });
 	for (unsigned k = 0; k < 3; k++)
 		req_submit(e, e->file, &t[k], DIO_DIRECT | DIO_WRITE | DIO_DSYNC, k * BS, b, BS);
 	engine_pump(e);
@@ -516,7 +548,10 @@ START_TEST(a_write_in_flight_may_be_lost)
 }
 END_TEST
 
-/* The flush that failed was not the queue's but the journal's: who had unflushed writes hears of it all the same. */
+/*
+ * The flush that failed was not the queue's but the journal's: who had unflushed writes hears of it
+ * all the same.
+ */
 START_TEST(flush_failure_of_the_journal)
 {
 	struct engine *e = engine_new(NULL);
@@ -526,18 +561,25 @@ START_TEST(flush_failure_of_the_journal)
 	ck_assert_int_eq(engine_fsync(e, e->inode, false), 0);
 	ck_assert_int_eq(engine_fsync(e, inode, false), 0);
 	write_ok(e, DIO_DIRECT, 0, 2, BS);
-	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_FLUSH, .repeat = 1, .action = FAKE_ERROR, .err = -EIO });
+	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_FLUSH,
+						      .repeat = 1,
+						      .action = FAKE_ERROR,
+						      .err = -EIO });
 	ck_assert_int_eq(ext4_vol_sync(e->vol), -EIO);
 	ck_assert_uint_eq(fake_fault_hits(e->fake), 1);
 	ck_assert_int_eq(engine_fsync(e, e->inode, true), -EIO);
-	ck_assert_int_eq(engine_fsync(e, e->inode, true), -EROFS); /* once; the journal has aborted */
+	/* once; the journal has aborted */
+	ck_assert_int_eq(engine_fsync(e, e->inode, true), -EROFS);
 	ck_assert_int_eq(engine_fsync(e, inode, true), -EROFS);
 	ext4_inode_put(inode);
 	engine_close_nocheck(e);
 }
 END_TEST
 
-/* After the journal has aborted nothing becomes durable: who has unwritten changes hears EIO, who has none EROFS, as on ext4. */
+/*
+ * After the journal has aborted nothing becomes durable: who has unwritten changes hears EIO, who
+ * has none EROFS, as on ext4.
+ */
 START_TEST(fsync_after_the_abort)
 {
 	struct engine *e = engine_new(NULL);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Requests of the direct-I/O engine beside each other and beside changes of the file: new blocks, the
- * end of the file, truncation, the page cache, and who goes on while others wait. Case "threads" has
- * workers of its own; what it runs is worth a build with ThreadSanitizer.
+ * Requests of the direct-I/O engine beside each other and beside changes of the file: new blocks,
+ * the end of the file, truncation, the page cache, and who goes on while others wait. Case
+ * "threads" has workers of its own; what it runs is worth a build with ThreadSanitizer.
  */
 #include "kit/engine.h"
 #include "ext4/core/structs.h"
@@ -13,7 +13,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Two writers inside one sector follow each other, both survive; writers of different blocks run side by side. */
+/*
+ * Two writers inside one sector follow each other, both survive; writers of different blocks run
+ * side by side.
+ */
 START_TEST(writers_of_one_block_serialise)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .threads = 2, .relaxed = true });
@@ -70,7 +73,8 @@ START_TEST(sub_sector_write_drains_fast_writes)
 	ck_assert_int_eq(req_wait(e, &tb), 100);
 	fake_set_mode(e->fake, FAKE_INLINE, 0);
 	ck_assert_int_eq(io(e, 0, 0, r, 512), 512);
-	ck_assert(all_bytes(r, 'a', 50) && all_bytes(r + 50, 'b', 100) && all_bytes(r + 150, 'a', 362));
+	ck_assert(all_bytes(r, 'a', 50) && all_bytes(r + 50, 'b', 100) &&
+		  all_bytes(r + 150, 'a', 362));
 	free(a);
 	free(b);
 	free(r);
@@ -89,7 +93,8 @@ static void cut_everywhere(struct engine *e, unsigned step, void (*check)(struct
 		for (unsigned m = 0; m < 3; m++) {
 			struct engine_opt o = e->opt;
 			o.stale = false;
-			struct engine *n = engine_on(fake_rec_cut(e->fake, k, modes[m], k * 7 + 1), &o);
+			struct engine *n = engine_on(fake_rec_cut(e->fake, k, modes[m], k * 7 + 1),
+						     &o);
 			check(n);
 			if ((k * 3 + m) % step == 0)
 				engine_close(n);
@@ -110,12 +115,17 @@ static void check_not_stale(struct engine *n)
 	while (k + 1 < size && (b[k] == 0 || b[k] == want[k]))
 		k++;
 	if (size)
-		ck_assert_msg(b[k] == 0 || b[k] == want[k], "byte %llu is %#x: neither zero nor new", (unsigned long long)k, b[k]);
+		ck_assert_msg(b[k] == 0 || b[k] == want[k],
+			      "byte %llu is %#x: neither zero nor new", (unsigned long long)k,
+			      b[k]);
 	free(b);
 	free(want);
 }
 
-/* The edges of a new block are zero, also behind the end of the file, and no cut shows what was there before. */
+/*
+ * The edges of a new block are zero, also behind the end of the file, and no cut shows what was
+ * there before.
+ */
 START_TEST(edges_of_new_blocks_are_zero)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
@@ -123,8 +133,10 @@ START_TEST(edges_of_new_blocks_are_zero)
 
 	fake_rec_start(e->fake);
 	write_ok(e, DIO_DIRECT | DIO_DSYNC, 3 * BS + 512, 7, 512);      /* extends, head and tail */
-	write_ok(e, DIO_DIRECT, BS + 1024, 7, BS);                      /* two blocks inside the size */
-	write_ok(e, DIO_DIRECT | DIO_DSYNC, 3 * BS + 2048, 7, 512);     /* gap in the block that held the end */
+	/* two blocks inside the size */
+	write_ok(e, DIO_DIRECT, BS + 1024, 7, BS);
+	/* gap in the block that held the end */
+	write_ok(e, DIO_DIRECT | DIO_DSYNC, 3 * BS + 2048, 7, 512);
 	write_ok(e, DIO_DIRECT | DIO_DSYNC, 9 * BS + 3584, 7, 512);
 	cut_everywhere(e, 16, check_not_stale);
 	fake_rec_stop(e->fake);
@@ -168,7 +180,10 @@ START_TEST(gap_after_a_short_block)
 }
 END_TEST
 
-/* An unwritten extent becomes readable only after its data is on the device: any cut shows zeroes or the new data. */
+/*
+ * An unwritten extent becomes readable only after its data is on the device: any cut shows zeroes
+ * or the new data.
+ */
 START_TEST(conversion_follows_the_data)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
@@ -196,7 +211,8 @@ END_TEST
 static struct engine *watch_env;
 static uint64_t watch_size_max;
 static unsigned watch_calls;
-static void watch_size(void *arg, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags, bool after)
+static void watch_size(void *arg, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags,
+		       bool after)
 {
 	uint64_t s = ext4_inode_size(watch_env->inode);
 
@@ -214,7 +230,8 @@ static void *extend(void *arg)
 
 	pattern(b, 1, extender->pos, extender->len);
 	pthread_barrier_wait(&extend_barrier);
-	req_submit(extender->e, extender->e->file, &req, DIO_DIRECT | DIO_WRITE, extender->pos, b, extender->len);
+	req_submit(extender->e, extender->e->file, &req, DIO_DIRECT | DIO_WRITE, extender->pos, b,
+		   extender->len);
 	ck_assert_int_eq(req_wait(extender->e, &req), extender->len);
 	free(b);
 	return NULL;
@@ -278,7 +295,8 @@ START_TEST(truncate_drains)
 	req_submit(e, e->file, &w, DIO_DIRECT | DIO_WRITE, 0, b, 4 * BS);
 	req_submit(e, e->file, &r, DIO_DIRECT, 0, c, BS);
 	ck_assert_uint_eq(fake_held(e->fake), 5);
-	uint64_t waits = counter(COUNTER_dio_gate_wait), diverted = counter(COUNTER_dio_gate_diverted);
+	uint64_t waits = counter(COUNTER_dio_gate_wait),
+		 diverted = counter(COUNTER_dio_gate_diverted);
 	pthread_create(&th, NULL, truncate_thread, &tr);
 	wait_counter(COUNTER_dio_gate_wait, waits + 1);
 	ck_assert(!__atomic_load_n(&tr.done, __ATOMIC_ACQUIRE));
@@ -362,7 +380,10 @@ START_TEST(closed_for_writes)
 }
 END_TEST
 
-/* 18b: many rounds of closing against a stream of fast requests that complete elsewhere: no wake-up is lost. */
+/*
+ * 18b: many rounds of closing against a stream of fast requests that complete elsewhere: no wake-up
+ * is lost.
+ */
 START_TEST(gate_storm)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .threads = 2 });
@@ -437,7 +458,8 @@ static struct {
 	void (*done)(struct work *);
 } inv;
 
-static void inval_check(void *arg, struct ext4_inode *inode, uint64_t off, uint64_t len, struct work *work, void (*done)(struct work *))
+static void inval_check(void *arg, struct ext4_inode *inode, uint64_t off, uint64_t len,
+			struct work *work, void (*done)(struct work *))
 {
 	uint8_t b[512];
 
@@ -448,14 +470,16 @@ static void inval_check(void *arg, struct ext4_inode *inode, uint64_t off, uint6
 	ck_assert_uint_eq(ext4_inode_size(inode), inv.size);       /* after the size */
 	fake_peek(inv.e->fake, b, 512, dev_addr(inv.e, off));
 	ck_assert(all_bytes(b, inv.byte, 512));              /* after the data */
-	ck_assert_int_eq(dio_gate_close(inv.e->dio, inode, DIO_GATE_ALL), 0); /* nothing in flight is counted */
+	/* nothing in flight is counted */
+	ck_assert_int_eq(dio_gate_close(inv.e->dio, inode, DIO_GATE_ALL), 0);
 	ext4_inode_lock_exclusive(inode);                               /* and no lock is held */
 	ext4_inode_unlock(inode);
 	dio_gate_open(inv.e->dio, inode, DIO_GATE_ALL);
 	done(work);
 }
 
-static void inval_write(struct engine *e, uint64_t pos, uint8_t byte, uint64_t size_after, unsigned calls)
+static void inval_write(struct engine *e, uint64_t pos, uint8_t byte, uint64_t size_after,
+			unsigned calls)
 {
 	struct treq req;
 	void *b = buffer_new(2 * BS);
@@ -476,7 +500,10 @@ static void inval_write(struct engine *e, uint64_t pos, uint8_t byte, uint64_t s
 	free(b);
 }
 
-/* Device, extents and size, unlock, invalidate, answer: in this order; and only where pages may be cached. */
+/*
+ * Device, extents and size, unlock, invalidate, answer: in this order; and only where pages may be
+ * cached.
+ */
 START_TEST(order_of_invalidation)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .inval = inval_check });
@@ -501,7 +528,8 @@ struct forget {
 	bool late, read_between;
 };
 
-static void inval_forget(void *arg, struct ext4_inode *inode, uint64_t off, uint64_t len, struct work *work, void (*done)(struct work *))
+static void inval_forget(void *arg, struct ext4_inode *inode, uint64_t off, uint64_t len,
+			 struct work *work, void (*done)(struct work *))
 {
 	struct forget *forget = arg;
 	uint8_t *b = buffer_new(BS);
@@ -519,13 +547,16 @@ static void inval_forget(void *arg, struct ext4_inode *inode, uint64_t off, uint
 	done(work);
 }
 
-/* Nobody has used the page cache for a while: all pages are forgotten once, and later writes need not ask. Not if somebody read
- * meanwhile, and not if the answer goes before the pages do. */
+/*
+ * Nobody has used the page cache for a while: all pages are forgotten once, and later writes need
+ * not ask. Not if somebody read meanwhile, and not if the answer goes before the pages do.
+ */
 START_TEST(files_that_left_the_page_cache)
 {
 	for (unsigned how = 0; how < 3; how++) {
 		struct forget forget = { .late = how == 1, .read_between = how == 2 };
-		struct engine *e = engine_new(&(struct engine_opt){ .inval = inval_forget, .inval_arg = &forget });
+		struct engine *e = engine_new(&(struct engine_opt){ .inval = inval_forget,
+								    .inval_arg = &forget });
 
 		forget.e = e;
 		write_ok(e, 0, 0, 1, BS);
@@ -551,23 +582,35 @@ static void late_read_done(struct dio_req *req, ssize_t res)
 }
 
 static struct treq kernel_read;
-static void inval_reads(void *arg, struct ext4_inode *inode, uint64_t off, uint64_t len, struct work *work, void (*done)(struct work *))
+static void inval_reads(void *arg, struct ext4_inode *inode, uint64_t off, uint64_t len,
+			struct work *work, void (*done)(struct work *))
 {
-	/* The kernel holds a page locked by a read of the same range, and the notification waits for it. */
+	/*
+	 * The kernel holds a page locked by a read of the same range, and the notification waits
+	 * for it.
+	 */
 	inv.calls++;
 	inv.work = work;
 	inv.done = done;
 	memset(&kernel_read, 0, sizeof(kernel_read));
-	kernel_read.req = (struct dio_req){ .file = inv.e->file, .pos = off + 1, .len = 100, .buf = arg, .buf_index = -1,
-					  .done = late_read_done };
+	kernel_read.req = (struct dio_req){ .file = inv.e->file,
+					    .pos = off + 1,
+					    .len = 100,
+					    .buf = arg,
+					    .buf_index = -1,
+					    .done = late_read_done };
 	dio_submit(inv.e->dio, &kernel_read.req);
 }
 
-/* The notification may wait for a read of the same range: no deadlock, with a single worker, on either path. */
+/*
+ * The notification may wait for a read of the same range: no deadlock, with a single worker, on
+ * either path.
+ */
 START_TEST(notify_waits_for_a_read)
 {
 	uint8_t page[128];
-	struct engine *e = engine_new(&(struct engine_opt){ .threads = 1, .inval = inval_reads, .inval_arg = page });
+	struct engine *e = engine_new(&(struct engine_opt){
+			.threads = 1, .inval = inval_reads, .inval_arg = page });
 	struct treq req;
 	void *b = buffer_new(2 * BS);
 
@@ -576,7 +619,8 @@ START_TEST(notify_waits_for_a_read)
 	for (unsigned k = 0; k < 2; k++) {
 		memset(b, 'n' + k, 2 * BS);
 		inv.calls = 0;
-		req_submit(e, e->file, &req, DIO_DIRECT | DIO_WRITE, k * 4 * BS, b, 2 * BS); /* overwrite; then extension */
+		/* overwrite; then extension */
+		req_submit(e, e->file, &req, DIO_DIRECT | DIO_WRITE, k * 4 * BS, b, 2 * BS);
 		ck_assert_int_eq(req_wait(e, &req), 2 * BS);
 		ck_assert_uint_eq(inv.calls, 1);
 		ck_assert_int_eq(kernel_read.res, 100);
@@ -610,8 +654,12 @@ START_TEST(progress_without_segments)
 	ck_assert_uint_gt(counter(COUNTER_dio_pool_wait), wait);
 	/* An error while others wait. */
 	fake_set_mode(e->fake, FAKE_HELD, 3);
-	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_READ, .off = dev_addr(e, 2 * BS), .len = 1, .repeat = 2,
-						   .action = FAKE_ERROR, .err = -EIO });
+	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_READ,
+						      .off = dev_addr(e, 2 * BS),
+						      .len = 1,
+						      .repeat = 2,
+						      .action = FAKE_ERROR,
+						      .err = -EIO });
 	for (unsigned k = 0; k < 6; k++)
 		req_submit(e, e->file, &req[k], DIO_DIRECT, 0, b + k * 8 * BS, 8 * BS);
 	fake_complete_random(e->fake);
@@ -659,7 +707,8 @@ static void model_step(struct engine *e, uint8_t *model, uint64_t *size, uint8_t
 	len = FDIO_MIN((uint64_t)fdio_round_up(len, unit), cap - pos);
 	if (kind < 5) {
 		pattern(b, rnd(s) % 200, pos, len);
-		unsigned flags = DIO_WRITE | (rnd(s) % 2 ? DIO_DIRECT : 0) | (rnd(s) % 8 ? 0 : DIO_DSYNC);
+		unsigned flags = DIO_WRITE | (rnd(s) % 2 ? DIO_DIRECT : 0) |
+				 (rnd(s) % 8 ? 0 : DIO_DSYNC);
 		ck_assert_int_eq(io(e, flags, pos, b, len), len);
 		memcpy(model + pos, b, len);
 		*size = FDIO_MAX(*size, pos + len);
@@ -679,7 +728,10 @@ static void model_step(struct engine *e, uint8_t *model, uint64_t *size, uint8_t
 		int mode = rnd(s) % 3 ? 0 : EXT4_FALLOC_PUNCH_HOLE | EXT4_FALLOC_KEEP_SIZE;
 		engine_fallocate(e, mode, pos, len);
 		if (mode)
-			memset(model + pos, 0, pos + len <= *size ? len : pos < *size ? *size - pos : 0);
+			memset(model + pos, 0,
+			       pos + len <= *size ? len
+			       : pos < *size      ? *size - pos
+						  : 0);
 		else
 			*size = FDIO_MAX(*size, pos + len);
 	}
@@ -688,7 +740,10 @@ static void model_step(struct engine *e, uint8_t *model, uint64_t *size, uint8_t
 /* Everything at random against a model; loop test: one seed each. */
 START_TEST(model_random)
 {
-	struct engine *e = engine_new(&(struct engine_opt){ .relaxed = true, .stale = true, .lbs = _i % 3 == 2 ? 4096 : 512, .segs = 2 });
+	struct engine *e = engine_new(&(struct engine_opt){ .relaxed = true,
+							    .stale = true,
+							    .lbs = _i % 3 == 2 ? 4096 : 512,
+							    .segs = 2 });
 	uint8_t *model = calloc(1, 64 * BS), *b = buffer_new(64 * BS);
 	uint64_t size = 0, seed = _i + 1;
 

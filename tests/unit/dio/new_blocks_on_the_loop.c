@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Writes of new blocks on the loop thread (dio/append_small.c): no worker, nothing of what the blocks held before, and everything given back
- * where it cannot be done without waiting. Everything runs on the test's thread but where it says so.
+ * Writes of new blocks on the loop thread (dio/append_small.c): no worker, nothing of what the
+ * blocks held before, and everything given back where it cannot be done without waiting. Everything
+ * runs on the test's thread but where it says so.
  */
 #include "base/nowait.h"
 #include "kit/engine.h"
@@ -10,14 +11,21 @@
 
 #include <pthread.h>
 
-static void submit(struct engine *e, struct treq *req, unsigned flags, uint64_t pos, uint8_t *b, uint32_t len)
+static void submit(struct engine *e, struct treq *req, unsigned flags, uint64_t pos, uint8_t *b,
+		   uint32_t len)
 {
 	memset(req, 0, sizeof(*req));
 	req_submit(e, e->file, req, DIO_NOATIME, 0, b, 0); /* the callback is the environment's */
 	void (*done)(struct dio_req *, ssize_t) = req->req.done;
 	memset(req, 0, sizeof(*req));
-	req->req = (struct dio_req){ .file = e->file, .pos = pos, .len = len, .flags = flags | DIO_WRITE, .buf = b, .buf_index = -1,
-				 .buf_cap = fdio_round_up(len, BS) + BS, .done = done };
+	req->req = (struct dio_req){ .file = e->file,
+				     .pos = pos,
+				     .len = len,
+				     .flags = flags | DIO_WRITE,
+				     .buf = b,
+				     .buf_index = -1,
+				     .buf_cap = fdio_round_up(len, BS) + BS,
+				     .done = done };
 	dio_submit(e->dio, &req->req);
 }
 
@@ -53,14 +61,16 @@ START_TEST(no_worker)
 {
 	static const uint32_t len[] = { 3584, 512, 8704, 10240, 700 };
 	struct engine *e = engine_new(&(struct engine_opt){ .stale = true, .relaxed = true });
-	uint64_t slow = counter(COUNTER_dio_write_slow), grown = counter(COUNTER_dio_grow), pos = 0, writes = fake_stats(e->fake).writes;
+	uint64_t slow = counter(COUNTER_dio_write_slow), grown = counter(COUNTER_dio_grow), pos = 0,
+		 writes = fake_stats(e->fake).writes;
 	uint8_t *r = buffer_new(16 * BS);
 
 	for (unsigned k = 0; k < ARRAY_SIZE(len); pos += len[k++])
 		grow(e, DIO_KILLCAPS, pos, len[k]);
 	ck_assert_uint_eq(counter(COUNTER_dio_write_slow), slow);
 	ck_assert_uint_eq(counter(COUNTER_dio_grow), grown + ARRAY_SIZE(len));
-	ck_assert_uint_eq(fake_stats(e->fake).writes - writes, ARRAY_SIZE(len)); /* one request each, where the blocks follow each other */
+	/* one request each, where the blocks follow each other */
+	ck_assert_uint_eq(fake_stats(e->fake).writes - writes, ARRAY_SIZE(len));
 	ck_assert_uint_eq(ext4_inode_size(e->inode), pos);
 	expect(e, 0, 1, pos);
 	ext4_map_drop(e->inode);
@@ -77,7 +87,10 @@ START_TEST(no_worker)
 }
 END_TEST
 
-/* The buffer may not be changed behind the data, the write does not begin at the end, something is mapped there: all is left to the slow path. */
+/*
+ * The buffer may not be changed behind the data, the write does not begin at the end, something is
+ * mapped there: all is left to the slow path.
+ */
 START_TEST(not_this_way)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .relaxed = true });
@@ -121,8 +134,10 @@ START_TEST(miss_at_each_place)
 	unsigned early = 0, late = 0;
 
 	for (unsigned n = 1;; n++) {
-		struct engine *e = engine_new(&(struct engine_opt){ .stale = true, .relaxed = true });
-		uint64_t before = counter(COUNTER_dio_grow_again), slow = counter(COUNTER_dio_write_slow), was = free_blocks(e);
+		struct engine *e =
+				engine_new(&(struct engine_opt){ .stale = true, .relaxed = true });
+		uint64_t before = counter(COUNTER_dio_grow_again),
+			 slow = counter(COUNTER_dio_write_slow), was = free_blocks(e);
 
 		grow(e, 0, 0, 3584);
 		slow = counter(COUNTER_dio_write_slow);
@@ -156,8 +171,12 @@ START_TEST(error_of_the_device)
 
 	grow(e, 0, 0, BS - 512);
 	was = free_blocks(e);
-	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_WRITE, .action = FAKE_ERROR, .err = -EIO, .off = dev_addr(e, 0) + BS - 512,
-						    .len = BS, .repeat = 1 });
+	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_WRITE,
+						      .action = FAKE_ERROR,
+						      .err = -EIO,
+						      .off = dev_addr(e, 0) + BS - 512,
+						      .len = BS,
+						      .repeat = 1 });
 	pattern(b, 1, BS - 512, 2 * BS);
 	submit(e, &req, 0, BS - 512, b, 2 * BS);
 	ck_assert_int_eq(req_wait(e, &req), -EIO);
@@ -177,7 +196,10 @@ START_TEST(short_write)
 	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
 	uint64_t grown = counter(COUNTER_dio_grow);
 
-	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_WRITE, .action = FAKE_SHORT, .n = 1024, .repeat = 1 });
+	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_WRITE,
+						      .action = FAKE_SHORT,
+						      .n = 1024,
+						      .repeat = 1 });
 	grow(e, 0, 0, 2 * BS);
 	ck_assert_uint_eq(counter(COUNTER_dio_grow), grown + 1);
 	expect(e, 0, 1, 2 * BS);
@@ -193,7 +215,10 @@ static void *truncate_thread(void *arg)
 	return NULL;
 }
 
-/* Whoever changes the size waits; so does a second write, on its worker; nobody sees the data before it is all there. */
+/*
+ * Whoever changes the size waits; so does a second write, on its worker; nobody sees the data
+ * before it is all there.
+ */
 START_TEST(others_wait)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .threads = 2, .stale = true });
@@ -247,7 +272,10 @@ START_TEST(no_space)
 }
 END_TEST
 
-/* A cut at any moment: a size of one of the writes, its data, and nothing else; with O_DSYNC what was answered is there. */
+/*
+ * A cut at any moment: a size of one of the writes, its data, and nothing else; with O_DSYNC what
+ * was answered is there.
+ */
 START_TEST(cut_anywhere)
 {
 	static const uint32_t len[] = { 3584, 8704, 10240, 700 };
@@ -264,7 +292,10 @@ START_TEST(cut_anywhere)
 	ck_assert_int_eq(ext4_vol_sync(e->vol), 0);
 	unsigned events = fake_rec_events(e->fake);
 	for (unsigned k = 0; k <= events; k++) {
-		struct engine *n = engine_on(fake_rec_cut(e->fake, k, k % 2 ? FAKE_CUT_RANDOM : FAKE_CUT_DROP, k), NULL);
+		struct engine *n =
+				engine_on(fake_rec_cut(e->fake, k,
+						       k % 2 ? FAKE_CUT_RANDOM : FAKE_CUT_DROP, k),
+					  NULL);
 		uint64_t size = ext4_inode_size(n->inode), sum = 0, least = 0;
 		bool found = size == 0;
 

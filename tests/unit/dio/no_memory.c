@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Writes while there is no memory: the linker puts the functions below in the place of malloc and its like for the rooms of the product
- * (not for the fake device and this test, see dio.inc), and from a point on all of them fail. Whatever brings data to the device
- * has to go through: that is what a daemon which is asked to write out, so that there will be memory, is for.
+ * Writes while there is no memory: the linker puts the functions below in the place of malloc and
+ * its like for the rooms of the product (not for the fake device and this test, see dio.inc), and
+ * from a point on all of them fail. Whatever brings data to the device has to go through: that is
+ * what a daemon which is asked to write out, so that there will be memory, is for.
  */
 #include "kit/engine.h"
 #include "base/log.h"
@@ -33,7 +34,10 @@ void *__wrap_calloc(size_t n, size_t len) { return refuse() ? NULL : calloc(n, l
 void *__wrap_realloc(void *p, size_t len);
 void *__wrap_realloc(void *p, size_t len) { return refuse() ? NULL : realloc(p, len); }
 int __wrap_posix_memalign(void **p, size_t align, size_t len);
-int __wrap_posix_memalign(void **p, size_t align, size_t len) { return refuse() ? ENOMEM : posix_memalign(p, align, len); }
+int __wrap_posix_memalign(void **p, size_t align, size_t len)
+{
+	return refuse() ? ENOMEM : posix_memalign(p, align, len);
+}
 
 /* libcheck is linked statically, and keeps notes. */
 void *__wrap_emalloc(size_t len);
@@ -71,8 +75,14 @@ static void grow(struct engine *e, uint64_t pos, uint32_t len)
 	req_submit(e, e->file, &req, DIO_NOATIME, 0, b, 0); /* the callback is the environment's */
 	void (*done)(struct dio_req *, ssize_t) = req.req.done;
 	memset(&req, 0, sizeof(req));
-	req.req = (struct dio_req){ .file = e->file, .pos = pos, .len = len, .flags = DIO_WRITE, .buf = b, .buf_index = -1,
-				.buf_cap = fdio_round_up(len, BS) + BS, .done = done };
+	req.req = (struct dio_req){ .file = e->file,
+				    .pos = pos,
+				    .len = len,
+				    .flags = DIO_WRITE,
+				    .buf = b,
+				    .buf_index = -1,
+				    .buf_cap = fdio_round_up(len, BS) + BS,
+				    .done = done };
 	dio_submit(e->dio, &req.req);
 	ck_assert_int_eq(req_wait(e, &req), len);
 	free(b);
@@ -80,7 +90,9 @@ static void grow(struct engine *e, uint64_t pos, uint32_t len)
 
 START_TEST(at_the_end_on_the_loop)
 {
-	static const struct write write[] = { { 0, 3584 }, { 3584, 512 }, { 4096, 8704 }, { 12800, 10240 }, { 23040, 700 } };
+	static const struct write write[] = {
+		{ 0, 3584 }, { 3584, 512 }, { 4096, 8704 }, { 12800, 10240 }, { 23040, 700 }
+	};
 	struct engine *e = engine_new(&(struct engine_opt){ .stale = true, .relaxed = true });
 	uint64_t slow = counter(COUNTER_dio_write_slow), grown = counter(COUNTER_dio_grow);
 
@@ -111,7 +123,10 @@ END_TEST
 
 enum { SPOTS = 500 };
 
-/* Into holes, so that the tree gets two levels; then into those between, so that it fits the inode again and its nodes are freed. */
+/*
+ * Into holes, so that the tree gets two levels; then into those between, so that it fits the inode
+ * again and its nodes are freed.
+ */
 START_TEST(into_holes)
 {
 	static const struct write write[] = { { 0, 2 * SPOTS * BS } };
@@ -126,7 +141,8 @@ START_TEST(into_holes)
 			ck_assert_int_eq(ext4_vol_sync(e->vol), 0);
 	}
 	for (unsigned k = 0; k < SPOTS; k++) {
-		write_ok(e, DIO_DSYNC * (k % 50 == 49), (uint64_t)(k * 41 % SPOTS) * 2 * BS + BS, 1, BS);
+		write_ok(e, DIO_DSYNC * (k % 50 == 49), (uint64_t)(k * 41 % SPOTS) * 2 * BS + BS, 1,
+			 BS);
 		if (k % 100 == 99)
 			ck_assert_int_eq(ext4_vol_sync(e->vol), 0);
 	}
@@ -162,7 +178,8 @@ START_TEST(in_many_pieces)
 	e->inode = g;
 	engine_fallocate(e, 0, 0, (stats.bfree - 200) * BS);
 	for (unsigned k = 0; k < 250; k++)
-		engine_fallocate(e, EXT4_FALLOC_PUNCH_HOLE | EXT4_FALLOC_KEEP_SIZE, (uint64_t)k * 2 * BS, BS);
+		engine_fallocate(e, EXT4_FALLOC_PUNCH_HOLE | EXT4_FALLOC_KEEP_SIZE,
+				 (uint64_t)k * 2 * BS, BS);
 	ext4_vol_statfs(e->vol, &stats);
 	engine_fallocate(e, 0, ext4_inode_size(g), 190 * BS);
 	e->inode = file;
@@ -194,7 +211,10 @@ END_TEST
 
 /* ------------------------------------------------------------------ around them */
 
-/* Others free so much in one transaction that there is no room for their records: then another transaction begins. */
+/*
+ * Others free so much in one transaction that there is no room for their records: then another
+ * transaction begins.
+ */
 START_TEST(beside_much_that_is_freed)
 {
 	static const struct write write[] = { { 0, BS } };

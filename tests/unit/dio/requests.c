@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The life of a request in the direct-I/O engine: when it is answered, and with what, whatever fails
- * or comes short; ends of files; alignment. The tags are those of HACKING.md.
+ * The life of a request in the direct-I/O engine: when it is answered, and with what, whatever
+ * fails or comes short; ends of files; alignment. The tags are those of HACKING.md.
  */
 #include "kit/engine.h"
 #include "dio/types.h"
 
 #include <unistd.h>
 
-/* The submission holds a reference; whoever drops the last answers, once, also if all complete inside submit. */
+/*
+ * The submission holds a reference; whoever drops the last answers, once, also if all complete
+ * inside submit.
+ */
 START_TEST(one_answer_when_all_complete_inside_submit)
 {
 	for (unsigned n = 1; n <= 16; n += n < 4 ? 1 : 4) {
@@ -17,7 +20,8 @@ START_TEST(one_answer_when_all_complete_inside_submit)
 		void *b = buffer_new(16 * BS);
 
 		make_extents(e, n);
-		uint64_t simple = counter(COUNTER_dio_read_simple), multi = counter(COUNTER_dio_read_multi);
+		uint64_t simple = counter(COUNTER_dio_read_simple),
+			 multi = counter(COUNTER_dio_read_multi);
 		req_submit(e, e->file, &req, DIO_DIRECT, 0, b, n * BS);
 		ck_assert_uint_eq(req.done, 1); /* inside submit */
 		ck_assert_int_eq(req.res, n * BS);
@@ -52,7 +56,8 @@ static unsigned nr_grave; /* atomic */
 static void grave_check(void)
 {
 	for (unsigned k = 0; k < nr_grave; k++) {
-		ck_assert_msg(all_bytes(grave[k], 0xdd, sizeof(*grave[k])), "a request was written to after its answer");
+		ck_assert_msg(all_bytes(grave[k], 0xdd, sizeof(*grave[k])), "a request was written "
+									    "to after its answer");
 		free(grave[k]);
 	}
 	nr_grave = 0;
@@ -72,13 +77,19 @@ static void heap_done(struct dio_req *req, ssize_t res)
 	__atomic_fetch_sub(left, 1, __ATOMIC_RELEASE);
 }
 
-static void heap_submit(struct engine *e, unsigned flags, uint64_t pos, uint32_t len, unsigned *left, unsigned *wrong)
+static void heap_submit(struct engine *e, unsigned flags, uint64_t pos, uint32_t len,
+			unsigned *left, unsigned *wrong)
 {
 	struct hreq *req = malloc(sizeof(*req));
 
 	*req = (struct hreq){ .left = left, .wrong = wrong, .want = len };
-	req->req = (struct dio_req){ .file = e->file, .pos = pos, .len = len, .flags = flags, .buf = buffer_new(len), .buf_index = -1,
-				 .done = heap_done };
+	req->req = (struct dio_req){ .file = e->file,
+				     .pos = pos,
+				     .len = len,
+				     .flags = flags,
+				     .buf = buffer_new(len),
+				     .buf_index = -1,
+				     .done = heap_done };
 	pattern(req->req.buf, 1, pos, len);
 	__atomic_fetch_add(left, 1, __ATOMIC_RELAXED);
 	dio_submit(e->dio, &req->req);
@@ -94,7 +105,8 @@ START_TEST(nobody_touches_a_finished_request)
 	fake_set_mode(e->fake, FAKE_THREAD, 42);
 	for (unsigned k = 0; k < 400; k++) {
 		unsigned n = 1 + k % 8;
-		heap_submit(e, DIO_DIRECT | (k % 3 ? 0 : DIO_WRITE), (k % (9 - n)) * BS, n * BS, &left, &wrong);
+		heap_submit(e, DIO_DIRECT | (k % 3 ? 0 : DIO_WRITE), (k % (9 - n)) * BS, n * BS,
+			    &left, &wrong);
 		while (__atomic_load_n(&left, __ATOMIC_ACQUIRE) > 12)
 			usleep(20);
 	}
@@ -109,7 +121,10 @@ START_TEST(nobody_touches_a_finished_request)
 }
 END_TEST
 
-/* An error before the first piece is answered at once, an error after it by the last completion; always one answer. */
+/*
+ * An error before the first piece is answered at once, an error after it by the last completion;
+ * always one answer.
+ */
 START_TEST(one_answer_wherever_it_fails)
 {
 	struct engine *e = engine_new(NULL);
@@ -120,9 +135,15 @@ START_TEST(one_answer_wherever_it_fails)
 	for (unsigned w = 0; w < 2; w++)
 		for (unsigned k = 0; k <= 6; k++) {
 			pattern(b, 1, 0, 6 * BS);
-			fake_fault_add(e->fake, &(struct fake_fault){ .kinds = w ? FAKE_WRITE : FAKE_READ, .skip = k, .repeat = 1,
-								   .async_only = true, .action = FAKE_ERROR, .err = -EIO });
-			req_submit(e, e->file, &req, DIO_DIRECT | (w ? DIO_WRITE : 0), 0, b, 6 * BS);
+			fake_fault_add(e->fake,
+				       &(struct fake_fault){ .kinds = w ? FAKE_WRITE : FAKE_READ,
+							     .skip = k,
+							     .repeat = 1,
+							     .async_only = true,
+							     .action = FAKE_ERROR,
+							     .err = -EIO });
+			req_submit(e, e->file, &req, DIO_DIRECT | (w ? DIO_WRITE : 0), 0, b,
+				   6 * BS);
 			ck_assert_int_eq(req_wait(e, &req), k < 6 ? -EIO : (ssize_t)(6 * BS));
 			engine_pump(e);
 			ck_assert_uint_eq(req.done, 1);
@@ -142,7 +163,8 @@ END_TEST
 static struct treq *watched;
 static unsigned watched_min;
 
-static void watch_refs(void *arg, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags, bool after)
+static void watch_refs(void *arg, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags,
+		       bool after)
 {
 	uint32_t refs = __atomic_load_n(&dio_own(&watched->req)->refs, __ATOMIC_ACQUIRE);
 
@@ -172,7 +194,9 @@ START_TEST(counted_only_from_the_second_piece_on)
 	req_submit(e, e->file, &req, DIO_DIRECT, 0, b, 4 * BS);
 	fake_set_hook(e->fake, NULL, NULL);
 	ck_assert_int_eq(req.res, 4 * BS);
-	/* Each piece completed inside its submit while the splitter still held its own reference. */
+	/*
+	 * Each piece completed inside its submit while the splitter still held its own reference.
+	 */
 	ck_assert_uint_eq(watched_min, 2);
 	free(b);
 	engine_close(e);
@@ -199,12 +223,18 @@ START_TEST(submit_is_the_last_touch)
 }
 END_TEST
 
-/* One failing piece of four, in all orders of completion: the same error; of several the first; a failed extension changes no size. */
+/*
+ * One failing piece of four, in all orders of completion: the same error; of several the first; a
+ * failed extension changes no size.
+ */
 START_TEST(first_error_in_every_order)
 {
 	static const uint8_t orders[24][4] = {
-		{0,1,2,3},{0,1,3,2},{0,2,1,3},{0,2,3,1},{0,3,1,2},{0,3,2,1},{1,0,2,3},{1,0,3,2},{1,2,0,3},{1,2,3,0},{1,3,0,2},{1,3,2,0},
-		{2,0,1,3},{2,0,3,1},{2,1,0,3},{2,1,3,0},{2,3,0,1},{2,3,1,0},{3,0,1,2},{3,0,2,1},{3,1,0,2},{3,1,2,0},{3,2,0,1},{3,2,1,0},
+		{ 0, 1, 2, 3 }, { 0, 1, 3, 2 }, { 0, 2, 1, 3 }, { 0, 2, 3, 1 }, { 0, 3, 1, 2 },
+		{ 0, 3, 2, 1 }, { 1, 0, 2, 3 }, { 1, 0, 3, 2 }, { 1, 2, 0, 3 }, { 1, 2, 3, 0 },
+		{ 1, 3, 0, 2 }, { 1, 3, 2, 0 }, { 2, 0, 1, 3 }, { 2, 0, 3, 1 }, { 2, 1, 0, 3 },
+		{ 2, 1, 3, 0 }, { 2, 3, 0, 1 }, { 2, 3, 1, 0 }, { 3, 0, 1, 2 }, { 3, 0, 2, 1 },
+		{ 3, 1, 0, 2 }, { 3, 1, 2, 0 }, { 3, 2, 0, 1 }, { 3, 2, 1, 0 },
 	};
 	struct engine *e = engine_new(NULL);
 	void *b = buffer_new(4 * BS);
@@ -216,9 +246,14 @@ START_TEST(first_error_in_every_order)
 		for (unsigned o = 0; o < 48; o++) {
 			struct dev_io *p[4];
 			fake_set_mode(e->fake, FAKE_HELD, 0);
-			fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_READ | FAKE_WRITE, .off = dev_addr(e, bad * BS), .len = 1,
-								   .action = FAKE_ERROR, .err = -EIO });
-			req_submit(e, e->file, &req, DIO_DIRECT | (o >= 24 ? DIO_WRITE : 0), 0, b, 4 * BS);
+			fake_fault_add(e->fake,
+				       &(struct fake_fault){ .kinds = FAKE_READ | FAKE_WRITE,
+							     .off = dev_addr(e, bad * BS),
+							     .len = 1,
+							     .action = FAKE_ERROR,
+							     .err = -EIO });
+			req_submit(e, e->file, &req, DIO_DIRECT | (o >= 24 ? DIO_WRITE : 0), 0, b,
+				   4 * BS);
 			ck_assert_uint_eq(fake_held(e->fake), 4);
 			for (unsigned k = 0; k < 4; k++)
 				p[k] = fake_held_io(e->fake, k);
@@ -238,8 +273,12 @@ START_TEST(first_error_in_every_order)
 		static const int errs[] = { -EIO, -ENOMEM };
 		fake_set_mode(e->fake, FAKE_HELD, 0);
 		for (unsigned k = 0; k < 2; k++)
-			fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_READ, .off = dev_addr(e, (1 + k) * BS), .len = 1,
-								   .action = FAKE_ERROR, .err = errs[k] });
+			fake_fault_add(e->fake,
+				       &(struct fake_fault){ .kinds = FAKE_READ,
+							     .off = dev_addr(e, (1 + k) * BS),
+							     .len = 1,
+							     .action = FAKE_ERROR,
+							     .err = errs[k] });
 		req_submit(e, e->file, &req, DIO_DIRECT, 0, b, 4 * BS);
 		fake_complete(e->fake, 1 + o);
 		fake_complete(e->fake, 1);
@@ -248,7 +287,10 @@ START_TEST(first_error_in_every_order)
 		fake_fault_clear(e->fake);
 	}
 	fake_set_mode(e->fake, FAKE_INLINE, 0);
-	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_WRITE, .sync_only = true, .action = FAKE_ERROR, .err = -EIO });
+	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_WRITE,
+						      .sync_only = true,
+						      .action = FAKE_ERROR,
+						      .err = -EIO });
 	ck_assert_int_eq(io(e, DIO_DIRECT | DIO_WRITE, 4 * BS, b, 4 * BS), -EIO);
 	fake_fault_clear(e->fake);
 	ck_assert_uint_eq(ext4_inode_size(e->inode), 4 * BS);
@@ -266,11 +308,17 @@ START_TEST(stops_after_an_error)
 
 	make_extents(e, 6);
 	fake_stats_reset(e->fake);
-	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_WRITE, .repeat = 1, .action = FAKE_ERROR, .err = -EIO });
+	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_WRITE,
+						      .repeat = 1,
+						      .action = FAKE_ERROR,
+						      .err = -EIO });
 	ck_assert_int_eq(io(e, DIO_DIRECT | DIO_WRITE, 0, b, 6 * BS), -EIO);
 	ck_assert_uint_eq(fake_stats(e->fake).writes, 1);
 	fake_fault_clear(e->fake);
-	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_WRITE, .sync_only = true, .action = FAKE_ERROR, .err = -EIO });
+	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_WRITE,
+						      .sync_only = true,
+						      .action = FAKE_ERROR,
+						      .err = -EIO });
 	ck_assert_int_eq(io(e, DIO_DIRECT | DIO_WRITE, 8 * BS, b, 2 * BS), -EIO);
 	fake_fault_clear(e->fake);
 	ck_assert_uint_eq(ext4_inode_size(e->inode), 6 * BS);
@@ -282,7 +330,10 @@ START_TEST(stops_after_an_error)
 }
 END_TEST
 
-/* Reads end at the size as it was when they came; what was never written reads as zeroes, without device I/O. */
+/*
+ * Reads end at the size as it was when they came; what was never written reads as zeroes, without
+ * device I/O.
+ */
 START_TEST(end_of_file_matrix)
 {
 	static const unsigned sizes[] = { 0, 1, 511, 512, 513, 4095, 4096, 4097, 8192 + 100 };
@@ -301,7 +352,8 @@ START_TEST(end_of_file_matrix)
 			fake_poke(e->fake, stale, BS - sizes[s] % BS, dev_addr(e, sizes[s]));
 		for (unsigned off = 0; off <= 8192 + 1024; off += 256)
 			for (unsigned l = 0; l < ARRAY_SIZE(lens); l++) {
-				unsigned want = off >= sizes[s] ? 0 : FDIO_MIN(lens[l], sizes[s] - off);
+				unsigned want = off >= sizes[s] ? 0
+								: FDIO_MIN(lens[l], sizes[s] - off);
 				memset(b, 0xee, 16384);
 				ck_assert_int_eq(io(e, 0, off, b, lens[l]), want);
 				ck_assert_mem_eq(b, model + off, want);
@@ -321,7 +373,10 @@ START_TEST(end_of_file_matrix)
 }
 END_TEST
 
-/* Writes are all or an error, reads are short only at the end of the file, whatever the device does. */
+/*
+ * Writes are all or an error, reads are short only at the end of the file, whatever the device
+ * does.
+ */
 START_TEST(short_transfers_are_continued)
 {
 	struct engine *e = engine_new(NULL);
@@ -330,8 +385,12 @@ START_TEST(short_transfers_are_continued)
 	make_extents(e, 3);
 	for (unsigned cut = 512; cut < BS; cut += 700)
 		for (unsigned k = 0; k < 3; k++) {
-			struct fake_fault fault = { .kinds = FAKE_READ | FAKE_WRITE, .async_only = true, .skip = k, .repeat = 1, .action = FAKE_SHORT,
-						.n = cut };
+			struct fake_fault fault = { .kinds = FAKE_READ | FAKE_WRITE,
+						    .async_only = true,
+						    .skip = k,
+						    .repeat = 1,
+						    .action = FAKE_SHORT,
+						    .n = cut };
 			uint64_t before = counter(COUNTER_dio_short_resubmit);
 			fake_fault_add(e->fake, &fault);
 			ck_assert_int_eq(io(e, DIO_DIRECT, 0, b, 4 * BS), 3 * BS);
@@ -343,7 +402,10 @@ START_TEST(short_transfers_are_continued)
 			ck_assert_uint_eq(counter(COUNTER_dio_short_resubmit) - before, 2);
 			expect(e, 0, 5, 3 * BS);
 			/* One piece. */
-			fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_READ, .repeat = 1, .action = FAKE_SHORT, .n = cut });
+			fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_READ,
+								      .repeat = 1,
+								      .action = FAKE_SHORT,
+								      .n = cut });
 			expect(e, BS, 5, BS);
 			fake_fault_clear(e->fake);
 		}
@@ -400,7 +462,11 @@ START_TEST(again_is_retried)
 	make_extents(e, 3);
 	for (unsigned k = 0; k < 2; k++)
 		for (unsigned n = 1; n <= 3; n += 2) {
-			struct fake_fault fault = { .kinds = FAKE_ANY, .async_only = true, .repeat = 1, .action = FAKE_ERROR, .err = errs[k] };
+			struct fake_fault fault = { .kinds = FAKE_ANY,
+						    .async_only = true,
+						    .repeat = 1,
+						    .action = FAKE_ERROR,
+						    .err = errs[k] };
 			fake_stats_reset(e->fake);
 			fake_fault_add(e->fake, &fault);
 			ck_assert_int_eq(io(e, DIO_DIRECT, 0, b, n * BS), n * BS);
@@ -412,7 +478,10 @@ START_TEST(again_is_retried)
 			ck_assert_uint_lt(fake_stats(e->fake).async, 100);
 			fake_fault_clear(e->fake);
 		}
-	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_READ, .async_only = true, .action = FAKE_SHORT, .n = BS });
+	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_READ,
+						      .async_only = true,
+						      .action = FAKE_SHORT,
+						      .n = BS });
 	ck_assert_int_eq(io(e, DIO_DIRECT, 0, b, BS), -EIO);
 	fake_fault_clear(e->fake);
 	expect(e, 0, 1, 3 * BS);
@@ -421,7 +490,10 @@ START_TEST(again_is_retried)
 }
 END_TEST
 
-/* Of an unaligned write the middle goes out as it is, only the two edge sectors are read and written back. */
+/*
+ * Of an unaligned write the middle goes out as it is, only the two edge sectors are read and
+ * written back.
+ */
 START_TEST(unaligned_write_touches_its_sectors_once)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .relaxed = true });
@@ -445,10 +517,14 @@ START_TEST(unaligned_write_touches_its_sectors_once)
 }
 END_TEST
 
-/* 12b: a direct write that runs from mapped blocks into a hole: the mapped part is written once, only the rest allocates. */
+/*
+ * 12b: a direct write that runs from mapped blocks into a hole: the mapped part is written once,
+ * only the rest allocates.
+ */
 static uint64_t seen_lo, seen_hi;
 static unsigned seen_writes;
-static void watch_range(void *arg, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags, bool after)
+static void watch_range(void *arg, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags,
+			bool after)
 {
 	if (!after && kind == FAKE_WRITE && off < seen_hi && off + len > seen_lo)
 		seen_writes++;
@@ -486,10 +562,14 @@ START_TEST(remainder_only)
 }
 END_TEST
 
-/* How the kernel splits large requests of unaligned memory: multiples of sectors pass strict, anything passes relaxed. */
+/*
+ * How the kernel splits large requests of unaligned memory: multiples of sectors pass strict,
+ * anything passes relaxed.
+ */
 START_TEST(the_kernels_splits)
 {
-	static const uint32_t aligned[] = { 1048064, 512, 1044480, 4096 }, odd[] = { 1048575, 1, 777, 1047799 };
+	static const uint32_t aligned[] = { 1048064, 512, 1044480, 4096 },
+			      odd[] = { 1048575, 1, 777, 1047799 };
 	for (unsigned relaxed = 0; relaxed < 2; relaxed++) {
 		struct engine *e = engine_new(&(struct engine_opt){ .relaxed = relaxed });
 		const uint32_t *l = relaxed ? odd : aligned;
@@ -507,7 +587,10 @@ START_TEST(the_kernels_splits)
 	}
 	struct engine *e = engine_new(NULL);
 	void *b = buffer_new(BS);
-	/* 1 MiB at 512 from memory that is not aligned comes in two: the first ends at any byte, the last ends aligned. */
+	/*
+	 * 1 MiB at 512 from memory that is not aligned comes in two: the first ends at any byte,
+	 * the last ends aligned.
+	 */
 	write_ok(e, DIO_DIRECT, 512, 4, 1048576 - 77);
 	ck_assert_int_eq(io(e, DIO_DIRECT | DIO_WRITE, 512 + 1048576 - 77, b, 77 + 512), 77 + 512);
 	expect(e, 512, 4, 1048576 - 77);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What a simple request costs: nothing is allocated, no lock is taken, and nothing is written that another CPU reads. The linker
- * puts the functions below in the place of malloc and the locks; what the fake device takes for itself is measured first, without the
- * engine. "Shared" are the inode, the engine's part of it but for the counts of each CPU, the open file and the engine.
+ * What a simple request costs: nothing is allocated, no lock is taken, and nothing is written that
+ * another CPU reads. The linker puts the functions below in the place of malloc and the locks; what
+ * the fake device takes for itself is measured first, without the engine. "Shared" are the inode,
+ * the engine's part of it but for the counts of each CPU, the open file and the engine.
  */
 #include "kit/engine.h"
 #include "dio/types.h"
@@ -68,7 +69,8 @@ enum { NR_SHARED = 4 };
 static void shared_save(struct engine *e, struct shared *shared)
 {
 	shared[0] = (struct shared){ e->inode, sizeof(*e->inode), NULL, "the inode" };
-	shared[1] = (struct shared){ e->file->dinode, offsetof(struct dio_inode, counts), NULL, "the engine's part of the inode" };
+	shared[1] = (struct shared){ e->file->dinode, offsetof(struct dio_inode, counts), NULL,
+				     "the engine's part of the inode" };
 	shared[2] = (struct shared){ e->file, sizeof(*e->file), NULL, "the open file" };
 	shared[3] = (struct shared){ e->dio, sizeof(*e->dio), NULL, "the engine" };
 	for (unsigned k = 0; k < NR_SHARED; k++) {
@@ -80,7 +82,8 @@ static void shared_save(struct engine *e, struct shared *shared)
 static void shared_same(const struct shared *shared, const char *when)
 {
 	for (unsigned k = 0; k < NR_SHARED; k++)
-		ck_assert_msg(!memcmp(shared[k].was, shared[k].p, shared[k].len), "%s was written to %s", shared[k].name, when);
+		ck_assert_msg(!memcmp(shared[k].was, shared[k].p, shared[k].len),
+			      "%s was written to %s", shared[k].name, when);
 }
 
 static void shared_forget(struct shared *shared)
@@ -94,11 +97,17 @@ static void shared_forget(struct shared *shared)
 static void ignore(struct dev_io *io) { (void)io; }
 
 /* The device alone, and its clock, which each request reads once. */
-static void measure_device(struct engine *e, void *buf, unsigned flags, unsigned *ret_allocs, unsigned *ret_locks)
+static void measure_device(struct engine *e, void *buf, unsigned flags, unsigned *ret_allocs,
+			   unsigned *ret_locks)
 {
 	struct dev_io io = {
-		.kind = flags & DIO_WRITE ? DEV_WRITE : DEV_READ, .flags = flags & DIO_DSYNC ? DEV_FUA : 0, .off = dev_addr(e, 0), .len = BS,
-		.buf = buf, .buf_index = -1, .done = ignore,
+		.kind = flags & DIO_WRITE ? DEV_WRITE : DEV_READ,
+		.flags = flags & DIO_DSYNC ? DEV_FUA : 0,
+		.off = dev_addr(e, 0),
+		.len = BS,
+		.buf = buf,
+		.buf_index = -1,
+		.done = ignore,
 	};
 	struct timespec now;
 
@@ -112,7 +121,13 @@ static void measure_device(struct engine *e, void *buf, unsigned flags, unsigned
 	*ret_locks = nr_locks;
 }
 
-static const struct { const char *name; unsigned flags; uint64_t pos; uint32_t len; ssize_t want; } simple[] = {
+static const struct {
+	const char *name;
+	unsigned flags;
+	uint64_t pos;
+	uint32_t len;
+	ssize_t want;
+} simple[] = {
 	{ "read", DIO_DIRECT, 0, BS, BS },
 	{ "read of one sector", DIO_DIRECT, 512, 512, 512 },
 	{ "read across the end of the file", DIO_DIRECT, BS, BS, 1000 },
@@ -132,7 +147,10 @@ START_TEST(costs_nothing_that_others_pay_for)
 	write_ok(e, DIO_DIRECT, 0, 1, BS + 1000 / 512 * 512);
 	write_ok(e, 0, BS, 1, 1000);
 	ck_assert_int_eq(engine_fsync(e, e->inode, false), 0);
-	/* Within one step of the clock; the first requests note the times, and register this thread where threads are known. */
+	/*
+	 * Within one step of the clock; the first requests note the times, and register this thread
+	 * where threads are known.
+	 */
 	fake_set_now(e->fake, &now);
 	pattern(b, 1, 0, BS);
 	ck_assert_int_eq(io(e, DIO_DIRECT | DIO_WRITE, 0, b, BS), BS);
@@ -155,8 +173,10 @@ START_TEST(costs_nothing_that_others_pay_for)
 	ck_assert_int_eq(req.done, 1);
 	ck_assert_int_eq(req.res, simple[_i].want);
 	shared_same(shared, "when it was completed");
-	ck_assert_msg(nr_allocs == allocs, "%s: %u allocations", simple[_i].name, nr_allocs - allocs);
-	ck_assert_msg(nr_locks == locks, "%s: %u locks were taken", simple[_i].name, nr_locks - locks);
+	ck_assert_msg(nr_allocs == allocs, "%s: %u allocations", simple[_i].name,
+		      nr_allocs - allocs);
+	ck_assert_msg(nr_locks == locks, "%s: %u locks were taken", simple[_i].name,
+		      nr_locks - locks);
 	shared_forget(shared);
 	fake_set_mode(e->fake, FAKE_INLINE, 0);
 	fake_set_now(e->fake, NULL);

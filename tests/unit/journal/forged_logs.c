@@ -75,7 +75,9 @@ static void hand_replay(struct hand *hand, struct journal_replay_stats *stats)
 	char err[256] = "";
 	int r;
 
-	ck_assert_int_eq(journal_log_write_superblock(journal, FIRST_TID, journal->log.first, DEV_FUA), 0);
+	ck_assert_int_eq(journal_log_write_superblock(journal, FIRST_TID, journal->log.first,
+						      DEV_FUA),
+			 0);
 	r = journal_replay(journal, stats, FDIO_REASON(err));
 	ck_assert_msg(r == 0, "journal_replay: %d %s", r, err);
 	ck_assert_uint_eq(stats->transactions, hand->tid - FIRST_TID);

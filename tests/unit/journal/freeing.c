@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Unit tests of the journal: freeing blocks (forget, revoke, and their undoing) and aborts. The rules JOURNAL-1 to
- * JOURNAL-12 are those of journal/journal_types.h.
+ * Unit tests of the journal: freeing blocks (forget, revoke, and their undoing) and aborts. The
+ * rules JOURNAL-1 to JOURNAL-12 are those of journal/journal_types.h.
  */
 #include "kit/journal.h"
 
@@ -27,7 +27,9 @@ static void poke_data(struct testlog *e, uint64_t blk, uint32_t value)
 	static uint8_t pat[4096];
 
 	testlog_pattern(pat, e->params.block_size, blk, value);
-	ck_assert_int_eq(dev_write(fake_dev(e->fake), pat, e->params.block_size, blk * e->params.block_size, DEV_FUA), 0);
+	ck_assert_int_eq(dev_write(fake_dev(e->fake), pat, e->params.block_size,
+				   blk * e->params.block_size, DEV_FUA),
+			 0);
 }
 
 static journal_tid forget(struct testlog *e, uint64_t blk)
@@ -146,7 +148,8 @@ START_TEST(cancel_takes_a_forget_back)
 	ck_assert_int_eq(journal_begin(e.journal, 4, &handle), 0);
 	testlog_fill(&e, handle, e.base, 50);
 	ck_assert_int_eq(journal_forget(handle, e.base, 3), 0);     /* the third is not cached */
-	ck_assert_int_eq(journal_new_block(handle, e.base + 1, &buffer), 0);  /* and one comes back */
+	/* and one comes back */
+	ck_assert_int_eq(journal_new_block(handle, e.base + 1, &buffer), 0);
 	journal_buffer_release(buffer);
 	ck_assert_int_eq(journal_forget(handle, e.base + 1, 1), 0); /* and goes again */
 	ck_assert_int_eq(journal_forget(handle, e.params.nr_blocks - 1, 2), -EUCLEAN);
@@ -196,7 +199,8 @@ static void expect_aborted(struct testlog *e, struct cb *cb)
 	ck_assert_int_eq(journal_begin(e->journal, 1, &handle), -EROFS);
 	ck_assert_int_eq(journal_sync(e->journal), -EIO);
 	fake_fault_clear(e->fake);
-	ck_assert_int_eq(journal_read_block(e->journal, e->base + 100, &buffer), 0); /* reads go on */
+	/* reads go on */
+	ck_assert_int_eq(journal_read_block(e->journal, e->base + 100, &buffer), 0);
 	journal_buffer_release(buffer);
 	ck_assert_int_eq(journal_stop(e->journal), journal_error(e->journal));
 	ck_assert_uint_eq(e->aborted, 1);
@@ -229,8 +233,12 @@ START_TEST(failed_log_write_aborts)
 
 	start_failing(&e, &cb);
 	/* The log, not its superblock: the error must be recorded. */
-	fake_fault_add(e.fake, &(struct fake_fault){ .kinds = FAKE_WRITE, .off = (e.log[0].pblk + 1) * 4096, .len = 4096 * 100,
-		.skip = _i, .action = FAKE_ERROR, .err = -EIO });
+	fake_fault_add(e.fake, &(struct fake_fault){ .kinds = FAKE_WRITE,
+						     .off = (e.log[0].pblk + 1) * 4096,
+						     .len = 4096 * 100,
+						     .skip = _i,
+						     .action = FAKE_ERROR,
+						     .err = -EIO });
 	ck_assert_int_eq(journal_sync(e.journal), -EIO);
 	expect_aborted(&e, &cb);
 	testlog_crash(&e, NULL);
@@ -245,7 +253,10 @@ START_TEST(failed_flush_aborts)
 	struct cb cb = { { .fn = on_commit } };
 
 	start_failing(&e, &cb);
-	fake_fault_add(e.fake, &(struct fake_fault){ .kinds = FAKE_FLUSH, .repeat = 1, .action = FAKE_ERROR, .err = -EIO });
+	fake_fault_add(e.fake, &(struct fake_fault){ .kinds = FAKE_FLUSH,
+						     .repeat = 1,
+						     .action = FAKE_ERROR,
+						     .err = -EIO });
 	ck_assert_int_eq(journal_sync(e.journal), -EIO);
 	expect_aborted(&e, &cb);
 	testlog_crash(&e, NULL);
@@ -262,8 +273,11 @@ START_TEST(failed_home_write_aborts_and_the_log_keeps_it)
 	fdio_log_set_level(0);
 	testlog_write(&e, e.base, 1);
 	testlog_sync(&e);
-	fake_fault_add(e.fake, &(struct fake_fault){ .kinds = FAKE_WRITE, .off = e.base * 4096, .len = 4096, .action = FAKE_ERROR,
-		.err = -EIO });
+	fake_fault_add(e.fake, &(struct fake_fault){ .kinds = FAKE_WRITE,
+						     .off = e.base * 4096,
+						     .len = 4096,
+						     .action = FAKE_ERROR,
+						     .err = -EIO });
 	ck_assert_int_eq(journal_stop(e.journal), -EIO);
 	ck_assert_uint_eq(e.aborted, 1);
 	testlog_crash(&e, NULL);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What the checkpoint may write home, and what it may forget afterwards (JOURNAL-6, JOURNAL-7): each test stops the
- * checkpoint thread, or the device, at the moment that matters. The test's own thread changes blocks.
+ * What the checkpoint may write home, and what it may forget afterwards (JOURNAL-6, JOURNAL-7):
+ * each test stops the checkpoint thread, or the device, at the moment that matters. The test's own
+ * thread changes blocks.
  */
 #include "kit/journal.h"
 
@@ -18,7 +19,10 @@ static void press(struct testlog *e, int by)
 	fdio_mutex_unlock(&e->journal->state_lock);
 }
 
-/* A block that an open transaction has changed again stays where it is, although its last commit is due. */
+/*
+ * A block that an open transaction has changed again stays where it is, although its last commit is
+ * due.
+ */
 START_TEST(uncommitted_stays_away_from_home)
 {
 	struct journal_handle *handle;
@@ -39,7 +43,10 @@ START_TEST(uncommitted_stays_away_from_home)
 }
 END_TEST
 
-/* The image of an older commit arrives at home after a younger commit: the younger one is still due. */
+/*
+ * The image of an older commit arrives at home after a younger commit: the younger one is still
+ * due.
+ */
 START_TEST(younger_image_is_still_due)
 {
 	struct testlog e;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Unit tests of what the journal does in which order: home writes and what is freed meanwhile
- * (JOURNAL-8), the tail and what is not home yet (JOURNAL-7), revocations that a cancelled handle had taken back
- * (JOURNAL-1), and when a transaction is closed. Small log, one block in use while the others go home.
+ * (JOURNAL-8), the tail and what is not home yet (JOURNAL-7), revocations that a cancelled handle
+ * had taken back (JOURNAL-1), and when a transaction is closed. Small log, one block in use while
+ * the others go home.
  */
 #include "kit/journal.h"
 
@@ -118,7 +119,9 @@ START_TEST(tail_stays_before_what_is_not_home)
 	pthread_join(t, NULL);
 	ck_assert_int_eq(committer.done, 1);
 	/* The checkpoint forces the commit of the rest. */
-	for (n = 0; __atomic_load_n(&e.journal->log.free, __ATOMIC_RELAXED) < e.journal->log.len / 2; n++) {
+	for (n = 0;
+	     __atomic_load_n(&e.journal->log.free, __ATOMIC_RELAXED) < e.journal->log.len / 2;
+	     n++) {
 		ck_assert_uint_lt(n, 2000);
 		unit_pause_ms(10);
 	}

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Unit tests of the memory for records that end together (arena.c), and of what a handle and a transaction make of it: how long a record
- * lasts, what a cancelled handle gives back, which memory serves the next.
+ * Unit tests of the memory for records that end together (arena.c), and of what a handle and a
+ * transaction make of it: how long a record lasts, what a cancelled handle gives back, which memory
+ * serves the next.
  */
 #include "kit/journal.h"
 
@@ -35,7 +36,10 @@ static bool is_all(const uint8_t *p, uint8_t v, size_t len)
 	return !len;
 }
 
-/* Pieces of all sizes do not overlap, are aligned, and those of before a mark stay as they were when the rest goes. */
+/*
+ * Pieces of all sizes do not overlap, are aligned, and those of before a mark stay as they were
+ * when the rest goes.
+ */
 static void pieces_and_a_mark(unsigned kept)
 {
 	enum { NR = 400 };
@@ -104,7 +108,8 @@ static void on_commit(struct journal_callback *callback, int err)
 
 static struct rec *remember(struct journal_handle *handle, unsigned id, bool txn)
 {
-	struct rec *r = txn ? journal_transaction_alloc(handle, sizeof(*r)) : journal_handle_alloc(handle, sizeof(*r));
+	struct rec *r = txn ? journal_transaction_alloc(handle, sizeof(*r))
+			    : journal_handle_alloc(handle, sizeof(*r));
 
 	ck_assert_ptr_nonnull(r);
 	*r = (struct rec){ .callback = { .fn = txn ? on_commit : on_undo }, .id = id };
@@ -150,7 +155,10 @@ END_TEST
 
 /* ---- transactions ---- */
 
-/* Records last until the commit callbacks have run, through other handles; a cancelled handle gives back its own and no other. */
+/*
+ * Records last until the commit callbacks have run, through other handles; a cancelled handle gives
+ * back its own and no other.
+ */
 START_TEST(records_of_a_transaction)
 {
 	struct rec *first, *cancelled, *next;
@@ -225,7 +233,9 @@ START_TEST(commit_callbacks_beside_the_next_transaction)
 }
 END_TEST
 
-/* A transaction that revoked much leaves nothing of it to the next, and its tables are small again. */
+/*
+ * A transaction that revoked much leaves nothing of it to the next, and its tables are small again.
+ */
 START_TEST(tables_of_a_large_transaction)
 {
 	enum { MANY = 9000 };

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Unit tests of the replay: against e2fsck as an independent reader of the same log, run twice, interrupted,
- * on damaged logs (JOURNAL-12), and on logs that it must leave to others.
+ * Unit tests of the replay: against e2fsck as an independent reader of the same log, run twice,
+ * interrupted, on damaged logs (JOURNAL-12), and on logs that it must leave to others.
  */
 #include "kit/journal.h"
 
@@ -72,7 +72,9 @@ START_TEST(agrees_with_e2fsck)
 	workload(&e, 99 + _i, 40);
 	testlog_cut(&e, FAKE_CUT_DROP, 0);
 	other = fake_clone(e.fake);
-	ck_assert_int_le(fake_run(other, "e2fsck -fy -E journal_only $IMG 2>/dev/null", out, sizeof(out), true), 1);
+	ck_assert_int_le(fake_run(other, "e2fsck -fy -E journal_only $IMG 2>/dev/null", out,
+				  sizeof(out), true),
+			 1);
 	testlog_replay(&e, NULL);
 	ck_assert_uint_eq(differing(&e, other), 0);
 	ck_assert_int_eq(fake_e2fsck_replay(e.fake), 0);
@@ -95,8 +97,10 @@ START_TEST(twice_is_once)
 	/* The first attempt fails on its way home. */
 	testlog_open(&e);
 	fdio_log_set_level(0);
-	fake_fault_add(e.fake, &(struct fake_fault){ .kinds = _i ? FAKE_FLUSH : FAKE_WRITE, .skip = _i ? 0 : 7, .action = FAKE_ERROR,
-		.err = -EIO });
+	fake_fault_add(e.fake, &(struct fake_fault){ .kinds = _i ? FAKE_FLUSH : FAKE_WRITE,
+						     .skip = _i ? 0 : 7,
+						     .action = FAKE_ERROR,
+						     .err = -EIO });
 	ck_assert_int_eq(journal_replay(e.journal, &stats, FDIO_REASON(err)), -EIO);
 	fake_fault_clear(e.fake);
 	ck_assert(journal_needs_replay(e.journal));
@@ -124,7 +128,10 @@ static uint64_t log_off(struct testlog *e, uint32_t k)
 	return journal_log_map(e->journal, k, NULL);
 }
 
-/* Two transactions of one block; blocks 1..3 and 4..6 are descriptor, image, commit. The device after a cut, opened. */
+/*
+ * Two transactions of one block; blocks 1..3 and 4..6 are descriptor, image, commit. The device
+ * after a cut, opened.
+ */
 static void two_transactions(struct testlog *e)
 {
 	testlog_up(e);
@@ -197,7 +204,8 @@ START_TEST(unfinished_transaction_is_ignored)
 	two_transactions(&e);
 	fake_poke(e.fake, zero, 4096, log_off(&e, 6)); /* no commit block */
 	if (_i)
-		fake_poke(e.fake, zero, _i == 1 ? 4096 : 512, log_off(&e, _i == 1 ? 5 : 4) + (_i == 2 ? 512 : 0));
+		fake_poke(e.fake, zero, _i == 1 ? 4096 : 512,
+			  log_off(&e, _i == 1 ? 5 : 4) + (_i == 2 ? 512 : 0));
 	ck_assert_int_eq(journal_replay(e.journal, &stats, FDIO_REASON(err)), 0);
 	ck_assert_uint_eq(stats.transactions, 1);
 	ck_assert_int_eq(testlog_value(&e, e.base), 1);
@@ -205,7 +213,10 @@ START_TEST(unfinished_transaction_is_ignored)
 }
 END_TEST
 
-/* The commit block's first sector arrived, the rest is what was there before: the transaction is complete. */
+/*
+ * The commit block's first sector arrived, the rest is what was there before: the transaction is
+ * complete.
+ */
 START_TEST(torn_commit_block_counts)
 {
 	struct testlog e;
@@ -228,7 +239,10 @@ static void rewrite_sb(struct testlog *e, unsigned off, uint32_t bits)
 	uint8_t *sb = e->journal->log.superblock;
 
 	fdio_put_be32(sb, off, fdio_get_be32(sb, off) | bits);
-	ck_assert_int_eq(journal_log_write_superblock(e->journal, fdio_get_be32(sb, JOURNAL_SB_SEQUENCE), fdio_get_be32(sb, JOURNAL_SB_START), DEV_FUA), 0);
+	ck_assert_int_eq(journal_log_write_superblock(e->journal,
+						      fdio_get_be32(sb, JOURNAL_SB_SEQUENCE),
+						      fdio_get_be32(sb, JOURNAL_SB_START), DEV_FUA),
+			 0);
 	journal_close(e->journal);
 	e->journal = NULL;
 	testlog_open(e);
@@ -236,7 +250,11 @@ static void rewrite_sb(struct testlog *e, unsigned off, uint32_t bits)
 
 START_TEST(obstacles_are_named)
 {
-	static const struct { unsigned off; uint32_t bits; } t[2] = { { JOURNAL_SB_INCOMPAT, JOURNAL_INCOMPAT_ASYNC }, { JOURNAL_SB_COMPAT, JOURNAL_COMPAT_CHECKSUM } };
+	static const struct {
+		unsigned off;
+		uint32_t bits;
+	} t[2] = { { JOURNAL_SB_INCOMPAT, JOURNAL_INCOMPAT_ASYNC },
+		   { JOURNAL_SB_COMPAT, JOURNAL_COMPAT_CHECKSUM } };
 	struct testlog e;
 	struct journal_replay_stats stats;
 	char err[256];
@@ -257,8 +275,8 @@ START_TEST(obstacles_are_named)
 END_TEST
 
 /*
- * A log with room for fast commits behind it: complete where that room holds nothing, or what an older transaction left;
- * refused, and nothing written, where the next transaction has begun in it.
+ * A log with room for fast commits behind it: complete where that room holds nothing, or what an
+ * older transaction left; refused, and nothing written, where the next transaction has begun in it.
  */
 START_TEST(fast_commits_are_not_skipped)
 {
@@ -282,9 +300,12 @@ START_TEST(fast_commits_are_not_skipped)
 		ck_assert(!stats.fast_commits);
 		ck_assert_uint_eq(stats.transactions, 2);
 		ck_assert_int_eq(testlog_value(&e, e.base), 2);
-		ck_assert_uint_eq(fdio_get_be32(e.journal->log.superblock, JOURNAL_SB_INCOMPAT) & JOURNAL_INCOMPAT_FAST_COMMIT, 0);
+		ck_assert_uint_eq(fdio_get_be32(e.journal->log.superblock, JOURNAL_SB_INCOMPAT) &
+						  JOURNAL_INCOMPAT_FAST_COMMIT,
+				  0);
 		testlog_start(&e);
-		ck_assert_uint_eq(e.journal->log.end, fdio_get_be32(e.journal->log.superblock, JOURNAL_SB_MAXLEN));
+		ck_assert_uint_eq(e.journal->log.end,
+				  fdio_get_be32(e.journal->log.superblock, JOURNAL_SB_MAXLEN));
 		testlog_down(&e);
 		return;
 	}
@@ -357,7 +378,9 @@ START_TEST(random_garbage_never_crashes)
 
 		for (unsigned b = 0; b < 4; b++)
 			v[b] = (uint8_t)(rand_r(&seed) % 3 ? rand_r(&seed) : 0);
-		fake_poke(e.fake, v, 4, log_off(&e, blk) + (rand_r(&seed) % 2 ? 12 + rand_r(&seed) % 64 : rand_r(&seed) % 1000));
+		fake_poke(e.fake, v, 4,
+			  log_off(&e, blk) + (rand_r(&seed) % 2 ? 12 + rand_r(&seed) % 64
+								: rand_r(&seed) % 1000));
 	}
 	journal_replay(e.journal, &stats, FDIO_REASON(err)); /* any answer */
 	testlog_drop(&e);

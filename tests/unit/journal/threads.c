@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Unit tests of the journal under threads: group commit, handles beside commits and checkpoints, readers
- * beside rollbacks, aborts that wake everybody. Meant for ThreadSanitizer as much as for the assertions.
+ * Unit tests of the journal under threads: group commit, handles beside commits and checkpoints,
+ * readers beside rollbacks, aborts that wake everybody. Meant for ThreadSanitizer as much as for
+ * the assertions.
  */
 #include "kit/journal.h"
 
@@ -90,7 +91,8 @@ START_TEST(waiters_share_a_commit)
 		unsigned n;
 
 		fdio_mutex_lock(&e.journal->state_lock);
-		n = (e.journal->committing ? e.journal->committing->nr_buffers : 0) + (e.journal->running ? e.journal->running->nr_buffers : 0);
+		n = (e.journal->committing ? e.journal->committing->nr_buffers : 0) +
+		    (e.journal->running ? e.journal->running->nr_buffers : 0);
 		fdio_mutex_unlock(&e.journal->state_lock);
 		if (n == NT)
 			break;
@@ -115,7 +117,9 @@ static void *unblocker(void *arg)
 	return NULL;
 }
 
-/* Whose transaction still runs waits for the commit before it; whose is being committed does not. */
+/*
+ * Whose transaction still runs waits for the commit before it; whose is being committed does not.
+ */
 START_TEST(turn_comes_after_the_commit_before)
 {
 	struct testlog e;
@@ -145,13 +149,17 @@ START_TEST(turn_comes_after_the_commit_before)
 }
 END_TEST
 
-static void slow_flush(void *arg, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags, bool after)
+static void slow_flush(void *arg, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags,
+		       bool after)
 {
 	if (kind == FAKE_FLUSH && !after)
 		unit_pause_ms(2);
 }
 
-/* Eight threads that sync on a device with slow flushes do several times what one does there: a commit serves more than two of them. */
+/*
+ * Eight threads that sync on a device with slow flushes do several times what one does there: a
+ * commit serves more than two of them.
+ */
 START_TEST(threads_get_more_than_one)
 {
 	enum { ROUNDS = 30 };
@@ -183,7 +191,8 @@ START_TEST(fsync_storm)
 	struct worker worker[NT];
 	uint64_t before;
 
-	testlog_format(&e, &testlog_formats[_i ? 2 : 0], _i ? 1 : 4); /* the small log wraps under it */
+	/* the small log wraps under it */
+	testlog_format(&e, &testlog_formats[_i ? 2 : 0], _i ? 1 : 4);
 	testlog_open(&e);
 	testlog_start(&e);
 	before = fdio_counter_read(COUNTER_journal_commit);
@@ -199,7 +208,10 @@ START_TEST(fsync_storm)
 }
 END_TEST
 
-/* Each thread owns 64 bytes in shared blocks, as inodes share a block; half of its handles are cancelled. */
+/*
+ * Each thread owns 64 bytes in shared blocks, as inodes share a block; half of its handles are
+ * cancelled.
+ */
 static void *neighbour(void *arg)
 {
 	struct worker *worker = arg;
@@ -272,7 +284,9 @@ static void *presser(void *arg)
 	journal_tid tid;
 
 	for (unsigned i = 0; i < worker->rounds && !worker->result; i++)
-		worker->result = change(worker->e, worker->e->base + worker->id * 16 + rand_r(&seed) % 16, i, &tid);
+		worker->result = change(worker->e,
+					worker->e->base + worker->id * 16 + rand_r(&seed) % 16, i,
+					&tid);
 	return NULL;
 }
 
@@ -286,7 +300,10 @@ START_TEST(abort_wakes_everybody)
 	run(&e, w, 1000000, fsyncer);
 	run(&e, p, 100000000, presser);
 	unit_pause_ms(50);
-	fake_fault_add(e.fake, &(struct fake_fault){ .kinds = FAKE_FLUSH, .repeat = 1, .action = FAKE_ERROR, .err = -EIO });
+	fake_fault_add(e.fake, &(struct fake_fault){ .kinds = FAKE_FLUSH,
+						     .repeat = 1,
+						     .action = FAKE_ERROR,
+						     .err = -EIO });
 	join(w);
 	join(p);
 	for (unsigned i = 0; i < NT; i++) {
@@ -320,7 +337,10 @@ START_TEST(pressers_and_fsyncers)
 }
 END_TEST
 
-/* Changes or syncs until that fails; *result is then the error, or -EPROTO if the owner had not been told yet. */
+/*
+ * Changes or syncs until that fails; *result is then the error, or -EPROTO if the owner had not
+ * been told yet.
+ */
 static void *until_told(void *arg)
 {
 	struct worker *worker = arg;
@@ -328,7 +348,8 @@ static void *until_told(void *arg)
 	while (!worker->result) {
 		journal_tid tid;
 
-		worker->result = change(worker->e, worker->e->base + worker->id, ++worker->rounds, &tid);
+		worker->result = change(worker->e, worker->e->base + worker->id, ++worker->rounds,
+					&tid);
 		if (!worker->result && worker->id % 2)
 			worker->result = journal_sync(worker->e->journal);
 		else if (!worker->result)
@@ -363,7 +384,11 @@ START_TEST(owner_is_told_first)
 	run(&e, worker, 0, until_told);
 	unit_pause_ms(10);
 	if (_i) {
-		fake_fault_add(e.fake, &(struct fake_fault){ .kinds = _i == 1 ? FAKE_FLUSH : FAKE_WRITE, .repeat = 1, .action = FAKE_ERROR, .err = -EIO });
+		fake_fault_add(e.fake,
+			       &(struct fake_fault){ .kinds = _i == 1 ? FAKE_FLUSH : FAKE_WRITE,
+						     .repeat = 1,
+						     .action = FAKE_ERROR,
+						     .err = -EIO });
 	} else {
 		ck_assert_int_eq(journal_begin(e.journal, 1, &handle), 0);
 		testlog_fill(&e, handle, e.base + NT, 1);

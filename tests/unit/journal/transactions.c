@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Unit tests of the journal: cache, handles and rollback, commit, ordering on the device, checkpoint. The
- * rules JOURNAL-1 to JOURNAL-12 are those of journal/journal_types.h. Freeing blocks and aborts are in freeing.c,
- * replay in replay.c, concurrency in threads.c.
+ * Unit tests of the journal: cache, handles and rollback, commit, ordering on the device,
+ * checkpoint. The rules JOURNAL-1 to JOURNAL-12 are those of journal/journal_types.h. Freeing
+ * blocks and aborts are in freeing.c, replay in replay.c, concurrency in threads.c.
  */
 #include "kit/journal.h"
 
@@ -48,8 +48,12 @@ START_TEST(bread_error_is_not_cached)
 
 	testlog_up(&e);
 	fdio_log_set_level(0);
-	fake_fault_add(e.fake, &(struct fake_fault){ .kinds = FAKE_READ, .off = e.base * 4096, .len = 4096, .repeat = 1,
-		.action = FAKE_ERROR, .err = -EIO });
+	fake_fault_add(e.fake, &(struct fake_fault){ .kinds = FAKE_READ,
+						     .off = e.base * 4096,
+						     .len = 4096,
+						     .repeat = 1,
+						     .action = FAKE_ERROR,
+						     .err = -EIO });
 	ck_assert_int_eq(journal_read_block(e.journal, e.base, &buffer), -EIO);
 	ck_assert_int_eq(journal_read_block(e.journal, e.base, &buffer), 0);
 	journal_buffer_release(buffer);
@@ -126,7 +130,9 @@ START_TEST(cancel_restores_everything)
 {
 	struct testlog e;
 	struct journal_handle *handle;
-	struct cb cb[3] = { { { .fn = on_undo }, 0 }, { { .fn = on_undo }, 1 }, { { .fn = on_commit }, 2 } };
+	struct cb cb[3] = { { { .fn = on_undo }, 0 },
+			    { { .fn = on_undo }, 1 },
+			    { { .fn = on_commit }, 2 } };
 	struct journal_buffer *buffer;
 
 	testlog_up(&e);
@@ -194,7 +200,8 @@ START_TEST(credits_are_a_limit)
 	fdio_log_set_level(0);
 	for (unsigned i = 0; i < 3; i++)
 		ck_assert_int_eq(journal_read_block(e.journal, e.base + i, &buffer[i]), 0);
-	ck_assert_int_eq(journal_begin(e.journal, journal_max_credits(e.journal) + 1, &handle), -ENOSPC);
+	ck_assert_int_eq(journal_begin(e.journal, journal_max_credits(e.journal) + 1, &handle),
+			 -ENOSPC);
 	ck_assert_int_eq(journal_begin(e.journal, 2, &handle), 0);
 	ck_assert_int_eq(journal_get_write(handle, buffer[0]), 0);
 	ck_assert_int_eq(journal_get_write(handle, buffer[0]), 0); /* counts once */
@@ -209,8 +216,15 @@ START_TEST(credits_are_a_limit)
 }
 END_TEST
 
-/* The block whose content is being put back, made read-only so that it is seen when that happens. */
-static struct { struct journal_cache_buffer *buffer; void *page; unsigned hits; bool in_txn, held; } guarded;
+/*
+ * The block whose content is being put back, made read-only so that it is seen when that happens.
+ */
+static struct {
+	struct journal_cache_buffer *buffer;
+	void *page;
+	unsigned hits;
+	bool in_txn, held;
+} guarded;
 
 static void on_write(int sig, siginfo_t *si, void *ctx)
 {
@@ -225,8 +239,9 @@ static void on_write(int sig, siginfo_t *si, void *ctx)
 }
 
 /*
- * What is to go home is the committed image, and until the handle's changes are undone the block must not: while its content is
- * put back it is still in the transaction, which also keeps it in memory.
+ * What is to go home is the committed image, and until the handle's changes are undone the block
+ * must not: while its content is put back it is still in the transaction, which also keeps it in
+ * memory.
  */
 START_TEST(cancel_restores_content_before_the_block_leaves)
 {
@@ -270,7 +285,10 @@ static void seal_as_many(struct testlog *e, struct journal_handle *handle)
 		testlog_fill(e, handle, e->base + 512 + k, 7);
 }
 
-/* A full transaction in which every block makes the owner add one when it closes: that fits, however small the log is. */
+/*
+ * A full transaction in which every block makes the owner add one when it closes: that fits,
+ * however small the log is.
+ */
 START_TEST(full_transaction_is_sealed)
 {
 	struct journal_handle *handle;
@@ -410,7 +428,10 @@ START_TEST(old_image_is_logged_when_block_changes_during_commit)
 	enum { N = 250, BASE2 = 256 };
 	journal_tid tid;
 
-	/* More images than are gathered for one write (256 log blocks), so that the last are not copied yet. */
+	/*
+	 * More images than are gathered for one write (256 log blocks), so that the last are not
+	 * copied yet.
+	 */
 	testlog_up_as(&e, &testlog_formats[0], 32);
 	for (unsigned i = 0; i < 2 * N; i++)
 		testlog_write(&e, e.base + i - (i < N ? 0 : N + BASE2), i);
@@ -556,7 +577,8 @@ START_TEST(log_pressure_without_waiting)
 
 	testlog_up(&e);
 	for (unsigned round = 0; round < 300; round++) {
-		ck_assert_int_eq(journal_begin(e.journal, journal_max_credits(e.journal), &handle), 0);
+		ck_assert_int_eq(journal_begin(e.journal, journal_max_credits(e.journal), &handle),
+				 0);
 		for (unsigned i = 0; i < journal_max_credits(e.journal); i++)
 			testlog_fill(&e, handle, e.base + i, round);
 		journal_end(handle);
@@ -572,10 +594,12 @@ END_TEST
 /* What the order of requests on the device was. */
 struct order { struct testlog *e; unsigned dirty_log, dirty_home, dirty_jsb, bad, commits; };
 
-static void watch_order(void *arg, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags, bool after)
+static void watch_order(void *arg, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags,
+			bool after)
 {
 	struct order *o = arg;
-	bool log = journal_is_log_block(o->e->journal, off / 4096), jsb = off / 4096 == o->e->log[0].pblk;
+	bool log = journal_is_log_block(o->e->journal, off / 4096),
+	     jsb = off / 4096 == o->e->log[0].pblk;
 
 	if (!after)
 		return;
@@ -627,13 +651,15 @@ START_TEST(commit_times_never_decrease)
 
 	testlog_up(&e);
 	for (int i = 0; i < 4; i++) {
-		fake_set_now(e.fake, &(struct timespec){ .tv_sec = 1000000 - i * 100, .tv_nsec = i });
+		fake_set_now(e.fake,
+			     &(struct timespec){ .tv_sec = 1000000 - i * 100, .tv_nsec = i });
 		testlog_write(&e, e.base, i);
 		testlog_sync(&e);
 	}
 	for (uint32_t i = 1; i < 40; i++) {
 		fake_peek(e.fake, blk, 4096, (e.log[0].pblk + i) * 4096);
-		if (fdio_get_be32(blk, 0) != JOURNAL_MAGIC || fdio_get_be32(blk, 4) != JOURNAL_BLOCK_COMMIT)
+		if (fdio_get_be32(blk, 0) != JOURNAL_MAGIC ||
+		    fdio_get_be32(blk, 4) != JOURNAL_BLOCK_COMMIT)
 			continue;
 		ck_assert_uint_ge(fdio_get_be64(blk, JOURNAL_COMMIT_SECONDS), prev);
 		prev = fdio_get_be64(blk, JOURNAL_COMMIT_SECONDS);
@@ -673,8 +699,15 @@ START_TEST(read_only_and_refusals)
 	ck_assert_int_eq(journal_open(&params, &journal, FDIO_REASON(err)), -EUCLEAN);
 	testlog_drop(&e);
 	for (unsigned i = 0; i < 6; i++) {
-		static const struct { unsigned off; uint32_t v; } bad[6] = { { 0, 1 }, { JOURNAL_SB_BLOCKSIZE, 512 },
-			{ JOURNAL_SB_MAXLEN, 100000 }, { JOURNAL_SB_FIRST, 0 }, { JOURNAL_SB_START, 5000 }, { JOURNAL_SB_INCOMPAT, 0x4000 } };
+		static const struct {
+			unsigned off;
+			uint32_t v;
+		} bad[6] = { { 0, 1 },
+			     { JOURNAL_SB_BLOCKSIZE, 512 },
+			     { JOURNAL_SB_MAXLEN, 100000 },
+			     { JOURNAL_SB_FIRST, 0 },
+			     { JOURNAL_SB_START, 5000 },
+			     { JOURNAL_SB_INCOMPAT, 0x4000 } };
 
 		testlog_format(&e, &testlog_formats[0], 4);
 		fake_peek(e.fake, sb, 1024, e.log[0].pblk * 4096);

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The fake device keeps its promises: what the other tests conclude from it is only worth as much. */
+/*
+ * The fake device keeps its promises: what the other tests conclude from it is only worth as much.
+ */
 #include "kit/device.h"
 #include "kit/runner.h"
 
@@ -11,9 +13,16 @@ static int results[8];
 static unsigned nr_results;
 static void note(struct dev_io *io) { results[nr_results++] = io->result; }
 
-static struct dev_io io_make(enum dev_op kind, uint64_t off, uint32_t len, void *buf, unsigned flags)
+static struct dev_io io_make(enum dev_op kind, uint64_t off, uint32_t len, void *buf,
+			     unsigned flags)
 {
-	return (struct dev_io){ .kind = kind, .off = off, .len = len, .buf = buf, .flags = flags, .buf_index = -1, .done = note };
+	return (struct dev_io){ .kind = kind,
+				.off = off,
+				.len = len,
+				.buf = buf,
+				.flags = flags,
+				.buf_index = -1,
+				.done = note };
 }
 
 START_TEST(fake_cache_is_volatile)
@@ -67,8 +76,16 @@ START_TEST(fake_held_any_order_and_faults)
 
 	memset(buf, 7, 16384);
 	fake_set_mode(fake, FAKE_HELD, 1);
-	fake_fault_add(fake, &(struct fake_fault){ .kinds = FAKE_WRITE, .off = 4096, .len = 1, .action = FAKE_ERROR, .err = -EIO });
-	fake_fault_add(fake, &(struct fake_fault){ .kinds = FAKE_WRITE, .off = 8192, .len = 1, .action = FAKE_SHORT, .n = 1024 });
+	fake_fault_add(fake, &(struct fake_fault){ .kinds = FAKE_WRITE,
+						   .off = 4096,
+						   .len = 1,
+						   .action = FAKE_ERROR,
+						   .err = -EIO });
+	fake_fault_add(fake, &(struct fake_fault){ .kinds = FAKE_WRITE,
+						   .off = 8192,
+						   .len = 1,
+						   .action = FAKE_SHORT,
+						   .n = 1024 });
 	for (unsigned k = 0; k < 3; k++) {
 		io[k] = io_make(DEV_WRITE, k * 4096, 4096, buf + k * 4096, 0);
 		dev_submit(fake_dev(fake), &io[k]);
@@ -102,7 +119,10 @@ START_TEST(fake_violations_are_refused)
 }
 END_TEST
 
-/* Each cut of a record: FUA and flushed data are there, a write that completed after the flush was sent may be missing. */
+/*
+ * Each cut of a record: FUA and flushed data are there, a write that completed after the flush was
+ * sent may be missing.
+ */
 START_TEST(fake_record_cuts)
 {
 	struct fake_dev *f = fake_new(1 << 20, 512);
@@ -144,14 +164,18 @@ START_TEST(fake_tools)
 	ck_assert_ptr_nonnull(f);
 	ck_assert_int_eq(fake_e2fsck(f), 0);
 	char out[256];
-	ck_assert_int_eq(fake_run(f, "debugfs -w -R 'mkdir /made' \"$IMG\" 2>/dev/null", out, sizeof(out), true), 0);
+	ck_assert_int_eq(fake_run(f, "debugfs -w -R 'mkdir /made' \"$IMG\" 2>/dev/null", out,
+				  sizeof(out), true),
+			 0);
 	ck_assert_int_eq(fake_e2fsck(f), 0);
 	struct fake_dev *c = fake_clone(f);
 	memset(junk, 0xff, 4096);
 	for (unsigned k = 2; k < 12; k++)
 		fake_poke(c, junk, 4096, k * 4096);
 	free(junk);
-	ck_assert_int_ne(fake_run(c, "e2fsck -fn \"$IMG\" >/dev/null 2>&1", out, sizeof(out), false), 0);
+	ck_assert_int_ne(fake_run(c, "e2fsck -fn \"$IMG\" >/dev/null 2>&1", out, sizeof(out),
+				  false),
+			 0);
 	fake_free(c);
 	fake_free(f);
 }

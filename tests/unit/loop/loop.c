@@ -18,7 +18,9 @@
 
 static struct loop_set *new_set(unsigned nr, unsigned entries, bool sqe128)
 {
-	struct loop_config config = { .nr_loops = nr, .entries = entries, .sqe128 = sqe128, .pin = true };
+	struct loop_config config = {
+		.nr_loops = nr, .entries = entries, .sqe128 = sqe128, .pin = true
+	};
 	struct loop_set *set = NULL;
 	char err[256] = "";
 
@@ -73,8 +75,11 @@ START_TEST(messages_arrive_once_and_in_order)
 	nr_disordered = nr_received = 0;
 	ck_assert_int_eq(loop_set_start(set), 0);
 	for (unsigned i = 0; i < SENDERS; i++) {
-		senders[i] = (struct sender){ .target = loop_set_get(set, 0), .id = i, .msgs = calloc(PER_SENDER, sizeof(struct counted)) };
-		ck_assert_int_eq(pthread_create(&senders[i].thread, NULL, send_all, &senders[i]), 0);
+		senders[i] = (struct sender){ .target = loop_set_get(set, 0),
+					      .id = i,
+					      .msgs = calloc(PER_SENDER, sizeof(struct counted)) };
+		ck_assert_int_eq(pthread_create(&senders[i].thread, NULL, send_all, &senders[i]),
+				 0);
 	}
 	for (unsigned i = 0; i < SENDERS; i++)
 		pthread_join(senders[i].thread, NULL);
@@ -88,7 +93,10 @@ START_TEST(messages_arrive_once_and_in_order)
 }
 END_TEST
 
-/* Two loops throw one message to and fro: each wake-up must happen or the test hangs until check's timeout. */
+/*
+ * Two loops throw one message to and fro: each wake-up must happen or the test hangs until check's
+ * timeout.
+ */
 static struct { struct loop_msg msg; struct loop_set *set; unsigned left; } ball;
 static unsigned ball_down; /* atomic */
 
@@ -116,7 +124,10 @@ START_TEST(no_wakeup_is_lost)
 }
 END_TEST
 
-/* Far more operations than SQ entries, submitted at once: loop_sqe must never fail and every one completes once. */
+/*
+ * Far more operations than SQ entries, submitted at once: loop_sqe must never fail and every one
+ * completes once.
+ */
 #define NOPS 1000u
 static struct nop { struct loop_op op; unsigned done; } nops[NOPS];
 static unsigned nops_done; /* atomic */
@@ -160,7 +171,10 @@ START_TEST(ring_overflow_is_nobodys_business)
 }
 END_TEST
 
-/* A fixed file and the registered arena: read from a pipe on the ring of the thread that registered it. */
+/*
+ * A fixed file and the registered arena: read from a pipe on the ring of the thread that registered
+ * it.
+ */
 static struct {
 	struct loop_msg msg;
 	struct loop_op op;
@@ -218,7 +232,12 @@ END_TEST
 
 /* A ring does what the daemon needs and nothing else. */
 enum { FORBIDDEN = 5 };
-static struct { struct loop_msg msg; struct nop op[FORBIDDEN]; int res[FORBIDDEN], reg_err; unsigned done; /* atomic */ } no;
+static struct {
+	struct loop_msg msg;
+	struct nop op[FORBIDDEN];
+	int res[FORBIDDEN], reg_err;
+	unsigned done; /* atomic */
+} no;
 
 static void no_complete(struct loop_op *op, int res, unsigned flags)
 {
@@ -241,7 +260,8 @@ static void no_submit(struct loop_msg *msg)
 		case 0: io_uring_prep_openat(sqe, AT_FDCWD, "/dev/null", O_RDONLY, 0); break;
 		case 1: io_uring_prep_socket(sqe, 1, 1, 0, 0); break;
 		case 2: io_uring_prep_unlinkat(sqe, AT_FDCWD, "/nonexistent", 0); break;
-		case 3: io_uring_prep_read(sqe, 0, buf, sizeof(buf), 0); break; /* a file that is not registered */
+		/* a file that is not registered */
+		case 3: io_uring_prep_read(sqe, 0, buf, sizeof(buf), 0); break;
 		default: io_uring_prep_nop(sqe); sqe->flags |= IOSQE_IO_DRAIN;
 		}
 		if (i != 3)
@@ -286,7 +306,10 @@ START_TEST(lists_of_cpus)
 }
 END_TEST
 
-/* A READ that never completes must not keep the threads from stopping or the rings from being freed. */
+/*
+ * A READ that never completes must not keep the threads from stopping or the rings from being
+ * freed.
+ */
 START_TEST(start_and_stop)
 {
 	for (unsigned i = 0; i < 20; i++) {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Unit tests of loop/place.c: when a loop looks for more work before it sleeps. No thread, no clock.
+ * Unit tests of loop/place.c: when a loop looks for more work before it sleeps. No thread, no
+ * clock.
  */
 #include "loop/types.h"
 #include "kit/runner.h"
@@ -48,7 +49,9 @@ static unsigned polls_after_a_window(struct loop *loop)
 START_TEST(a_loop_may_be_left_out)
 {
 	static struct loop two[2];
-	static struct loop_set set = { .config = { .poll_auto_ns = 100000, .poll_ns = 7 }, .nr = 2, .loops = two };
+	static struct loop_set set = { .config = { .poll_auto_ns = 100000, .poll_ns = 7 },
+				       .nr = 2,
+				       .loops = two };
 
 	memset(two, 0, sizeof(two));
 	two[0].set = &set;

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Unit tests of src/message: well-formed, truncated and hostile FUSE messages, and the dirent encoders. */
+/*
+ * Unit tests of src/message: well-formed, truncated and hostile FUSE messages, and the dirent
+ * encoders.
+ */
 #include "message/message.h"
 #include "kit/runner.h"
 #include "message/table.h"
@@ -9,10 +12,13 @@
 #include <string.h>
 
 /* A message in memory of exactly its size, so that ASan sees any step beyond it. */
-static uint8_t *message(uint32_t opcode, const void *arg, size_t arg_len, const void *rest, size_t rest_len, uint16_t extlen8,
-			size_t *ret_len)
+static uint8_t *message(uint32_t opcode, const void *arg, size_t arg_len, const void *rest,
+			size_t rest_len, uint16_t extlen8, size_t *ret_len)
 {
-	struct fuse_in_header header = { .len = sizeof(header) + arg_len + rest_len, .opcode = opcode, .unique = 7, .nodeid = 1 };
+	struct fuse_in_header header = { .len = sizeof(header) + arg_len + rest_len,
+					 .opcode = opcode,
+					 .unique = 7,
+					 .nodeid = 1 };
 	uint8_t *m = malloc(header.len);
 
 	ck_assert_ptr_nonnull(m);
@@ -26,8 +32,8 @@ static uint8_t *message(uint32_t opcode, const void *arg, size_t arg_len, const 
 	return m;
 }
 
-static int decode(uint32_t opcode, const void *arg, size_t arg_len, const void *rest, size_t rest_len, uint16_t extlen8, struct message_in *in,
-		  uint8_t **ret_msg)
+static int decode(uint32_t opcode, const void *arg, size_t arg_len, const void *rest,
+		  size_t rest_len, uint16_t extlen8, struct message_in *in, uint8_t **ret_msg)
 {
 	size_t len;
 
@@ -118,7 +124,8 @@ START_TEST(xattr_value_is_bounded)
 	ck_assert_mem_eq(in.data, "xyz", 3);
 	free(m);
 	s.size = 4;
-	ck_assert_int_eq(decode(FUSE_SETXATTR, &s, sizeof(s), "user.a/b\0xyz", 12, 0, &in, &m), -EINVAL);
+	ck_assert_int_eq(decode(FUSE_SETXATTR, &s, sizeof(s), "user.a/b\0xyz", 12, 0, &in, &m),
+			 -EINVAL);
 	free(m);
 }
 END_TEST
@@ -139,18 +146,22 @@ START_TEST(groups_extension)
 	free(m);
 	ext[2] = 4; /* one group more than there are bytes for */
 	memcpy(rest + 8, ext, sizeof(ext));
-	ck_assert_int_eq(decode(FUSE_CREATE, &c, sizeof(c), rest, sizeof(rest), 3, &in, &m), -EINVAL);
+	ck_assert_int_eq(decode(FUSE_CREATE, &c, sizeof(c), rest, sizeof(rest), 3, &in, &m),
+			 -EINVAL);
 	free(m);
 	ext[2] = 1000; /* far more */
 	memcpy(rest + 8, ext, sizeof(ext));
-	ck_assert_int_eq(decode(FUSE_CREATE, &c, sizeof(c), rest, sizeof(rest), 3, &in, &m), -EINVAL);
+	ck_assert_int_eq(decode(FUSE_CREATE, &c, sizeof(c), rest, sizeof(rest), 3, &in, &m),
+			 -EINVAL);
 	free(m);
 	ext[0] = 4; /* shorter than its header */
 	memcpy(rest + 8, ext, sizeof(ext));
-	ck_assert_int_eq(decode(FUSE_CREATE, &c, sizeof(c), rest, sizeof(rest), 3, &in, &m), -EINVAL);
+	ck_assert_int_eq(decode(FUSE_CREATE, &c, sizeof(c), rest, sizeof(rest), 3, &in, &m),
+			 -EINVAL);
 	free(m);
 	/* extensions longer than the message */
-	ck_assert_int_eq(decode(FUSE_CREATE, &c, sizeof(c), rest, sizeof(rest), 100, &in, &m), -EINVAL);
+	ck_assert_int_eq(decode(FUSE_CREATE, &c, sizeof(c), rest, sizeof(rest), 100, &in, &m),
+			 -EINVAL);
 	free(m);
 }
 END_TEST
@@ -174,7 +185,10 @@ START_TEST(short_and_unknown)
 }
 END_TEST
 
-/* Every opcode with every length of a message of pseudo-random bytes: decode must judge it, never step outside (ASan). */
+/*
+ * Every opcode with every length of a message of pseudo-random bytes: decode must judge it, never
+ * step outside (ASan).
+ */
 START_TEST(any_bytes_any_length)
 {
 	uint64_t x = 88172645463325252ULL;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A whole connection: FUSE requests in at the top, a device that completes when the test says so at the bottom, the product with its
- * threads between them. Here are the rules that no room can be asked about alone: the end of a mount with I/O in flight, what an
- * interrupt may do, times, references, and which requests wait for which.
+ * A whole connection: FUSE requests in at the top, a device that completes when the test says so at
+ * the bottom, the product with its threads between them. Here are the rules that no room can be
+ * asked about alone: the end of a mount with I/O in flight, what an interrupt may do, times,
+ * references, and which requests wait for which.
  */
 #include "kit/daemon.h"
 #include "kit/runner.h"
@@ -45,33 +46,45 @@ static struct file new_file(struct fake_kernel *kernel, const char *name, unsign
 	struct file file;
 
 	ck_assert_uint_le(blocks, 16);
-	ck_assert_int_eq(fk_create(kernel, ROOT, name, O_RDWR | O_DIRECT, 0644, &file.entry, &file.fh), 0);
+	ck_assert_int_eq(fk_create(kernel, ROOT, name, O_RDWR | O_DIRECT, 0644, &file.entry,
+				   &file.fh),
+			 0);
 	file.node = file.entry.nodeid;
 	fill(buf, 1, blocks * BS);
 	if (blocks)
-		ck_assert_int_eq(fk_write(kernel, file.node, file.fh, 0, buf, blocks * BS, O_RDWR | O_DIRECT), (int)(blocks * BS));
+		ck_assert_int_eq(fk_write(kernel, file.node, file.fh, 0, buf, blocks * BS,
+					  O_RDWR | O_DIRECT),
+				 (int)(blocks * BS));
 	ck_assert_int_eq(fk_fsync(kernel, file.node, file.fh, false), 0);
 	return file;
 }
 
-static unsigned send_block(struct fake_kernel *kernel, const struct file *file, unsigned block, uint8_t seed)
+static unsigned send_block(struct fake_kernel *kernel, const struct file *file, unsigned block,
+			   uint8_t seed)
 {
 	static uint8_t buf[BS];
 
 	fill(buf, seed, BS);
-	return fk_send_write(kernel, file->node, file->fh, (uint64_t)block * BS, buf, BS, O_RDWR | O_DIRECT, 0);
+	return fk_send_write(kernel, file->node, file->fh, (uint64_t)block * BS, buf, BS,
+			     O_RDWR | O_DIRECT, 0);
 }
 
-static void expect_block(struct fake_kernel *kernel, const struct file *file, unsigned block, uint8_t seed)
+static void expect_block(struct fake_kernel *kernel, const struct file *file, unsigned block,
+			 uint8_t seed)
 {
 	static uint8_t want[BS], got[BS];
 
 	fill(want, seed, BS);
-	ck_assert_int_eq(fk_read(kernel, file->node, file->fh, (uint64_t)block * BS, got, BS, O_RDWR | O_DIRECT), (int)BS);
+	ck_assert_int_eq(fk_read(kernel, file->node, file->fh, (uint64_t)block * BS, got, BS,
+				 O_RDWR | O_DIRECT),
+			 (int)BS);
 	ck_assert_mem_eq(want, got, BS);
 }
 
-/* Long enough that what can happen wrongly would have happened; a wrong program fails here, a right one never does. */
+/*
+ * Long enough that what can happen wrongly would have happened; a wrong program fails here, a right
+ * one never does.
+ */
 static void a_while(void) { unit_pause_ms(30); }
 
 static struct ext2_super_block media_super(struct fake_dev *fake)
@@ -86,10 +99,14 @@ static struct ext2_super_block media_super(struct fake_dev *fake)
 
 /* ---- no polling ---- */
 
-/* Polled completions need rings of their own; ours carry FUSE requests too, so no ring polls and no request may ask for it. */
+/*
+ * Polled completions need rings of their own; ours carry FUSE requests too, so no ring polls and no
+ * request may ask for it.
+ */
 static unsigned flags_seen;
 
-static void see_flags(void *arg, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags, bool after)
+static void see_flags(void *arg, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags,
+		      bool after)
 {
 	(void)arg, (void)kind, (void)off, (void)len, (void)after;
 	__atomic_or_fetch(&flags_seen, flags, __ATOMIC_RELAXED);
@@ -97,7 +114,9 @@ static void see_flags(void *arg, enum fake_kind kind, uint64_t off, uint64_t len
 
 START_TEST(no_ring_polls)
 {
-	struct loop_config config = { .nr_loops = 2, .entries = 16, .poll_ns = 1000, .nr_fixed_files = LOOP_NR_FILES };
+	struct loop_config config = {
+		.nr_loops = 2, .entries = 16, .poll_ns = 1000, .nr_fixed_files = LOOP_NR_FILES
+	};
 	struct loop_set *set;
 	char err[256];
 
@@ -141,7 +160,8 @@ START_TEST(abort_waits_for_the_device)
 			break;
 	}
 	for (unsigned n = 0; n < 3; n++)
-		ck_assert_int_eq(fk_wait(kernel, w[n])->err, 0); /* answered; that nobody listens is the channel's to tolerate */
+		/* answered; that nobody listens is the channel's to tolerate */
+		ck_assert_int_eq(fk_wait(kernel, w[n])->err, 0);
 	ck_assert_uint_eq(media_super(fk_dev(kernel)).s_state & EXT2_VALID_FS, EXT2_VALID_FS);
 	fake_set_mode(fk_dev(kernel), FAKE_INLINE, 0);
 	fk_close(kernel);
@@ -160,7 +180,8 @@ START_TEST(no_request_starts_after_an_abort)
 	/* Until the control thread has taken notice, requests are served. */
 	unsigned late;
 	do {
-		late = fk_send_read(kernel, file.node, file.fh, 8 * BS, BS, O_RDWR | O_DIRECT); /* beyond the end: no device */
+		/* beyond the end: no device */
+		late = fk_send_read(kernel, file.node, file.fh, 8 * BS, BS, O_RDWR | O_DIRECT);
 	} while (fk_wait(kernel, late)->err == 0);
 	ck_assert_int_eq(fk_wait(kernel, late)->err, -ENOTCONN);
 	ck_assert(!fk_answered(kernel, w));
@@ -200,7 +221,9 @@ START_TEST(destroy_is_answered_last)
 	struct fake_kernel *kernel = start();
 	struct file file = new_file(kernel, "f", 4);
 
-	ck_assert_uint_ne(media_super(fk_dev(kernel)).s_feature_incompat & EXT3_FEATURE_INCOMPAT_RECOVER, 0);
+	ck_assert_uint_ne(media_super(fk_dev(kernel)).s_feature_incompat &
+					  EXT3_FEATURE_INCOMPAT_RECOVER,
+			  0);
 	fake_set_mode(fk_dev(kernel), FAKE_HELD, 1);
 	unsigned w = send_block(kernel, &file, 2, 55);
 	ck_assert(fake_wait_held(fk_dev(kernel), 1));
@@ -212,7 +235,10 @@ START_TEST(destroy_is_answered_last)
 	ck_assert_int_eq(fk_wait(kernel, d)->err, 0);
 	ck_assert_int_eq(fk_wait(kernel, w)->err, 0);
 	ck_assert_uint_lt(fk_wait(kernel, w)->order, fk_wait(kernel, d)->order);
-	/* What umount's caller may rely on: the data is on the media, and the file system is clean there. */
+	/*
+	 * What umount's caller may rely on: the data is on the media, and the file system is clean
+	 * there.
+	 */
 	struct ext2_super_block sb = media_super(fk_dev(kernel));
 	ck_assert_uint_eq(sb.s_feature_incompat & EXT3_FEATURE_INCOMPAT_RECOVER, 0);
 	ck_assert_uint_eq(sb.s_state & EXT2_VALID_FS, EXT2_VALID_FS);
@@ -252,7 +278,9 @@ START_TEST(destroy_waits_for_workers)
 }
 END_TEST
 
-/* A handler on a loop has answered and is not through: what it lets go of last must still be there. */
+/*
+ * A handler on a loop has answered and is not through: what it lets go of last must still be there.
+ */
 START_TEST(destroy_waits_for_who_has_answered)
 {
 	struct fake_kernel *kernel = start();
@@ -271,7 +299,10 @@ START_TEST(destroy_waits_for_who_has_answered)
 }
 END_TEST
 
-/* Of a write that was answered before it: what the transport is made of must be there until it has been sent. */
+/*
+ * Of a write that was answered before it: what the transport is made of must be there until it has
+ * been sent.
+ */
 START_TEST(destroy_waits_for_notifications)
 {
 	struct fake_kernel *kernel = start();
@@ -280,7 +311,8 @@ START_TEST(destroy_waits_for_notifications)
 	static uint8_t buf[BS];
 
 	ck_assert_int_eq(fk_open(kernel, file.node, O_RDWR, &o), 0);
-	ck_assert_int_eq(fk_read(kernel, file.node, o.fh, 0, buf, BS, O_RDWR), (int)BS); /* now in the page cache */
+	/* now in the page cache */
+	ck_assert_int_eq(fk_read(kernel, file.node, o.fh, 0, buf, BS, O_RDWR), (int)BS);
 	unsigned before = fk_invalidations(kernel);
 	fk_set_slots(kernel, 1);
 	fk_hold_notifications(kernel);
@@ -323,7 +355,8 @@ START_TEST(times_of_a_write)
 	/* A read moves neither; what a failed write leaves is the old time. */
 	t.tv_sec++;
 	fake_set_now(fk_dev(kernel), &t);
-	ck_assert_int_eq(fk_read(kernel, file.node, file.fh, 0, buf, BS, O_RDWR | O_DIRECT), (int)BS);
+	ck_assert_int_eq(fk_read(kernel, file.node, file.fh, 0, buf, BS, O_RDWR | O_DIRECT),
+			 (int)BS);
 	a = attr_at(kernel, file.node);
 	ck_assert_uint_eq(a.mtime, 2000000000);
 	ck_assert_uint_eq(a.ctime, 2000000000);
@@ -407,7 +440,8 @@ START_TEST(fsync_waits_for_the_flush)
 	ck_assert(fake_wait_blocked(fk_dev(kernel), 1));
 	ck_assert(!fk_answered(kernel, s));
 	/* The loop does not wait with it. */
-	ck_assert_int_eq(fk_read(kernel, file.node, file.fh, BS, got, BS, O_RDWR | O_DIRECT), (int)BS);
+	ck_assert_int_eq(fk_read(kernel, file.node, file.fh, BS, got, BS, O_RDWR | O_DIRECT),
+			 (int)BS);
 	ck_assert(!fk_answered(kernel, s));
 	fake_unblock(fk_dev(kernel));
 	ck_assert_int_eq(fk_wait(kernel, s)->err, 0);
@@ -419,7 +453,9 @@ START_TEST(flush_error_reaches_fsync)
 {
 	struct fake_kernel *kernel = start();
 	struct file file = new_file(kernel, "f", 4);
-	struct fake_fault bad = { .kinds = FAKE_FLUSH, .repeat = 1, .action = FAKE_ERROR, .err = -EIO };
+	struct fake_fault bad = {
+		.kinds = FAKE_FLUSH, .repeat = 1, .action = FAKE_ERROR, .err = -EIO
+	};
 
 	fk_wait(kernel, send_block(kernel, &file, 1, 5));
 	fake_fault_add(fk_dev(kernel), &bad);
@@ -433,9 +469,13 @@ END_TEST
 static void set_sync_flag(struct fake_kernel *kernel, const struct file *file)
 {
 	uint32_t flags = FS_SYNC_FL | FS_EXTENT_FL;
-	struct fuse_ioctl_in in = { .fh = file->fh, .cmd = (uint32_t)FS_IOC_SETFLAGS, .in_size = sizeof(flags) };
+	struct fuse_ioctl_in in = { .fh = file->fh,
+				    .cmd = (uint32_t)FS_IOC_SETFLAGS,
+				    .in_size = sizeof(flags) };
 
-	ck_assert_int_eq(fk_call(kernel, FUSE_IOCTL, file->node, &in, sizeof(in), &flags, sizeof(flags), NULL), 0);
+	ck_assert_int_eq(fk_call(kernel, FUSE_IOCTL, file->node, &in, sizeof(in), &flags,
+				 sizeof(flags), NULL),
+			 0);
 }
 
 static int resize(struct fake_kernel *kernel, const struct file *file, unsigned how)
@@ -443,11 +483,15 @@ static int resize(struct fake_kernel *kernel, const struct file *file, unsigned 
 	struct fuse_fallocate_in fallocate = { .fh = file->fh, .length = BS };
 	struct fuse_setattr_in setattr = { .valid = FATTR_SIZE, .size = BS };
 
-	return how ? fk_call(kernel, FUSE_FALLOCATE, file->node, &fallocate, sizeof(fallocate), NULL, 0, NULL)
+	return how ? fk_call(kernel, FUSE_FALLOCATE, file->node, &fallocate, sizeof(fallocate),
+			     NULL, 0, NULL)
 		   : fk_setattr(kernel, file->node, &setattr, NULL);
 }
 
-/* The size has changed and the answer is an error: the kernel, which keeps attributes for a day, is told to ask for them. */
+/*
+ * The size has changed and the answer is an error: the kernel, which keeps attributes for a day, is
+ * told to ask for them.
+ */
 START_TEST(size_that_failed_is_told)
 {
 	struct fk_options options = { .breaks = true };
@@ -519,7 +563,10 @@ START_TEST(an_open_unlinked_file_keeps_its_blocks)
 	fake_set_mode(fk_dev(kernel), FAKE_HELD, 1);
 	unsigned w = send_block(kernel, &f, 3, 200);
 	ck_assert(fake_wait_held(fk_dev(kernel), 1));
-	/* What is released with a write under way is another handle's business; here it is the last one's, after its write. */
+	/*
+	 * What is released with a write under way is another handle's business; here it is the last
+	 * one's, after its write.
+	 */
 	while (!fk_answered(kernel, w))
 		fake_complete_all(fk_dev(kernel));
 	fake_set_mode(fk_dev(kernel), FAKE_INLINE, 0);
@@ -558,7 +605,9 @@ START_TEST(names_and_handles_that_cannot_be)
 	ck_assert_int_eq(fk_open(kernel, 999999, O_RDWR, &o), -ESTALE);
 	ck_assert_int_eq(fk_open(kernel, 8, O_RDWR, &o), -ESTALE); /* the journal */
 	ck_assert_int_eq(fk_open(kernel, 1ull << 32 | file.node, O_RDWR, &o), -ESTALE);
-	ck_assert_int_eq(fk_write(kernel, file.node, file.fh, 1, "abc", 3, O_RDWR | O_DIRECT), -EINVAL); /* dio=strict */
+	/* dio=strict */
+	ck_assert_int_eq(fk_write(kernel, file.node, file.fh, 1, "abc", 3, O_RDWR | O_DIRECT),
+			 -EINVAL);
 	fk_close(kernel);
 }
 END_TEST
@@ -572,7 +621,8 @@ START_TEST(invalidation_comes_before_the_answer)
 	static uint8_t buf[BS];
 
 	ck_assert_int_eq(fk_open(kernel, file.node, O_RDWR, &o), 0);
-	ck_assert_int_eq(fk_read(kernel, file.node, o.fh, 0, buf, BS, O_RDWR), (int)BS); /* now in the page cache */
+	/* now in the page cache */
+	ck_assert_int_eq(fk_read(kernel, file.node, o.fh, 0, buf, BS, O_RDWR), (int)BS);
 	unsigned before = fk_invalidations(kernel);
 	fk_wait(kernel, send_block(kernel, &file, 0, 31));
 	ck_assert_uint_gt(fk_invalidations(kernel), before);
@@ -580,7 +630,8 @@ START_TEST(invalidation_comes_before_the_answer)
 }
 END_TEST
 
-static int fallocate_err(struct fake_kernel *kernel, const struct file *file, uint64_t off, uint64_t len)
+static int fallocate_err(struct fake_kernel *kernel, const struct file *file, uint64_t off,
+			 uint64_t len)
 {
 	struct fuse_fallocate_in in = { .fh = file->fh, .offset = off, .length = len };
 
@@ -600,23 +651,39 @@ START_TEST(offsets_at_the_end_of_the_numbers)
 
 	for (unsigned direct = 0; direct < 2; direct++) {
 		fl = direct ? O_RDWR | O_DIRECT : O_RDWR;
-		ck_assert_int_eq(fk_read(kernel, file.node, file.fh, max - BS + 1, buf, BS - 512, fl), 0); /* behind the end */
-		ck_assert_int_eq(fk_read(kernel, file.node, file.fh, max - 511, buf, BS, fl), -EINVAL);
+		/* behind the end */
+		ck_assert_int_eq(fk_read(kernel, file.node, file.fh, max - BS + 1, buf, BS - 512,
+					 fl),
+				 0);
+		ck_assert_int_eq(fk_read(kernel, file.node, file.fh, max - 511, buf, BS, fl),
+				 -EINVAL);
 		ck_assert_int_eq(fk_read(kernel, file.node, file.fh, over, buf, BS, fl), -EINVAL);
-		ck_assert_int_eq(fk_read(kernel, file.node, file.fh, all - 511, buf, BS, fl), -EINVAL);
-		ck_assert_int_eq(fk_write(kernel, file.node, file.fh, max - BS + 1, buf, BS - 512, fl), -EFBIG);
-		ck_assert_int_eq(fk_write(kernel, file.node, file.fh, max - 511, buf, BS, fl), -EINVAL);
+		ck_assert_int_eq(fk_read(kernel, file.node, file.fh, all - 511, buf, BS, fl),
+				 -EINVAL);
+		ck_assert_int_eq(fk_write(kernel, file.node, file.fh, max - BS + 1, buf, BS - 512,
+					  fl),
+				 -EFBIG);
+		ck_assert_int_eq(fk_write(kernel, file.node, file.fh, max - 511, buf, BS, fl),
+				 -EINVAL);
 		ck_assert_int_eq(fk_write(kernel, file.node, file.fh, over, buf, BS, fl), -EINVAL);
-		ck_assert_int_eq(fk_write(kernel, file.node, file.fh, all - 511, buf, BS, fl), -EINVAL);
+		ck_assert_int_eq(fk_write(kernel, file.node, file.fh, all - 511, buf, BS, fl),
+				 -EINVAL);
 	}
 	ck_assert_int_eq(fallocate_err(kernel, &file, max, 1), -EFBIG);
 	ck_assert_int_eq(fallocate_err(kernel, &file, max - 1, 1), -EFBIG);
 	ck_assert_int_eq(fallocate_err(kernel, &file, 0, all), -EFBIG);
 	ck_assert_int_eq(fallocate_err(kernel, &file, over, 1), -EINVAL);
 	ck_assert_int_eq(fallocate_err(kernel, &file, all, all), -EINVAL);
-	ck_assert_int_eq(fk_call(kernel, FUSE_LSEEK, file.node, &seek, sizeof(seek), NULL, 0, NULL), -ENXIO);
-	ck_assert_int_eq(fk_setattr(kernel, file.node, &(struct fuse_setattr_in){ .valid = FATTR_SIZE, .size = max }, NULL), -EFBIG);
-	ck_assert_int_eq(fk_setattr(kernel, file.node, &(struct fuse_setattr_in){ .valid = FATTR_SIZE, .size = all }, NULL), -EFBIG);
+	ck_assert_int_eq(fk_call(kernel, FUSE_LSEEK, file.node, &seek, sizeof(seek), NULL, 0, NULL),
+			 -ENXIO);
+	ck_assert_int_eq(fk_setattr(kernel, file.node,
+				    &(struct fuse_setattr_in){ .valid = FATTR_SIZE, .size = max },
+				    NULL),
+			 -EFBIG);
+	ck_assert_int_eq(fk_setattr(kernel, file.node,
+				    &(struct fuse_setattr_in){ .valid = FATTR_SIZE, .size = all },
+				    NULL),
+			 -EFBIG);
 	ck_assert_int_eq(fk_getattr(kernel, file.node, &at), 0);
 	ck_assert_uint_eq(at.size, 2 * BS);
 	expect_block(kernel, &file, 1, 1 + BS / 512);
@@ -634,8 +701,9 @@ static unsigned nr_answered(struct fake_kernel *kernel, const unsigned *w, unsig
 }
 
 /*
- * A notification can wait for a page that a READ has locked, and the READ for a slot: so at most (slots - 2) / 2 writes wait for theirs,
- * and none where a loop has next to no slots. The others are answered first.
+ * A notification can wait for a page that a READ has locked, and the READ for a slot: so at most
+ * (slots - 2) / 2 writes wait for theirs, and none where a loop has next to no slots. The others
+ * are answered first.
  */
 static void writes_beside_held_notifications(unsigned slots, unsigned may_wait)
 {
@@ -646,14 +714,16 @@ static void writes_beside_held_notifications(unsigned slots, unsigned may_wait)
 	unsigned w[16], n = may_wait + 2;
 
 	ck_assert_int_eq(fk_open(kernel, file.node, O_RDWR, &o), 0);
-	ck_assert_int_eq(fk_read(kernel, file.node, o.fh, 0, buf, BS, O_RDWR), (int)BS); /* now in the page cache */
+	/* now in the page cache */
+	ck_assert_int_eq(fk_read(kernel, file.node, o.fh, 0, buf, BS, O_RDWR), (int)BS);
 	if (slots)
 		fk_set_slots(kernel, slots);
 	fk_hold_notifications(kernel);
 	for (unsigned m = 0; m < n; m++)
 		w[m] = send_block(kernel, &file, m, 50);
 	for (unsigned tries = 0; nr_answered(kernel, w, n) < 2; tries++) {
-		ck_assert_msg(tries < 300, "%u of %u writes were answered, 2 should be", nr_answered(kernel, w, n), n);
+		ck_assert_msg(tries < 300, "%u of %u writes were answered, 2 should be",
+			      nr_answered(kernel, w, n), n);
 		a_while();
 	}
 	a_while();
@@ -664,13 +734,19 @@ static void writes_beside_held_notifications(unsigned slots, unsigned may_wait)
 	fk_close(kernel);
 }
 
-START_TEST(few_writes_wait_for_invalidations) { writes_beside_held_notifications(0, (FK_REQUESTS - 2) / 2); }
+START_TEST(few_writes_wait_for_invalidations)
+{
+	writes_beside_held_notifications(0, (FK_REQUESTS - 2) / 2);
+}
 END_TEST
 
 START_TEST(none_waits_where_slots_are_few) { writes_beside_held_notifications(1, 0); }
 END_TEST
 
-/* Those of one inode that wait to be sent are joined: the one that goes is of what each of them was of. */
+/*
+ * Those of one inode that wait to be sent are joined: the one that goes is of what each of them was
+ * of.
+ */
 START_TEST(joined_invalidations_are_of_all)
 {
 	static const unsigned order[] = { 4, 9, 2, 13, 6 };
@@ -680,14 +756,16 @@ START_TEST(joined_invalidations_are_of_all)
 	static uint8_t buf[BS];
 
 	ck_assert_int_eq(fk_open(kernel, file.node, O_RDWR, &o), 0);
-	ck_assert_int_eq(fk_read(kernel, file.node, o.fh, 0, buf, BS, O_RDWR), (int)BS); /* now in the page cache */
+	/* now in the page cache */
+	ck_assert_int_eq(fk_read(kernel, file.node, o.fh, 0, buf, BS, O_RDWR), (int)BS);
 	fk_set_slots(kernel, 1); /* so no write waits */
 	fk_hold_notifications(kernel);
 	for (unsigned n = 0; n < ARRAY_SIZE(order); n++)
 		ck_assert_int_eq(fk_wait(kernel, send_block(kernel, &file, order[n], 50))->err, 0);
 	fk_release_notifications(kernel);
 	for (unsigned n = 0; n < ARRAY_SIZE(order); n++)
-		for (unsigned tries = 0; !fk_invalidated(kernel, file.node, order[n] * BS, BS); tries++) {
+		for (unsigned tries = 0; !fk_invalidated(kernel, file.node, order[n] * BS, BS);
+		     tries++) {
 			ck_assert_msg(tries < 300, "block %u was never invalidated", order[n]);
 			a_while();
 		}

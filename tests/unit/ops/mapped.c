@@ -231,8 +231,8 @@ START_TEST(kernels_that_clear_the_tail)
 END_TEST
 
 /*
- * Pages that were forgotten meanwhile: a write into the last one would lock it as it is, and wait for nothing until
- * its time is over.
+ * Pages that were forgotten meanwhile: a write into the last one would lock it as it is, and wait
+ * for nothing until its time is over.
  */
 START_TEST(who_was_forgotten_is_not_waited_for)
 {

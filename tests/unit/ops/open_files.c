@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The table of open files: handles are found while they are open and never afterwards, whatever number is tried. The
- * inodes are addresses that nobody looks behind.
+ * The table of open files: handles are found while they are open and never afterwards, whatever
+ * number is tried. The inodes are addresses that nobody looks behind.
  */
 #include "ops/types.h"
 #include "kit/runner.h"
@@ -59,8 +59,15 @@ END_TEST
 
 START_TEST(invented_handles)
 {
-	static const uint64_t bad[] = { 0, 1, UINT64_MAX, 1ull << 32, 2ull << 32, (1ull << 32) | 1, (1ull << 32) | (OPS_FILES_CHUNK - 1),
-					(1ull << 32) | (OPS_FILES_CHUNK * OPS_FILES_CHUNKS), (1ull << 32) | UINT32_MAX };
+	static const uint64_t bad[] = { 0,
+					1,
+					UINT64_MAX,
+					1ull << 32,
+					2ull << 32,
+					(1ull << 32) | 1,
+					(1ull << 32) | (OPS_FILES_CHUNK - 1),
+					(1ull << 32) | (OPS_FILES_CHUNK * OPS_FILES_CHUNKS),
+					(1ull << 32) | UINT32_MAX };
 	struct ops_file file;
 	uint64_t a;
 

@@ -97,8 +97,8 @@ static bool block_is(struct look *look, uint32_t lblk, uint8_t byte)
 
 	ck_assert_ptr_nonnull(inode);
 	ck_assert_int_eq(ext4_map_load(inode), 0);
-	ok = (uint64_t)(lblk + 1) * BS <= ext4_inode_size(inode) && !ext4_map_lookup(inode, lblk, &extent) &&
-	     extent.state == EXT4_EXTENT_WRITTEN;
+	ok = (uint64_t)(lblk + 1) * BS <= ext4_inode_size(inode) &&
+	     !ext4_map_lookup(inode, lblk, &extent) && extent.state == EXT4_EXTENT_WRITTEN;
 	if (ok)
 		fake_peek(look->cut, b, BS, extent.pblk * BS);
 	for (unsigned k = 0; k < BS && ok; k++)
@@ -144,7 +144,9 @@ static void put(struct ctx *ctx, uint32_t lblk, uint8_t byte, uint32_t flags)
 	static uint8_t b[BS];
 
 	memset(b, byte, BS);
-	ck_assert_int_eq(fk_write(ctx->kernel, ctx->f, ctx->fh, (uint64_t)lblk * BS, b, BS, O_RDWR | flags), (int)BS);
+	ck_assert_int_eq(fk_write(ctx->kernel, ctx->f, ctx->fh, (uint64_t)lblk * BS, b, BS,
+				  O_RDWR | flags),
+			 (int)BS);
 }
 
 static void set_attr(struct ctx *ctx, uint64_t n, struct fuse_setattr_in in)
@@ -152,7 +154,8 @@ static void set_attr(struct ctx *ctx, uint64_t n, struct fuse_setattr_in in)
 	ck_assert_int_eq(fk_setattr(ctx->kernel, n, &in, NULL), 0);
 }
 
-static void set_xattr(struct ctx *ctx, uint64_t n, const char *name, const void *value, uint32_t len)
+static void set_xattr(struct ctx *ctx, uint64_t n, const char *name, const void *value,
+		      uint32_t len)
 {
 	static char tail[BIG_XATTR + 64];
 	struct fuse_setxattr_in in = { .size = len };
@@ -163,7 +166,9 @@ static void set_xattr(struct ctx *ctx, uint64_t n, const char *name, const void 
 		memcpy(tail + m, value, len);
 	else
 		memset(tail + m, 'v', len);
-	ck_assert_int_eq(fk_call(ctx->kernel, FUSE_SETXATTR, n, &in, sizeof(in), tail, m + len, NULL), 0);
+	ck_assert_int_eq(fk_call(ctx->kernel, FUSE_SETXATTR, n, &in, sizeof(in), tail, m + len,
+				 NULL),
+			 0);
 }
 
 static void set_flags(struct ctx *ctx, uint64_t n, uint32_t flags)
@@ -171,7 +176,9 @@ static void set_flags(struct ctx *ctx, uint64_t n, uint32_t flags)
 	struct fuse_ioctl_in in = { .cmd = (uint32_t)FS_IOC_SETFLAGS, .in_size = sizeof(flags) };
 
 	flags |= FS_EXTENT_FL;
-	ck_assert_int_eq(fk_call(ctx->kernel, FUSE_IOCTL, n, &in, sizeof(in), &flags, sizeof(flags), NULL), 0);
+	ck_assert_int_eq(fk_call(ctx->kernel, FUSE_IOCTL, n, &in, sizeof(in), &flags, sizeof(flags),
+				 NULL),
+			 0);
 }
 
 static uint32_t get_flags(struct ctx *ctx, uint64_t n)
@@ -189,7 +196,9 @@ static void fallocate_(struct ctx *ctx, uint64_t off, uint64_t len, uint32_t mod
 {
 	struct fuse_fallocate_in in = { .fh = ctx->fh, .offset = off, .length = len, .mode = mode };
 
-	ck_assert_int_eq(fk_call(ctx->kernel, FUSE_FALLOCATE, ctx->f, &in, sizeof(in), NULL, 0, NULL), 0);
+	ck_assert_int_eq(fk_call(ctx->kernel, FUSE_FALLOCATE, ctx->f, &in, sizeof(in), NULL, 0,
+				 NULL),
+			 0);
 }
 
 /* ---- the operations: what is done, and whether it can be seen ---- */
@@ -201,7 +210,8 @@ static void do_mknod(struct ctx *ctx)
 {
 	struct fuse_mknod_in in = { .mode = S_IFIFO | 0644 };
 
-	ck_assert_int_eq(fk_call(ctx->kernel, FUSE_MKNOD, ctx->d, &in, sizeof(in), "fifo", 5, NULL), 0);
+	ck_assert_int_eq(fk_call(ctx->kernel, FUSE_MKNOD, ctx->d, &in, sizeof(in), "fifo", 5, NULL),
+			 0);
 }
 static bool see_mknod(struct look *look) { return is_there(look, "d/fifo"); }
 
@@ -212,7 +222,9 @@ static void do_symlink(struct ctx *ctx)
 {
 	static const char text[] = "link\0target";
 
-	ck_assert_int_eq(fk_call(ctx->kernel, FUSE_SYMLINK, ctx->d, NULL, 0, text, sizeof(text), NULL), 0);
+	ck_assert_int_eq(fk_call(ctx->kernel, FUSE_SYMLINK, ctx->d, NULL, 0, text, sizeof(text),
+				 NULL),
+			 0);
 }
 static bool see_symlink(struct look *look) { return is_there(look, "d/link"); }
 
@@ -223,7 +235,9 @@ static void do_long_symlink(struct ctx *ctx)
 	memset(text, 't', sizeof(text));
 	memcpy(text, "long", 5);
 	text[sizeof(text) - 1] = '\0';
-	ck_assert_int_eq(fk_call(ctx->kernel, FUSE_SYMLINK, ctx->d, NULL, 0, text, sizeof(text), NULL), 0);
+	ck_assert_int_eq(fk_call(ctx->kernel, FUSE_SYMLINK, ctx->d, NULL, 0, text, sizeof(text),
+				 NULL),
+			 0);
 }
 
 static bool see_long_symlink(struct look *look)
@@ -245,9 +259,13 @@ static void do_link(struct ctx *ctx)
 {
 	struct fuse_link_in in = { .oldnodeid = ctx->f };
 
-	ck_assert_int_eq(fk_call(ctx->kernel, FUSE_LINK, ctx->d, &in, sizeof(in), "f2", 3, NULL), 0);
+	ck_assert_int_eq(fk_call(ctx->kernel, FUSE_LINK, ctx->d, &in, sizeof(in), "f2", 3, NULL),
+			 0);
 }
-static bool see_link(struct look *look) { return is_there(look, "d/f2") && attr(look, "d/f").nlink == 2; }
+static bool see_link(struct look *look)
+{
+	return is_there(look, "d/f2") && attr(look, "d/f").nlink == 2;
+}
 
 static void do_unlink(struct ctx *ctx) { ck_assert_int_eq(fk_unlink(ctx->kernel, ctx->d, "u"), 0); }
 static bool see_unlink(struct look *look) { return !is_there(look, "d/u"); }
@@ -256,16 +274,28 @@ static void do_rmdir(struct ctx *ctx) { ck_assert_int_eq(fk_rmdir(ctx->kernel, c
 static bool see_rmdir(struct look *look) { return !is_there(look, "d/r"); }
 
 static void do_rename(struct ctx *ctx) { move(ctx, ctx->d, "a1", ctx->d, "b1", 0); }
-static bool see_rename(struct look *look) { return !is_there(look, "d/a1") && is_there(look, "d/b1"); }
+static bool see_rename(struct look *look)
+{
+	return !is_there(look, "d/a1") && is_there(look, "d/b1");
+}
 
 static void do_rename_over(struct ctx *ctx) { move(ctx, ctx->d, "a2", ctx->d, "u2", 0); }
-static bool see_rename_over(struct look *look) { return !is_there(look, "d/a2") && is_there(look, "d/u2"); }
+static bool see_rename_over(struct look *look)
+{
+	return !is_there(look, "d/a2") && is_there(look, "d/u2");
+}
 
 static void do_rename_out(struct ctx *ctx) { move(ctx, ctx->d, "a3", ctx->p, "b3", 0); }
-static bool see_rename_out(struct look *look) { return !is_there(look, "d/a3") && is_there(look, "p/b3"); }
+static bool see_rename_out(struct look *look)
+{
+	return !is_there(look, "d/a3") && is_there(look, "p/b3");
+}
 
 static void do_rename_in(struct ctx *ctx) { move(ctx, ctx->p, "a4", ctx->d, "b4", 0); }
-static bool see_rename_in(struct look *look) { return !is_there(look, "p/a4") && is_there(look, "d/b4"); }
+static bool see_rename_in(struct look *look)
+{
+	return !is_there(look, "p/a4") && is_there(look, "d/b4");
+}
 
 static void do_exchange(struct ctx *ctx) { move(ctx, ctx->p, "x", ctx->d, "x", RENAME_EXCHANGE); }
 static bool see_exchange(struct look *look)
@@ -275,19 +305,22 @@ static bool see_exchange(struct look *look)
 
 static void do_chmod(struct ctx *ctx)
 {
-	set_attr(ctx, ctx->f, (struct fuse_setattr_in){ .valid = FATTR_MODE, .mode = S_IFREG | 0600 });
+	set_attr(ctx, ctx->f,
+		 (struct fuse_setattr_in){ .valid = FATTR_MODE, .mode = S_IFREG | 0600 });
 }
 static bool see_chmod(struct look *look) { return (attr(look, "d/f").mode & 07777) == 0600; }
 
 static void do_chmod_dir(struct ctx *ctx)
 {
-	set_attr(ctx, ctx->e, (struct fuse_setattr_in){ .valid = FATTR_MODE, .mode = S_IFDIR | 0700 });
+	set_attr(ctx, ctx->e,
+		 (struct fuse_setattr_in){ .valid = FATTR_MODE, .mode = S_IFDIR | 0700 });
 }
 static bool see_chmod_dir(struct look *look) { return (attr(look, "d/e").mode & 07777) == 0700; }
 
 static void do_chown(struct ctx *ctx)
 {
-	set_attr(ctx, ctx->f, (struct fuse_setattr_in){ .valid = FATTR_UID | FATTR_GID, .uid = 7, .gid = 8 });
+	set_attr(ctx, ctx->f,
+		 (struct fuse_setattr_in){ .valid = FATTR_UID | FATTR_GID, .uid = 7, .gid = 8 });
 }
 static bool see_chown(struct look *look) { return attr(look, "d/f").uid == 7; }
 
@@ -319,7 +352,10 @@ static void do_allocate(struct ctx *ctx) { fallocate_(ctx, 0, 24 * BS, 0); }
 static bool see_allocate(struct look *look) { return attr(look, "d/f").size == 24 * BS; }
 
 static void do_punch(struct ctx *ctx) { fallocate_(ctx, 0, BS, 3); }
-static bool see_punch(struct look *look) { return !block_is(look, 0, 1) && !block_is(look, 0, 'o'); }
+static bool see_punch(struct look *look)
+{
+	return !block_is(look, 0, 1) && !block_is(look, 0, 'o');
+}
 
 static void do_shrink(struct ctx *ctx)
 {
@@ -354,29 +390,44 @@ static bool see_xattr_dir(struct look *look) { return has_xattr(look, "d/e", "us
 
 static void do_remove_xattr(struct ctx *ctx)
 {
-	ck_assert_int_eq(fk_call(ctx->kernel, FUSE_REMOVEXATTR, ctx->f, NULL, 0, "user.old", 9, NULL), 0);
+	ck_assert_int_eq(fk_call(ctx->kernel, FUSE_REMOVEXATTR, ctx->f, NULL, 0, "user.old", 9,
+				 NULL),
+			 0);
 }
 static bool see_remove_xattr(struct look *look) { return !has_xattr(look, "d/f", "user.old", 20); }
 
 static void do_acl(struct ctx *ctx)
 {
 	/* version 2; user::rw-, user:5:r--, group::r--, mask::r--, other::--- */
-	static const uint8_t acl[] = { 2, 0, 0, 0, 1, 0, 6, 0, 255, 255, 255, 255, 2, 0, 4, 0, 5, 0, 0, 0, 4, 0, 4, 0, 255, 255, 255, 255,
-				       16, 0, 4, 0, 255, 255, 255, 255, 32, 0, 0, 0, 255, 255, 255, 255 };
+	static const uint8_t acl[] = { 2,   0,   0,   0,   1,   0,   6,  0,   255, 255, 255,
+				       255, 2,   0,   4,   0,   5,   0,  0,   0,   4,   0,
+				       4,   0,   255, 255, 255, 255, 16, 0,   4,   0,   255,
+				       255, 255, 255, 32,  0,   0,   0,  255, 255, 255, 255 };
 
 	set_xattr(ctx, ctx->f, "system.posix_acl_access", acl, sizeof(acl));
 }
-static bool see_acl(struct look *look) { return has_xattr(look, "d/f", "system.posix_acl_access", 44); }
+static bool see_acl(struct look *look)
+{
+	return has_xattr(look, "d/f", "system.posix_acl_access", 44);
+}
 
-static void do_flags(struct ctx *ctx) { set_flags(ctx, ctx->f, get_flags(ctx, ctx->f) | FS_NODUMP_FL); }
+static void do_flags(struct ctx *ctx)
+{
+	set_flags(ctx, ctx->f, get_flags(ctx, ctx->f) | FS_NODUMP_FL);
+}
 static bool see_flags(struct look *look) { return attr(look, "d/f").flags & FS_NODUMP_FL; }
 
 static void do_xflags(struct ctx *ctx)
 {
-	struct fuse_ioctl_in in = { .cmd = (uint32_t)FS_IOC_FSSETXATTR, .in_size = sizeof(struct fsxattr) };
-	struct fsxattr x = { .fsx_xflags = FS_XFLAG_NOATIME | (get_flags(ctx, ctx->f) & FS_SYNC_FL ? FS_XFLAG_SYNC : 0) };
+	struct fuse_ioctl_in in = { .cmd = (uint32_t)FS_IOC_FSSETXATTR,
+				    .in_size = sizeof(struct fsxattr) };
+	struct fsxattr x = { .fsx_xflags = FS_XFLAG_NOATIME |
+					   (get_flags(ctx, ctx->f) & FS_SYNC_FL ? FS_XFLAG_SYNC
+										: 0) };
 
-	ck_assert_int_eq(fk_call(ctx->kernel, FUSE_IOCTL, ctx->f, &in, sizeof(in), &x, sizeof(x), NULL), 0);
+	ck_assert_int_eq(fk_call(ctx->kernel, FUSE_IOCTL, ctx->f, &in, sizeof(in), &x, sizeof(x),
+				 NULL),
+			 0);
 }
 static bool see_xflags(struct look *look) { return attr(look, "d/f").flags & FS_NOATIME_FL; }
 
@@ -388,13 +439,18 @@ static const struct op {
 	void (*run)(struct ctx *c);
 	bool (*seen)(struct look *l);
 } ops[] = {
-	OP(NAMES, create), OP(NAMES, mknod), OP(NAMES, mkdir), OP(NAMES, symlink), OP(NAMES, long_symlink), OP(NAMES, link),
-	OP(NAMES, unlink), OP(NAMES, rmdir), OP(NAMES, rename), OP(NAMES, rename_over), OP(NAMES, rename_out), OP(NAMES, rename_in),
-	OP(NAMES, exchange), OP(CONTENT, chmod), OP(CONTENT, chmod_dir), OP(CONTENT, chown), OP(CONTENT, utimes),
-	OP(CONTENT, overwrite), OP(CONTENT, direct), OP(CONTENT, append), OP(CONTENT, hole), OP(CONTENT, grow),
-	OP(CONTENT, allocate), OP(CONTENT, punch), OP(CONTENT, shrink), OP(CONTENT, open_trunc), OP(CONTENT, creat),
-	OP(CONTENT, xattr), OP(CONTENT, block_xattr), OP(CONTENT, big_xattr), OP(CONTENT, xattr_dir), OP(CONTENT, remove_xattr),
-	OP(CONTENT, acl), OP(CONTENT, flags), OP(CONTENT, xflags),
+	OP(NAMES, create),      OP(NAMES, mknod),          OP(NAMES, mkdir),
+	OP(NAMES, symlink),     OP(NAMES, long_symlink),   OP(NAMES, link),
+	OP(NAMES, unlink),      OP(NAMES, rmdir),          OP(NAMES, rename),
+	OP(NAMES, rename_over), OP(NAMES, rename_out),     OP(NAMES, rename_in),
+	OP(NAMES, exchange),    OP(CONTENT, chmod),        OP(CONTENT, chmod_dir),
+	OP(CONTENT, chown),     OP(CONTENT, utimes),       OP(CONTENT, overwrite),
+	OP(CONTENT, direct),    OP(CONTENT, append),       OP(CONTENT, hole),
+	OP(CONTENT, grow),      OP(CONTENT, allocate),     OP(CONTENT, punch),
+	OP(CONTENT, shrink),    OP(CONTENT, open_trunc),   OP(CONTENT, creat),
+	OP(CONTENT, xattr),     OP(CONTENT, block_xattr),  OP(CONTENT, big_xattr),
+	OP(CONTENT, xattr_dir), OP(CONTENT, remove_xattr), OP(CONTENT, acl),
+	OP(CONTENT, flags),     OP(CONTENT, xflags),
 };
 
 /* ---- running ---- */
@@ -407,7 +463,8 @@ static void fill(struct ctx *ctx, const char *name)
 
 	memset(b, 1, sizeof(b));
 	ck_assert_int_eq(fk_create(ctx->kernel, ctx->d, name, O_RDWR, 0644, &entry, &fh), 0);
-	ck_assert_int_eq(fk_write(ctx->kernel, entry.nodeid, fh, 0, b, sizeof(b), O_RDWR), (int)sizeof(b));
+	ck_assert_int_eq(fk_write(ctx->kernel, entry.nodeid, fh, 0, b, sizeof(b), O_RDWR),
+			 (int)sizeof(b));
 	if (strcmp(name, "f")) {
 		ck_assert_int_eq(fk_release(ctx->kernel, entry.nodeid, fh), 0);
 		return;
@@ -446,18 +503,24 @@ static void prepare(struct ctx *ctx, enum option o)
 		set_flags(ctx, node(ctx, ctx->d, "t1"), flag);
 		set_flags(ctx, node(ctx, ctx->d, "t2"), flag);
 	}
-	ck_assert_int_eq(fk_call(ctx->kernel, FUSE_SYNCFS, FUSE_ROOT_ID, &in, sizeof(in), NULL, 0, NULL), 0);
+	ck_assert_int_eq(fk_call(ctx->kernel, FUSE_SYNCFS, FUSE_ROOT_ID, &in, sizeof(in), NULL, 0,
+				 NULL),
+			 0);
 }
 
 /* What the media hold now, after recovery. */
 static bool survives(struct fake_kernel *kernel, const struct op *op)
 {
-	static const struct ext4_options options = { .acl = true, .user_xattr = true, .commit_interval_s = 3600 };
+	static const struct ext4_options options = { .acl = true,
+						     .user_xattr = true,
+						     .commit_interval_s = 3600 };
 	struct look look = { .cut = fake_power_cut(fk_dev(kernel), FAKE_CUT_DROP, 1) };
 	char err[256] = "";
 	bool seen;
 
-	ck_assert_msg(!ext4_vol_open(fake_dev(look.cut), &options, &look.vol, NULL, FDIO_REASON(err)), "%s", err);
+	ck_assert_msg(!ext4_vol_open(fake_dev(look.cut), &options, &look.vol, NULL,
+				     FDIO_REASON(err)),
+		      "%s", err);
 	ck_assert_int_eq(ext4_inode_get(look.vol, EXT4_ROOT_INO, NULL, &look.root), 0);
 	seen = op->seen(&look);
 	ext4_inode_put(look.root);
@@ -466,20 +529,23 @@ static bool survives(struct fake_kernel *kernel, const struct op *op)
 	return seen;
 }
 
-static const char *const option_names[NR_OPTIONS] = { "no option", "sync", "dirsync", "chattr +S", "chattr +D" };
+static const char *const option_names[NR_OPTIONS] = { "no option", "sync", "dirsync", "chattr +S",
+						      "chattr +D" };
 
 START_TEST(durable_at_return)
 {
 	enum option o = (enum option)_i;
-	struct fk_options options = { .parallel_dio = true, .sync = o == MOUNT_SYNC, .dirsync = o == MOUNT_DIRSYNC };
+	struct fk_options options = { .parallel_dio = true,
+				      .sync = o == MOUNT_SYNC,
+				      .dirsync = o == MOUNT_DIRSYNC };
 	struct ctx ctx = { .kernel = fk_new(testvol_copy(), &options) };
 	int covered = o == NONE ? 0 : o == MOUNT_SYNC || o == FLAG_SYNC ? NAMES | CONTENT : NAMES;
 
 	prepare(&ctx, o);
 	for (unsigned n = 0; n < ARRAY_SIZE(ops); n++) {
 		ops[n].run(&ctx);
-		ck_assert_msg(survives(ctx.kernel, &ops[n]) == !!(ops[n].what & covered), "%s, %s: %s",
-			      option_names[o], ops[n].name,
+		ck_assert_msg(survives(ctx.kernel, &ops[n]) == !!(ops[n].what & covered),
+			      "%s, %s: %s", option_names[o], ops[n].name,
 			      ops[n].what & covered ? "lost by a power cut"
 						    : "on the media although nobody asked");
 	}
@@ -499,7 +565,8 @@ START_TEST(the_flag_itself)
 	set_flags(&ctx, ctx.f, 0);
 	ck_assert(!survives(ctx.kernel, &has));
 	put(&ctx, 0, 'o', 0);
-	ck_assert(!survives(ctx.kernel, &(struct op){ .seen = see_overwrite })); /* and then it is over */
+	/* and then it is over */
+	ck_assert(!survives(ctx.kernel, &(struct op){ .seen = see_overwrite }));
 	fk_close(ctx.kernel);
 }
 END_TEST

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Unit tests of transport/deal.c: when the requests of a queue are dealt out to two loops. No thread, no kernel.
+ * Unit tests of transport/deal.c: when the requests of a queue are dealt out to two loops. No
+ * thread, no kernel.
  */
 #include "transport/types.h"
 #include "kit/runner.h"
@@ -121,7 +122,8 @@ END_TEST
 static bool is_one(uint32_t opcode, uint32_t size, uint32_t flags)
 {
 	struct fuse_read_in read = { .size = size, .flags = flags };
-	struct message_in in = { .header.opcode = opcode, .arg = opcode == FUSE_READ ? &read : NULL };
+	struct message_in in = { .header.opcode = opcode,
+				 .arg = opcode == FUSE_READ ? &read : NULL };
 
 	return transport_deal_is_readahead(&in);
 }

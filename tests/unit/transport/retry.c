@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The channels when the kernel has no memory at the moment, or was interrupted: they try again, with pauses and not for ever. The
- * channels are the real ones. A socket is the kernel's end of /dev/fuse; what they would put on the ring is only noted, and completed
- * by the test with the result it wants; write fails on demand and nanosleep returns at once. One thread, no kernel.
+ * The channels when the kernel has no memory at the moment, or was interrupted: they try again,
+ * with pauses and not for ever. The channels are the real ones. A socket is the kernel's end of
+ * /dev/fuse; what they would put on the ring is only noted, and completed by the test with the
+ * result it wants; write fails on demand and nanosleep returns at once. One thread, no kernel.
  */
 #include "base/counters.h"
 #include "loop/loop.h"
@@ -25,7 +26,8 @@ static struct transport t;
 static struct transport_queue *q;
 static struct loop_set *loops;
 static int kernel;               /* the kernel's end */
-static int fail_with;            /* what writes to /dev/fuse fail with, the next fail_times of them */
+/* what writes to /dev/fuse fail with, the next fail_times of them */
+static int fail_with;
 static unsigned fail_times, writes, pauses, submitted;
 static bool no_memory;           /* to read /dev/fuse into */
 static unsigned reads;
@@ -106,8 +108,11 @@ static int beside_open(struct transport *transport)
 	return 0;
 }
 static void beside_arm(struct transport_queue *queue) { (void)queue; }
-extern const struct transport_channel_ops __real_transport_channel_devfuse, __wrap_transport_channel_devfuse;
-const struct transport_channel_ops __wrap_transport_channel_devfuse = { .name = "beside", .open = beside_open, .arm = beside_arm };
+extern const struct transport_channel_ops __real_transport_channel_devfuse,
+		__wrap_transport_channel_devfuse;
+const struct transport_channel_ops __wrap_transport_channel_devfuse = { .name = "beside",
+									.open = beside_open,
+									.arm = beside_arm };
 
 static unsigned left_out;
 void __wrap_loop_no_wander(struct loop *loop);
@@ -129,8 +134,12 @@ static void setup(void)
 
 	memset(&t, 0, sizeof(t));
 	ck_assert_msg(!loop_set_new(&config, &loops, FDIO_REASON(err)), "%s", err);
-	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds), 0);
-	t.config = (struct transport_config){ .loops = loops, .queue_depth = 2, .slot_size = sizeof(struct transport_req), .transport = TRANSPORT_KIND_DEVFUSE };
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds),
+			 0);
+	t.config = (struct transport_config){ .loops = loops,
+					      .queue_depth = 2,
+					      .slot_size = sizeof(struct transport_req),
+					      .transport = TRANSPORT_KIND_DEVFUSE };
 	t.chan = &__real_transport_channel_devfuse;
 	ck_assert_msg(!transport_slots_new(&t, FDIO_REASON(err)), "%s", err);
 	q = &t.queues[0];
@@ -258,7 +267,10 @@ START_TEST(reading_is_given_up)
 }
 END_TEST
 
-/* What is queued is read without the ring, but not while there is no memory: the ring's READ waits then. */
+/*
+ * What is queued is read without the ring, but not while there is no memory: the ring's READ waits
+ * then.
+ */
 START_TEST(what_is_queued_is_left_to_the_ring)
 {
 	no_memory = true;
@@ -277,7 +289,9 @@ static void serve(struct transport_req *req, void *arg)
 
 static void from_kernel(uint32_t opcode, const void *body, size_t len)
 {
-	struct fuse_in_header header = { .len = sizeof(header) + len, .opcode = opcode, .unique = 7, .nodeid = 1 };
+	struct fuse_in_header header = {
+		.len = sizeof(header) + len, .opcode = opcode, .unique = 7, .nodeid = 1
+	};
 	struct iovec iov[2] = { { &header, sizeof(header) }, { (void *)(uintptr_t)body, len } };
 
 	ck_assert_int_eq(writev(kernel, iov, 2), header.len);
@@ -314,8 +328,11 @@ static void forget(void *arg, uint64_t nodeid, uint64_t nlookup)
 
 START_TEST(each_of_a_batch_is_forgotten)
 {
-	struct { struct fuse_batch_forget_in in; struct fuse_forget_one one[3]; } m = {
-		.one = { { .nodeid = 11, .nlookup = 1 }, { .nodeid = 12, .nlookup = 5 }, { .nodeid = 13, .nlookup = 2 } },
+	struct { struct fuse_batch_forget_in in; struct fuse_forget_one one[3];
+	} m = {
+		.one = { { .nodeid = 11, .nlookup = 1 },
+			 { .nodeid = 12, .nlookup = 5 },
+			 { .nodeid = 13, .nlookup = 2 } },
 	};
 
 	t.server.forget = forget;
@@ -339,11 +356,17 @@ static struct fuse_uring_cmd_req command(void)
 	return req;
 }
 
-/* The one entry is registered and gets a request, which is answered at once: what is on the ring now is the reply. */
+/*
+ * The one entry is registered and gets a request, which is answered at once: what is on the ring
+ * now is the reply.
+ */
 static void reply_on_the_ring(uint64_t commit_id)
 {
-	struct fuse_uring_req_header *h = (void *)(transport_slot(q, 0)->payload - TRANSPORT_HDR_BYTES);
-	struct fuse_in_header header = { .len = sizeof(header), .opcode = FUSE_STATFS, .unique = 7, .nodeid = 1 };
+	struct fuse_uring_req_header *h =
+			(void *)(transport_slot(q, 0)->payload - TRANSPORT_HDR_BYTES);
+	struct fuse_in_header header = {
+		.len = sizeof(header), .opcode = FUSE_STATFS, .unique = 7, .nodeid = 1
+	};
 
 	memcpy(h->in_out, &header, sizeof(header));
 	h->ring_ent_in_out.payload_sz = 0;

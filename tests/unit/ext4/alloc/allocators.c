@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The allocators: reservations, claims and frees and what a cancelled handle leaves of them; reuse only after the
- * commit; space kept for root and metadata; placement; inodes; trim. Groups are compared with their bitmaps after each.
+ * The allocators: reservations, claims and frees and what a cancelled handle leaves of them; reuse
+ * only after the commit; space kept for root and metadata; placement; inodes; trim. Groups are
+ * compared with their bitmaps after each.
  */
 #include "kit/volume.h"
 
@@ -34,7 +35,10 @@ static bool on_disk(uint64_t blk)
 	struct journal_buffer *buffer;
 	bool set;
 
-	ck_assert_int_eq(journal_read_block(v->journal, v->alloc.groups[ext4_group_of(v, blk)].block_bitmap, &buffer), 0);
+	ck_assert_int_eq(journal_read_block(v->journal,
+					    v->alloc.groups[ext4_group_of(v, blk)].block_bitmap,
+					    &buffer),
+			 0);
 	set = ext4_bit(buffer->data, ext4_group_bit(v, blk));
 	journal_buffer_release(buffer);
 	return set;
@@ -75,7 +79,8 @@ START_TEST(reserved_then_claimed_or_given_back)
 	ck_assert_int_eq(ext4_blocks_reserve(v, inode, 0, 100, false, &blk, &n), 0);
 	ck_assert_uint_eq(n, 100); /* a fresh file system has such a run */
 	ck_assert_uint_eq(v->alloc.free_blocks, free_blocks - 100);
-	ck_assert(v->alloc.groups[ext4_group_of(v, blk)].desc.flags & EXT2_BG_BLOCK_UNINIT || !on_disk(blk));
+	ck_assert(v->alloc.groups[ext4_group_of(v, blk)].desc.flags & EXT2_BG_BLOCK_UNINIT ||
+		  !on_disk(blk));
 	testvol_check_groups(v);
 
 	/* A claim that is cancelled leaves the reservation. */
@@ -83,7 +88,8 @@ START_TEST(reserved_then_claimed_or_given_back)
 	ck_assert_int_eq(ext4_blocks_claim(handle, inode, blk, 100), 0);
 	ck_assert(on_disk(blk) && on_disk(blk + 99));
 	journal_cancel(handle);
-	ck_assert(v->alloc.groups[ext4_group_of(v, blk)].desc.flags & EXT2_BG_BLOCK_UNINIT || !on_disk(blk));
+	ck_assert(v->alloc.groups[ext4_group_of(v, blk)].desc.flags & EXT2_BG_BLOCK_UNINIT ||
+		  !on_disk(blk));
 	ck_assert_uint_eq(v->alloc.free_blocks, free_blocks - 100);
 	testvol_check_groups(v);
 
@@ -95,7 +101,10 @@ START_TEST(reserved_then_claimed_or_given_back)
 	ck_assert(on_disk(blk + 59) && !on_disk(blk + 60));
 	testvol_check_groups(v);
 
-	/* A free that is cancelled leaves the allocation; one that is not returns them only with the commit. */
+	/*
+	 * A free that is cancelled leaves the allocation; one that is not returns them only with
+	 * the commit.
+	 */
 	ck_assert_int_eq(journal_begin(v->journal, 4, &handle), 0);
 	ck_assert_int_eq(ext4_blocks_free(handle, inode, blk, 60, false), 0);
 	ck_assert_uint_eq(v->alloc.pending_free, 60);
@@ -134,8 +143,12 @@ START_TEST(cancelled_handle_gives_blocks_back)
 
 		ck_assert_int_eq(journal_begin(v->journal, 60, &handle), 0);
 		for (unsigned k = 0; k < 40; k++)
-			ck_assert_int_eq(ext4_blocks_alloc(handle, inode, k % 3 ? 0 : v->nr_blocks / 2, 1, &blk[k], &n), 0);
-		ck_assert_int_eq(ext4_inode_new(handle, root, S_IFDIR | 0755, &credentials, &made), 0);
+			ck_assert_int_eq(ext4_blocks_alloc(handle, inode,
+							   k % 3 ? 0 : v->nr_blocks / 2, 1, &blk[k],
+							   &n),
+					 0);
+		ck_assert_int_eq(ext4_inode_new(handle, root, S_IFDIR | 0755, &credentials, &made),
+				 0);
 		ck_assert_uint_eq(v->alloc.free_blocks, free_blocks - 40);
 		ck_assert_uint_eq(v->core.free_inodes, free_inodes - 1);
 		ck_assert_uint_eq(v->alloc.nr_dirs, dirs + 1);
@@ -182,7 +195,10 @@ START_TEST(freed_blocks_wait_for_the_commit)
 }
 END_TEST
 
-/* Everything can be had, but not the parts kept for root and for metadata; frees bring it back through a forced commit. */
+/*
+ * Everything can be had, but not the parts kept for root and for metadata; frees bring it back
+ * through a forced commit.
+ */
 START_TEST(full_for_users_not_for_root_and_metadata)
 {
 	struct ext4_inode *inode;
@@ -277,7 +293,8 @@ START_TEST(random_files_leave_nothing_missing)
 		} else if (what == 5) {
 			at[k] /= 2;
 			ext4_inode_lock_exclusive(file[k]);
-			ck_assert_int_eq(ext4_truncate(file[k], (uint64_t)at[k] << v->block_bits), 0);
+			ck_assert_int_eq(ext4_truncate(file[k], (uint64_t)at[k] << v->block_bits),
+					 0);
 			ext4_inode_unlock(file[k]);
 		} else if (what == 6) {
 			ext4_inode_put(file[k]);
@@ -343,7 +360,10 @@ START_TEST(damaged_bitmap_takes_its_group_only)
 	fake_poke(f, &byte, 1, (v->alloc.groups[0].block_bitmap << v->block_bits) + 200);
 	free_blocks = v->alloc.free_blocks;
 	inode = testvol_tmpfile(v, S_IFREG | 0600);
-	ck_assert_int_eq(ext4_blocks_reserve(v, inode, v->alloc.groups[0].itable + v->itable_blocks + 10, 4, false, &blk, &n), 0);
+	ck_assert_int_eq(ext4_blocks_reserve(v, inode,
+					     v->alloc.groups[0].itable + v->itable_blocks + 10, 4,
+					     false, &blk, &n),
+			 0);
 	ck_assert_uint_ne(ext4_group_of(v, blk), 0);
 	ck_assert(v->alloc.groups[0].bad);
 	ck_assert_uint_lt(v->alloc.free_blocks, free_blocks);
@@ -369,10 +389,12 @@ START_TEST(free_of_what_is_not_the_files_is_refused)
 	ck_assert_int_eq(ext4_blocks_reserve(v, inode, 0, 1, false, &blk, &n), 0);
 	ext4_blocks_unreserve(v, blk, 1);
 	ck_assert_int_eq(journal_begin(v->journal, 8, &handle), 0);
-	ck_assert_int_eq(ext4_blocks_free(handle, inode, v->alloc.groups[0].itable, 1, false), -EUCLEAN);
+	ck_assert_int_eq(ext4_blocks_free(handle, inode, v->alloc.groups[0].itable, 1, false),
+			 -EUCLEAN);
 	ck_assert_int_eq(ext4_blocks_free(handle, inode, 1, 1, false), -EUCLEAN);
 	ck_assert_int_eq(ext4_blocks_free(handle, inode, v->nr_blocks, 1, false), -EUCLEAN);
-	ck_assert_int_eq(ext4_blocks_free(handle, inode, blk, 1, false), -EUCLEAN); /* free already */
+	/* free already */
+	ck_assert_int_eq(ext4_blocks_free(handle, inode, blk, 1, false), -EUCLEAN);
 	journal_cancel(handle);
 	testvol_check_groups(v);
 	ext4_inode_put(inode);
@@ -395,7 +417,10 @@ static void wait_given_back(void)
 	}
 }
 
-/* With the option discard, freed blocks go to the device as discards once their freeing is durable, and not before. */
+/*
+ * With the option discard, freed blocks go to the device as discards once their freeing is durable,
+ * and not before.
+ */
 START_TEST(discards_come_after_the_commit)
 {
 	struct ext4_options options = testvol_options();
@@ -480,7 +505,9 @@ START_TEST(trim_discards_what_is_free)
 	testvol_check_groups(v);
 	ck_assert_int_eq(ext4_vol_trim(v, 0, 16 << 20, 0, &half), 0);
 	ck_assert_uint_lt(half, trimmed);
-	ck_assert_int_eq(ext4_vol_trim(v, 0, UINT64_MAX, (uint64_t)v->blocks_per_group << v->block_bits, &half), 0);
+	ck_assert_int_eq(ext4_vol_trim(v, 0, UINT64_MAX,
+				       (uint64_t)v->blocks_per_group << v->block_bits, &half),
+			 0);
 	ck_assert_uint_lt(half, trimmed);
 	ck_assert_int_eq(ext4_vol_trim(v, UINT64_MAX - 4096, 4096, 0, &half), -EINVAL);
 	ck_assert_int_eq(ext4_vol_trim(v, 0, 1, 0, &half), -EINVAL);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Who gets the last blocks: every operation that allocates fails for an ordinary user where only the blocks kept for root and for
- * metadata are left, with nothing changed, and works for root, as with the kernel. On a volume of blocks that are all taken. And
- * what is waited for before ENOSPC is said: freed blocks, deletions that are on their way; not files that somebody holds.
+ * Who gets the last blocks: every operation that allocates fails for an ordinary user where only
+ * the blocks kept for root and for metadata are left, with nothing changed, and works for root, as
+ * with the kernel. On a volume of blocks that are all taken. And what is waited for before ENOSPC
+ * is said: freed blocks, deletions that are on their way; not files that somebody holds.
  */
 #include "kit/volume.h"
 
@@ -24,7 +25,8 @@ static struct ext4_vol *v;
 static struct ext4_inode *top, *dir, *file, *filler;
 static uint64_t held[16];
 static unsigned nr_held;
-static const struct ext4_credentials user = { .uid = 1000, .gid = 1000 }, root = { .cap_fsetid = true, .root = true };
+static const struct ext4_credentials user = { .uid = 1000, .gid = 1000 },
+				     root = { .cap_fsetid = true, .root = true };
 
 /* A default ACL that no inode has room for: it allows named users everything. */
 static size_t large_acl(uint8_t *p)
@@ -47,7 +49,8 @@ static size_t large_acl(uint8_t *p)
 	return at;
 }
 
-static int make(struct ext4_inode *d, const char *name, uint32_t mode, const struct ext4_credentials *credentials)
+static int make(struct ext4_inode *d, const char *name, uint32_t mode,
+		const struct ext4_credentials *credentials)
 {
 	struct ext4_inode *inode;
 	int err = ext4_create(d, name, (unsigned)strlen(name), mode, 0, credentials, &inode);
@@ -64,7 +67,8 @@ static int slow_link(const char *name, const struct ext4_credentials *credential
 	int err;
 
 	memset(target, 't', sizeof(target));
-	err = ext4_symlink(top, name, (unsigned)strlen(name), target, sizeof(target), credentials, &inode);
+	err = ext4_symlink(top, name, (unsigned)strlen(name), target, sizeof(target), credentials,
+			   &inode);
 	if (!err)
 		ext4_inode_put(inode);
 	return err;
@@ -164,12 +168,18 @@ START_TEST(directory_growth_needs_blocks_for_users)
 	}
 	ck_assert_int_eq(err, -ENOSPC);
 	ck_assert_uint_gt(made, 2);
-	ck_assert_int_eq(ext4_rename(top, "file", 4, top, name, 190 + (unsigned)strlen(name + 190), 0, &user), -ENOSPC);
+	ck_assert_int_eq(ext4_rename(top, "file", 4, top, name, 190 + (unsigned)strlen(name + 190),
+				     0, &user),
+			 -ENOSPC);
 	ck_assert_int_eq(make(top, name, S_IFREG | 0666, &user), -ENOSPC);
-	ck_assert_int_eq(ext4_rename(top, "file", 4, top, name, 190 + (unsigned)strlen(name + 190), 0, &root), 0);
+	ck_assert_int_eq(ext4_rename(top, "file", 4, top, name, 190 + (unsigned)strlen(name + 190),
+				     0, &root),
+			 0);
 	for (unsigned n = 0; n < 100; n++) {
 		snprintf(name + 190, 10, "more%u", n);
-		ck_assert_int_eq(ext4_link(top, name, 190 + (unsigned)strlen(name + 190), file, true), 0);
+		ck_assert_int_eq(ext4_link(top, name, 190 + (unsigned)strlen(name + 190), file,
+					   true),
+				 0);
 	}
 	finish();
 }
@@ -183,7 +193,8 @@ START_TEST(attributes_need_blocks_for_users)
 	fill();
 	memset(value, 'v', sizeof(value));
 	ck_assert_int_eq(ext4_xattr_set(file, "user.v", value, sizeof(value), 0, 0), -ENOSPC);
-	ck_assert_int_eq(ext4_xattr_set(file, "user.v", value, sizeof(value), 0, EXT4_XATTR_ROOT), 0);
+	ck_assert_int_eq(ext4_xattr_set(file, "user.v", value, sizeof(value), 0, EXT4_XATTR_ROOT),
+			 0);
 	/* It is there now: changing it takes nothing. */
 	value[0] = 'w';
 	ck_assert_int_eq(ext4_xattr_set(file, "user.v", value, sizeof(value), 0, 0), 0);
@@ -210,7 +221,10 @@ static void share_block(struct ext4_inode *a, struct ext4_inode *b)
 	journal_buffer_release(buf);
 }
 
-/* An access ACL and another attribute in a block that two files have: who changes one of them needs a copy. */
+/*
+ * An access ACL and another attribute in a block that two files have: who changes one of them needs
+ * a copy.
+ */
 START_TEST(changing_a_shared_attribute_block_needs_a_copy)
 {
 	struct ext4_attr mode = { .mode = 0640 };
@@ -259,7 +273,10 @@ START_TEST(removing_attributes_always_works)
 }
 END_TEST
 
-/* What somebody has set aside for a moment, out of the blocks for metadata, is no reason for ENOSPC. */
+/*
+ * What somebody has set aside for a moment, out of the blocks for metadata, is no reason for
+ * ENOSPC.
+ */
 START_TEST(reserved_for_a_moment_is_no_enospc)
 {
 	uint64_t blk;
@@ -309,7 +326,10 @@ static uint64_t pending(void)
 	return n;
 }
 
-/* Everything that is free is taken, again and again; where some is coming back there is no ENOSPC, however much is freed meanwhile. */
+/*
+ * Everything that is free is taken, again and again; where some is coming back there is no ENOSPC,
+ * however much is freed meanwhile.
+ */
 START_TEST(no_enospc_while_blocks_come_back)
 {
 	unsigned rounds = 0;
@@ -325,7 +345,9 @@ START_TEST(no_enospc_while_blocks_come_back)
 	ck_assert_int_eq(pthread_create(&t, NULL, shorten, &stop), 0);
 	while (!__atomic_load_n(&stop, __ATOMIC_RELAXED) && rounds < 40) {
 		while ((room = ext4_blocks_available(v, false)) > 0) {
-			ck_assert_int_eq(ext4_blocks_reserve(v, NULL, 0, (uint32_t)room, false, &blk[nr], &len[nr]), 0);
+			ck_assert_int_eq(ext4_blocks_reserve(v, NULL, 0, (uint32_t)room, false,
+							     &blk[nr], &len[nr]),
+					 0);
 			nr++;
 		}
 		if (!pending())
@@ -343,18 +365,25 @@ START_TEST(no_enospc_while_blocks_come_back)
 }
 END_TEST
 
-/* A bitmap is being read, and the lock dropped for it: somebody takes the run that looked best until then. */
+/*
+ * A bitmap is being read, and the lock dropped for it: somebody takes the run that looked best
+ * until then.
+ */
 struct taker { uint64_t bitmap, blk; uint32_t n, got; };
 
-static void take_meanwhile(void *arg, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags, bool after)
+static void take_meanwhile(void *arg, enum fake_kind kind, uint64_t off, uint64_t len,
+			   unsigned flags, bool after)
 {
 	struct taker *taker = arg;
 	uint64_t blk;
 
 	(void)flags;
-	if (kind != FAKE_READ || after || taker->got || off > taker->bitmap || off + len <= taker->bitmap)
+	if (kind != FAKE_READ || after || taker->got || off > taker->bitmap ||
+	    off + len <= taker->bitmap)
 		return;
-	ck_assert_int_eq(ext4_blocks_reserve(v, NULL, taker->blk, taker->n, true, &blk, &taker->got), 0);
+	ck_assert_int_eq(ext4_blocks_reserve(v, NULL, taker->blk, taker->n, true, &blk,
+					     &taker->got),
+			 0);
 	ck_assert_uint_eq(blk, taker->blk);
 	ck_assert_uint_eq(taker->got, taker->n);
 }
@@ -363,20 +392,30 @@ static void punch(uint64_t blk, uint32_t n)
 {
 	struct ext4_extent extent;
 
-	for (uint32_t at = 0; ext4_map_lookup_load(filler, at, &extent) == 0 && ext4_extent_end(&extent) < UINT32_MAX; at = (uint32_t)ext4_extent_end(&extent))
-		if (extent.state != EXT4_EXTENT_HOLE && extent.pblk <= blk && blk + n <= extent.pblk + extent.len) {
-			uint64_t off = (uint64_t)(extent.lblk + (blk - extent.pblk)) << v->block_bits;
+	for (uint32_t at = 0; ext4_map_lookup_load(filler, at, &extent) == 0 &&
+			      ext4_extent_end(&extent) < UINT32_MAX;
+	     at = (uint32_t)ext4_extent_end(&extent))
+		if (extent.state != EXT4_EXTENT_HOLE && extent.pblk <= blk &&
+		    blk + n <= extent.pblk + extent.len) {
+			uint64_t off = (uint64_t)(extent.lblk + (blk - extent.pblk))
+				       << v->block_bits;
 
 			ext4_inode_lock_exclusive(filler);
-			ck_assert_int_eq(ext4_fallocate(filler, EXT4_FALLOC_PUNCH_HOLE | EXT4_FALLOC_KEEP_SIZE, off,
-						      (uint64_t)n << v->block_bits, true), 0);
+			ck_assert_int_eq(ext4_fallocate(filler,
+							EXT4_FALLOC_PUNCH_HOLE |
+									EXT4_FALLOC_KEEP_SIZE,
+							off, (uint64_t)n << v->block_bits, true),
+					 0);
 			ext4_inode_unlock(filler);
 			return;
 		}
 	ck_abort_msg("block %llu is not the file's", (unsigned long long)blk);
 }
 
-/* Ten blocks of one group in a piece, and thirty of the next one by one: a search for sixteen looks at both. */
+/*
+ * Ten blocks of one group in a piece, and thirty of the next one by one: a search for sixteen looks
+ * at both.
+ */
 START_TEST(longest_run_is_found)
 {
 	struct taker taker = { .n = 10 };
@@ -387,7 +426,8 @@ START_TEST(longest_run_is_found)
 	v->alloc.resv_blocks = v->alloc.root_blocks = 0;
 	fill();
 	ext4_inode_lock_exclusive(filler);
-	ck_assert_int_eq(ext4_truncate(filler, ext4_inode_size(filler) - 8 * v->block_size), 0); /* for what punching needs */
+	/* for what punching needs */
+	ck_assert_int_eq(ext4_truncate(filler, ext4_inode_size(filler) - 8 * v->block_size), 0);
 	ext4_inode_unlock(filler);
 	taker.blk = ext4_group_start(v, 2) + 1500;
 	punch(taker.blk, taker.n);
@@ -445,7 +485,9 @@ START_TEST(forgotten_files_are_waited_for)
 	ext4_lookups_add(inode, 1);
 	ck_assert(!ext4_eviction_since(v, &since));
 	ck_assert_uint_eq(asked, 1);
-	/* It was closed just now: the kernel may not have seen the answer, and keeps it until then. */
+	/*
+	 * It was closed just now: the kernel may not have seen the answer, and keeps it until then.
+	 */
 	asked = 0;
 	ext4_opened(inode, 1);
 	ext4_opened(inode, -1);

@@ -99,7 +99,8 @@ START_TEST(directories_further_down)
 	journal_end(handle);
 	ck_assert_uint_ge((ino - 1) / v->inodes_per_group, parent);
 	ck_assert_uint_lt((ino - 1) / v->inodes_per_group, ext4_region_end(v, parent));
-	ck_assert_uint_le(fdio_counter_read(COUNTER_ext4_place_look) - before, 10 * EXT4_REGION_GROUPS);
+	ck_assert_uint_le(fdio_counter_read(COUNTER_ext4_place_look) - before,
+			  10 * EXT4_REGION_GROUPS);
 	ext4_vol_abandon(v);
 	fake_free(f);
 }
@@ -140,9 +141,11 @@ START_TEST(full_regions_are_passed_over)
 		ext4_blocks_unreserve(v, blk, n);
 	}
 	/* One for each full region, and the one that has room each time. */
-	ck_assert_uint_le(fdio_counter_read(COUNTER_ext4_region_scan) - before, v->alloc.nr_regions + 200);
+	ck_assert_uint_le(fdio_counter_read(COUNTER_ext4_region_scan) - before,
+			  v->alloc.nr_regions + 200);
 	/* What is given back is found. */
-	for (group = 2 * EXT4_REGION_GROUPS; v->alloc.groups[group].desc.free_blocks < v->alloc.groups[group].nbits;)
+	for (group = 2 * EXT4_REGION_GROUPS;
+	     v->alloc.groups[group].desc.free_blocks < v->alloc.groups[group].nbits;)
 		group++;
 	ext4_blocks_unreserve(v, ext4_group_start(v, group) + 100, 140);
 	ck_assert_int_eq(ext4_blocks_reserve(v, NULL, goal, 40, true, &blk, &n), 0);

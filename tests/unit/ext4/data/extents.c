@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Extent trees on the miniature volume: random operations against a byte-exact model, deep trees, every call failing once,
- * a full file system, damaged trees, indirect files. e2fsck judges the image after each.
+ * Extent trees on the miniature volume: random operations against a byte-exact model, deep trees,
+ * every call failing once, a full file system, damaged trees, indirect files. e2fsck judges the
+ * image after each.
  */
 #define ONEFILE_MINIATURE
 #include "kit/file_model.h"
@@ -11,7 +12,10 @@
 #include <string.h>
 
 static const char *const formats[] = {
-	"-t ext4 -b 1024", "-t ext4 -b 4096", "-t ext4 -b 1024 -O ^metadata_csum,^64bit", "-t ext4 -b 2048 -O ^huge_file",
+	"-t ext4 -b 1024",
+	"-t ext4 -b 4096",
+	"-t ext4 -b 1024 -O ^metadata_csum,^64bit",
+	"-t ext4 -b 2048 -O ^huge_file",
 };
 
 START_TEST(random_operations)
@@ -44,7 +48,10 @@ START_TEST(random_operations)
 }
 END_TEST
 
-/* Whatever fails, the file is as before the operation or the operation is done in part; either way the tree is sound. */
+/*
+ * Whatever fails, the file is as before the operation or the operation is done in part; either way
+ * the tree is sound.
+ */
 START_TEST(every_call_fails)
 {
 	struct onefile t;
@@ -62,7 +69,10 @@ START_TEST(every_call_fails)
 		err = model_random_op(&model);
 		hits += err != 0;
 		mini_fail_in = 0;
-		/* The content is unknown after a failure; the tree must be readable and the map agree with it. */
+		/*
+		 * The content is unknown after a failure; the tree must be readable and the map
+		 * agree with it.
+		 */
 		model_compare_reloaded(&model);
 		if (n % 60 == 59)
 			onefile_recheck(&t);
@@ -76,22 +86,28 @@ END_TEST
 static int insert_at(struct onefile *t, uint32_t lblk, bool unwritten)
 {
 	struct ext4_reservation reservation;
-	int err = ext4_reserve_range(t->inode, lblk, 1, false, unwritten ? EXT4_EXTENT_UNWRITTEN : EXT4_EXTENT_WRITTEN, &reservation);
+	int err = ext4_reserve_range(t->inode, lblk, 1, false,
+				     unwritten ? EXT4_EXTENT_UNWRITTEN : EXT4_EXTENT_WRITTEN,
+				     &reservation);
 
 	if (!err)
-		err = ext4_insert(t->inode, &reservation, 0, 0, ((uint64_t)lblk + 1) << t->vol->block_bits);
+		err = ext4_insert(t->inode, &reservation, 0, 0,
+				  ((uint64_t)lblk + 1) << t->vol->block_bits);
 	ext4_reservation_free(&reservation);
 	return err;
 }
 
-/* No block behind the size has contents, and none of the first n blocks but those that were kept. */
+/*
+ * No block behind the size has contents, and none of the first n blocks but those that were kept.
+ */
 static void nothing_old(struct onefile *t, uint32_t kept, uint32_t n)
 {
 	for (uint32_t at = kept; at < n;) {
 		struct ext4_extent extent;
 
 		must(ext4_map_lookup_load(t->inode, at, &extent) == 0);
-		must_msg(extent.state != EXT4_EXTENT_WRITTEN, "block %u shows what was cut off", at);
+		must_msg(extent.state != EXT4_EXTENT_WRITTEN, "block %u shows what was cut off",
+			 at);
 		at += FDIO_MIN(extent.len, n - at);
 	}
 }
@@ -118,8 +134,12 @@ static int extend(struct onefile *t, unsigned how, uint32_t n)
 	}
 }
 
-/* Cuts a file of many extents down; the k-th call of those that may fail does. *ret_calls: how many there were. */
-static int cut_down(struct onefile *t, uint32_t runs, uint64_t size, unsigned k, unsigned *ret_calls)
+/*
+ * Cuts a file of many extents down; the k-th call of those that may fail does. *ret_calls: how many
+ * there were.
+ */
+static int cut_down(struct onefile *t, uint32_t runs, uint64_t size, unsigned k,
+		    unsigned *ret_calls)
 {
 	int err;
 
@@ -133,7 +153,9 @@ static int cut_down(struct onefile *t, uint32_t runs, uint64_t size, unsigned k,
 	return err;
 }
 
-/* A truncate that fails half-way, and what extends the file afterwards, which fails too at first. */
+/*
+ * A truncate that fails half-way, and what extends the file afterwards, which fails too at first.
+ */
 START_TEST(truncate_fails_half_way)
 {
 	enum { RUNS = 3000, KEPT = 2 };
@@ -166,7 +188,10 @@ START_TEST(truncate_fails_half_way)
 }
 END_TEST
 
-/* Every other block, in an order that makes leaves split everywhere; then every other run goes, then all. */
+/*
+ * Every other block, in an order that makes leaves split everywhere; then every other run goes,
+ * then all.
+ */
 START_TEST(deep_tree)
 {
 	enum { RUNS = 21000 };
@@ -177,7 +202,9 @@ START_TEST(deep_tree)
 	onefile_open(&t, 64 << 20, formats[0], NULL);
 	model_init(&model, &t, 16, 1);
 	for (uint32_t k = 0; k < RUNS; k++) {
-		uint32_t slot = _i == 0 ? k : _i == 1 ? RUNS - 1 - k : (uint32_t)((uint64_t)k * 7919 % RUNS);
+		uint32_t slot = _i == 0   ? k
+				: _i == 1 ? RUNS - 1 - k
+					  : (uint32_t)((uint64_t)k * 7919 % RUNS);
 
 		must(insert_at(&t, 2 * slot, true) == 0);
 	}
@@ -215,8 +242,13 @@ START_TEST(long_extents)
 	struct ext4_extent extent;
 	unsigned n;
 
-	/* No backups of the superblock in between, so extents can be as long as the format allows. */
-	onefile_open(&t, 100 << 20, "-t ext4 -b 1024 -O ^resize_inode,^has_journal,sparse_super2 -E num_backup_sb=0", NULL);
+	/*
+	 * No backups of the superblock in between, so extents can be as long as the format allows.
+	 */
+	onefile_open(&t, 100 << 20,
+		     "-t ext4 -b 1024 -O ^resize_inode,^has_journal,sparse_super2 -E "
+		     "num_backup_sb=0",
+		     NULL);
 	must(ext4_fallocate(t.inode, EXT4_FALLOC_KEEP_SIZE, 0, 70000 << 10, false) == 0);
 	free(model_runs(t.inode, &n));
 	must(n <= 3);
@@ -231,7 +263,8 @@ START_TEST(long_extents)
 	must(ext4_map_lookup_load(t.inode, 100, &extent) == 0);
 	must(extent.state == EXT4_EXTENT_UNWRITTEN);
 	onefile_recheck(&t);
-	must(ext4_fallocate(t.inode, EXT4_FALLOC_PUNCH_HOLE | EXT4_FALLOC_KEEP_SIZE, 1 << 10, 69998 << 10, false) == 0);
+	must(ext4_fallocate(t.inode, EXT4_FALLOC_PUNCH_HOLE | EXT4_FALLOC_KEEP_SIZE, 1 << 10,
+			    69998 << 10, false) == 0);
 	must(le32toh(t.inode->raw->i_blocks) == 4);
 	onefile_recheck(&t);
 	onefile_close(&t);
@@ -346,8 +379,12 @@ START_TEST(damaged_trees)
 		uint8_t *p, old;
 		int err;
 
-		must(journal_read_block(t.vol->journal, ext4_extent_index_block(ext4_extent_node_indexes(ext4_extent_root(t.inode))), &buffer) == 0);
-		p = n % 4 ? buffer->data + (n * 31) % 200 : (uint8_t *)t.inode->raw->i_block + (n * 7) % 60;
+		must(journal_read_block(t.vol->journal,
+					ext4_extent_index_block(ext4_extent_node_indexes(
+							ext4_extent_root(t.inode))),
+					&buffer) == 0);
+		p = n % 4 ? buffer->data + (n * 31) % 200
+			  : (uint8_t *)t.inode->raw->i_block + (n * 7) % 60;
 		old = *p;
 		*p ^= 1 << n % 8;
 		buffer->verified = 0;
@@ -387,7 +424,10 @@ START_TEST(extent_twice)
 	mini_fragment = 1;
 	for (uint32_t k = 0; k < 150; k++)
 		must(insert_at(&t, 2 * k, k % 2) == 0);
-	must(journal_read_block(t.vol->journal, ext4_extent_index_block(ext4_extent_node_indexes(ext4_extent_root(t.inode))), &buffer) == 0);
+	must(journal_read_block(t.vol->journal,
+				ext4_extent_index_block(ext4_extent_node_indexes(
+						ext4_extent_root(t.inode))),
+				&buffer) == 0);
 	must(ext4_extent_node_depth((void *)buffer->data) == 0);
 	must(reload(&t) == 0);
 	extent = ext4_extent_node_extents((void *)buffer->data);
@@ -404,8 +444,8 @@ START_TEST(extent_twice)
 }
 END_TEST
 
-static const char *indirect_setup =
-	"yes 0123456789abcdef | head -c 900000 > big.$$ && debugfs -w -R \"write big.$$ f\" $IMG; rm -f big.$$";
+static const char *indirect_setup = "yes 0123456789abcdef | head -c 900000 > big.$$ && debugfs -w "
+				    "-R \"write big.$$ f\" $IMG; rm -f big.$$";
 
 START_TEST(indirect_file)
 {
@@ -426,7 +466,8 @@ START_TEST(indirect_file)
 	}
 	must(ext4_reserve_holes(t.inode, 2000, 1, false, &reservation) == -EOPNOTSUPP);
 	must(ext4_fallocate(t.inode, 0, 0, 4096, false) == -EOPNOTSUPP);
-	must(ext4_fallocate(t.inode, EXT4_FALLOC_PUNCH_HOLE | EXT4_FALLOC_KEEP_SIZE, 100 << 10, 300 << 10, false) == 0);
+	must(ext4_fallocate(t.inode, EXT4_FALLOC_PUNCH_HOLE | EXT4_FALLOC_KEEP_SIZE, 100 << 10,
+			    300 << 10, false) == 0);
 	must(ext4_map_lookup_load(t.inode, 100, &extent) == 0);
 	must(extent.state == EXT4_EXTENT_HOLE);
 	must(extent.len == 300);
@@ -442,10 +483,15 @@ START_TEST(indirect_file)
 }
 END_TEST
 
-/* As tune2fs -O extents leaves files that were there before. The file of holes has a run for every second block. */
+/*
+ * As tune2fs -O extents leaves files that were there before. The file of holes has a run for every
+ * second block.
+ */
 #define TO_EXTENTS "&& tune2fs -O extents $IMG; rm -f big.$$"
-static const char *map_small = "yes 0123456789abcdef | head -c 400000 > big.$$ && debugfs -w -R \"write big.$$ f\" $IMG" TO_EXTENTS;
-static const char *map_holes = "for k in 0 2 4 6 8 10; do printf x | dd of=big.$$ bs=1024 seek=$k conv=notrunc; done; "
+static const char *map_small = "yes 0123456789abcdef | head -c 400000 > big.$$ && debugfs -w -R "
+			       "\"write big.$$ f\" $IMG" TO_EXTENTS;
+static const char *map_holes = "for k in 0 2 4 6 8 10; do printf x | dd of=big.$$ bs=1024 seek=$k "
+			       "conv=notrunc; done; "
 			       "debugfs -w -R \"write big.$$ f\" $IMG" TO_EXTENTS;
 
 static void reserve_one(struct onefile *t, uint32_t lblk)
@@ -466,7 +512,8 @@ START_TEST(block_map_becomes_extents)
 	onefile_open(&t, 24 << 20, "-t ext3 -b 1024", map_small);
 	must(ext4_map_kind(t.inode) == EXT4_MAPPED_INDIRECT);
 	must(ext4_map_lookup_load(t.inode, 300, &before) == 0);
-	must(le32toh(t.inode->raw->i_blocks) == 2 * (391 + 3)); /* an indirect block, and one above another */
+	/* an indirect block, and one above another */
+	must(le32toh(t.inode->raw->i_blocks) == 2 * (391 + 3));
 	reserve_one(&t, 391);
 	must(ext4_map_kind(t.inode) == EXT4_MAPPED_EXTENTS);
 	must(le32toh(t.inode->raw->i_blocks) == 2 * 392);
@@ -508,7 +555,8 @@ START_TEST(indirect_twice)
 
 	onefile_open(&t, 24 << 20, "-t ext3 -b 1024", indirect_setup);
 	must(reload(&t) == 0);
-	must(journal_read_block(t.vol->journal, le32toh(t.inode->raw->i_block[EXT2_DIND_BLOCK]), &buffer) == 0);
+	must(journal_read_block(t.vol->journal, le32toh(t.inode->raw->i_block[EXT2_DIND_BLOCK]),
+				&buffer) == 0);
 	p = (uint32_t *)buffer->data;
 	slot = &t.inode->raw->i_block[_i == 0 ? 5 : EXT2_TIND_BLOCK];
 	old[0] = *slot;

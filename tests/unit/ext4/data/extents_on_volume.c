@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The extents part on a real volume: journal, allocator and inode cache included; clean closes and power cuts. */
+/*
+ * The extents part on a real volume: journal, allocator and inode cache included; clean closes and
+ * power cuts.
+ */
 #include "kit/file_model.h"
 
 #include "base/log.h"
@@ -48,7 +51,8 @@ static bool must_wait(struct onefile *t)
 	journal_tid tid;
 
 	must(ext4_map_lookup(t->inode, 1, &extent) == 0);
-	return extent.state == EXT4_EXTENT_WRITTEN && ext4_sync_tid_noted(t->inode, true, &tid) && !journal_tid_durable(t->vol->journal, tid);
+	return extent.state == EXT4_EXTENT_WRITTEN && ext4_sync_tid_noted(t->inode, true, &tid) &&
+	       !journal_tid_durable(t->vol->journal, tid);
 }
 
 static struct journal_handle *map_four(struct onefile *t, bool convert)
@@ -84,8 +88,9 @@ static void opened_with_four(struct onefile *t, bool unwritten)
 }
 
 /*
- * What a handle maps is not shown before it has ended: when it is cancelled the blocks are given back, and a loop thread that
- * had found them might still be writing there. The size follows the blocks.
+ * What a handle maps is not shown before it has ended: when it is cancelled the blocks are given
+ * back, and a loop thread that had found them might still be writing there. The size follows the
+ * blocks.
  */
 START_TEST(map_waits_for_the_handle)
 {
@@ -112,8 +117,9 @@ START_TEST(map_waits_for_the_handle)
 END_TEST
 
 /*
- * Whoever finds a written block in the map finds the transaction that made it so, if that is not durable: a write with O_DSYNC
- * by a loop thread must not be answered before. And nobody finds it before the handle has ended well.
+ * Whoever finds a written block in the map finds the transaction that made it so, if that is not
+ * durable: a write with O_DSYNC by a loop thread must not be answered before. And nobody finds it
+ * before the handle has ended well.
  */
 START_TEST(map_is_not_ahead_of_the_transaction)
 {
@@ -133,7 +139,10 @@ START_TEST(map_is_not_ahead_of_the_transaction)
 }
 END_TEST
 
-/* What was synced is there after a power cut, and whatever happened after it, the file system checks clean. */
+/*
+ * What was synced is there after a power cut, and whatever happened after it, the file system
+ * checks clean.
+ */
 START_TEST(power_cuts)
 {
 	struct onefile t;
@@ -182,9 +191,11 @@ static void sink(int level, const char *line)
 /* Every other run of so many blocks becomes written, the rest stays unwritten: 2 * runs extents. */
 static void alternate(struct onefile *t, uint32_t runs, uint32_t step, uint32_t blocks)
 {
-	must(ext4_fallocate(t->inode, 0, 0, (uint64_t)runs * 2 * blocks << t->vol->block_bits, false) == 0);
+	must(ext4_fallocate(t->inode, 0, 0, (uint64_t)runs * 2 * blocks << t->vol->block_bits,
+			    false) == 0);
 	for (uint32_t k = 0; k < runs; k++)
-		must(ext4_insert(t->inode, NULL, (uint32_t)((uint64_t)k * step % runs * 2 * blocks), blocks, 0) == 0);
+		must(ext4_insert(t->inode, NULL, (uint32_t)((uint64_t)k * step % runs * 2 * blocks),
+				 blocks, 0) == 0);
 }
 
 /* The first transactions of a long truncate, as ext4_truncate makes them, each made durable. */
@@ -197,10 +208,12 @@ static void truncate_begin(struct onefile *t, uint64_t size, unsigned steps)
 		journal_tid tid;
 
 		fdio_mutex_lock(&t->inode->map_lock);
-		must(journal_begin(t->vol->journal, 2 * ext4_extent_credits(t->inode) + 4, &handle) == 0);
+		must(journal_begin(t->vol->journal, 2 * ext4_extent_credits(t->inode) + 4,
+				   &handle) == 0);
 		must(ext4_inode_begin(handle, t->inode) == 0);
 		ext4_stamp(t->inode, size);
-		must(ext4_remove_step(handle, t->inode, fdio_blocks(size, t->vol->block_bits), &to, false) == 0);
+		must(ext4_remove_step(handle, t->inode, fdio_blocks(size, t->vol->block_bits), &to,
+				      false) == 0);
 		must(ext4_orphan_add(handle, t->inode) == 0);
 		must(ext4_inode_dirty(handle, t->inode, true) == 0);
 		tid = journal_end(handle);
@@ -212,7 +225,8 @@ static void truncate_begin(struct onefile *t, uint64_t size, unsigned steps)
 /* A truncate that a power cut stops is finished when the volume is opened again. */
 START_TEST(interrupted_truncate)
 {
-	enum { RUNS = 2500 }; /* two levels: e2fsck 1.47 cannot finish a truncate of a deeper tree, whoever began it */
+	/* two levels: e2fsck 1.47 cannot finish a truncate of a deeper tree, whoever began it */
+	enum { RUNS = 2500 };
 	struct onefile t;
 	unsigned n;
 
@@ -255,27 +269,33 @@ static void nothing_old(struct onefile *t, unsigned event, uint32_t kept, uint64
 
 	for (uint64_t at = kept; at < end >> t->vol->block_bits; at = ext4_extent_end(&extent)) {
 		must(ext4_map_lookup_load(t->inode, (uint32_t)at, &extent) == 0);
-		must_msg(extent.state != EXT4_EXTENT_WRITTEN, "cut at %u: block %u shows what was cut off", event, (unsigned)at);
+		must_msg(extent.state != EXT4_EXTENT_WRITTEN,
+			 "cut at %u: block %u shows what was cut off", event, (unsigned)at);
 	}
 }
 
 /*
- * The power goes at each moment: all is there as before the truncate, or nothing behind the new end, then or later. No block is
- * torn: e2fsck takes half a commit block for damage, and leaves orphans alone then.
+ * The power goes at each moment: all is there as before the truncate, or nothing behind the new
+ * end, then or later. No block is torn: e2fsck takes half a commit block for damage, and leaves
+ * orphans alone then.
  */
-static unsigned cut_everywhere(struct onefile *t, unsigned how, uint32_t kept, uint64_t before, uint64_t after)
+static unsigned cut_everywhere(struct onefile *t, unsigned how, uint32_t kept, uint64_t before,
+			       uint64_t after)
 {
 	unsigned events = fake_rec_events(t->fake), halves = 0;
 
 	for (unsigned k = 0; k <= events; k++) {
-		struct onefile o = { .ino = t->ino, .fake = fake_rec_cut(t->fake, k, FAKE_CUT_MASK, k * 0x9e3779b97f4a7c15u) };
+		struct onefile o = { .ino = t->ino,
+				     .fake = fake_rec_cut(t->fake, k, FAKE_CUT_MASK,
+							  k * 0x9e3779b97f4a7c15u) };
 		uint64_t size;
 
 		must(fake_e2fsck_replay(o.fake) == 0);
 		onefile_attach(&o);
 		size = ext4_inode_size(o.inode);
-		must_msg(size == before || size == (uint64_t)kept << o.vol->block_bits || size == after, "cut at %u: size %llu", k,
-			 (unsigned long long)size);
+		must_msg(size == before || size == (uint64_t)kept << o.vol->block_bits ||
+					 size == after,
+			 "cut at %u: size %llu", k, (unsigned long long)size);
 		halves += size < before;
 		ext4_inode_lock_exclusive(o.inode);
 		must(extend(&o, how, after) == 0);
@@ -287,7 +307,10 @@ static unsigned cut_everywhere(struct onefile *t, unsigned how, uint32_t kept, u
 	return halves;
 }
 
-/* A truncate fails half-way because a bitmap cannot be read, and so does what extends the file, until it can. */
+/*
+ * A truncate fails half-way because a bitmap cannot be read, and so does what extends the file,
+ * until it can.
+ */
 START_TEST(failed_truncate_and_cuts)
 {
 	enum { RUNS = 2500, WIDE = 4, KEPT = 100 }; /* as above, but in several groups */
@@ -306,7 +329,11 @@ START_TEST(failed_truncate_and_cuts)
 	must(ext4_map_lookup_load(t.inode, KEPT, &extent) == 0 && extent.state != EXT4_EXTENT_HOLE);
 	bitmap = ext2fs_block_bitmap_loc(t.vol->fs, (extent.pblk - 1) / 8192) << 10;
 	fake_rec_start(t.fake);
-	fake_fault_add(t.fake, &(struct fake_fault){ .kinds = FAKE_READ, .off = bitmap, .len = 1024, .action = FAKE_ERROR, .err = -EIO });
+	fake_fault_add(t.fake, &(struct fake_fault){ .kinds = FAKE_READ,
+						     .off = bitmap,
+						     .len = 1024,
+						     .action = FAKE_ERROR,
+						     .err = -EIO });
 	must(ext4_truncate(t.inode, KEPT << 10) == -EIO);
 	must(ext4_inode_size(t.inode) == KEPT << 10);
 	must(ext4_vol_sync(t.vol) == 0);
@@ -337,10 +364,14 @@ static int grow(struct onefile *t, unsigned how, uint64_t size)
 {
 	if (how == 0 || how == 3) /* 3: as a write behind the end does it */
 		return extend(t, how ? 2 : 0, size);
-	return ext4_fallocate(t->inode, how == 1 ? 0 : EXT4_FALLOC_ZERO_RANGE, size - 10, 10, false);
+	return ext4_fallocate(t->inode, how == 1 ? 0 : EXT4_FALLOC_ZERO_RANGE, size - 10, 10,
+			      false);
 }
 
-/* The rest of the last block, and whole blocks that a crash has left behind the end, must not become part of a file that grows. */
+/*
+ * The rest of the last block, and whole blocks that a crash has left behind the end, must not
+ * become part of a file that grows.
+ */
 START_TEST(growing_shows_nothing_old)
 {
 	uint8_t block[1024], zero[1024] = { 0 };
@@ -360,7 +391,8 @@ START_TEST(growing_shows_nothing_old)
 	must(grow(&t, _i % 4, 8 << 10) == 0);
 	must(ext4_inode_size(t.inode) == 8 << 10);
 	fake_peek(t.fake, block, sizeof(block), extent.pblk << 10);
-	must(block[0] == 0xee && block[99] == 0xee && !memcmp(block + 100, zero, sizeof(block) - 100));
+	must(block[0] == 0xee && block[99] == 0xee &&
+	     !memcmp(block + 100, zero, sizeof(block) - 100));
 	nothing_old(&t, 0, 1, 8 << 10);
 	ext4_inode_unlock(t.inode);
 	onefile_close(&t);

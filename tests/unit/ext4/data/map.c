@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The extent map in memory: random edits against an array, many runs, and readers beside a writer. */
+/*
+ * The extent map in memory: random edits against an array, many runs, and readers beside a writer.
+ */
 #include "kit/one_file.h"
 
 #include <errno.h>
@@ -33,7 +35,11 @@ static void empty_map(struct ext4_inode *inode)
 static void model_set(uint64_t *model, const struct ext4_extent *extent)
 {
 	for (uint32_t k = 0; k < extent->len; k++)
-		model[extent->lblk + k] = extent->state == EXT4_EXTENT_HOLE ? 0 : (extent->pblk + k) << 1 | (extent->state == EXT4_EXTENT_UNWRITTEN);
+		model[extent->lblk + k] =
+				extent->state == EXT4_EXTENT_HOLE
+						? 0
+						: (extent->pblk + k) << 1 | (extent->state ==
+									     EXT4_EXTENT_UNWRITTEN);
 }
 
 static void compare(struct ext4_inode *inode, const uint64_t *model)
@@ -47,7 +53,11 @@ static void compare(struct ext4_inode *inode, const uint64_t *model)
 		must(extent.lblk == l);
 		must(extent.len > 0);
 		for (uint32_t k = 0; k < extent.len && l + k < SPACE; k++) {
-			uint64_t want = extent.state == EXT4_EXTENT_HOLE ? 0 : (extent.pblk + k) << 1 | (extent.state == EXT4_EXTENT_UNWRITTEN);
+			uint64_t want = extent.state == EXT4_EXTENT_HOLE
+							? 0
+							: (extent.pblk + k) << 1 |
+									  (extent.state ==
+									   EXT4_EXTENT_UNWRITTEN);
 
 			must_msg(model[l + k] == want, "block %u: %llu, not %llu", l + k,
 				      (unsigned long long)want, (unsigned long long)model[l + k]);
@@ -136,7 +146,8 @@ START_TEST(ends)
 	empty_map(&inode);
 	must(ext4_map_lookup(&inode, 5, &extent) == 0);
 	must(extent.len == UINT32_MAX - 5);
-	ext4_map_apply(&inode, &(struct ext4_extent) { UINT32_MAX - 10, 10, 77, EXT4_EXTENT_WRITTEN });
+	ext4_map_apply(&inode,
+		       &(struct ext4_extent){ UINT32_MAX - 10, 10, 77, EXT4_EXTENT_WRITTEN });
 	must(ext4_map_lookup(&inode, UINT32_MAX - 1, &extent) == 0);
 	must(extent.len == 1);
 	must(extent.pblk == 86);
@@ -148,7 +159,10 @@ START_TEST(ends)
 }
 END_TEST
 
-/* Readers see each block in a state that it had at some time: pblk is always 1000 + lblk, blocks below grown stay mapped. */
+/*
+ * Readers see each block in a state that it had at some time: pblk is always 1000 + lblk, blocks
+ * below grown stay mapped.
+ */
 struct race { struct ext4_inode inode; uint32_t grown; bool stop; };
 
 static void *reader(void *arg)
@@ -185,15 +199,21 @@ START_TEST(readers_beside_writer)
 	for (unsigned k = 0; k < 2; k++)
 		must(pthread_create(&t[k], NULL, reader, &rc) == 0);
 	for (uint32_t l = 0; l < 6000; l++) {
-		ext4_map_apply(&rc.inode, &(struct ext4_extent) { l, 1, 1000 + l, l % 3 ? EXT4_EXTENT_WRITTEN : EXT4_EXTENT_UNWRITTEN });
+		ext4_map_apply(&rc.inode, &(struct ext4_extent){ l, 1, 1000 + l,
+								 l % 3 ? EXT4_EXTENT_WRITTEN
+								       : EXT4_EXTENT_UNWRITTEN });
 		__atomic_store_n(&rc.grown, l + 1, __ATOMIC_RELEASE);
 		for (unsigned k = 0; k < 3; k++) {
 			uint32_t even = rnd() % (l + 1) & ~1u;
 
 			if (rnd() % 2)
-				ext4_map_apply(&rc.inode, &(struct ext4_extent) { even, 1, 0, EXT4_EXTENT_HOLE });
+				ext4_map_apply(&rc.inode,
+					       &(struct ext4_extent){ even, 1, 0,
+								      EXT4_EXTENT_HOLE });
 			else
-				ext4_map_apply(&rc.inode, &(struct ext4_extent) { even, 1, 1000 + even, EXT4_EXTENT_WRITTEN });
+				ext4_map_apply(&rc.inode,
+					       &(struct ext4_extent){ even, 1, 1000 + even,
+								      EXT4_EXTENT_WRITTEN });
 		}
 	}
 	__atomic_store_n(&rc.stop, true, __ATOMIC_RELEASE);

@@ -56,7 +56,10 @@ START_TEST(files_and_directories)
 }
 END_TEST
 
-/* However short and long ones lie in a block that is split: there is room for the new one afterwards. */
+/*
+ * However short and long ones lie in a block that is split: there is room for the new one
+ * afterwards.
+ */
 START_TEST(names_of_all_lengths)
 {
 	struct testvol volume = { 0 };
@@ -168,13 +171,16 @@ START_TEST(symbolic_links)
 	memset(target, 't', sizeof target);
 	for (unsigned n = 0; n < ARRAY_SIZE(lens); n++) {
 		snprintf(name, sizeof name, "l%u", n);
-		must_eq(ext4_symlink(volume.root, name, (unsigned)strlen(name), target, lens[n], &names_cred, &inode), 0);
+		must_eq(ext4_symlink(volume.root, name, (unsigned)strlen(name), target, lens[n],
+				     &names_cred, &inode),
+			0);
 		must_eq(ext4_readlink(inode, buf, sizeof buf, &len), 0);
 		must_eq(len, lens[n]);
 		must(memcmp(buf, target, len) == 0 && buf[len] == 0);
 		ext4_inode_put(inode);
 	}
-	must_eq(ext4_symlink(volume.root, "no", 2, target, 1024, &names_cred, &inode), -ENAMETOOLONG);
+	must_eq(ext4_symlink(volume.root, "no", 2, target, 1024, &names_cred, &inode),
+		-ENAMETOOLONG);
 	testvol_check(&volume);
 	testvol_open(&volume);
 	inode = n_get(volume.root, "l4");
@@ -268,7 +274,8 @@ START_TEST(rename_within)
 	must(n_ino(volume.root, "b") > 0);
 	must_eq(n_rename(volume.root, "nix", volume.root, "c", 0), -ENOENT);
 	must_eq(n_rename(volume.root, "c", volume.root, "nix", RENAME_EXCHANGE), -ENOENT);
-	must_eq(n_rename(volume.root, "c", volume.root, "b", RENAME_EXCHANGE | RENAME_NOREPLACE), -EINVAL);
+	must_eq(n_rename(volume.root, "c", volume.root, "b", RENAME_EXCHANGE | RENAME_NOREPLACE),
+		-EINVAL);
 	must_eq(n_rename(volume.root, "c", volume.root, "..", 0), -EBUSY);
 	must_eq(n_rename(volume.root, "c", volume.root, "c", 0), 0);
 	testvol_done(&volume);
@@ -374,7 +381,10 @@ START_TEST(exchange_when_full)
 }
 END_TEST
 
-/* Deleting a large directory revokes each of its blocks: with a small log that takes more than one transaction. */
+/*
+ * Deleting a large directory revokes each of its blocks: with a small log that takes more than one
+ * transaction.
+ */
 START_TEST(large_directory_small_log)
 {
 	struct testvol volume = { 0 };
@@ -406,7 +416,11 @@ END_TEST
 /* ---- several threads ---- */
 struct racer { pthread_t t; struct testvol *volume; struct ext4_inode *dir[4]; uint64_t rnd; };
 
-static bool ignore_entry(void *arg, const struct ext4_dirent *entry) { (void)arg; return entry->ino != 0; }
+static bool ignore_entry(void *arg, const struct ext4_dirent *entry)
+{
+	(void)arg;
+	return entry->ino != 0;
+}
 
 static void *race(void *arg)
 {
@@ -414,7 +428,8 @@ static void *race(void *arg)
 	char a[16], b[16];
 
 	for (unsigned k = 0; k < 1500; k++) {
-		struct ext4_inode *dir = r->dir[n_rand(&r->rnd) % 4], *e = r->dir[n_rand(&r->rnd) % 4];
+		struct ext4_inode *dir = r->dir[n_rand(&r->rnd) % 4],
+				  *e = r->dir[n_rand(&r->rnd) % 4];
 
 		snprintf(a, sizeof a, "n%u", n_rand(&r->rnd) % 40);
 		snprintf(b, sizeof b, "n%u", n_rand(&r->rnd) % 40);
@@ -431,7 +446,10 @@ static void *race(void *arg)
 	return NULL;
 }
 
-/* Four directories, one below another, that also change places: no deadlock, and a sound file system in the end. */
+/*
+ * Four directories, one below another, that also change places: no deadlock, and a sound file
+ * system in the end.
+ */
 START_TEST(threads)
 {
 	struct racer r[4];
@@ -461,7 +479,10 @@ START_TEST(threads)
 }
 END_TEST
 
-/* The power goes while an unlinked file is still open: it must be on the list of those to be deleted. */
+/*
+ * The power goes while an unlinked file is still open: it must be on the list of those to be
+ * deleted.
+ */
 START_TEST(unlinked_while_open)
 {
 	struct testvol volume = { 0 };
@@ -479,7 +500,8 @@ START_TEST(unlinked_while_open)
 END_TEST
 
 /* The replay asks as well: this comes behind it, with the first write of the superblock. */
-static void after_replay(void *arg, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags, bool after)
+static void after_replay(void *arg, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags,
+			 bool after)
 {
 	(void)arg, (void)len, (void)flags;
 	if (kind == FAKE_WRITE && off <= 1024 && after)
@@ -513,8 +535,9 @@ START_TEST(told_to_end_among_orphans)
 	sigaddset(&term, SIGTERM);
 	must_eq(pthread_sigmask(SIG_BLOCK, &term, NULL), 0);
 	fake_set_hook(crashed.fake, after_replay, NULL);
-	must_eq(ext4_vol_open(fake_dev(crashed.fake), &options, &crashed.vol, &why, FDIO_REASON(err)),
-			-EINTR);
+	must_eq(ext4_vol_open(fake_dev(crashed.fake), &options, &crashed.vol, &why,
+			      FDIO_REASON(err)),
+		-EINTR);
 	fake_set_hook(crashed.fake, NULL, NULL);
 	must_eq(sigwaitinfo(&term, NULL), SIGTERM);
 	testvol_open(&crashed);
@@ -527,13 +550,17 @@ static bool waits_for(struct testvol *volume, const char *name, bool datasync)
 {
 	struct ext4_inode *inode = n_get(volume->root, name);
 	journal_tid tid;
-	bool waits = ext4_sync_tid_noted(inode, datasync, &tid) && !journal_tid_durable(volume->vol->journal, tid);
+	bool waits = ext4_sync_tid_noted(inode, datasync, &tid) &&
+		     !journal_tid_durable(volume->vol->journal, tid);
 
 	ext4_inode_put(inode);
 	return waits;
 }
 
-/* A file that has left memory since it was changed, as when the kernel drops its caches, is synced like any other. */
+/*
+ * A file that has left memory since it was changed, as when the kernel drops its caches, is synced
+ * like any other.
+ */
 START_TEST(synced_after_leaving_memory)
 {
 	struct ext4_attr attr = { .mode = 0600 };
@@ -562,7 +589,10 @@ START_TEST(synced_after_leaving_memory)
 }
 END_TEST
 
-static bool same(struct timespec a, struct timespec b) { return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec; }
+static bool same(struct timespec a, struct timespec b)
+{
+	return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
+}
 
 /* What one operation makes or changes bears one time. */
 static void all_born(struct testvol *volume, struct ext4_inode *inode)
@@ -572,7 +602,8 @@ static void all_born(struct testvol *volume, struct ext4_inode *inode)
 	ext4_getattr(inode, &attr);
 	ext4_getattr(volume->root, &dir);
 	must(attr.btime.tv_sec > 0);
-	must(same(attr.btime, attr.atime) && same(attr.btime, attr.mtime) && same(attr.btime, attr.ctime) && same(attr.btime, dir.mtime));
+	must(same(attr.btime, attr.atime) && same(attr.btime, attr.mtime) &&
+	     same(attr.btime, attr.ctime) && same(attr.btime, dir.mtime));
 	must(same(dir.mtime, dir.ctime));
 	ext4_inode_put(inode);
 }
@@ -598,20 +629,24 @@ START_TEST(times_of_new_files)
 	all_born(&volume, n_get(volume.root, "f"));
 	must_eq(ext4_tmpfile(volume.root, S_IFREG | 0600, &names_cred, &inode), 0);
 	ext4_getattr(inode, &attr);
-	must(same(attr.btime, attr.atime) && same(attr.btime, attr.mtime) && same(attr.btime, attr.ctime));
+	must(same(attr.btime, attr.atime) && same(attr.btime, attr.mtime) &&
+	     same(attr.btime, attr.ctime));
 	ext4_inode_put(inode);
 	testvol_done(&volume);
 }
 END_TEST
 
-/* ctime of a file that loses one of its names: with the directory's times, and newer than before. */
+/*
+ * ctime of a file that loses one of its names: with the directory's times, and newer than before.
+ */
 static void lost_a_name(struct testvol *volume, struct ext4_inode *inode, struct timespec *before)
 {
 	struct ext4_attr attr, dir;
 
 	ext4_getattr(inode, &attr);
 	ext4_getattr(volume->root, &dir);
-	must(same(attr.ctime, dir.mtime) && same(attr.ctime, dir.ctime) && !same(attr.ctime, *before));
+	must(same(attr.ctime, dir.mtime) && same(attr.ctime, dir.ctime) &&
+	     !same(attr.ctime, *before));
 	*before = attr.ctime;
 }
 
@@ -655,8 +690,9 @@ END_TEST
 /* Flags of a directory go to what is made in it, by type, as with the kernel. */
 START_TEST(inherited_flags)
 {
-	const uint32_t all = EXT2_NODUMP_FL | EXT2_NOATIME_FL | EXT2_SYNC_FL | EXT2_DIRSYNC_FL | EXT2_COMPR_FL | EXT4_PROJINHERIT_FL |
-			     0x02000000 /* DAX */, not_reg = EXT2_DIRSYNC_FL | EXT4_PROJINHERIT_FL;
+	const uint32_t all = EXT2_NODUMP_FL | EXT2_NOATIME_FL | EXT2_SYNC_FL | EXT2_DIRSYNC_FL |
+			     EXT2_COMPR_FL | EXT4_PROJINHERIT_FL | 0x02000000 /* DAX */,
+		       not_reg = EXT2_DIRSYNC_FL | EXT4_PROJINHERIT_FL;
 	struct ext4_attr attr = { .flags = all | EXT2_TOPDIR_FL };
 	struct testvol volume = { 0 };
 	struct ext4_inode *dir, *inode;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Directories against a table: thousands of random creations, links, removals and renames in three directories, on volumes of
- * different features, with blocks of 1 KiB so that indexes become deep. Then listing while names come and go,
- * a directory of 100,000 names whose cost is counted in block accesses, and damaged directories, which must not crash.
+ * Directories against a table: thousands of random creations, links, removals and renames in three
+ * directories, on volumes of different features, with blocks of 1 KiB so that indexes become deep.
+ * Then listing while names come and go, a directory of 100,000 names whose cost is counted in block
+ * accesses, and damaged directories, which must not crash.
  */
 #include "kit/names.h"
 
@@ -83,7 +84,8 @@ static bool check_entry(void *arg, const struct ext4_dirent *entry)
 		return true;
 	}
 	n = name_index(entry->name, entry->name_len);
-	must(n < NR_NAMES && strlen(m.name[n]) == entry->name_len && !memcmp(m.name[n], entry->name, entry->name_len));
+	must(n < NR_NAMES && strlen(m.name[n]) == entry->name_len &&
+	     !memcmp(m.name[n], entry->name, entry->name_len));
 	must_eq(entry->ino, m.ino[expect_d][n]);
 	must_eq(entry->type, DT_REG);
 	m.seen[n]++;
@@ -101,7 +103,8 @@ static void model_verify(void)
 		must_eq(dots, 2);
 		for (unsigned n = 0; n < NR_NAMES; n++) {
 			must_eq(m.seen[n], m.ino[d][n] ? 1 : 0);
-			must_eq(n_ino(m.dir[d], m.name[n]), m.ino[d][n] ? (int)m.ino[d][n] : -ENOENT);
+			must_eq(n_ino(m.dir[d], m.name[n]),
+				m.ino[d][n] ? (int)m.ino[d][n] : -ENOENT);
 		}
 	}
 }
@@ -146,7 +149,8 @@ static void model_link(unsigned d, unsigned n)
 
 static void model_step(unsigned bias)
 {
-	unsigned d = n_rand(&m.rnd) % NR_DIRS, n = n_rand(&m.rnd) % NR_NAMES, op = n_rand(&m.rnd) % 10;
+	unsigned d = n_rand(&m.rnd) % NR_DIRS, n = n_rand(&m.rnd) % NR_NAMES,
+		 op = n_rand(&m.rnd) % 10;
 
 	if (op < bias) {
 		must_eq(n_create(m.dir[d], m.name[n], S_IFREG | 0644), m.ino[d][n] ? -EEXIST : 0);
@@ -163,8 +167,13 @@ static void model_step(unsigned bias)
 }
 
 static const char *const volumes[] = {
-	"-b 1024", "-b 1024 -O ^metadata_csum,^64bit", "-b 1024 -O ^dir_index", "-b 1024 -O large_dir", "-b 4096",
-	"-b 2048 -O ^filetype,^metadata_csum", "-b 1024 -O ^dir_index,^metadata_csum,uninit_bg",
+	"-b 1024",
+	"-b 1024 -O ^metadata_csum,^64bit",
+	"-b 1024 -O ^dir_index",
+	"-b 1024 -O large_dir",
+	"-b 4096",
+	"-b 2048 -O ^filetype,^metadata_csum",
+	"-b 1024 -O ^dir_index,^metadata_csum,uninit_bg",
 };
 
 START_TEST(against_a_table)
@@ -261,7 +270,11 @@ START_TEST(listing_while_names_come_and_go)
 END_TEST
 
 /* ---- size ---- */
-static uint64_t accesses(void) { return fdio_counter_read(COUNTER_journal_cache_hit) + fdio_counter_read(COUNTER_journal_cache_miss); }
+static uint64_t accesses(void)
+{
+	return fdio_counter_read(COUNTER_journal_cache_hit) +
+	       fdio_counter_read(COUNTER_journal_cache_miss);
+}
 
 static bool count_entry(void *arg, const struct ext4_dirent *entry)
 {
@@ -299,7 +312,10 @@ START_TEST(a_large_directory)
 		if (n == MANY - 2001)
 			before = accesses();
 	}
-	/* An insertion reads the path to its leaf; that path is one or two nodes longer than at first. */
+	/*
+	 * An insertion reads the path to its leaf; that path is one or two nodes longer than at
+	 * first.
+	 */
 	must(accesses() - before < 2 * early);
 	must((accesses() - before) / 2000 < 40);
 	before = accesses();
@@ -330,7 +346,10 @@ static unsigned index_levels(struct ext4_inode *dir)
 	return levels;
 }
 
-/* Names so long that a leaf holds three: the index grows to its full depth, and then the directory is full. */
+/*
+ * Names so long that a leaf holds three: the index grows to its full depth, and then the directory
+ * is full.
+ */
 START_TEST(the_deepest_index)
 {
 	static const char *const args[] = { "-b 1024", "-b 1024 -O large_dir,^metadata_csum" };
@@ -382,7 +401,8 @@ static void damage_round(struct fake_dev *pristine, uint64_t *rnd, const uint64_
 
 	for (unsigned k = 0; k < 1 + n_rand(rnd) % 8; k++) {
 		/* The head of a block is where the structure is densest. */
-		uint64_t at = blk[n_rand(rnd) % nr] * 1024 + n_rand(rnd) % (n_rand(rnd) % 2 ? 48 : 1024);
+		uint64_t at = blk[n_rand(rnd) % nr] * 1024 +
+			      n_rand(rnd) % (n_rand(rnd) % 2 ? 48 : 1024);
 
 		byte = (uint8_t)n_rand(rnd);
 		fake_poke(volume.fake, &byte, 1, at);
@@ -409,7 +429,9 @@ static void damage_round(struct fake_dev *pristine, uint64_t *rnd, const uint64_
 
 START_TEST(damaged_directories)
 {
-	static const char *const args[] = { "-b 1024 -O ^metadata_csum", "-b 1024 -O ^metadata_csum,^dir_index" };
+	static const char *const args[] = { "-b 1024 -O ^metadata_csum", "-b 1024 -O "
+									 "^metadata_csum,^dir_"
+									 "index" };
 	uint64_t rnd = 99, blk[64];
 	struct ext4_inode *dir;
 	unsigned nr = 0;

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Operations on names in the mode of nowait.h: each is tried with a miss at the first place that might wait, then at the second,
- * and so on until it succeeds. After every miss the volume must be as it was: the tree as anybody sees it, free blocks and
- * inodes, orphans, references, the content of all cached blocks that the transaction holds; in the end e2fsck finds nothing. The same
- * with blocks that really are not in memory, with locks that somebody really has, and with a transaction that is full.
+ * Operations on names in the mode of nowait.h: each is tried with a miss at the first place that
+ * might wait, then at the second, and so on until it succeeds. After every miss the volume must be
+ * as it was: the tree as anybody sees it, free blocks and inodes, orphans, references, the content
+ * of all cached blocks that the transaction holds; in the end e2fsck finds nothing. The same with
+ * blocks that really are not in memory, with locks that somebody really has, and with a transaction
+ * that is full.
  */
 #include "kit/names.h"
 
@@ -83,7 +85,8 @@ static uint64_t tree(uint64_t h, struct ext4_inode *dir, unsigned depth)
 		if (walk.ino[k] == dir->ino || walk.ino[k] < t.vol->first_ino)
 			continue;
 		must_eq(ext4_inode_get(t.vol, walk.ino[k], NULL, &inode), 0);
-		h = depth && S_ISDIR(ext4_inode_mode(inode)) && k > 1 ? tree(h, inode, depth - 1) : attrs(h, inode);
+		h = depth && S_ISDIR(ext4_inode_mode(inode)) && k > 1 ? tree(h, inode, depth - 1)
+								      : attrs(h, inode);
 		ext4_inode_put(inode);
 	}
 	return h;
@@ -125,11 +128,16 @@ static void look(struct seen *seen)
 static void must_be_same(const struct seen *a, const struct seen *b, const char *what, unsigned n)
 {
 	if (memcmp(a, b, sizeof(*a)))
-		ck_abort_msg("%s, miss %u: free blocks %llu %llu held %llu %llu pending %llu %llu inodes %u %u orphans %u %u refs %llu %llu "
-			     "cached %u %u hash %d", what, n, (unsigned long long)a->free_blocks, (unsigned long long)b->free_blocks,
-			     (unsigned long long)a->meta_held, (unsigned long long)b->meta_held, (unsigned long long)a->pending_free,
-			     (unsigned long long)b->pending_free, a->free_inodes, b->free_inodes, a->orphans, b->orphans,
-			     (unsigned long long)a->refs, (unsigned long long)b->refs, a->nr_cached, b->nr_cached, a->hash == b->hash);
+		ck_abort_msg("%s, miss %u: free blocks %llu %llu held %llu %llu pending %llu %llu "
+			     "inodes %u %u orphans %u %u refs %llu %llu "
+			     "cached %u %u hash %d",
+			     what, n, (unsigned long long)a->free_blocks,
+			     (unsigned long long)b->free_blocks, (unsigned long long)a->meta_held,
+			     (unsigned long long)b->meta_held, (unsigned long long)a->pending_free,
+			     (unsigned long long)b->pending_free, a->free_inodes, b->free_inodes,
+			     a->orphans, b->orphans, (unsigned long long)a->refs,
+			     (unsigned long long)b->refs, a->nr_cached, b->nr_cached,
+			     a->hash == b->hash);
 }
 
 /* ------------------------------------------------------------------ operations */
@@ -183,7 +191,9 @@ static int do_chown(void)
 {
 	struct ext4_attr attr = { .uid = 7, .gid = 8 };
 
-	return ext4_setattr(file, EXT4_SET_UID | EXT4_SET_GID | EXT4_KILL_SUIDGID | EXT4_SET_MTIME_NOW, &attr);
+	return ext4_setattr(file,
+			    EXT4_SET_UID | EXT4_SET_GID | EXT4_KILL_SUIDGID | EXT4_SET_MTIME_NOW,
+			    &attr);
 }
 
 static int do_lookup(void)
@@ -229,11 +239,27 @@ static int do_grow(void)
 	return err;
 }
 
-static const struct { const char *name; int (*fn)(void); } ops[] = {
-	{ "lookup", do_lookup }, { "readdir", do_readdir }, { "getxattr", do_getxattr }, { "create", do_create }, { "mkdir", do_mkdir },
-	{ "mknod", do_mknod }, { "fast symlink", do_fast_symlink }, { "slow symlink", do_slow_symlink }, { "tmpfile", do_tmpfile },
-	{ "link", do_link }, { "chmod", do_chmod }, { "chown", do_chown }, { "rename", do_rename }, { "replace", do_replace },
-	{ "grow", do_grow }, { "replace dir", do_replace_dir }, { "exchange", do_exchange }, { "unlink", do_unlink }, { "rmdir", do_rmdir },
+static const struct { const char *name; int (*fn)(void);
+} ops[] = {
+	{ "lookup", do_lookup },
+	{ "readdir", do_readdir },
+	{ "getxattr", do_getxattr },
+	{ "create", do_create },
+	{ "mkdir", do_mkdir },
+	{ "mknod", do_mknod },
+	{ "fast symlink", do_fast_symlink },
+	{ "slow symlink", do_slow_symlink },
+	{ "tmpfile", do_tmpfile },
+	{ "link", do_link },
+	{ "chmod", do_chmod },
+	{ "chown", do_chown },
+	{ "rename", do_rename },
+	{ "replace", do_replace },
+	{ "grow", do_grow },
+	{ "replace dir", do_replace_dir },
+	{ "exchange", do_exchange },
+	{ "unlink", do_unlink },
+	{ "rmdir", do_rmdir },
 };
 
 /* ------------------------------------------------------------------ the volume */
@@ -251,7 +277,10 @@ static void fill(struct ext4_inode *d, unsigned nr)
 	}
 }
 
-/* What nobody has looked at before something is allocated or loses its name: bitmaps, inode tables, the superblock. */
+/*
+ * What nobody has looked at before something is allocated or loses its name: bitmaps, inode tables,
+ * the superblock.
+ */
 static void warm_tables(void)
 {
 	struct journal_buffer *buffer;
@@ -260,7 +289,9 @@ static void warm_tables(void)
 	journal_buffer_release(buffer);
 	for (uint32_t group = 0; group < t.vol->nr_groups; group++) {
 		for (uint32_t k = 0; k < t.vol->itable_blocks; k++) {
-			must_eq(journal_read_block(t.vol->journal, t.vol->alloc.groups[group].itable + k, &buffer), 0);
+			must_eq(journal_read_block(t.vol->journal,
+						   t.vol->alloc.groups[group].itable + k, &buffer),
+				0);
 			journal_buffer_release(buffer);
 		}
 		fdio_mutex_lock(&t.vol->alloc.lock);
@@ -349,7 +380,10 @@ START_TEST(miss_at_each_place)
 }
 END_TEST
 
-/* The places where a directory grows: a second block, an index, a leaf that is split, an index block that is split. */
+/*
+ * The places where a directory grows: a second block, an index, a leaf that is split, an index
+ * block that is split.
+ */
 START_TEST(miss_while_growing)
 {
 	char name[256];
@@ -365,12 +399,15 @@ START_TEST(miss_while_growing)
 		do {
 			nowait_begin();
 			nowait_self.fail_at = at++;
-			err = ext4_create(sub, name, (unsigned)strlen(name), S_IFREG | 0600, 0, &names_cred, &inode);
+			err = ext4_create(sub, name, (unsigned)strlen(name), S_IFREG | 0600, 0,
+					  &names_cred, &inode);
 			nowait_self.fail_at = 0;
 			nowait_end();
 			missed += err == -EAGAIN;
-			if (err == -EAGAIN && at > 60) /* nothing to read can be missing; a full transaction is for a worker */
-				err = ext4_create(sub, name, (unsigned)strlen(name), S_IFREG | 0600, 0, &names_cred, &inode);
+			/* nothing to read can be missing; a full transaction is for a worker */
+			if (err == -EAGAIN && at > 60)
+				err = ext4_create(sub, name, (unsigned)strlen(name), S_IFREG | 0600,
+						  0, &names_cred, &inode);
 		} while (err == -EAGAIN);
 		must_eq(err, 0);
 		must_eq(n_ino(sub, name), ext4_inode_ino(inode));
@@ -381,7 +418,10 @@ START_TEST(miss_while_growing)
 }
 END_TEST
 
-/* Blocks that are in nobody's use leave the cache: each operation finds out at its own place, and a worker's turn brings them back. */
+/*
+ * Blocks that are in nobody's use leave the cache: each operation finds out at its own place, and a
+ * worker's turn brings them back.
+ */
 START_TEST(not_in_memory)
 {
 	for (unsigned op = 0; op < ARRAY_SIZE(ops); op++) {
@@ -504,7 +544,8 @@ static struct ext4_inode *unlinked(unsigned blocks)
 	for (unsigned n = 0; n < blocks; n++) { /* every second block */
 		ext4_inode_lock_exclusive(inode);
 		must_eq(ext4_reserve_holes(inode, 2 * n, 1, true, &resv), 0);
-		must_eq(ext4_insert(inode, &resv, 0, 0, (uint64_t)(2 * n + 1) << t.vol->block_bits), 0);
+		must_eq(ext4_insert(inode, &resv, 0, 0, (uint64_t)(2 * n + 1) << t.vol->block_bits),
+			0);
 		ext4_reservation_free(&resv);
 		ext4_inode_unlock(inode);
 	}
@@ -512,7 +553,10 @@ static struct ext4_inode *unlinked(unsigned blocks)
 	return inode;
 }
 
-/* The last reference on a loop thread: small files go at once, with a miss at any place or a large one a worker has to. */
+/*
+ * The last reference on a loop thread: small files go at once, with a miss at any place or a large
+ * one a worker has to.
+ */
 START_TEST(last_reference)
 {
 	static const unsigned blocks[] = { 0, 1, 4, 30 };
@@ -601,7 +645,10 @@ static uint32_t bad_groups(void)
 	return n;
 }
 
-/* Somebody is looking up the number that the new file gets, which is not in use yet: a loop thread does not take that for damage. */
+/*
+ * Somebody is looking up the number that the new file gets, which is not in use yet: a loop thread
+ * does not take that for damage.
+ */
 START_TEST(number_is_being_looked_up)
 {
 	struct ext4_inode *reader;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Inodes: the cache and its references, times in all their encodings, lazily written ones too, attributes over a remount,
- * rollback, the orphan list in every order, deletion.
+ * Inodes: the cache and its references, times in all their encodings, lazily written ones too,
+ * attributes over a remount, rollback, the orphan list in every order, deletion.
  */
 #include "kit/volume.h"
 
@@ -22,9 +22,13 @@ static void setup(unsigned n, uint32_t *ino)
 	char out[64];
 
 	f = testvol_shape(n);
-	ck_assert_int_eq(fake_run(f, "echo hello > $IMG.src && debugfs -w -R \"write $IMG.src file\" $IMG >/dev/null 2>&1 && "
-				     "rm $IMG.src && debugfs -R 'stat file' $IMG 2>/dev/null | sed -n 's/^Inode: \\([0-9]*\\).*/\\1/p'",
-				  out, sizeof(out), true), 0);
+	ck_assert_int_eq(fake_run(f,
+				  "echo hello > $IMG.src && debugfs -w -R \"write $IMG.src file\" "
+				  "$IMG >/dev/null 2>&1 && "
+				  "rm $IMG.src && debugfs -R 'stat file' $IMG 2>/dev/null | sed -n "
+				  "'s/^Inode: \\([0-9]*\\).*/\\1/p'",
+				  out, sizeof(out), true),
+			 0);
 	*ino = (uint32_t)strtoul(out, NULL, 10);
 	ck_assert_uint_ge(*ino, 11);
 	v = testvol_mount(f);
@@ -105,7 +109,8 @@ START_TEST(cache_gives_up_the_oldest)
 	for (unsigned n = 0; n < 20; n++)
 		kept[n] = testvol_tmpfile(v, S_IFREG | 0600);
 	for (unsigned n = 0; n < 20; n++)
-		ext4_raw_set_nlink(kept[n], 1); /* in memory only: stays out of eviction, cannot be dropped while on the list */
+		/* in memory only: stays out of eviction, cannot be dropped while on the list */
+		ext4_raw_set_nlink(kept[n], 1);
 	for (unsigned n = 0; n < 20; n++)
 		ext4_inode_put(kept[n]);
 	ck_assert_uint_ge(v->inode.nr_cached, 20);
@@ -156,7 +161,9 @@ START_TEST(times_in_all_encodings)
 		ck_assert_int_eq(ext4_inode_get(v, ino, NULL, &inode), 0);
 		memset(&a, 0, sizeof(a));
 		a.atime = a.mtime = a.ctime = (struct timespec){ times[n].sec, times[n].nsec };
-		ck_assert_int_eq(ext4_setattr(inode, EXT4_SET_ATIME | EXT4_SET_MTIME | EXT4_SET_CTIME, &a), 0);
+		ck_assert_int_eq(ext4_setattr(inode,
+					      EXT4_SET_ATIME | EXT4_SET_MTIME | EXT4_SET_CTIME, &a),
+				 0);
 		ext4_getattr(inode, &b);
 		ck_assert_int_eq(b.mtime.tv_sec, want);
 		ext4_inode_put(inode);
@@ -168,7 +175,8 @@ START_TEST(times_in_all_encodings)
 		ck_assert_int_eq(b.mtime.tv_sec, want);
 		ck_assert_int_eq(b.ctime.tv_sec, want);
 		if (want == times[n].sec)
-			ck_assert_int_eq(b.ctime.tv_nsec, narrow || want == LAST_SECOND ? 0 : times[n].nsec);
+			ck_assert_int_eq(b.ctime.tv_nsec,
+					 narrow || want == LAST_SECOND ? 0 : times[n].nsec);
 		ext4_inode_put(inode);
 	}
 	finish();
@@ -328,7 +336,9 @@ END_TEST
 START_TEST(new_inodes_inherit_and_are_placed)
 {
 	uint32_t groups[] = { 5, 80000 };
-	struct ext4_credentials credentials = { .uid = 65536, .gid = 7, .groups = groups, .nr_groups = 2 };
+	struct ext4_credentials credentials = {
+		.uid = 65536, .gid = 7, .groups = groups, .nr_groups = 2
+	};
 	struct ext4_inode *root, *inode;
 	struct journal_handle *handle;
 	struct ext4_attr attr = { .mode = 02777, .gid = 90000 };
@@ -342,7 +352,8 @@ START_TEST(new_inodes_inherit_and_are_placed)
 	ext4_getattr(inode, &attr);
 	ck_assert_uint_eq(attr.uid, 65536);
 	ck_assert_uint_eq(attr.gid, 90000);
-	ck_assert_uint_eq(attr.mode, S_IFREG | 0775); /* not in that group: no setgid executable for it */
+	/* not in that group: no setgid executable for it */
+	ck_assert_uint_eq(attr.mode, S_IFREG | 0775);
 	ck_assert_uint_eq(attr.nlink, 1);
 	ck_assert(attr.flags & EXT4_EXTENTS_FL);
 	if (v->inode_size > 128)
@@ -372,7 +383,10 @@ START_TEST(new_inodes_inherit_and_are_placed)
 }
 END_TEST
 
-/* Ten on the list, taken off in an order that the seed decides; one removal in three is cancelled first. */
+/*
+ * Ten on the list, taken off in an order that the seed decides; one removal in three is cancelled
+ * first.
+ */
 START_TEST(orphan_list_in_any_order)
 {
 	struct ext4_inode *o[10];
@@ -474,21 +488,27 @@ START_TEST(damaged_inodes_are_refused)
 }
 END_TEST
 
-/* Four threads make, fill, touch, change and drop files, a fifth writes times and commits; nothing is lost. */
+/*
+ * Four threads make, fill, touch, change and drop files, a fifth writes times and commits; nothing
+ * is lost.
+ */
 static void *churn(void *arg)
 {
 	unsigned rnd = (unsigned)(uintptr_t)arg;
 	struct ext4_attr attr;
 
 	for (unsigned n = 0; n < 60; n++) {
-		struct ext4_inode *inode = testvol_tmpfile(v, S_IFREG | 0600), *root = testvol_root(v);
+		struct ext4_inode *inode = testvol_tmpfile(v, S_IFREG | 0600),
+				  *root = testvol_root(v);
 
 		ck_assert_int_eq(testvol_fill(inode, 0, 1 + (unsigned)rand_r(&rnd) % 40), 0);
 		ext4_touch_write(inode);
 		ext4_touch_read(root);
 		ext4_getattr(inode, &attr);
 		attr.mode = 0640;
-		ck_assert_int_eq(ext4_setattr(rand_r(&rnd) % 2 ? inode : root, EXT4_SET_MODE | EXT4_SET_MTIME_NOW, &attr), 0);
+		ck_assert_int_eq(ext4_setattr(rand_r(&rnd) % 2 ? inode : root,
+					      EXT4_SET_MODE | EXT4_SET_MTIME_NOW, &attr),
+				 0);
 		ext4_inode_put(root);
 		if (rand_r(&rnd) % 2)
 			ext4_touch_write(inode);

@@ -27,8 +27,8 @@ static void debugfs(struct fake_dev *fake, const char *commands)
 	ck_assert_int_eq(fake_run(fake, cmd, NULL, 0, true), 0);
 }
 
-static int try_open(struct fake_dev *fake, bool ro, bool norecovery, struct ext4_vol **vol, char *msg,
-		    size_t len)
+static int try_open(struct fake_dev *fake, bool ro, bool norecovery, struct ext4_vol **vol,
+		    char *msg, size_t len)
 {
 	struct ext4_options options = testvol_options();
 	const char *why;
@@ -140,8 +140,8 @@ static void break_descriptor(struct fake_dev *fake, uint32_t group, unsigned fie
 	uint8_t c;
 
 	ck_assert_int_eq(try_open(fake, true, true, &vol, NULL, 0), 0);
-	at = ((uint64_t)vol->first_data_block + 1) * vol->block_size + (uint64_t)group * vol->desc_size +
-	     field;
+	at = ((uint64_t)vol->first_data_block + 1) * vol->block_size +
+	     (uint64_t)group * vol->desc_size + field;
 	ext4_vol_abandon(vol);
 	fake_peek(fake, &c, 1, at);
 	c ^= 0x55;
@@ -222,8 +222,9 @@ static void make_names(struct fake_dev *fake, uint64_t *ret_blk, uint32_t lblk)
 	ck_assert_int_eq(ext4_create(root, "dir", 3, S_IFDIR | 0755, 0, &credentials, &dir), 0);
 	for (unsigned n = 0; n < NAMES; n++) {
 		name_of(name, n);
-		ck_assert_int_eq(
-			ext4_create(dir, name, (unsigned)strlen(name), S_IFREG | 0644, 0, &credentials, &inode), 0);
+		ck_assert_int_eq(ext4_create(dir, name, (unsigned)strlen(name), S_IFREG | 0644, 0,
+					     &credentials, &inode),
+				 0);
 		ext4_inode_put(inode);
 	}
 	ck_assert_int_eq(ext4_bmap(dir, lblk, ret_blk), 0);
@@ -284,8 +285,9 @@ END_TEST
  * its attributes. */
 START_TEST(target_in_the_inode_is_read_whatever_its_flags)
 {
-	struct fake_dev *fake = fake_mkfs(
-		SIZE, _i ? "-t ext4 -b 1024 -J size=4 -O bigalloc -C 16384 -I 128" : testvol_shapes[0]);
+	struct fake_dev *fake = fake_mkfs(SIZE, _i ? "-t ext4 -b 1024 -J size=4 -O bigalloc -C "
+						     "16384 -I 128"
+						   : testvol_shapes[0]);
 	struct ext4_inode *inode;
 	struct ext4_vol *vol;
 	char buf[200];
@@ -344,9 +346,9 @@ START_TEST(inode_in_the_unused_part_stays)
 		char name[32];
 
 		name_of(name, n);
-		ck_assert_int_eq(
-			ext4_create(root, name, (unsigned)strlen(name), S_IFREG | 0644, 0, &credentials, &inode),
-			0);
+		ck_assert_int_eq(ext4_create(root, name, (unsigned)strlen(name), S_IFREG | 0644, 0,
+					     &credentials, &inode),
+				 0);
 		ext4_inode_put(inode);
 	}
 	ext4_inode_put(root);

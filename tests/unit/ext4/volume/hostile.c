@@ -37,7 +37,8 @@ static void poke32(struct testvol *volume, uint64_t off, uint32_t v) { poke(volu
 
 static uint64_t blocks_read(void)
 {
-	return fdio_counter_read(COUNTER_journal_cache_hit) + fdio_counter_read(COUNTER_journal_cache_miss);
+	return fdio_counter_read(COUNTER_journal_cache_hit) +
+	       fdio_counter_read(COUNTER_journal_cache_miss);
 }
 
 /* Where block lblk of inode is on the device, in bytes. */
@@ -65,7 +66,8 @@ static void end(struct testvol *volume)
 	fake_free(volume->fake);
 }
 
-static struct ext4_inode *fill_dir(struct testvol *volume, const char *dir, unsigned names, unsigned len)
+static struct ext4_inode *fill_dir(struct testvol *volume, const char *dir, unsigned names,
+				   unsigned len)
 {
 	struct ext4_inode *d;
 	char name[256];
@@ -478,7 +480,8 @@ START_TEST(orphan_file_too_large)
 			poke(&volume, block, sizeof block, (extent.pblk + k) << 10);
 	}
 	ext4_inode_unlock(file);
-	must_eq(ext4_inode_get_special(volume.vol, volume.vol->fs->super->s_orphan_file_inum, &o), 0);
+	must_eq(ext4_inode_get_special(volume.vol, volume.vol->fs->super->s_orphan_file_inum, &o),
+		0);
 	inode = inode_at(volume.vol, o->ino);
 	ext4_inode_put(o);
 	/* The inode of file in place of the orphan file's. */
@@ -627,7 +630,8 @@ static void map_runs(struct ext4_inode *inode)
 	must_eq(ext4_map_load(inode), 0);
 	for (uint32_t k = 0; k < RUNS; k++) {
 		must_eq(ext4_reserve_holes(inode, 2 * k * RUN, RUN, true, &reservation), 0);
-		must_eq(ext4_insert(inode, &reservation, 0, 0, (uint64_t)(2 * k + 1) * RUN << 10), 0);
+		must_eq(ext4_insert(inode, &reservation, 0, 0, (uint64_t)(2 * k + 1) * RUN << 10),
+			0);
 		ext4_reservation_free(&reservation);
 	}
 	ext4_inode_unlock(inode);
@@ -718,7 +722,10 @@ START_TEST(tree_node_marked_free)
 }
 END_TEST
 
-/* A sparse file of 32 GiB that claims a group for each 8 KiB: refused before memory is taken for them. */
+/*
+ * A sparse file of 32 GiB that claims a group for each 8 KiB: refused before memory is taken for
+ * them.
+ */
 START_TEST(groups_without_number)
 {
 	struct testvol volume = { 0 };

@@ -145,7 +145,9 @@ static void keep_file(struct ext4_inode *inode)
 {
 	struct journal_handle *handle;
 
-	ck_assert_int_eq(journal_begin(inode->vol->journal, EXT4_CREDITS_INODE + EXT4_CREDITS_ORPHAN, &handle), 0);
+	ck_assert_int_eq(journal_begin(inode->vol->journal,
+				       EXT4_CREDITS_INODE + EXT4_CREDITS_ORPHAN, &handle),
+			 0);
 	ck_assert_int_eq(ext4_inode_begin(handle, inode), 0);
 	ext4_raw_set_nlink(inode, 1);
 	ck_assert_int_eq(ext4_orphan_del(handle, inode), 0);
@@ -204,7 +206,8 @@ static void *reader(void *arg)
 		unsigned lblk = (unsigned)rand_r(&seed) % (2 * RUNS);
 		struct ext4_extent extent;
 
-		if (ext4_map_lookup_load(r->inode[k], lblk, &extent) || (extent.state == EXT4_EXTENT_HOLE) != lblk % 2)
+		if (ext4_map_lookup_load(r->inode[k], lblk, &extent) ||
+		    (extent.state == EXT4_EXTENT_HOLE) != lblk % 2)
 			abort();
 		__atomic_add_fetch(&r->lookups, 1, __ATOMIC_RELAXED);
 	}
@@ -308,7 +311,9 @@ START_TEST(bitmaps_come_and_go)
 		case 3:
 			if (lblk > 40) {
 				ext4_inode_lock_exclusive(inode);
-				ck_assert_int_eq(ext4_truncate(inode, (lblk -= 30) << vol->block_bits), 0);
+				ck_assert_int_eq(ext4_truncate(inode,
+							       (lblk -= 30) << vol->block_bits),
+						 0);
 				ext4_inode_unlock(inode);
 			}
 			break;
@@ -345,7 +350,8 @@ START_TEST(cancelled_with_other_bitmaps)
 	vol->alloc.max_images = 2;
 	ck_assert_int_eq(journal_begin(vol->journal, 20, &handle), 0);
 	if (_i == 0)
-		ck_assert_int_eq(ext4_blocks_alloc(handle, inode, vol->nr_blocks / 2, 1, &blk, &n), 0);
+		ck_assert_int_eq(ext4_blocks_alloc(handle, inode, vol->nr_blocks / 2, 1, &blk, &n),
+				 0);
 	else
 		ck_assert_int_eq(ext4_blocks_free(handle, inode, old, 1, false), 0);
 	fdio_mutex_lock(&vol->alloc.lock);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Multiple mount protection on the fake device: what is written while mounted and at the end, whom a mount gives way to, and what
- * happens when another host writes to the block all the same. Waiting for an owner that died takes 11 s at least
- * (tests/root/26-mmp.py does that); here the interval is one second.
+ * Multiple mount protection on the fake device: what is written while mounted and at the end, whom
+ * a mount gives way to, and what happens when another host writes to the block all the same.
+ * Waiting for an owner that died takes 11 s at least (tests/root/26-mmp.py does that); here the
+ * interval is one second.
  */
 #include "kit/volume.h"
 
@@ -29,7 +30,8 @@ static void put(struct set *set, uint32_t seq)
 	testvol_super(set->fake, &sb);
 	set->mmp.mmp_seq = seq;
 	if (set->csum)
-		set->mmp.mmp_checksum = fdio_crc32c(fdio_crc32c(~0U, sb.s_uuid, 16), &set->mmp, offsetof(struct mmp_struct, mmp_checksum));
+		set->mmp.mmp_checksum = fdio_crc32c(fdio_crc32c(~0U, sb.s_uuid, 16), &set->mmp,
+						    offsetof(struct mmp_struct, mmp_checksum));
 	fake_poke(set->fake, &set->mmp, sizeof(set->mmp), set->off);
 }
 
@@ -76,7 +78,8 @@ static void refused(struct set *set, int want, const char *says)
 	struct ext4_vol *vol;
 	char msg[300];
 
-	ck_assert_int_eq(ext4_vol_open(fake_dev(set->fake), &options, &vol, &why, FDIO_REASON(msg)), want);
+	ck_assert_int_eq(ext4_vol_open(fake_dev(set->fake), &options, &vol, &why, FDIO_REASON(msg)),
+			 want);
 	ck_assert_msg(strstr(msg, says), "%s", msg);
 	after = fake_stats(set->fake);
 	ck_assert_uint_eq(after.writes, before.writes);
@@ -127,9 +130,15 @@ START_TEST(read_only)
 END_TEST
 
 static const char *said;
-static void went_ro(void *arg, const char *why) { __atomic_store_n(&said, why, __ATOMIC_SEQ_CST); (void)arg; }
+static void went_ro(void *arg, const char *why)
+{
+	__atomic_store_n(&said, why, __ATOMIC_SEQ_CST);
+	(void)arg;
+}
 
-/* Another host takes it while it is mounted: read-only at once, and not a byte is written any more. */
+/*
+ * Another host takes it while it is mounted: read-only at once, and not a byte is written any more.
+ */
 START_TEST(taken_away)
 {
 	struct set set = make((unsigned)_i);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Opening, recovering and closing volumes: every shape of file system, every verdict of the feature list,
- * the order of needs_recovery around the journal, what a crash leaves, errors and their policy.
+ * Opening, recovering and closing volumes: every shape of file system, every verdict of the feature
+ * list, the order of needs_recovery around the journal, what a crash leaves, errors and their
+ * policy.
  */
 #include "kit/volume.h"
 
@@ -15,7 +16,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
-static int try_open(struct fake_dev *fake, struct ext4_options *options, struct ext4_vol **vol, const char **why, char *msg, size_t len)
+static int try_open(struct fake_dev *fake, struct ext4_options *options, struct ext4_vol **vol,
+		    const char **why, char *msg, size_t len)
 {
 	*vol = NULL;
 	*why = NULL;
@@ -41,7 +43,9 @@ START_TEST(every_shape_opens_and_closes_clean)
 	ck_assert_uint_eq(stats.ffree, before.s_free_inodes_count);
 	ck_assert_uint_lt(stats.blocks, vol->nr_blocks);
 	ck_assert_uint_ge(stats.blocks, stats.bfree);
-	ck_assert_uint_eq(stats.bavail, stats.bfree - before.s_r_blocks_count - FDIO_MIN(vol->nr_blocks / 50, (uint64_t)4096));
+	ck_assert_uint_eq(stats.bavail,
+			  stats.bfree - before.s_r_blocks_count -
+					  FDIO_MIN(vol->nr_blocks / 50, (uint64_t)4096));
 	ck_assert_uint_eq(stats.bsize, vol->block_size);
 	testvol_unmount_check(vol, fake);
 	testvol_super(fake, &after);
@@ -95,7 +99,8 @@ static const struct verdict {
 	{ "-t ext4 -b 1024 -J size=4 -O encrypt", 0, 0, false, "encrypt" },
 	{ "-t ext4 -b 1024 -J size=4 -O verity", 0, 0, false, "verity" },
 	{ "-t ext4 -b 1024 -J size=4", 0, 0x40000000, false, "not known" },
-	{ "-t ext4 -b 1024 -J size=4", 0x40000000, 0, true, "unknown incompatible features 0x40000000" },
+	{ "-t ext4 -b 1024 -J size=4", 0x40000000, 0, true,
+	  "unknown incompatible features 0x40000000" },
 	{ "-t ext4 -b 1024 -J size=4", EXT4_FEATURE_INCOMPAT_DIRDATA, 0, true, "dirdata" },
 	{ "-t ext4 -b 1024 -J size=4", EXT2_FEATURE_INCOMPAT_COMPRESSION, 0, true, "compressed" },
 	{ "-O journal_dev -b 1024", 0, 0, true, "external journal" },
@@ -176,7 +181,9 @@ START_TEST(file_system_larger_than_device_is_refused)
 }
 END_TEST
 
-/* A crash with an unlinked open file and an interrupted change: replay, then the orphan is deleted. */
+/*
+ * A crash with an unlinked open file and an interrupted change: replay, then the orphan is deleted.
+ */
 START_TEST(crash_is_replayed_and_orphans_deleted)
 {
 	struct fake_dev *fake = testvol_shape((unsigned)_i), *cut;
@@ -224,7 +231,10 @@ START_TEST(crash_before_the_first_commit)
 }
 END_TEST
 
-/* A device that cannot be written is served with norecovery only; ro on one that can replays, and finishes deletions. */
+/*
+ * A device that cannot be written is served with norecovery only; ro on one that can replays, and
+ * finishes deletions.
+ */
 START_TEST(recovery_of_what_is_read_only)
 {
 	struct fake_dev *fake = testvol_shape(0), *cut, *copy, *sick;
@@ -273,7 +283,11 @@ START_TEST(recovery_of_what_is_read_only)
 
 	/* Where the orphan cannot be read, the rest can. */
 	sick = fake_clone(copy);
-	fake_fault_add(sick, &(struct fake_fault){ .kinds = FAKE_READ, .off = orphan_at, .len = 1024, .action = FAKE_ERROR, .err = -EIO });
+	fake_fault_add(sick, &(struct fake_fault){ .kinds = FAKE_READ,
+						   .off = orphan_at,
+						   .len = 1024,
+						   .action = FAKE_ERROR,
+						   .err = -EIO });
 	ck_assert_int_eq(ext4_vol_recover(fake_dev(sick), true, &fsck, FDIO_REASON(msg)), 0);
 	ck_assert_uint_gt(fake_fault_hits(sick), 0);
 	options = testvol_options();
@@ -304,7 +318,10 @@ START_TEST(recovery_of_what_is_read_only)
 }
 END_TEST
 
-/* The log is not empty although needs_recovery is clear: the kernel would throw it away, we do not guess. */
+/*
+ * The log is not empty although needs_recovery is clear: the kernel would throw it away, we do not
+ * guess.
+ */
 START_TEST(log_without_its_bit_is_not_guessed_about)
 {
 	struct fake_dev *fake = testvol_shape(0), *cut;
@@ -331,8 +348,9 @@ START_TEST(log_without_its_bit_is_not_guessed_about)
 END_TEST
 
 /*
- * The superblock torn between its sectors, at mount and at unmount, either half new: served, and its content is one of the two.
- * With a backup that does not fit, on a device that cannot be written, or with norecovery, it is damage.
+ * The superblock torn between its sectors, at mount and at unmount, either half new: served, and
+ * its content is one of the two. With a backup that does not fit, on a device that cannot be
+ * written, or with norecovery, it is damage.
  */
 START_TEST(torn_superblock_is_completed_from_a_backup)
 {
@@ -354,7 +372,9 @@ START_TEST(torn_superblock_is_completed_from_a_backup)
 	ck_assert_int_eq(ext4_vol_close(vol), 0);
 	testvol_super(fake, &s[2]);
 	fake_free(fake);
-	/* What is torn is written last in both cases; the rest of the device is as it was before. */
+	/*
+	 * What is torn is written last in both cases; the rest of the device is as it was before.
+	 */
 	memcpy(&torn, &s[old + _i % 2], 512);
 	memcpy((char *)&torn + 512, (char *)&s[old + 1 - _i % 2] + 512, 512);
 	ck_assert(!ext4_super_checksum_ok(&torn));
@@ -368,9 +388,11 @@ START_TEST(torn_superblock_is_completed_from_a_backup)
 	options.norecovery = false;
 	cut[2] = fake_clone(cut[old]);
 	for (unsigned g = 1; g < 10; g += 2) {
-		backup = (s[0].s_first_data_block + (uint64_t)g * s[0].s_blocks_per_group) << (10 + s[0].s_log_block_size);
+		backup = (s[0].s_first_data_block + (uint64_t)g * s[0].s_blocks_per_group)
+			 << (10 + s[0].s_log_block_size);
 		if (backup < 32 << 20)
-			fake_poke(cut[2], "\1\2\3\4", 4, backup + offsetof(struct ext2_super_block, s_uuid));
+			fake_poke(cut[2], "\1\2\3\4", 4,
+				  backup + offsetof(struct ext2_super_block, s_uuid));
 	}
 	ck_assert_int_eq(try_open(cut[2], &options, &vol, &why, msg, sizeof(msg)), -EUCLEAN);
 	ck_assert_msg(strstr(msg, "e2fsck"), "%s", msg);
@@ -388,7 +410,8 @@ END_TEST
 /* What a kernel leaves that was not unmounted: an entry in the orphan file. */
 START_TEST(orphan_file_of_a_kernel_is_emptied)
 {
-	struct fake_dev *fake = fake_mkfs(32 << 20, "-t ext4 -b 1024 -J size=4 -O orphan_file,metadata_csum");
+	struct fake_dev *fake = fake_mkfs(32 << 20, "-t ext4 -b 1024 -J size=4 -O "
+						    "orphan_file,metadata_csum");
 	struct ext4_inode *of, *inode;
 	struct ext2_super_block sb;
 	uint32_t block[256], ino, seed;
@@ -396,13 +419,24 @@ START_TEST(orphan_file_of_a_kernel_is_emptied)
 	struct ext4_vol *vol;
 
 	ck_assert_ptr_nonnull(fake);
-	ck_assert_int_eq(fake_run(fake, "head -c 50000 $IMG > $IMG.src && debugfs -w -R \"write $IMG.src lost\" $IMG >/dev/null 2>&1 && rm $IMG.src && "
-				     "debugfs -w -R 'unlink lost' $IMG 2>/dev/null", NULL, 0, true), 0);
-	/* The file without a name has the first free number; as a crash leaves it, its link count is 0. */
+	ck_assert_int_eq(fake_run(fake,
+				  "head -c 50000 $IMG > $IMG.src && debugfs -w -R \"write $IMG.src "
+				  "lost\" $IMG >/dev/null 2>&1 && rm $IMG.src && "
+				  "debugfs -w -R 'unlink lost' $IMG 2>/dev/null",
+				  NULL, 0, true),
+			 0);
+	/*
+	 * The file without a name has the first free number; as a crash leaves it, its link count
+	 * is 0.
+	 */
 	testvol_super(fake, &sb);
 	ino = sb.s_orphan_file_inum + 1;
 	ck_assert_uint_eq(ino, 13);
-	ck_assert_int_eq(fake_run(fake, "debugfs -w -R 'set_inode_field <13> links_count 0' $IMG 2>/dev/null", NULL, 0, true), 0);
+	ck_assert_int_eq(fake_run(fake,
+				  "debugfs -w -R 'set_inode_field <13> links_count 0' $IMG "
+				  "2>/dev/null",
+				  NULL, 0, true),
+			 0);
 	testvol_super(fake, &sb);
 	vol = testvol_mount(fake);
 	ck_assert_int_eq(ext4_inode_get_special(vol, sb.s_orphan_file_inum, &of), 0);
@@ -529,10 +563,15 @@ START_TEST(errors_option_is_followed)
 }
 END_TEST
 
-/* An inode table or a bitmap that cannot be read is noted as damage is, with the code of an I/O error; one file's own block is not. */
+/*
+ * An inode table or a bitmap that cannot be read is noted as damage is, with the code of an I/O
+ * error; one file's own block is not.
+ */
 START_TEST(read_errors_of_metadata_are_noted)
 {
-	static const struct { bool noted, ro; } want[3] = { { true, false }, { true, true }, { false, false } };
+	static const struct {
+		bool noted, ro;
+	} want[3] = { { true, false }, { true, true }, { false, false } };
 	struct fake_dev *fake = testvol_shape(0);
 	struct ext4_options options = testvol_options();
 	struct ext2_super_block sb;
@@ -545,9 +584,12 @@ START_TEST(read_errors_of_metadata_are_noted)
 
 	vol = testvol_mount(fake);
 	root = testvol_root(vol);
-	for (unsigned n = 0; n < 40; n++) { /* the last does not share a block of the table with the root */
+	/* the last does not share a block of the table with the root */
+	for (unsigned n = 0; n < 40; n++) {
 		snprintf(name, sizeof(name), "f%u", n);
-		ck_assert_int_eq(ext4_create(root, name, (unsigned)strlen(name), 0100644, 0, &(struct ext4_credentials){ 0 }, &inode), 0);
+		ck_assert_int_eq(ext4_create(root, name, (unsigned)strlen(name), 0100644, 0,
+					     &(struct ext4_credentials){ 0 }, &inode),
+				 0);
 		ino = ext4_inode_ino(inode);
 		ext4_inode_put(inode);
 	}
@@ -559,8 +601,11 @@ START_TEST(read_errors_of_metadata_are_noted)
 	options.errors = want[_i].ro ? EXT4_ERRORS_RO : EXT4_ERRORS_CONTINUE;
 	ck_assert_int_eq(try_open(fake, &options, &vol, &why, msg, sizeof(msg)), 0);
 	root = testvol_root(vol);
-	fake_fault_add(fake, &(struct fake_fault){ .kinds = FAKE_READ, .off = (_i == 2 ? at : blk) * vol->block_size, .len = vol->block_size,
-						.action = FAKE_ERROR, .err = -EIO });
+	fake_fault_add(fake, &(struct fake_fault){ .kinds = FAKE_READ,
+						   .off = (_i == 2 ? at : blk) * vol->block_size,
+						   .len = vol->block_size,
+						   .action = FAKE_ERROR,
+						   .err = -EIO });
 	if (_i == 2)
 		ck_assert_int_eq(ext4_lookup(root, "f1", 2, &inode), -EIO);
 	else
@@ -582,12 +627,18 @@ START_TEST(read_errors_of_metadata_are_noted)
 }
 END_TEST
 
-/* A write to the log or a flush fails: read-only, the waiter is told, the superblock says so, reads go on. */
+/*
+ * A write to the log or a flush fails: read-only, the waiter is told, the superblock says so, reads
+ * go on.
+ */
 START_TEST(failed_log_write_makes_read_only)
 {
 	struct fake_dev *fake = testvol_shape(0);
 	struct ext4_options options = testvol_options();
-	struct fake_fault fault = { .kinds = _i ? FAKE_FLUSH : FAKE_WRITE, .repeat = 1, .action = FAKE_ERROR, .err = -EIO };
+	struct fake_fault fault = { .kinds = _i ? FAKE_FLUSH : FAKE_WRITE,
+				    .repeat = 1,
+				    .action = FAKE_ERROR,
+				    .err = -EIO };
 	struct ext2_super_block sb;
 	struct ext4_inode *root, *inode;
 	struct ext4_vol *vol;
@@ -622,12 +673,17 @@ START_TEST(failed_log_write_makes_read_only)
 }
 END_TEST
 
-/* An error is noted, and the journal aborts before the note is durable: both are in the superblock all the same. */
+/*
+ * An error is noted, and the journal aborts before the note is durable: both are in the superblock
+ * all the same.
+ */
 START_TEST(note_of_an_error_survives_the_abort)
 {
 	struct fake_dev *fake = testvol_shape(0);
 	struct ext4_options options = testvol_options();
-	struct fake_fault fault = { .kinds = FAKE_WRITE, .repeat = 1, .action = FAKE_ERROR, .err = -EIO };
+	struct fake_fault fault = {
+		.kinds = FAKE_WRITE, .repeat = 1, .action = FAKE_ERROR, .err = -EIO
+	};
 	struct ext2_super_block sb;
 	const char *why;
 	struct ext4_vol *vol;
@@ -656,14 +712,17 @@ END_TEST
 START_TEST(replay_takes_no_error_back)
 {
 	struct fake_dev *fake = testvol_shape(0);
-	struct fake_fault fault = { .kinds = FAKE_WRITE, .repeat = 1, .action = FAKE_ERROR, .err = -EIO };
+	struct fake_fault fault = {
+		.kinds = FAKE_WRITE, .repeat = 1, .action = FAKE_ERROR, .err = -EIO
+	};
 	struct ext2_super_block sb;
 	struct ext4_inode *root, *inode;
 	struct ext4_vol *vol = testvol_mount(fake);
 	char msg[300];
 	bool fsck;
 
-	inode = testvol_tmpfile(vol, S_IFREG | 0600); /* the list of orphans begins in the superblock */
+	/* the list of orphans begins in the superblock */
+	inode = testvol_tmpfile(vol, S_IFREG | 0600);
 	ck_assert_int_eq(ext4_vol_sync(vol), 0);
 	root = testvol_root(vol);
 	ck_assert_int_eq(ext4_setattr(root, EXT4_SET_MTIME_NOW, &(struct ext4_attr){ 0 }), 0);
@@ -713,7 +772,8 @@ END_TEST
 START_TEST(blocks_larger_than_a_page_are_read_only)
 {
 	struct ext4_options options = testvol_options();
-	struct fake_dev *fake = fake_mkfs(64 << 20, _i ? "-t ext4 -b 16384 -J size=16" : "-t ext4 -b 8192");
+	struct fake_dev *fake =
+			fake_mkfs(64 << 20, _i ? "-t ext4 -b 16384 -J size=16" : "-t ext4 -b 8192");
 	struct ext4_vol *vol;
 	const char *why;
 	char msg[300];
@@ -743,7 +803,8 @@ START_TEST(metadata_blocks_are_nobodys_data)
 		ck_assert(!ext4_blocks_valid(vol, vol->alloc.groups[group].block_bitmap, 1));
 		ck_assert(!ext4_blocks_valid(vol, vol->alloc.groups[group].inode_bitmap, 1));
 		ck_assert(!ext4_blocks_valid(vol, vol->alloc.groups[group].itable, 1));
-		ck_assert(!ext4_blocks_valid(vol, vol->alloc.groups[group].itable + vol->itable_blocks - 1, 1));
+		ck_assert(!ext4_blocks_valid(
+				vol, vol->alloc.groups[group].itable + vol->itable_blocks - 1, 1));
 	}
 	for (n = 0; n < 200; n++) {
 		ck_assert_int_eq(ext4_blocks_reserve(vol, NULL, 0, 7, false, &free_blk, &got), 0);
@@ -755,14 +816,20 @@ START_TEST(metadata_blocks_are_nobodys_data)
 }
 END_TEST
 
-/* An I/O error at every read and write of mount, work and unmount: an error, never a crash, and e2fsck can repair. */
+/*
+ * An I/O error at every read and write of mount, work and unmount: an error, never a crash, and
+ * e2fsck can repair.
+ */
 START_TEST(io_error_anywhere_is_an_error)
 {
 	struct ext4_options options = testvol_options();
 	unsigned skip = (unsigned)_i * 3;
 
 	struct fake_dev *fake = testvol_shape(0);
-	struct fake_fault fault = { .kinds = FAKE_READ | FAKE_WRITE | FAKE_FLUSH, .skip = skip, .repeat = 1, .action = FAKE_ERROR,
+	struct fake_fault fault = { .kinds = FAKE_READ | FAKE_WRITE | FAKE_FLUSH,
+				    .skip = skip,
+				    .repeat = 1,
+				    .action = FAKE_ERROR,
 				    .err = -EIO };
 	struct ext4_vol *vol;
 	const char *why;
@@ -773,7 +840,8 @@ START_TEST(io_error_anywhere_is_an_error)
 		struct ext4_inode *root;
 
 		if (!ext4_inode_get(vol, EXT4_ROOT_INO, NULL, &root)) {
-			nowait_ignore(ext4_setattr(root, EXT4_SET_MTIME_NOW, &(struct ext4_attr){ 0 }));
+			nowait_ignore(ext4_setattr(root, EXT4_SET_MTIME_NOW,
+						   &(struct ext4_attr){ 0 }));
 			ext4_inode_put(root);
 		}
 		(void)ext4_vol_sync(vol);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Extended attributes and ACLs on volumes in memory: limits, a random run against a table, shared blocks, what a mode becomes. */
+/*
+ * Extended attributes and ACLs on volumes in memory: limits, a random run against a table, shared
+ * blocks, what a mode becomes.
+ */
 #include "kit/names.h"
 
 #include <endian.h>
@@ -93,7 +96,8 @@ static void xname(char *buf, size_t cap, unsigned n)
 {
 	static const char *const prefix[] = { "user", "trusted", "security" };
 
-	snprintf(buf, cap, "%s.%.*s%u", prefix[n % 3], (int)(n * 5), "a-long-tail-of-a-name-that-takes-room-in-an-inode-and-in-a-block", n);
+	snprintf(buf, cap, "%s.%.*s%u", prefix[n % 3], (int)(n * 5),
+		 "a-long-tail-of-a-name-that-takes-room-in-an-inode-and-in-a-block", n);
 }
 
 static void verify(struct ext4_inode *inode, unsigned f)
@@ -142,7 +146,8 @@ static void step(struct ext4_inode *inode, unsigned f, uint64_t *rnd)
 	memcpy(table[f][n].v, value, len);
 }
 
-static const char *const volumes[] = { "-b 1024", "-b 4096", "-b 1024 -I 128 -O ^metadata_csum", "-b 1024 -I 512 -O ^metadata_csum,^64bit" };
+static const char *const volumes[] = { "-b 1024", "-b 4096", "-b 1024 -I 128 -O ^metadata_csum",
+				       "-b 1024 -I 512 -O ^metadata_csum,^64bit" };
 
 START_TEST(against_a_table)
 {
@@ -178,7 +183,8 @@ START_TEST(against_a_table)
 END_TEST
 
 /* ---- a block with two owners ---- */
-static void share_block(struct testvol *volume, struct ext4_inode *from, struct ext4_inode *to, unsigned value_blocks)
+static void share_block(struct testvol *volume, struct ext4_inode *from, struct ext4_inode *to,
+			unsigned value_blocks)
 {
 	uint32_t blk = from->raw->i_file_acl;
 	struct journal_handle *handle;
@@ -252,9 +258,13 @@ static size_t acl_make(uint8_t *buf, const struct acl_entry *entry, unsigned n)
 }
 
 #define NOBODY UINT32_MAX
-static const struct acl_entry full[] = { { 1, 7, NOBODY }, { 2, 5, 1000 }, { 4, 5, NOBODY }, { 0x10, 7, NOBODY }, { 0x20, 4, NOBODY } };
+static const struct acl_entry full[] = {
+	{ 1, 7, NOBODY }, { 2, 5, 1000 }, { 4, 5, NOBODY }, { 0x10, 7, NOBODY }, { 0x20, 4, NOBODY }
+};
 static const struct acl_entry plain[] = { { 1, 6, NOBODY }, { 4, 4, NOBODY }, { 0x20, 0, NOBODY } };
-static const struct acl_entry no_mask[] = { { 1, 7, NOBODY }, { 2, 5, 1000 }, { 4, 5, NOBODY }, { 0x20, 4, NOBODY } };
+static const struct acl_entry no_mask[] = {
+	{ 1, 7, NOBODY }, { 2, 5, 1000 }, { 4, 5, NOBODY }, { 0x20, 4, NOBODY }
+};
 
 #define ACCESS "system.posix_acl_access"
 #define DEFAULT "system.posix_acl_default"
@@ -345,9 +355,14 @@ START_TEST(values_in_inodes)
 
 	testvol_make(&volume, SMALL, "-b 1024 -O ea_inode");
 	testvol_close(&volume);
-	must_eq(fake_run(volume.fake, "head -c 10000 /dev/zero | tr '\\0' q > $IMG.q; for f in f g; do "
-			 "debugfs -w -R \"write /dev/null $f\" $IMG; debugfs -w -R \"ea_set -f $IMG.q /$f user.big\" $IMG; debugfs -w -R \"ea_set -f $IMG.q /$f user.too\" $IMG; "
-			 "done >/dev/null 2>&1; rm $IMG.q; e2fsck -fy $IMG >/dev/null 2>&1; true", NULL, 0, true), 0);
+	must_eq(fake_run(volume.fake,
+			 "head -c 10000 /dev/zero | tr '\\0' q > $IMG.q; for f in f g; do "
+			 "debugfs -w -R \"write /dev/null $f\" $IMG; debugfs -w -R \"ea_set -f "
+			 "$IMG.q /$f user.big\" $IMG; debugfs -w -R \"ea_set -f $IMG.q /$f "
+			 "user.too\" $IMG; "
+			 "done >/dev/null 2>&1; rm $IMG.q; e2fsck -fy $IMG >/dev/null 2>&1; true",
+			 NULL, 0, true),
+		0);
 	must_eq(fake_e2fsck(volume.fake), 0);
 	testvol_open(&volume);
 	must(!ext4_vol_read_only(volume.vol));
@@ -376,7 +391,8 @@ static const char *value_name(unsigned k)
 {
 	static char name[200];
 
-	snprintf(name, sizeof name, "%s.%u%s", k % 2 ? "trusted" : "user", k, k > 2 ? "-a-name-that-takes-some-room-in-the-inode" : "");
+	snprintf(name, sizeof name, "%s.%u%s", k % 2 ? "trusted" : "user", k,
+		 k > 2 ? "-a-name-that-takes-some-room-in-the-inode" : "");
 	return name;
 }
 
@@ -395,13 +411,15 @@ static uint64_t blocks_free(struct testvol *volume)
 	return stats.bfree;
 }
 
-static const char *const ea_volumes[] = { "-b 1024 -O ea_inode", "-b 4096 -O ea_inode", "-b 1024 -I 128 -O ea_inode,^metadata_csum",
-	"-b 1024 -O ea_inode,^metadata_csum,^64bit -J size=1" };
+static const char *const ea_volumes[] = { "-b 1024 -O ea_inode", "-b 4096 -O ea_inode",
+					  "-b 1024 -I 128 -O ea_inode,^metadata_csum",
+					  "-b 1024 -O ea_inode,^metadata_csum,^64bit -J size=1" };
 
 /* Values of all sizes, up to the most there is, come and go, and nothing of them stays. */
 START_TEST(values_of_any_size)
 {
-	static const unsigned sizes[] = { 0, 20, 300, 968, 969, 1024, 4040, 4041, 5000, 20000, 65535, 65536 };
+	static const unsigned sizes[] = { 0,    20,   300,  968,   969,   1024,
+					  4040, 4041, 5000, 20000, 65535, 65536 };
 	static uint8_t want[VALUES][65536], got[65536];
 	unsigned have[VALUES] = { 0 };
 	struct testvol volume = { 0 };
@@ -414,11 +432,13 @@ START_TEST(values_of_any_size)
 	file = make(&volume, "f", S_IFREG | 0644);
 	for (unsigned round = 0; round < 3; round++) {
 		for (unsigned n = 0; n < 150; n++) {
-			unsigned k = n_rand(&rnd) % VALUES, size = sizes[n_rand(&rnd) % ARRAY_SIZE(sizes)];
+			unsigned k = n_rand(&rnd) % VALUES,
+				 size = sizes[n_rand(&rnd) % ARRAY_SIZE(sizes)];
 			int err;
 
 			if (n_rand(&rnd) % 4 == 0) {
-				must_eq(ext4_xattr_remove(file, value_name(k)), have[k] ? 0 : -ENODATA);
+				must_eq(ext4_xattr_remove(file, value_name(k)),
+					have[k] ? 0 : -ENODATA);
 				have[k] = 0;
 				continue;
 			}
@@ -447,7 +467,10 @@ START_TEST(values_of_any_size)
 }
 END_TEST
 
-/* Two files have one attribute block with a large value in it: each may change or go, and the value goes with the last. */
+/*
+ * Two files have one attribute block with a large value in it: each may change or go, and the value
+ * goes with the last.
+ */
 START_TEST(a_value_of_a_shared_block)
 {
 	static uint8_t value[9000], buf[9000];
@@ -469,7 +492,8 @@ START_TEST(a_value_of_a_shared_block)
 	testvol_open(&volume);
 	a = n_get(volume.root, "a");
 	b = n_get(volume.root, "b");
-	if (_i == 0) { /* one changes another attribute: a copy of the block owns the values as well */
+	/* one changes another attribute: a copy of the block owns the values as well */
+	if (_i == 0) {
 		must_eq(ext4_xattr_set(b, "user.x", "1", 1, 0, false), 0);
 		must_eq(ext4_xattr_remove(a, "user.v"), 0);
 	} else if (_i == 1) { /* one removes a value, which the other keeps */
@@ -496,7 +520,10 @@ START_TEST(a_value_of_a_shared_block)
 }
 END_TEST
 
-/* An ACL too large for a block: followed by the mode, inherited twice by a directory, and gone with its files. */
+/*
+ * An ACL too large for a block: followed by the mode, inherited twice by a directory, and gone with
+ * its files.
+ */
 START_TEST(a_large_acl)
 {
 	static uint8_t acl[4 + 8 * 304], got[sizeof acl];
@@ -513,7 +540,12 @@ START_TEST(a_large_acl)
 	memcpy(p, &(uint32_t){ htole32(2) }, 4);
 	p += 4;
 	for (unsigned k = 0; k < 304; k++, p += 8) {
-		uint16_t tag = k == 0 ? 1 : k <= 300 ? 2 : k == 301 ? 4 : k == 302 ? 0x10 : 0x20, perm = 7;
+		uint16_t tag = k == 0     ? 1
+			       : k <= 300 ? 2
+			       : k == 301 ? 4
+			       : k == 302 ? 0x10
+					  : 0x20,
+			 perm = 7;
 		uint32_t id = tag == 2 ? 1000 + k : UINT32_MAX;
 
 		memcpy(p, &tag, 2);
@@ -566,7 +598,8 @@ START_TEST(no_room_for_a_value)
 		if (err) {
 			must_eq(err, -ENOSPC);
 			must_eq(ext4_xattr_set(file, "user.s", "small", 5, 0, false), 0);
-			must_eq(ext4_xattr_set(file, "user.s", value, sizeof value, 0, false), -ENOSPC);
+			must_eq(ext4_xattr_set(file, "user.s", value, sizeof value, 0, false),
+				-ENOSPC);
 			must_eq(ext4_xattr_get(file, "user.s", buf, sizeof buf, &len), 0);
 			must_eq(len, 5);
 		}
@@ -589,7 +622,10 @@ START_TEST(no_room_for_a_value)
 }
 END_TEST
 
-/* The blocks of a value are on the account of the symbolic link, whose target is in the inode all the same. */
+/*
+ * The blocks of a value are on the account of the symbolic link, whose target is in the inode all
+ * the same.
+ */
 START_TEST(a_link_with_a_large_value)
 {
 	static char value[4000];
