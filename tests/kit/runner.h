@@ -66,7 +66,8 @@ void unit_pause_ms(unsigned ms);
  */
 #define unit_wait_until(condition) do { \
 	for (unsigned waited_ = 0; !(condition); waited_++) { \
-		must_msg(waited_ < 10000, "%s:%d: not within 10 s: %s", __FILE__, __LINE__, #condition); \
+		must_msg(waited_ < 10000, "%s:%d: not within 10 s: %s", __FILE__, \
+			 __LINE__, #condition); \
 		unit_pause_ms(1); \
 	} \
 } while (0)

@@ -260,7 +260,7 @@ uint64_t ext4_raw_blocks_512(const struct ext4_inode *inode);
 int ext4_raw_add_blocks(struct ext4_inode *inode, int64_t fs_blocks) FDIO_MAY_MISS;
 struct timespec ext4_raw_get_time(const struct ext4_inode *inode, unsigned which);
 /* EXT4_SET_ATIME|MTIME|CTIME, clamped */
-void ext4_raw_set_time(struct ext4_inode *inode, unsigned which_X4_SET, struct timespec ts);
+void ext4_raw_set_time(struct ext4_inode *inode, unsigned which, struct timespec ts);
 /* all of them: one operation has one time. attr held */
 void ext4_raw_set_born(struct ext4_inode *inode, struct timespec ts);
 static inline struct timespec ext4_time_from_ns(uint64_t ns)
