@@ -41,7 +41,7 @@ BOUNDED = {
 }
 
 # Who calls whom through a pointer, followed all the same.
-FOLLOWED = [("inode/cache.c:evict", "ext4_evict")]
+FOLLOWED = [("inode/put.c:evict", "ext4_evict")]
 
 
 def follow(graph, caller, callee):

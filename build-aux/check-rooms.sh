@@ -5,7 +5,8 @@
 # #include "..." of each file in src/, and three rules beside: the file system library's headers are included by the
 # ext4 room only, a header named types.h or *_types.h only inside its own room, and every directory in src/ is a room.
 #
-# ext4 has rooms of its own with an order of their own. Other rooms include src/ext4/ext4.h alone. core/structs.h
+# ext4 has rooms of its own with an order of their own. Other rooms include src/ext4/ext4.h alone. A room of ext4 offers
+# ROOM.h, and to the rooms of ext4 headers named ROOM_*.h; its other headers are private. core/structs.h
 # composes the parts of the volume and the inode, one a room, of headers named *_state.h: these hold types only,
 # and nobody else includes them. A part is named as its room: "->alloc." stands in src/ext4/alloc only.
 # Each file is one test. Called by `make check-rooms` with the source directory.
@@ -34,7 +35,7 @@ function check_inner(inc,   i, t) {
 	else if (!(t in inside)) bad("\"" inc "\" is in no room of ext4")
 	else if (state_header(inc) && rel != "ext4/core/structs.h") bad("\"" inc "\" is for ext4/core/structs.h only")
 	else if (inside[t] < inside[i] && !state_header(inc)) bad(i " may not include \"" inc "\": " t " is above it")
-	else if (t != i && inc != "ext4/" t "/" t ".h" && t != "core" && !state_header(inc)) bad("\"" inc "\" is private to " t)
+	else if (t != i && inc !~ ("^ext4/" t "/" t "(_[a-z]+)?\\.h$") && t != "core" && !state_header(inc)) bad("\"" inc "\" is private to " t)
 }
 # A part of the state is touched by its own room only.
 function check_parts(line,   i, p) {

@@ -62,7 +62,7 @@ POINTERS = {
     "give": ["emit"],
     "new_inode": ["fill_dir", "fill_symlink"],
     "evict_soon": ["reap_due"],
-    "inode/cache.c:evict": ["ext4_evict"],
+    "inode/put.c:evict": ["ext4_evict"],
     "inode_undo": ["ext4_map_drop"],
     "ext4_inode_free": ["inode_free", "ext4_map_drop", "forget_names"],
     "ext4_map_mem_check": ["volume/ticker.c:crowded"],

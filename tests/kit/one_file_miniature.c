@@ -406,7 +406,6 @@ int ext4_inode_dirty(struct journal_handle *handle, struct ext4_inode *inode, bo
 	return 0;
 }
 
-uint64_t ext4_inode_size(const struct ext4_inode *inode) { return inode->size; }
 struct timespec ext4_now(struct ext4_vol *vol)
 {
 	(void)vol;

@@ -3,6 +3,7 @@
 #include "kit/volume.h"
 
 #include "base/counters.h"
+#include "ext4/inode/inode_change.h"
 
 #include <stdio.h>
 #include <string.h>

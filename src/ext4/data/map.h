@@ -10,6 +10,8 @@
 #include "base/nowait.h"
 #include "ext4/core/structs.h"
 #include "ext4/data/data.h"
+#include "ext4/inode/inode_cache.h"
+#include "ext4/inode/inode_change.h"
 
 #define EXT4_RUN_UNWRITTEN (1ULL << 63)
 

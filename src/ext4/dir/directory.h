@@ -23,6 +23,8 @@
 
 #include "base/nowait.h"
 #include "ext4/core/structs.h"
+#include "ext4/inode/inode_cache.h"
+#include "ext4/inode/inode_change.h"
 #include "ext4/dir/dir.h"
 
 #define DIR_ENT_HEAD 8u

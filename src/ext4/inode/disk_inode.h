@@ -1,42 +1,55 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Private to the inode room: calls among its files. */
+/*
+ * Private to the inode room: calls among its files. "_locked": the caller holds vol->inode.lock,
+ * the lock of the cache.
+ */
 #ifndef FDIO_EXT4_INODE_DISK_INODE_H
 #define FDIO_EXT4_INODE_DISK_INODE_H
 
 #include "base/nowait.h"
-#include "ext4/inode/inode.h"
+#include "ext4/inode/inode_cache.h"
+#include "ext4/inode/inode_change.h"
 
 struct ext2_inode_large;
 
-/*
- * inode/table.c: reads the disk inode of inode into raw, verified. special: reserved inodes and
- * nlink 0 too.
- */
-int ext4_inode_read(struct ext4_inode *inode, bool special) FDIO_MAY_MISS;
-void ext4_inode_set_seed(struct ext4_inode *inode);
-void ext4_inode_sync_copies(struct ext4_inode *inode); /* the atomic copies from raw */
+/* ---- cache.c ---- */
+/* A struct with one reference, in no hash; NULL: no memory. */
 struct ext4_inode *ext4_inode_alloc(struct ext4_vol *vol, uint32_t ino);
+struct ext4_inode *ext4_inode_find_locked(struct ext4_vol *vol, uint32_t ino);
+void ext4_inode_hash_locked(struct ext4_inode *inode);
+void ext4_inode_unhash_locked(struct ext4_inode *inode); /* does nothing if it is in no hash */
+void ext4_inode_use_locked(struct ext4_inode *inode);    /* one more reference, maybe the first */
 /*
- * Puts a fresh inode into the hash with one reference; waits for a reader of that number to leave.
- * -EUCLEAN: it is in use.
+ * Puts a new inode with one reference into the hash; waits while another thread reads that number.
+ * -EUCLEAN: the number is in use.
  */
 int ext4_inode_hash_new(struct ext4_inode *inode) FDIO_MAY_MISS;
+
+/* ---- put.c ---- */
+/* No name leads to it, and it is fit to be deleted. The lock is held. */
+bool ext4_inode_nameless(const struct ext4_inode *inode);
+
+/* ---- table.c ---- */
 /*
- * Checksum of a disk inode (seed of ext4_inode.csum_seed): verify, and store in raw. True without
- * metadata_csum.
+ * Reads the disk inode of inode into raw and verifies it. special: reserved inodes and those
+ * without a name are fine, too. -ENOENT: not in use.
  */
-bool ext4_inode_checksum_ok(struct ext4_vol *vol, uint32_t seed,
-			    const struct ext2_inode_large *raw);
-void ext4_inode_checksum_set(struct ext4_vol *vol, uint32_t seed, struct ext2_inode_large *raw);
-/* For comparing only: what 64 bits of nanoseconds cannot hold is the end of the scale. */
+int ext4_inode_read(struct ext4_inode *inode, bool special) FDIO_MAY_MISS;
+/* Takes the generation from raw, and computes the seed of the checksums from it. */
+void ext4_inode_set_seed(struct ext4_inode *inode);
+void ext4_inode_sync_copies(struct ext4_inode *inode); /* the atomic copies, from raw */
+
+/* ---- times.c ---- */
+/* For comparing only: a time that 64 bits of nanoseconds cannot hold is the latest one. */
 static inline int64_t ext4_time_ns(struct timespec ts)
 {
 	if (ts.tv_sec >= INT64_MAX / 1000000000 - 1)
 		return INT64_MAX;
 	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
 }
-/* Moves lazily noted times into raw; true if there were any. attr held. */
+/* Moves noted times into raw; true if there were any. The caller holds attr. */
 bool ext4_fold_lazy(struct ext4_inode *inode);
 bool ext4_has_lazy(const struct ext4_inode *inode);
+void ext4_queue_lazy(struct ext4_inode *inode); /* puts it on the stack of noted times, once */
 
 #endif

@@ -5,7 +5,7 @@
  * reading on any thread that may look at raw. Damage is -EUCLEAN.
  */
 #include "ext4/core/structs.h"
-#include "ext4/inode/inode.h"
+#include "ext4/inode/inode_change.h"
 
 #include <endian.h>
 #include <errno.h>

@@ -47,7 +47,7 @@ static uint32_t csum(const struct ext4_vol *vol, uint32_t seed, const struct ext
 	return fdio_crc32c(c, p + at, vol->inode_size - at);
 }
 
-bool ext4_inode_checksum_ok(struct ext4_vol *vol, uint32_t seed, const struct ext2_inode_large *raw)
+static bool checksum_ok(struct ext4_vol *vol, uint32_t seed, const struct ext2_inode_large *raw)
 {
 	uint32_t c;
 
@@ -59,7 +59,7 @@ bool ext4_inode_checksum_ok(struct ext4_vol *vol, uint32_t seed, const struct ex
 	return !has_csum_hi(vol, raw) || (uint16_t)(c >> 16) == raw->i_checksum_hi;
 }
 
-void ext4_inode_checksum_set(struct ext4_vol *vol, uint32_t seed, struct ext2_inode_large *raw)
+static void checksum_set(struct ext4_vol *vol, uint32_t seed, struct ext2_inode_large *raw)
 {
 	uint32_t c;
 
@@ -109,7 +109,7 @@ static bool used_above_mark(struct ext4_inode *inode)
 
 	if (!inode->raw->i_mode || !inode->raw->i_links_count)
 		return false;
-	if (vol->has_csum ? !ext4_inode_checksum_ok(vol, inode->checksum_seed, inode->raw)
+	if (vol->has_csum ? !checksum_ok(vol, inode->checksum_seed, inode->raw)
 			: !ext4_vol_read_only(vol) && ext4_inode_in_use(vol, inode->ino) != 1)
 		return false;
 	log_ratelimited(FDIO_LOG_WARN,
@@ -136,7 +136,7 @@ static int check_raw(struct ext4_inode *inode, bool special)
 	const struct ext2_inode_large *raw = inode->raw;
 	uint64_t size = ext4_raw_size(inode);
 
-	if (!ext4_inode_checksum_ok(vol, inode->checksum_seed, raw))
+	if (!checksum_ok(vol, inode->checksum_seed, raw))
 		return EXT4_CORRUPT(vol, inode->ino, 0, "wrong checksum of the inode");
 	if (vol->inode_size > OLD_SIZE && raw->i_extra_isize &&
 	    (raw->i_extra_isize > vol->inode_size - OLD_SIZE || (raw->i_extra_isize & 3)))
@@ -274,7 +274,7 @@ int ext4_inode_dirty(struct journal_handle *handle, struct ext4_inode *inode, bo
 		return err;
 	err = journal_get_write(handle, buffer);
 	if (!err) {
-		ext4_inode_checksum_set(vol, inode->checksum_seed, inode->raw);
+		checksum_set(vol, inode->checksum_seed, inode->raw);
 		memcpy(buffer->data + off, inode->raw, vol->inode_size);
 	}
 	journal_buffer_release(buffer);

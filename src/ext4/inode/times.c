@@ -22,7 +22,6 @@
  * line.
  */
 #define LAZY_STEP_NS 1000000LL
-#define TIME_BATCH 32U
 
 /* Where the parts of a time are; extra is NULL where i_extra_isize does not reach. */
 struct time_place { uint32_t *sec, *extra; };
@@ -141,7 +140,7 @@ bool ext4_fold_lazy(struct ext4_inode *inode)
 	return w || a;
 }
 
-static void queue_lazy(struct ext4_inode *inode)
+void ext4_queue_lazy(struct ext4_inode *inode)
 {
 	struct ext4_vol *vol = inode->vol;
 	struct ext4_inode *head;
@@ -169,7 +168,7 @@ void ext4_touch_write(struct ext4_inode *inode)
 	if (old && ns >= old && ns - old < LAZY_STEP_NS)
 		return;
 	__atomic_store_n(&inode->inode.lazy_wtime_ns, (uint64_t)ns, __ATOMIC_SEQ_CST);
-	queue_lazy(inode);
+	ext4_queue_lazy(inode);
 }
 
 /* relatime: only if it would be older than the last change, or a day old. */
@@ -203,85 +202,7 @@ void ext4_touch_read(struct ext4_inode *inode)
 	    (ext4_inode_flags(inode) & (EXT2_NOATIME_FL | EXT2_IMMUTABLE_FL)))
 		return;
 	__atomic_store_n(&inode->inode.lazy_atime_ns, (uint64_t)ns, __ATOMIC_SEQ_CST);
-	queue_lazy(inode);
-}
-
-/*
- * Takes the stack. What comes back is referenced and chained by lazy_next; zombies are freed.
- * lazy_queued is cleared last: from then on the inode may be queued again, so the chain is kept in
- * an array by the caller.
- */
-static unsigned take_batch(struct ext4_vol *vol, struct ext4_inode **rest,
-			   struct ext4_inode *batch[TIME_BATCH])
-{
-	unsigned n = 0;
-
-	while (*rest && n < TIME_BATCH) {
-		struct ext4_inode *inode = *rest;
-		bool zombie, mine;
-
-		*rest = inode->inode.lazy_next;
-		fdio_mutex_lock(&vol->inode.lock);
-		zombie = inode->inode.zombie;
-		/* One that is being deleted needs no times, and whoever deletes it frees it. */
-		mine = !zombie && !inode->inode.evicting && !inode->inode.bad;
-		if (mine && inode->inode.refs++ == 0 && !list_empty(&inode->inode.lru)) {
-			list_del(&inode->inode.lru);
-			vol->inode.lru_len--;
-		}
-		__atomic_store_n(&inode->inode.lazy_queued, 0, __ATOMIC_SEQ_CST);
-		fdio_mutex_unlock(&vol->inode.lock);
-		if (zombie)
-			ext4_inode_free(inode);
-		else if (mine)
-			batch[n++] = inode;
-	}
-	return n;
-}
-
-/* One handle for the batch. An inode that is being deleted needs no times. */
-static int write_batch(struct ext4_vol *vol, struct ext4_inode **batch, unsigned n)
-{
-	struct journal_handle *handle;
-	int err = journal_begin(vol->journal, n * EXT4_CREDITS_INODE, &handle);
-
-	if (err)
-		return err;
-	for (unsigned k = 0; k < n && !err; k++) {
-		if (!ext4_has_lazy(batch[k]) ||
-		    !__atomic_load_n(&batch[k]->nlink, __ATOMIC_RELAXED))
-			continue;
-		err = ext4_inode_begin(handle, batch[k]);
-		if (!err)
-			err = ext4_inode_dirty(handle, batch[k], false);
-	}
-	if (err)
-		journal_cancel(handle);
-	else
-		journal_end(handle);
-	return err;
-}
-
-int ext4_vol_write_times(struct ext4_vol *vol)
-{
-	struct ext4_inode *rest, *batch[TIME_BATCH];
-	int err = 0;
-
-	if (ext4_vol_read_only(vol))
-		return 0;
-	rest = __atomic_exchange_n(&vol->inode.lazy_head, NULL, __ATOMIC_ACQUIRE);
-	while (rest) {
-		unsigned n = take_batch(vol, &rest, batch);
-		int e = n ? write_batch(vol, batch, n) : 0;
-
-		err = err ? err : e;
-		for (unsigned k = 0; k < n; k++) {
-			if (e && ext4_has_lazy(batch[k]))
-				queue_lazy(batch[k]); /* for the next round, if there is one */
-			ext4_inode_put(batch[k]);
-		}
-	}
-	return err;
+	ext4_queue_lazy(inode);
 }
 
 /* ------------------------------------------------------------------ what fsync waits for */
@@ -299,20 +220,6 @@ bool ext4_times_pending(struct ext4_inode *inode)
 {
 	return ext4_has_lazy(inode) && __atomic_load_n(&inode->nlink, __ATOMIC_RELAXED) &&
 	       !ext4_vol_read_only(inode->vol);
-}
-
-bool ext4_sync_tid(struct ext4_inode *inode, bool datasync, journal_tid *ret)
-{
-	struct journal_handle *handle;
-
-	if (!datasync && ext4_times_pending(inode) &&
-	    !journal_begin(inode->vol->journal, EXT4_CREDITS_INODE, &handle)) {
-		if (ext4_inode_begin(handle, inode) || ext4_inode_dirty(handle, inode, false))
-			journal_cancel(handle);
-		else
-			journal_end(handle);
-	}
-	return ext4_sync_tid_noted(inode, datasync, ret);
 }
 
 void ext4_lazy_times(const struct ext4_inode *inode, uint64_t *ret_write, uint64_t *ret_access)

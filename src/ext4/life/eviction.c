@@ -6,6 +6,8 @@
  * there, and the next mount deletes it.
  */
 #include "ext4/core/structs.h"
+#include "ext4/inode/inode_cache.h"
+#include "ext4/inode/inode_change.h"
 #include "ext4/life/life.h"
 
 #include "base/log.h"

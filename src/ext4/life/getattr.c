@@ -4,6 +4,7 @@
  * append window that are not in the tree yet. Any thread; takes only the attr mutex. Cannot fail.
  */
 #include "ext4/core/structs.h"
+#include "ext4/inode/inode_change.h"
 #include "ext4/life/life.h"
 
 void ext4_getattr(struct ext4_inode *inode, struct ext4_attr *ret)

@@ -9,6 +9,8 @@
  * seeded with the orphan file's inode and the block's own number.
  */
 #include "ext4/core/structs.h"
+#include "ext4/inode/inode_cache.h"
+#include "ext4/inode/inode_change.h"
 #include "ext4/life/life.h"
 
 #include "base/crc32c.h"

@@ -5,6 +5,8 @@
  * list is recorded and cuts it off; what cannot be finished stays on it for the next mount.
  */
 #include "ext4/core/structs.h"
+#include "ext4/inode/inode_cache.h"
+#include "ext4/inode/inode_change.h"
 #include "ext4/life/life.h"
 
 #include "base/log.h"

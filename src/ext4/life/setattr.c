@@ -5,6 +5,7 @@
  * Workers, and loop threads in the mode of nowait.h. An error leaves everything as it was.
  */
 #include "ext4/core/structs.h"
+#include "ext4/inode/inode_change.h"
 #include "ext4/life/life.h"
 
 #include "base/nowait.h"

@@ -14,6 +14,7 @@
  * time.
  */
 #include "ext4/core/structs.h"
+#include "ext4/inode/inode_cache.h"
 #include "ext4/life/life.h"
 
 #include "base/nowait.h"

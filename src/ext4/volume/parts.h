@@ -5,6 +5,8 @@
 
 #include "base/nowait.h"
 #include "base/reason.h"
+#include "ext4/inode/inode_cache.h"
+#include "ext4/inode/inode_change.h"
 #include "ext4/volume/volume.h"
 
 /* volume/features.c */

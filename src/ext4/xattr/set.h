@@ -8,6 +8,8 @@
 
 #include "base/nowait.h"
 #include "ext4/core/structs.h"
+#include "ext4/inode/inode_cache.h"
+#include "ext4/inode/inode_change.h"
 #include "ext4/xattr/xattr.h"
 
 /* e_name_index on disk: which prefix the name goes with. */

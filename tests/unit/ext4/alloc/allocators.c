@@ -7,6 +7,7 @@
 #include "kit/volume.h"
 
 #include "base/log.h"
+#include "ext4/inode/inode_change.h"
 
 #include <errno.h>
 #include <stdlib.h>

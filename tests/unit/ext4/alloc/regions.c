@@ -7,6 +7,8 @@
 
 #include "base/counters.h"
 #include "base/log.h"
+#include "ext4/inode/inode_cache.h"
+#include "ext4/inode/inode_change.h"
 
 #include <errno.h>
 #include <sys/stat.h>

@@ -6,6 +6,7 @@
 #include "kit/file_model.h"
 
 #include "base/log.h"
+#include "ext4/inode/inode_change.h"
 
 #include <errno.h>
 #include <stdlib.h>

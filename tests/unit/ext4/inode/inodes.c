@@ -6,6 +6,8 @@
 #include "kit/volume.h"
 
 #include "base/log.h"
+#include "ext4/inode/inode_cache.h"
+#include "ext4/inode/inode_change.h"
 
 #include <errno.h>
 #include <stdio.h>

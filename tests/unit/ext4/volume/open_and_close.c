@@ -8,6 +8,7 @@
 
 #include "base/crc32c.h"
 #include "base/log.h"
+#include "ext4/inode/inode_cache.h"
 
 #include <errno.h>
 #include <ext2fs/ext3_extents.h>

@@ -3,6 +3,7 @@
  * Extended attributes and ACLs on volumes in memory: limits, a random run against a table, shared
  * blocks, what a mode becomes.
  */
+#include "ext4/inode/inode_change.h"
 #include "kit/names.h"
 
 #include <endian.h>

@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Writing back the times that were noted without a handle (times.c): for all inodes, on the ticker
+ * or a worker, and for the inode that fsync asks about, on a worker. Changes only in handles; a
+ * loop thread in the mode of base/nowait.h misses where it would wait. The inodes are taken from
+ * the lock-free stack lazy_head and held by references. Times that could not be written are noted
+ * again, for the next round.
+ */
+#include "ext4/core/structs.h"
+#include "ext4/inode/disk_inode.h"
+
+#include "base/nowait.h"
+
+#define TIME_BATCH 32U
+
+/*
+ * Takes up to TIME_BATCH inodes from the chain *rest, each with one more reference, and frees
+ * zombies. lazy_queued is cleared last: from then on another thread may put the inode on the stack
+ * again, which overwrites lazy_next, so the inodes are handed on in an array.
+ */
+static unsigned take_batch(struct ext4_vol *vol, struct ext4_inode **rest,
+			   struct ext4_inode *batch[TIME_BATCH])
+{
+	unsigned n = 0;
+
+	while (*rest && n < TIME_BATCH) {
+		struct ext4_inode *inode = *rest;
+		bool zombie, mine;
+
+		*rest = inode->inode.lazy_next;
+		fdio_mutex_lock(&vol->inode.lock);
+		zombie = inode->inode.zombie;
+		/* An inode that is being deleted needs no times; its deleter frees it. */
+		mine = !zombie && !inode->inode.evicting && !inode->inode.bad;
+		if (mine)
+			ext4_inode_use_locked(inode);
+		__atomic_store_n(&inode->inode.lazy_queued, 0, __ATOMIC_SEQ_CST);
+		fdio_mutex_unlock(&vol->inode.lock);
+		if (zombie)
+			ext4_inode_free(inode);
+		else if (mine)
+			batch[n++] = inode;
+	}
+	return n;
+}
+
+/* Writes the times of n inodes in one handle. An inode without a name needs none. */
+static int write_batch(struct ext4_vol *vol, struct ext4_inode **batch, unsigned n)
+{
+	struct journal_handle *handle;
+	int err = journal_begin(vol->journal, n * EXT4_CREDITS_INODE, &handle);
+
+	if (err)
+		return err;
+	for (unsigned k = 0; k < n && !err; k++) {
+		if (!ext4_has_lazy(batch[k]) ||
+		    !__atomic_load_n(&batch[k]->nlink, __ATOMIC_RELAXED))
+			continue;
+		err = ext4_inode_begin(handle, batch[k]);
+		if (!err)
+			err = ext4_inode_dirty(handle, batch[k], false);
+	}
+	if (err)
+		journal_cancel(handle);
+	else
+		journal_end(handle);
+	return err;
+}
+
+int ext4_vol_write_times(struct ext4_vol *vol)
+{
+	struct ext4_inode *rest, *batch[TIME_BATCH];
+	int err = 0;
+
+	if (ext4_vol_read_only(vol))
+		return 0;
+	rest = __atomic_exchange_n(&vol->inode.lazy_head, NULL, __ATOMIC_ACQUIRE);
+	while (rest) {
+		unsigned n = take_batch(vol, &rest, batch);
+		int e = n ? write_batch(vol, batch, n) : 0;
+
+		err = err ? err : e;
+		for (unsigned k = 0; k < n; k++) {
+			if (e && ext4_has_lazy(batch[k]))
+				ext4_queue_lazy(batch[k]);
+			ext4_inode_put(batch[k]);
+		}
+	}
+	return err;
+}
+
+bool ext4_sync_tid(struct ext4_inode *inode, bool datasync, journal_tid *ret)
+{
+	struct journal_handle *handle;
+
+	if (!datasync && ext4_times_pending(inode) &&
+	    !journal_begin(inode->vol->journal, EXT4_CREDITS_INODE, &handle)) {
+		if (ext4_inode_begin(handle, inode) || ext4_inode_dirty(handle, inode, false))
+			journal_cancel(handle);
+		else
+			journal_end(handle);
+	}
+	return ext4_sync_tid_noted(inode, datasync, ret);
+}
