@@ -60,7 +60,7 @@ POINTERS = {
     "uring_reply": ["devfuse_reply"],
     "remove_name": ["ext4_unlink", "ext4_rmdir"],
     "give": ["emit"],
-    "new_inode": ["fill_dir", "fill_symlink"],
+    "dir_new_inode": ["fill_dir", "fill_symlink"],
     "evict_soon": ["reap_due"],
     "inode/put.c:evict": ["ext4_evict"],
     "inode_undo": ["ext4_map_drop"],

@@ -200,7 +200,7 @@ static void slow_work(struct work *work)
 	uint64_t since = ext4_evictions(vol);
 
 	o->error = write ? slow_write(req) : slow_read(req);
-	while (write && o->error == -ENOSPC && ext4_eviction_since(vol, &since))
+	while (write && ext4_space_has_come(vol, o->error, &since))
 		o->error = slow_write(req);
 	if (o->error) {
 		fdio_count(COUNTER_dio_io_error);

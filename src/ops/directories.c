@@ -29,11 +29,6 @@ static bool emit(void *arg, const struct ext4_dirent *entry)
 				  entry->type, entry->name, entry->name_len);
 }
 
-static bool is_dot(const struct fuse_dirent *d)
-{
-	return d->name[0] == '.' && (d->namelen == 1 || (d->namelen == 2 && d->name[1] == '.'));
-}
-
 /* The answer is withheld: nobody will give the references back. */
 static void drop_inodes(struct ops *ops, uint8_t *buf, uint32_t len)
 {
@@ -57,8 +52,8 @@ static void add_inodes(struct ops *ops, uint8_t *buf, uint32_t len)
 		struct ext4_inode *inode;
 
 		off += (uint32_t)FUSE_DIRENTPLUS_SIZE(d);
-		if (is_dot(&d->dirent) || d->dirent.ino < OPS_FIRST_INO ||
-		    ops_iget(ops, d->dirent.ino, &inode))
+		if (ext4_name_is_dots(d->dirent.name, d->dirent.namelen) ||
+		    d->dirent.ino < OPS_FIRST_INO || ops_iget(ops, d->dirent.ino, &inode))
 			continue;
 		ops_fill_entry(ops, inode, &d->entry_out); /* keeps the reference */
 	}

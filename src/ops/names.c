@@ -31,17 +31,16 @@ static int start(struct ops_req *req, struct ext4_inode **ret_dir)
 }
 
 /*
- * The end of all that make a new inode: durable where need be, then the entry. Drops dir, takes
- * over inode.
+ * The end of all operations that add a name: waits until the change is durable where names are
+ * synchronous, and answers with the entry. Drops the reference of dir; that of inode (NULL if there
+ * is none) goes to the kernel, or is dropped after an error.
  */
-static void reply_new(struct ops_req *req, struct ext4_inode *dir, int err,
+static void reply_added(struct ops_req *req, struct ext4_inode *dir, int err,
 		      struct ext4_inode *inode)
 {
-	if (!err) {
-		err = ops_dir_durable(req->ops, dir, 0);
-		if (err)
-			ext4_inode_put(inode);
-	}
+	err = ops_dir_durable(req->ops, dir, err);
+	if (err)
+		ext4_inode_put(inode);
 	ops_reply_entry(req, err, inode);
 	ext4_inode_put(dir);
 }
@@ -61,8 +60,8 @@ static void create_node(struct ops_req *req, uint32_t mode, uint32_t rdev, uint3
 	ops_cred(req, umask, &credentials);
 	do {
 		err = ext4_create(dir, in->name, in->name_len, mode, rdev, &credentials, &inode);
-	} while (err == -ENOSPC && ext4_eviction_since(req->ops->vol, &since));
-	reply_new(req, dir, err, inode);
+	} while (ext4_space_has_come(req->ops->vol, err, &since));
+	reply_added(req, dir, err, inode);
 }
 
 void ops_mknod(struct ops_req *req)
@@ -100,8 +99,8 @@ void ops_symlink(struct ops_req *req)
 	do {
 		err = ext4_symlink(dir, in->name, in->name_len, in->name2, in->name2_len,
 				   &credentials, &inode);
-	} while (err == -ENOSPC && ext4_eviction_since(req->ops->vol, &since));
-	reply_new(req, dir, err, inode);
+	} while (ext4_space_has_come(req->ops->vol, err, &since));
+	reply_added(req, dir, err, inode);
 }
 
 void ops_link(struct ops_req *req)
@@ -117,20 +116,15 @@ void ops_link(struct ops_req *req)
 		return;
 	}
 	err = ops_iget(req->ops, l->oldnodeid, &inode);
-	if (err)
-		goto out;
+	if (err) {
+		ops_reply_err(req, err);
+		ext4_inode_put(dir);
+		return;
+	}
 	do {
 		err = ext4_link(dir, in->name, in->name_len, inode, ops_may_use_reserved(req));
-	} while (err == -ENOSPC && ext4_eviction_since(req->ops->vol, &since));
-	err = ops_dir_durable(req->ops, dir, err);
-	if (err)
-		ext4_inode_put(inode);
-	ops_reply_entry(req, err, inode); /* the reference becomes the kernel's */
-	ext4_inode_put(dir);
-	return;
-out:
-	ops_reply_err(req, err);
-	ext4_inode_put(dir);
+	} while (ext4_space_has_come(req->ops->vol, err, &since));
+	reply_added(req, dir, err, inode);
 }
 
 static void remove_name(struct ops_req *req,
@@ -181,7 +175,7 @@ static void rename_common(struct ops_req *req, uint64_t newdir, uint32_t flags)
 		do {
 			err = ext4_rename(odir, in->name, in->name_len, ndir, in->name2,
 					in->name2_len, flags, &credentials);
-		} while (err == -ENOSPC && ext4_eviction_since(req->ops->vol, &since));
+		} while (ext4_space_has_come(req->ops->vol, err, &since));
 	}
 	err = ops_dir_durable(req->ops, odir, err);
 	err = ops_dir_durable(req->ops, ndir, err);

@@ -116,7 +116,7 @@ void ops_create(struct ops_req *req)
 			break;
 		err = ext4_create(dir, p->name, p->name_len, (in->mode & 07777) | S_IFREG, 0,
 				  &credentials, &inode);
-	} while (err == -ENOSPC && ext4_eviction_since(req->ops->vol, &since));
+	} while (ext4_space_has_come(req->ops->vol, err, &since));
 	if (!err)
 		/* a new file is empty, and its mode does not bind who made it */
 		open.flags &= ~(uint32_t)(O_TRUNC | O_EXCL);
@@ -147,7 +147,7 @@ void ops_tmpfile(struct ops_req *req)
 	ops_cred(req, in->umask, &credentials);
 	do {
 		err = ext4_tmpfile(dir, (in->mode & 07777) | S_IFREG, &credentials, &inode);
-	} while (err == -ENOSPC && ext4_eviction_since(req->ops->vol, &since));
+	} while (ext4_space_has_come(req->ops->vol, err, &since));
 	reply_created(req, err, err ? NULL : inode, &open);
 	ext4_inode_put(dir);
 }

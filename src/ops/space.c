@@ -86,9 +86,9 @@ void ops_fallocate(struct ops_req *req)
 	if (err)
 		goto out;
 	size = ext4_inode_size(file->inode);
-	err = fallocate_gated(ops, file->inode, mode, in, ops_may_use_reserved(req));
-	while (err == -ENOSPC && ext4_eviction_since(ops->vol, &since))
+	do {
 		err = fallocate_gated(ops, file->inode, mode, in, ops_may_use_reserved(req));
+	} while (ext4_space_has_come(ops->vol, err, &since));
 	/* As a write by the same process would. */
 	if (!err && req->tr.in.header.uid != 0 && ext4_needs_killpriv(file->inode))
 		err = ext4_setattr(file->inode, ops_kill_what(req, file->inode), &none);

@@ -25,7 +25,7 @@ void ops_setxattr(struct ops_req *req)
 		do {
 			err = ext4_xattr_set(inode, p->name, p->data, p->data_len, (int)in->flags,
 					     how);
-		} while (err == -ENOSPC && ext4_eviction_since(req->ops->vol, &since));
+		} while (ext4_space_has_come(req->ops->vol, err, &since));
 		err = ops_inode_durable(req->ops, inode, err);
 		ext4_inode_put(inode);
 	}

@@ -125,7 +125,7 @@ int ext4_windows_settle(struct ext4_vol *vol) FDIO_BLOCKS;
 unsigned ext4_windows_count(struct ext4_vol *vol);
 struct ext4_inode *ext4_windows_next(struct ext4_vol *vol);
 /*
- * fn closes all windows for ext4_eviction_since, on a worker that holds no lock; true if there were
+ * fn closes all windows for ext4_space_has_come, on a worker that holds no lock; true if there were
  * any. NULL: nobody. Set while nothing runs.
  */
 void ext4_windows_set_reclaim(struct ext4_vol *vol, bool (*fn)(void *arg), void *arg);

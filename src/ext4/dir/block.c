@@ -1,52 +1,27 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * One directory block: entries of variable length that fill the block without gaps, with a 12-byte
- * tail for the checksum where the volume has metadata checksums; or an index block, which dresses
- * up as a block with one empty entry so that old readers skip it. Called by the other files of this
- * room with dir->rw held; changes only in a handle.
+ * One directory block. A leaf holds entries of variable length that fill the block without gaps; on
+ * a volume with metadata checksums a 12-byte tail holds the checksum. An index block looks like a
+ * leaf with one empty entry, so that readers that know no index skip it.
  *
- * Nothing here trusts the bytes: an entry is decoded and bounds-checked at each step.
+ * Threads: ops workers, and loop threads that try (base/nowait.h): reading a block misses where the
+ * block is not in memory. Called with dir->rw held; blocks change only in a handle.
+ *
+ * Nothing here trusts the bytes: each step decodes an entry and checks its bounds. Damage is
+ * reported to the volume (EXT4_CORRUPT) and is -EUCLEAN.
  */
-#include "ext4/dir/directory.h"
+#include "ext4/dir/index.h"
 
+#include "base/bytes.h"
 #include "base/crc32c.h"
 
-#include <endian.h>
 #include <errno.h>
 #include <limits.h>
 #include <string.h>
 
-static uint32_t get32(const uint8_t *p)
-{
-	uint32_t v;
-
-	memcpy(&v, p, sizeof v);
-	return le32toh(v);
-}
-
-static uint16_t get16(const uint8_t *p)
-{
-	uint16_t v;
-
-	memcpy(&v, p, sizeof v);
-	return le16toh(v);
-}
-
-static void put32(uint8_t *p, uint32_t v)
-{
-	v = htole32(v);
-	memcpy(p, &v, sizeof v);
-}
-
-static void put16(uint8_t *p, uint16_t v)
-{
-	v = htole16(v);
-	memcpy(p, &v, sizeof v);
-}
-
 /*
- * 16 bits do not hold the length of an entry that fills a 64 KiB block: its two low bits carry the
- * high ones.
+ * The length of an entry is a multiple of 4 and has 16 bits on disk, which do not hold the 65,536
+ * of an entry that fills a 64 KiB block. There the two low bits carry the two high bits.
  */
 static unsigned decode_rec_len(const struct ext4_vol *vol, uint16_t raw)
 {
@@ -75,8 +50,8 @@ bool dir_block_get(const struct ext4_vol *vol, const uint8_t *data, unsigned lim
 	if (off + DIR_ENT_MIN > limit)
 		return false;
 	ret->off = off;
-	ret->ino = get32(data + off);
-	ret->rec_len = decode_rec_len(vol, get16(data + off + 4));
+	ret->ino = fdio_get_le32(data, off);
+	ret->rec_len = decode_rec_len(vol, fdio_get_le16(data, off + 4));
 	ret->name_len = data[off + 6];
 	ret->file_type = vol->has_filetype ? data[off + 7] : 0;
 	ret->name = (const char *)data + off + DIR_ENT_HEAD;
@@ -86,32 +61,32 @@ bool dir_block_get(const struct ext4_vol *vol, const uint8_t *data, unsigned lim
 }
 
 void dir_block_put(const struct ext4_vol *vol, uint8_t *data, unsigned off, unsigned rec_len,
-		   uint32_t ino, uint8_t ft, const char *name, unsigned len)
+		   uint32_t ino, uint8_t file_type, const char *name, unsigned len)
 {
-	put32(data + off, ino);
-	put16(data + off + 4, encode_rec_len(vol, rec_len));
+	fdio_put_le32(data, off, ino);
+	fdio_put_le16(data, off + 4, encode_rec_len(vol, rec_len));
 	data[off + 6] = (uint8_t)len;
-	data[off + 7] = vol->has_filetype ? ft : 0;
+	data[off + 7] = vol->has_filetype ? file_type : 0;
 	memcpy(data + off + DIR_ENT_HEAD, name, len);
 	/*
-	 * The bytes between the name and its alignment are on disk too: nothing old may stay there.
+	 * The bytes between the name and the next multiple of 4 are on disk too: no old data there.
 	 */
 	memset(data + off + DIR_ENT_HEAD + len, 0, dir_rec_len(len) - DIR_ENT_HEAD - len);
 }
 
 void dir_block_stretch(const struct ext4_vol *vol, uint8_t *data, unsigned off, unsigned rec_len)
 {
-	put16(data + off + 4, encode_rec_len(vol, rec_len));
+	fdio_put_le16(data, off + 4, encode_rec_len(vol, rec_len));
 }
 
 void dir_block_init(const struct ext4_vol *vol, uint8_t *data)
 {
 	memset(data, 0, vol->block_size);
-	put16(data + 4, encode_rec_len(vol, dir_block_limit(vol)));
+	fdio_put_le16(data, 4, encode_rec_len(vol, dir_block_limit(vol)));
 	if (vol->has_csum) {
 		uint8_t *tail = data + vol->block_size - DIR_TAIL_LEN;
 
-		put16(tail + 4, DIR_TAIL_LEN);
+		fdio_put_le16(tail, 4, DIR_TAIL_LEN);
 		tail[7] = EXT2_DIR_NAME_LEN_CSUM >> 8;
 	}
 }
@@ -124,20 +99,22 @@ static uint32_t leaf_csum(struct ext4_inode *dir, const uint8_t *data)
 void dir_block_seal(struct ext4_inode *dir, struct journal_buffer *buffer)
 {
 	if (dir->vol->has_csum)
-		put32(buffer->data + dir->vol->block_size - 4, leaf_csum(dir, buffer->data));
+		fdio_put_le32(buffer->data, dir->vol->block_size - 4, leaf_csum(dir, buffer->data));
 	__atomic_store_n(&buffer->verified, EXT4_VERIFIED_DIR, __ATOMIC_RELAXED);
 }
 
 /* ---- index blocks ---- */
 unsigned dir_index_block_offset(const struct ext4_vol *vol, const uint8_t *data)
 {
-	unsigned rec_len = decode_rec_len(vol, get16(data + 4));
+	unsigned rec_len = decode_rec_len(vol, fdio_get_le16(data, 4));
 
-	if (get32(data) == 0 && data[6] == 0 && rec_len == vol->block_size)
-		return 8;
-	if (rec_len == 12 && decode_rec_len(vol, get16(data + 12 + 4)) == vol->block_size - 12 &&
-	    get32(data + 24) == 0 && data[29] == 8)
-		return 32;
+	if (fdio_get_le32(data, 0) == 0 && data[6] == 0 && rec_len == vol->block_size)
+		return DIR_INDEX_NODE_OFS;
+	if (rec_len == DIR_ENT_MIN &&
+	    decode_rec_len(vol, fdio_get_le16(data, DIR_ENT_MIN + 4)) ==
+			    vol->block_size - DIR_ENT_MIN &&
+	    fdio_get_le32(data, 24) == 0 && data[DIR_INDEX_ROOT_INFO] == 8)
+		return DIR_INDEX_ROOT_OFS;
 	return 0;
 }
 
@@ -146,36 +123,39 @@ unsigned dir_index_block_limit(const struct ext4_vol *vol, unsigned ofs)
 	return (vol->block_size - ofs - (vol->has_csum ? 8 : 0)) / 8;
 }
 
-unsigned dir_index_block_count(const uint8_t *data, unsigned ofs) { return get16(data + ofs + 2); }
+unsigned dir_index_block_count(const uint8_t *data, unsigned ofs)
+{
+	return fdio_get_le16(data, ofs + 2);
+}
 
 void dir_index_block_set_count(const struct ext4_vol *vol, uint8_t *data, unsigned ofs,
 			       unsigned count)
 {
-	put16(data + ofs, (uint16_t)dir_index_block_limit(vol, ofs));
-	put16(data + ofs + 2, (uint16_t)count);
+	fdio_put_le16(data, ofs, (uint16_t)dir_index_block_limit(vol, ofs));
+	fdio_put_le16(data, ofs + 2, (uint16_t)count);
 }
 
-/* The first entry has no hash of its own: it covers everything below the second. */
+/* The first pair has no hash of its own: it covers all hashes below that of the second pair. */
 uint32_t dir_index_block_hash(const uint8_t *data, unsigned ofs, unsigned n)
 {
-	return n ? get32(data + ofs + 8 * n) : 0;
+	return n ? fdio_get_le32(data, ofs + 8 * n) : 0;
 }
 uint32_t dir_index_block_block(const uint8_t *data, unsigned ofs, unsigned n)
 {
-	return get32(data + ofs + 8 * n + 4) & 0x0fffffff;
+	return fdio_get_le32(data, ofs + 8 * n + 4) & 0x0fffffff;
 }
 
 void dir_index_block_set(uint8_t *data, unsigned ofs, unsigned n, uint32_t hash, uint32_t block)
 {
 	if (n)
-		put32(data + ofs + 8 * n, hash);
-	put32(data + ofs + 8 * n + 4, block);
+		fdio_put_le32(data, ofs + 8 * n, hash);
+	fdio_put_le32(data, ofs + 8 * n + 4, block);
 }
 
 /*
- * The sum covers the entries in use, then the tail (behind the last possible entry) with its own
- * field as zero. Their number is bounded here: it is the block's, which another directory may have
- * as well, and change.
+ * The checksum covers the pairs in use, then the tail (behind the last possible pair) with its
+ * checksum field as zero. The number of pairs is bounded here because it is read from the block,
+ * which on a damaged image may belong to a second directory that changes it.
  */
 static uint32_t index_csum(struct ext4_inode *dir, const uint8_t *data, unsigned ofs)
 {
@@ -188,13 +168,19 @@ static uint32_t index_csum(struct ext4_inode *dir, const uint8_t *data, unsigned
 	return fdio_crc32c(c, zero, 4);
 }
 
+/* Where the checksum of an index block stands. */
+static unsigned index_csum_offset(const struct ext4_vol *vol, unsigned ofs)
+{
+	return ofs + 8 * dir_index_block_limit(vol, ofs) + 4;
+}
+
 void dir_index_block_seal(struct ext4_inode *dir, struct journal_buffer *buffer)
 {
 	unsigned ofs = dir_index_block_offset(dir->vol, buffer->data);
 
 	if (dir->vol->has_csum)
-		put32(buffer->data + ofs + 8 * dir_index_block_limit(dir->vol, ofs) + 4,
-		      index_csum(dir, buffer->data, ofs));
+		fdio_put_le32(buffer->data, index_csum_offset(dir->vol, ofs),
+			      index_csum(dir, buffer->data, ofs));
 	__atomic_store_n(&buffer->verified, EXT4_VERIFIED_HTREE, __ATOMIC_RELAXED);
 }
 
@@ -230,11 +216,11 @@ static int verify_leaf(struct ext4_inode *dir, uint32_t lblk, const struct journ
 	if (vol->has_csum) {
 		const uint8_t *tail = buffer->data + vol->block_size - DIR_TAIL_LEN;
 
-		if (get32(tail) || get16(tail + 4) != DIR_TAIL_LEN ||
-		    get16(tail + 6) != EXT2_DIR_NAME_LEN_CSUM)
+		if (fdio_get_le32(tail, 0) || fdio_get_le16(tail, 4) != DIR_TAIL_LEN ||
+		    fdio_get_le16(tail, 6) != EXT2_DIR_NAME_LEN_CSUM)
 			return EXT4_CORRUPT(vol, dir->ino, buffer->blk,
 					    "directory block %u has no checksum", lblk);
-		if (get32(tail + 8) != leaf_csum(dir, buffer->data))
+		if (fdio_get_le32(tail, 8) != leaf_csum(dir, buffer->data))
 			return EXT4_CORRUPT(vol, dir->ino, buffer->blk,
 					    "directory block %u: wrong checksum", lblk);
 	}
@@ -247,15 +233,15 @@ static int verify_index(struct ext4_inode *dir, uint32_t lblk, const struct jour
 	struct ext4_vol *vol = dir->vol;
 	unsigned ofs = dir_index_block_offset(vol, buffer->data), n, count;
 
-	if (ofs == 0 || (ofs == 32) != (lblk == 0))
+	if (ofs == 0 || (ofs == DIR_INDEX_ROOT_OFS) != (lblk == 0))
 		return EXT4_CORRUPT(vol, dir->ino, buffer->blk,
 				    "directory block %u should be an index block", lblk);
 	count = dir_index_block_count(buffer->data, ofs);
-	if (get16(buffer->data + ofs) != dir_index_block_limit(vol, ofs) || count < 1 ||
+	if (fdio_get_le16(buffer->data, ofs) != dir_index_block_limit(vol, ofs) || count < 1 ||
 	    count > dir_index_block_limit(vol, ofs))
 		return EXT4_CORRUPT(vol, dir->ino, buffer->blk, "index block %u: %u entries of %u",
-				    lblk, count, get16(buffer->data + ofs));
-	if (vol->has_csum && get32(buffer->data + ofs + 8 * dir_index_block_limit(vol, ofs) + 4) !=
+				    lblk, count, fdio_get_le16(buffer->data, ofs));
+	if (vol->has_csum && fdio_get_le32(buffer->data, index_csum_offset(vol, ofs)) !=
 					     index_csum(dir, buffer->data, ofs))
 		return EXT4_CORRUPT(vol, dir->ino, buffer->blk, "index block %u: wrong checksum",
 				    lblk);
@@ -269,15 +255,15 @@ static int verify_index(struct ext4_inode *dir, uint32_t lblk, const struct jour
 
 bool dir_block_is_index(struct ext4_inode *dir, uint32_t lblk, const uint8_t *data)
 {
-	if (!(ext2fs_le32_to_cpu(dir->raw->i_flags) & EXT2_INDEX_FL))
+	if (!(dir_inode_flags(dir) & EXT2_INDEX_FL))
 		return false;
 	if (lblk == 0)
 		return true;
 	/*
-	 * With checksums a leaf has its tail, so it never looks like this; without, one that does
-	 * is empty.
+	 * With checksums a leaf has a tail, so it never looks like an index node. Without checksums
+	 * a block that looks like one is taken as an empty leaf.
 	 */
-	return dir->vol->has_csum && dir_index_block_offset(dir->vol, data) == 8;
+	return dir->vol->has_csum && dir_index_block_offset(dir->vol, data) == DIR_INDEX_NODE_OFS;
 }
 
 int dir_block_read(struct ext4_inode *dir, uint32_t lblk, enum dir_block_kind kind,
@@ -290,7 +276,7 @@ int dir_block_read(struct ext4_inode *dir, uint32_t lblk, enum dir_block_kind ki
 	int err;
 
 	if (ext4_inode_inline(dir))
-		return -EOPNOTSUPP; /* not damaged: it has no blocks */
+		return -EOPNOTSUPP; /* no damage: an inline directory has no blocks */
 	if (lblk >= dir_nr_blocks(dir))
 		return EXT4_CORRUPT(vol, dir->ino, 0, "block %u is beyond the directory", lblk);
 	err = ext4_bmap(dir, lblk, &blk);
@@ -336,7 +322,7 @@ bool dir_block_find(const struct ext4_vol *vol, const uint8_t *data, const char 
 	return false;
 }
 
-/* What is free in an entry: all of an unused one, what is behind the name of one in use. */
+/* Free bytes of an entry: all of an unused entry, or the bytes behind the name of a used one. */
 static unsigned slack(const struct dir_block_ent *entry)
 {
 	return entry->ino ? entry->rec_len - dir_rec_len(entry->name_len) : entry->rec_len;
@@ -364,7 +350,7 @@ unsigned dir_block_max_gap(const struct ext4_vol *vol, const uint8_t *data)
 }
 
 unsigned dir_block_insert(const struct ext4_vol *vol, uint8_t *data, unsigned off, uint32_t ino,
-			  uint8_t ft, const char *name, unsigned len)
+			  uint8_t file_type, const char *name, unsigned len)
 {
 	unsigned used, rec_len;
 	struct dir_block_ent entry;
@@ -374,37 +360,37 @@ unsigned dir_block_insert(const struct ext4_vol *vol, uint8_t *data, unsigned of
 	rec_len = entry.rec_len;
 	if (entry.ino) {
 		used = dir_rec_len(entry.name_len);
-		put16(data + off + 4, encode_rec_len(vol, used));
+		fdio_put_le16(data, off + 4, encode_rec_len(vol, used));
 		off += used;
 		rec_len -= used;
 	}
-	dir_block_put(vol, data, off, rec_len, ino, ft, name, len);
+	dir_block_put(vol, data, off, rec_len, ino, file_type, name, len);
 	return off;
 }
 
 void dir_block_delete(const struct ext4_vol *vol, uint8_t *data, unsigned off, unsigned prev)
 {
 	unsigned limit = dir_block_limit(vol);
-	struct dir_block_ent e, p;
+	struct dir_block_ent entry, before;
 
-	FDIO_MUST(dir_block_get(vol, data, limit, off, &e));
-	/* The name goes too: whoever may read the block later must not see what was deleted. */
+	FDIO_MUST(dir_block_get(vol, data, limit, off, &entry));
+	/* The deleted name is overwritten too: later readers of the block must not see it. */
 	if (prev == UINT_MAX) {
-		put32(data + off, 0);
-		memset(data + off + 6, 0, dir_rec_len(e.name_len) - 6);
+		fdio_put_le32(data, off, 0);
+		memset(data + off + 6, 0, dir_rec_len(entry.name_len) - 6);
 		return;
 	}
-	FDIO_MUST(dir_block_get(vol, data, limit, prev, &p) && prev + p.rec_len == off);
-	put16(data + prev + 4, encode_rec_len(vol, p.rec_len + e.rec_len));
-	memset(data + off, 0, dir_rec_len(e.name_len));
+	FDIO_MUST(dir_block_get(vol, data, limit, prev, &before) && prev + before.rec_len == off);
+	fdio_put_le16(data, prev + 4, encode_rec_len(vol, before.rec_len + entry.rec_len));
+	memset(data + off, 0, dir_rec_len(entry.name_len));
 }
 
 void dir_block_set(const struct ext4_vol *vol, uint8_t *data, unsigned off, uint32_t ino,
-		   uint8_t ft)
+		   uint8_t file_type)
 {
-	put32(data + off, ino);
+	fdio_put_le32(data, off, ino);
 	if (vol->has_filetype)
-		data[off + 7] = ft;
+		data[off + 7] = file_type;
 }
 
 uint32_t dir_nr_blocks(const struct ext4_inode *dir)

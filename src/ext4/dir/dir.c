@@ -7,7 +7,7 @@
  *
  * Called by the operations with dir->rw held; exclusively, and inside a handle, by dir_do_*.
  */
-#include "ext4/dir/directory.h"
+#include "ext4/dir/index.h"
 
 #include "base/nowait.h"
 
@@ -15,12 +15,12 @@
 #include <limits.h>
 #include <string.h>
 
-bool dir_is_dx(const struct ext4_inode *dir)
+bool dir_is_indexed(const struct ext4_inode *dir)
 {
-	return dir->vol->has_dir_index && (ext2fs_le32_to_cpu(dir->raw->i_flags) & EXT2_INDEX_FL);
+	return dir->vol->has_dir_index && (dir_inode_flags(dir) & EXT2_INDEX_FL);
 }
 
-uint8_t dir_ft_of_mode(uint32_t mode)
+uint8_t dir_file_type(uint32_t mode)
 {
 	switch (mode & S_IFMT) {
 	case S_IFREG: return EXT2_FT_REG_FILE;
@@ -34,18 +34,14 @@ uint8_t dir_ft_of_mode(uint32_t mode)
 	return EXT2_FT_UNKNOWN;
 }
 
-static bool is_dots(const char *name, unsigned len)
-{
-	return name[0] == '.' && (len == 1 || (len == 2 && name[1] == '.'));
-}
-
 /* "." or ".." in block 0, which is the index root if there is an index. */
 static int find_dots(struct ext4_inode *dir, unsigned len, struct dir_pos *ret)
 {
 	unsigned limit = dir->vol->block_size, off = 0;
 	struct dir_block_ent entry;
+	enum dir_block_kind kind = dir_is_indexed(dir) ? DIR_BLOCK_INDEX : DIR_BLOCK_ANY;
 	struct journal_buffer *buffer;
-	int err = dir_block_read(dir, 0, dir_is_dx(dir) ? DIR_BLOCK_INDEX : DIR_BLOCK_ANY, &buffer);
+	int err = dir_block_read(dir, 0, kind, &buffer);
 
 	if (err)
 		return err;
@@ -104,29 +100,29 @@ static int scan(struct ext4_inode *dir, const char *name, unsigned len, struct d
  * INDEX_FL on a volume without dir_index: the index blocks look empty to a scan, but no table is
  * kept of such a mix.
  */
-static bool may_have_state(struct ext4_inode *dir)
+static bool may_have_table(struct ext4_inode *dir)
 {
-	return !(ext2fs_le32_to_cpu(dir->raw->i_flags) & EXT2_INDEX_FL);
+	return !(dir_inode_flags(dir) & EXT2_INDEX_FL);
 }
 
 int dir_find(struct ext4_inode *dir, const char *name, unsigned len, struct dir_pos *ret)
 {
-	struct ext4_dir_table *state = NULL;
+	struct ext4_dir_table *table = NULL;
 	int err = 0;
 
 	if (ext4_inode_inline(dir))
 		return dir_inline_find(dir, name, len, ret);
-	if (is_dots(name, len))
+	if (ext4_name_is_dots(name, len))
 		return find_dots(dir, len, ret);
-	if (dir_is_dx(dir)) {
+	if (dir_is_indexed(dir)) {
 		err = dir_index_find(dir, name, len, ret);
 		return err == -EUCLEAN && dir_index_lost(dir) ? scan(dir, name, len, ret) : err;
 	}
-	if (may_have_state(dir))
-		state = dir_table_get(dir, &err);
+	if (may_have_table(dir))
+		table = dir_table_get(dir, &err);
 	if (err)
 		return err;
-	return state ? dir_table_find(dir, state, name, len, ret) : scan(dir, name, len, ret);
+	return table ? dir_table_find(dir, table, name, len, ret) : scan(dir, name, len, ret);
 }
 
 static bool block_is_empty(struct ext4_inode *dir, uint32_t lblk,
@@ -138,7 +134,7 @@ static bool block_is_empty(struct ext4_inode *dir, uint32_t lblk,
 	if (dir_block_is_index(dir, lblk, buffer->data))
 		return true;
 	for (; dir_block_get(dir->vol, buffer->data, limit, off, &entry); off += entry.rec_len)
-		if (entry.ino && !(lblk == 0 && is_dots(entry.name, entry.name_len)))
+		if (entry.ino && !(lblk == 0 && ext4_name_is_dots(entry.name, entry.name_len)))
 			return false;
 	return true;
 }
@@ -168,19 +164,19 @@ int dir_is_empty(struct ext4_inode *dir)
 static int find_room(struct ext4_inode *dir, unsigned need, uint32_t *ret_lblk, uint32_t *ret_off)
 {
 	uint32_t nr = dir_nr_blocks(dir), lblk = 0;
-	struct ext4_dir_table *state = NULL;
+	struct ext4_dir_table *table = NULL;
 	struct journal_buffer *buffer;
 	unsigned off;
 	int err = 0;
 
-	if (may_have_state(dir))
-		state = dir_table_get(dir, &err);
+	if (may_have_table(dir))
+		table = dir_table_get(dir, &err);
 	if (err)
 		return err;
 	if (nowait_on() && nr > DIR_NOWAIT_SCAN)
 		return nowait_miss();
-	if (state) {
-		lblk = dir_table_find_gap(state, need);
+	if (table) {
+		lblk = dir_table_find_gap(table, need);
 		nr = lblk == UINT32_MAX ? 0 : lblk + 1;
 	}
 	for (; lblk < nr; lblk++) {
@@ -206,7 +202,7 @@ int dir_plan_add(struct ext4_inode *dir, const char *name, unsigned len, struct 
 	int err;
 
 	*add = (struct dir_add){ .name = name, .len = len, .credits = DIR_CREDITS_CHANGE };
-	if (dir_is_dx(dir))
+	if (dir_is_indexed(dir))
 		return dir_index_plan_add(dir, add);
 	err = find_room(dir, dir_rec_len(len), &add->lblk, &add->off);
 	if (err < 0)
@@ -229,7 +225,7 @@ int dir_plan_add(struct ext4_inode *dir, const char *name, unsigned len, struct 
 
 static int put_at(struct journal_handle *handle, struct ext4_inode *dir,
 		  struct journal_buffer *buffer, const struct dir_add *add, uint32_t lblk,
-		  uint32_t ino, uint8_t ft)
+		  uint32_t ino, uint8_t file_type)
 {
 	unsigned off, gap = dir_block_find_gap(dir->vol, buffer->data, dir_rec_len(add->len));
 	int err;
@@ -243,27 +239,27 @@ static int put_at(struct journal_handle *handle, struct ext4_inode *dir,
 	err = journal_get_write(handle, buffer);
 	if (err)
 		return err;
-	off = dir_block_insert(dir->vol, buffer->data, gap, ino, ft, add->name, add->len);
+	off = dir_block_insert(dir->vol, buffer->data, gap, ino, file_type, add->name, add->len);
 	dir_block_seal(dir, buffer);
 	dir_table_added(dir, lblk, buffer->data, off, add->name, add->len);
 	return 0;
 }
 
 static int add_slot(struct journal_handle *handle, struct ext4_inode *dir,
-		    const struct dir_add *add, uint32_t ino, uint8_t ft)
+		    const struct dir_add *add, uint32_t ino, uint8_t file_type)
 {
 	struct journal_buffer *buffer;
 	int err = dir_block_read(dir, add->lblk, DIR_BLOCK_LEAF, &buffer);
 
 	if (err)
 		return err;
-	err = put_at(handle, dir, buffer, add, add->lblk, ino, ft);
+	err = put_at(handle, dir, buffer, add, add->lblk, ino, file_type);
 	journal_buffer_release(buffer);
 	return err;
 }
 
 static int add_append(struct journal_handle *handle, struct ext4_inode *dir,
-		      const struct dir_add *add, uint32_t ino, uint8_t ft)
+		      const struct dir_add *add, uint32_t ino, uint8_t file_type)
 {
 	struct journal_buffer *buffer;
 	uint32_t lblk;
@@ -272,7 +268,7 @@ static int add_append(struct journal_handle *handle, struct ext4_inode *dir,
 	if (err)
 		return err;
 	dir_block_init(dir->vol, buffer->data);
-	err = put_at(handle, dir, buffer, add, lblk, ino, ft);
+	err = put_at(handle, dir, buffer, add, lblk, ino, file_type);
 	journal_buffer_release(buffer);
 	return err;
 }
@@ -283,34 +279,30 @@ static int add_append(struct journal_handle *handle, struct ext4_inode *dir,
  */
 static void forget_index(struct ext4_inode *dir)
 {
-	uint32_t flags = ext2fs_le32_to_cpu(dir->raw->i_flags);
-
-	if (dir->vol->has_dir_index || dir->vol->has_csum || !(flags & EXT2_INDEX_FL))
-		return;
-	fdio_mutex_lock(&dir->attr);
-	dir->raw->i_flags = ext2fs_cpu_to_le32(flags & ~EXT2_INDEX_FL);
-	fdio_mutex_unlock(&dir->attr);
+	if (!dir->vol->has_dir_index && !dir->vol->has_csum &&
+	    (dir_inode_flags(dir) & EXT2_INDEX_FL))
+		dir_change_flags(dir, 0, EXT2_INDEX_FL);
 }
 
 int dir_do_add(struct journal_handle *handle, struct ext4_inode *dir, const struct dir_add *add,
-	       uint32_t ino, uint8_t ft)
+	       uint32_t ino, uint8_t file_type)
 {
 	int err;
 
 	switch (add->how) {
 	case DIR_ADD_SLOT:
-		err = add_slot(handle, dir, add, ino, ft);
+		err = add_slot(handle, dir, add, ino, file_type);
 		break;
 	case DIR_ADD_APPEND:
-		err = add_append(handle, dir, add, ino, ft);
+		err = add_append(handle, dir, add, ino, file_type);
 		break;
 	case DIR_ADD_CONVERT:
 		err = dir_index_do_convert(handle, dir);
 		if (err)
 			return err;
-		return dir_index_do_add(handle, dir, add, ino, ft);
-	case DIR_ADD_DX:
-		return dir_index_do_add(handle, dir, add, ino, ft);
+		return dir_index_do_add(handle, dir, add, ino, file_type);
+	case DIR_ADD_INDEX:
+		return dir_index_do_add(handle, dir, add, ino, file_type);
 	default:
 		return -EINVAL;
 	}
@@ -350,7 +342,7 @@ int dir_do_remove(struct journal_handle *handle, struct ext4_inode *dir, const c
 }
 
 int dir_do_set(struct journal_handle *handle, struct ext4_inode *dir, const char *name,
-	       unsigned len, uint32_t ino, uint8_t ft)
+	       unsigned len, uint32_t ino, uint8_t file_type)
 {
 	struct dir_pos pos;
 	struct journal_buffer *buffer;
@@ -362,7 +354,7 @@ int dir_do_set(struct journal_handle *handle, struct ext4_inode *dir, const char
 		return err;
 	err = journal_get_write(handle, buffer);
 	if (err == 0) {
-		dir_block_set(dir->vol, buffer->data, pos.off, ino, ft);
+		dir_block_set(dir->vol, buffer->data, pos.off, ino, file_type);
 		if (dir_block_is_index(dir, pos.lblk, buffer->data))
 			dir_index_block_seal(dir, buffer);
 		else

@@ -21,7 +21,7 @@ struct ext4_dir_inode {
 	/* made by ext4_tmpfile, so ext4_link may give it a name; guarded by rw */
 	bool linkable;
 	/* cached facts of a directory (linear ones: name hash; insertion hint) */
-	struct ext4_dir_table *dirstate;
+	struct ext4_dir_table *table;
 };
 
 #endif

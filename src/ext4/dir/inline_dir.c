@@ -7,7 +7,8 @@
  */
 #include "ext4/dir/directory.h"
 
-#include <endian.h>
+#include "base/bytes.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,10 +44,8 @@ bool dir_inline_next(const struct ext4_vol *vol, const uint8_t *data, uint32_t l
 
 static int find_dots(struct ext4_inode *dir, const uint8_t *data, unsigned len, struct dir_pos *ret)
 {
-	uint32_t parent;
+	uint32_t parent = fdio_get_le32(data, 0);
 
-	memcpy(&parent, data, sizeof(parent));
-	parent = le32toh(parent);
 	if (!parent || parent > dir->vol->nr_inodes)
 		return EXT4_CORRUPT(dir->vol, dir->ino, 0,
 				    "the parent of the directory is inode %u", parent);
@@ -63,7 +62,7 @@ int dir_inline_find(struct ext4_inode *dir, const char *name, unsigned len, stru
 
 	if (err)
 		return err;
-	if (name[0] == '.' && (len == 1 || (len == 2 && name[1] == '.'))) {
+	if (ext4_name_is_dots(name, len)) {
 		err = find_dots(dir, data, len, ret);
 		goto out;
 	}

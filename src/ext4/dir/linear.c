@@ -23,7 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define STATE_MIN_BLOCKS 3u      /* below, reading the blocks is as good */
+#define TABLE_MIN_BLOCKS 3u      /* below, reading the blocks is as good */
 #define NONE UINT32_MAX
 
 /* Where a name is. Those that share a chain follow each other by next, the newest first. */
@@ -44,29 +44,29 @@ struct ext4_dir_table {
 	struct ext4_vol *vol;      /* whose budget the places are on */
 };
 
-static void dir_table_free(struct ext4_dir_table *state)
+static void dir_table_free(struct ext4_dir_table *table)
 {
-	if (!state)
+	if (!table)
 		return;
-	__atomic_sub_fetch(&state->vol->dir.places, state->cap, __ATOMIC_RELAXED);
-	free(state->gap);
-	free(state->place);
-	free(state->chain);
-	free(state);
+	__atomic_sub_fetch(&table->vol->dir.places, table->cap, __ATOMIC_RELAXED);
+	free(table->gap);
+	free(table->place);
+	free(table->chain);
+	free(table);
 }
 
 void dir_table_drop(struct ext4_inode *dir)
 {
-	dir_table_free(__atomic_exchange_n(&dir->dir.dirstate, NULL, __ATOMIC_ACQ_REL));
+	dir_table_free(__atomic_exchange_n(&dir->dir.table, NULL, __ATOMIC_ACQ_REL));
 }
 
 static uint32_t name_hash(const char *name, unsigned len) { return fdio_crc32c(~0u, name, len); }
 
-static void chain_in(struct ext4_dir_table *state, uint32_t n)
+static void chain_in(struct ext4_dir_table *table, uint32_t n)
 {
-	uint32_t *first = &state->chain[state->place[n].hash & (state->cap - 1)];
+	uint32_t *first = &table->chain[table->place[n].hash & (table->cap - 1)];
 
-	state->place[n].next = *first;
+	table->place[n].next = *first;
 	*first = n;
 }
 
@@ -80,65 +80,65 @@ static bool places_take(struct ext4_vol *vol, uint32_t n)
 }
 
 /* Only when every place is in use. */
-static bool places_grow(struct ext4_dir_table *state)
+static bool places_grow(struct ext4_dir_table *table)
 {
-	uint32_t cap = state->cap ? state->cap * 2 : 1024, more = cap - state->cap, *chain;
+	uint32_t cap = table->cap ? table->cap * 2 : 1024, more = cap - table->cap, *chain;
 	struct place *place;
 
-	if (!places_take(state->vol, more))
+	if (!places_take(table->vol, more))
 		return false;
 	chain = malloc(cap * sizeof *chain);
-	place = chain ? realloc(state->place, cap * sizeof *place) : NULL;
+	place = chain ? realloc(table->place, cap * sizeof *place) : NULL;
 	if (!place) {
 		free(chain);
-		__atomic_sub_fetch(&state->vol->dir.places, more, __ATOMIC_RELAXED);
+		__atomic_sub_fetch(&table->vol->dir.places, more, __ATOMIC_RELAXED);
 		return false;
 	}
-	free(state->chain);
-	state->place = place;
-	state->chain = chain;
-	state->cap = cap;
+	free(table->chain);
+	table->place = place;
+	table->chain = chain;
+	table->cap = cap;
 	memset(chain, 0xff, cap * sizeof *chain);
-	for (uint32_t n = 0; n < state->nr; n++)
-		chain_in(state, n);
+	for (uint32_t n = 0; n < table->nr; n++)
+		chain_in(table, n);
 	return true;
 }
 
-static bool place_add(struct ext4_dir_table *state, const char *name, unsigned len, uint32_t lblk,
+static bool place_add(struct ext4_dir_table *table, const char *name, unsigned len, uint32_t lblk,
 		      uint32_t off)
 {
-	uint32_t n = state->unused;
+	uint32_t n = table->unused;
 
-	if (n == NONE && state->nr == state->cap && !places_grow(state))
+	if (n == NONE && table->nr == table->cap && !places_grow(table))
 		return false;
 	if (n == NONE)
-		n = state->nr++;
+		n = table->nr++;
 	else
-		state->unused = state->place[n].next;
-	state->place[n] = (struct place){ .hash = name_hash(name, len), .lblk = lblk, .off = off };
-	chain_in(state, n);
+		table->unused = table->place[n].next;
+	table->place[n] = (struct place){ .hash = name_hash(name, len), .lblk = lblk, .off = off };
+	chain_in(table, n);
 	return true;
 }
 
-static bool gap_set(const struct ext4_vol *vol, struct ext4_dir_table *state, uint32_t lblk,
+static bool gap_set(const struct ext4_vol *vol, struct ext4_dir_table *table, uint32_t lblk,
 		    const uint8_t *data)
 {
-	if (lblk >= state->cap_blocks) {
+	if (lblk >= table->cap_blocks) {
 		size_t cap = FDIO_MAX((size_t)64, (size_t)lblk + lblk / 2 + 1);
-		uint16_t *g = cap <= UINT32_MAX ? realloc(state->gap, cap * sizeof *g) : NULL;
+		uint16_t *g = cap <= UINT32_MAX ? realloc(table->gap, cap * sizeof *g) : NULL;
 
 		if (!g)
 			return false;
-		memset(g + state->cap_blocks, 0, (cap - state->cap_blocks) * sizeof *g);
-		state->gap = g;
-		state->cap_blocks = (uint32_t)cap;
+		memset(g + table->cap_blocks, 0, (cap - table->cap_blocks) * sizeof *g);
+		table->gap = g;
+		table->cap_blocks = (uint32_t)cap;
 	}
-	state->nr_blocks = FDIO_MAX(state->nr_blocks, lblk + 1);
-	state->gap[lblk] = (uint16_t)FDIO_MIN(dir_block_max_gap(vol, data), 65535u);
+	table->nr_blocks = FDIO_MAX(table->nr_blocks, lblk + 1);
+	table->gap[lblk] = (uint16_t)FDIO_MIN(dir_block_max_gap(vol, data), 65535u);
 	return true;
 }
 
-static int load_block(struct ext4_inode *dir, struct ext4_dir_table *state, uint32_t lblk)
+static int load_block(struct ext4_inode *dir, struct ext4_dir_table *table, uint32_t lblk)
 {
 	unsigned limit = dir_block_limit(dir->vol), off = 0;
 	struct dir_block_ent entry;
@@ -147,11 +147,11 @@ static int load_block(struct ext4_inode *dir, struct ext4_dir_table *state, uint
 
 	if (err)
 		return err;
-	if (!gap_set(dir->vol, state, lblk, buffer->data))
+	if (!gap_set(dir->vol, table, lblk, buffer->data))
 		err = -ENOMEM;
 	for (; err == 0 && dir_block_get(dir->vol, buffer->data, limit, off, &entry);
 	     off += entry.rec_len)
-		if (entry.ino && !place_add(state, entry.name, entry.name_len, lblk, off))
+		if (entry.ino && !place_add(table, entry.name, entry.name_len, lblk, off))
 			err = -ENOMEM;
 	journal_buffer_release(buffer);
 	return err;
@@ -160,62 +160,62 @@ static int load_block(struct ext4_inode *dir, struct ext4_dir_table *state, uint
 static int build(struct ext4_inode *dir, struct ext4_dir_table **ret)
 {
 	uint32_t nr = dir_nr_blocks(dir);
-	struct ext4_dir_table *state = calloc(1, sizeof *state);
+	struct ext4_dir_table *table = calloc(1, sizeof *table);
 	int err = 0;
 
-	if (!state)
+	if (!table)
 		return -ENOMEM;
-	state->unused = NONE;
-	state->vol = dir->vol;
+	table->unused = NONE;
+	table->vol = dir->vol;
 	for (uint32_t lblk = 0; err == 0 && lblk < nr; lblk++) {
 		dir_readahead(dir, lblk, nr);
-		err = dir_block_pass_over(load_block(dir, state, lblk), &state->bad);
+		err = dir_block_pass_over(load_block(dir, table, lblk), &table->bad);
 	}
 	if (err) {
-		dir_table_free(state);
+		dir_table_free(table);
 		return err;
 	}
-	*ret = state;
+	*ret = table;
 	return 0;
 }
 
 struct ext4_dir_table *dir_table_get(struct ext4_inode *dir, int *ret_err)
 {
-	struct ext4_dir_table *state = __atomic_load_n(&dir->dir.dirstate, __ATOMIC_ACQUIRE),
+	struct ext4_dir_table *table = __atomic_load_n(&dir->dir.table, __ATOMIC_ACQUIRE),
 			      *winner = NULL;
 	int err;
 
 	*ret_err = 0;
-	if (state || dir_nr_blocks(dir) < STATE_MIN_BLOCKS)
-		return state;
+	if (table || dir_nr_blocks(dir) < TABLE_MIN_BLOCKS)
+		return table;
 	if (nowait_on()) { /* reading the whole directory is for a worker */
 		*ret_err = nowait_miss();
 		return NULL;
 	}
-	err = build(dir, &state);
+	err = build(dir, &table);
 	if (err) {
 		*ret_err = err == -ENOMEM ? 0 : err;
 		return NULL;
 	}
-	if (__atomic_compare_exchange_n(&dir->dir.dirstate, &winner, state, false, __ATOMIC_ACQ_REL,
+	if (__atomic_compare_exchange_n(&dir->dir.table, &winner, table, false, __ATOMIC_ACQ_REL,
 					__ATOMIC_ACQUIRE))
-		return state;
-	dir_table_free(state);
+		return table;
+	dir_table_free(table);
 	return winner;
 }
 
-int dir_table_find(struct ext4_inode *dir, struct ext4_dir_table *state, const char *name,
+int dir_table_find(struct ext4_inode *dir, struct ext4_dir_table *table, const char *name,
 		   unsigned len, struct dir_pos *ret)
 {
 	uint32_t hash = name_hash(name, len),
-		 n = state->cap ? state->chain[hash & (state->cap - 1)] : NONE;
+		 n = table->cap ? table->chain[hash & (table->cap - 1)] : NONE;
 	struct dir_block_ent entry;
 	struct journal_buffer *buffer;
 	bool hit;
 	int err;
 
-	for (; n != NONE; n = state->place[n].next) {
-		const struct place *place = &state->place[n];
+	for (; n != NONE; n = table->place[n].next) {
+		const struct place *place = &table->place[n];
 
 		if (place->hash != hash)
 			continue;
@@ -232,13 +232,13 @@ int dir_table_find(struct ext4_inode *dir, struct ext4_dir_table *state, const c
 		if (hit)
 			return 0;
 	}
-	return state->bad ? -EUCLEAN : -ENOENT;
+	return table->bad ? -EUCLEAN : -ENOENT;
 }
 
-uint32_t dir_table_find_gap(const struct ext4_dir_table *state, unsigned need)
+uint32_t dir_table_find_gap(const struct ext4_dir_table *table, unsigned need)
 {
-	for (uint32_t n = 0; n < state->nr_blocks; n++)
-		if (state->gap[n] >= need)
+	for (uint32_t n = 0; n < table->nr_blocks; n++)
+		if (table->gap[n] >= need)
 			return n;
 	return UINT32_MAX;
 }
@@ -246,36 +246,36 @@ uint32_t dir_table_find_gap(const struct ext4_dir_table *state, unsigned need)
 void dir_table_added(struct ext4_inode *dir, uint32_t lblk, const uint8_t *data, uint32_t off,
 		     const char *name, unsigned len)
 {
-	struct ext4_dir_table *state = dir->dir.dirstate;
+	struct ext4_dir_table *table = dir->dir.table;
 
-	if (state &&
-	    (!gap_set(dir->vol, state, lblk, data) || !place_add(state, name, len, lblk, off)))
+	if (table &&
+	    (!gap_set(dir->vol, table, lblk, data) || !place_add(table, name, len, lblk, off)))
 		dir_table_drop(dir);
 }
 
 void dir_table_removed(struct ext4_inode *dir, uint32_t lblk, const uint8_t *data, uint32_t off,
 		       const char *name, unsigned len)
 {
-	struct ext4_dir_table *state = dir->dir.dirstate;
+	struct ext4_dir_table *table = dir->dir.table;
 	uint32_t *link, n;
 
-	if (!state)
+	if (!table)
 		return;
-	link = state->cap ? &state->chain[name_hash(name, len) & (state->cap - 1)] : &state->unused;
+	link = table->cap ? &table->chain[name_hash(name, len) & (table->cap - 1)] : &table->unused;
 	while (*link != NONE &&
-	       (state->place[*link].lblk != lblk || state->place[*link].off != off))
-		link = &state->place[*link].next;
+	       (table->place[*link].lblk != lblk || table->place[*link].off != off))
+		link = &table->place[*link].next;
 	n = *link;
-	if (n == NONE || !gap_set(dir->vol, state, lblk, data)) {
+	if (n == NONE || !gap_set(dir->vol, table, lblk, data)) {
 		dir_table_drop(dir);
 		return;
 	}
-	*link = state->place[n].next;
-	state->place[n].next = state->unused;
-	state->unused = n;
+	*link = table->place[n].next;
+	table->place[n].next = table->unused;
+	table->unused = n;
 }
 
-static void forget_names(struct ext4_inode *inode) { dir_table_free(inode->dir.dirstate); }
+static void forget_names(struct ext4_inode *inode) { dir_table_free(inode->dir.table); }
 
 void ext4_dir_init(struct ext4_vol *vol)
 {

@@ -21,7 +21,7 @@
  * what the rest of the directory names can be saved. If the first block cannot be read, an index is
  * not looked for either: the directory is listed in the order of its blocks.
  */
-#include "ext4/dir/directory.h"
+#include "ext4/dir/index.h"
 
 #include "base/nowait.h"
 
@@ -56,24 +56,24 @@ struct listing {
 	uint64_t cut_pos;
 };
 
-static uint8_t dt_of_ft(uint8_t ft)
+static uint8_t dt_of_ft(uint8_t file_type)
 {
 	static const uint8_t dt[] = { DT_UNKNOWN, DT_REG,  DT_DIR,  DT_CHR,
 				      DT_BLK,     DT_FIFO, DT_SOCK, DT_LNK };
 
-	return ft < ARRAY_SIZE(dt) ? dt[ft] : DT_UNKNOWN;
+	return file_type < ARRAY_SIZE(dt) ? dt[file_type] : DT_UNKNOWN;
 }
 
 /* Without the feature, or where an old tool left the type out, the inode knows. */
-static uint8_t type_of(struct listing *listing, uint32_t ino, uint8_t ft)
+static uint8_t type_of(struct listing *listing, uint32_t ino, uint8_t file_type)
 {
 	struct dir_pos pos = { .ino = ino };
 	struct ext4_inode *inode;
-	uint8_t dt = dt_of_ft(ft);
+	uint8_t dt = dt_of_ft(file_type);
 
 	if (dt != DT_UNKNOWN || dir_iget(listing->dir, &pos, &inode))
 		return dt;
-	dt = dt_of_ft(dir_ft_of_mode(ext4_inode_mode(inode)));
+	dt = dt_of_ft(dir_file_type(ext4_inode_mode(inode)));
 	ext4_inode_put(inode);
 	return dt;
 }
@@ -107,10 +107,10 @@ static int give_dots(struct listing *listing, uint64_t cookie)
 	return dir_block_pass_over(err, &listing->bad);
 }
 
-static bool is_dots(const struct dir_block_ent *entry)
+/* The entry is "." or "..", which give_dots gives out. */
+static bool is_dots(uint32_t lblk, const struct dir_block_ent *entry)
 {
-	return entry->name[0] == '.' &&
-	       (entry->name_len == 1 || (entry->name_len == 2 && entry->name[1] == '.'));
+	return lblk == 0 && ext4_name_is_dots(entry->name, entry->name_len);
 }
 
 /* ---- in the order of blocks ---- */
@@ -129,7 +129,7 @@ static int list_linear_block(struct listing *listing, uint32_t lblk, uint64_t fr
 		limit = 0;
 	for (; !listing->stopped && dir_block_get(vol, buffer->data, limit, off, &entry);
 	     off += entry.rec_len)
-		if (entry.ino && base + off >= from && !(lblk == 0 && is_dots(&entry)))
+		if (entry.ino && base + off >= from && !is_dots(lblk, &entry))
 			give(listing, entry.name, entry.name_len, entry.ino,
 			     type_of(listing, entry.ino, entry.file_type),
 			     base + off + 1 + COOKIE_BASE);
@@ -218,7 +218,7 @@ static int collect_block(struct listing *listing, uint32_t lblk, const uint8_t *
 	uint64_t pos;
 
 	for (; dir_block_get(vol, data, limit, off, &entry); off += entry.rec_len) {
-		if (!entry.ino || (lblk == 0 && is_dots(&entry)))
+		if (!entry.ino || is_dots(lblk, &entry))
 			continue;
 		dir_index_hash(vol, listing->version, entry.name, entry.name_len, &hash, &minor);
 		pos = pos_of_hash(hash) | (uint64_t)(minor >> (32 - MINOR_BITS)) << ORD_BITS;
@@ -254,7 +254,7 @@ static int collect_leaf(struct listing *listing, uint32_t lblk, uint64_t from)
  * The leaves whose names have to be sorted together, from the one that from lies in. *ret_end:
  * everything below is in.
  */
-static int collect_dx(struct listing *listing, uint64_t from, uint64_t *ret_end)
+static int collect_indexed(struct listing *listing, uint64_t from, uint64_t *ret_end)
 {
 	uint32_t hash = hash_of_pos(from), next;
 	struct dir_index_path path;
@@ -324,7 +324,7 @@ static uint64_t next_from(struct listing *listing, uint64_t from, uint64_t end)
 
 static int list_hashed(struct listing *listing, uint64_t from)
 {
-	bool dx = dir_is_dx(listing->dir);
+	bool dx = dir_is_indexed(listing->dir);
 	uint64_t end = POS_END, room;
 	int err = 0;
 
@@ -340,7 +340,7 @@ static int list_hashed(struct listing *listing, uint64_t from)
 	while (err == 0 && !listing->stopped && from < POS_END - COOKIE_BASE) {
 		listing->nr = 0;
 		listing->cut = false;
-		err = dx ? collect_dx(listing, from, &end)
+		err = dx ? collect_indexed(listing, from, &end)
 			 : dir_block_pass_over(collect_leaf(listing, 0, from), &listing->bad);
 		if (err == 0)
 			err = give_items(listing, from);
@@ -354,7 +354,7 @@ static int list_hashed(struct listing *listing, uint64_t from)
 /* Positions in hash order for this directory; false also if its index has no beginning. */
 static bool by_hash(struct ext4_inode *dir)
 {
-	if (!dir_is_dx(dir))
+	if (!dir_is_indexed(dir))
 		return dir->vol->has_dir_index && dir_nr_blocks(dir) == 1;
 	return !dir_index_lost(dir);
 }

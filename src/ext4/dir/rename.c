@@ -20,7 +20,7 @@
 #include <stdio.h>
 #include <string.h>
 
-struct ren {
+struct rename_args {
 	struct ext4_inode *odir, *ndir;
 	const char *oname, *nname;
 	unsigned olen, nlen, flags;
@@ -74,7 +74,7 @@ static int find_on_path(struct ext4_inode *low, const struct ext4_inode *high, u
 	return err;
 }
 
-static int lock_dirs(struct ren *names)
+static int lock_dirs(struct rename_args *names)
 {
 	struct ext4_inode *first = names->odir, *second = names->ndir;
 	int err;
@@ -100,7 +100,7 @@ static int lock_dirs(struct ren *names)
 	return 0;
 }
 
-static void unlock_dirs(struct ren *names)
+static void unlock_dirs(struct rename_args *names)
 {
 	ext4_inode_unlock(names->odir);
 	if (names->odir == names->ndir)
@@ -109,7 +109,7 @@ static void unlock_dirs(struct ren *names)
 	fdio_mutex_unlock(&names->odir->vol->dir.rename_lock);
 }
 
-static int find_inodes(struct ren *names)
+static int find_inodes(struct rename_args *names)
 {
 	struct dir_pos pos;
 	int err = dir_find(names->odir, names->oname, names->olen, &pos);
@@ -133,7 +133,7 @@ static int find_inodes(struct ren *names)
 }
 
 /* What must hold before the inodes are locked, because the locks depend on it. */
-static int check_loops(const struct ren *names)
+static int check_loops(const struct rename_args *names)
 {
 	if (is_dir(names->old_inode) &&
 	    (names->old_inode == names->ndir || names->old_inode->ino == names->below_odir))
@@ -144,7 +144,7 @@ static int check_loops(const struct ren *names)
 	return names->flags & RENAME_EXCHANGE ? -EINVAL : -ENOTEMPTY;
 }
 
-static int lock_inodes(struct ren *names)
+static int lock_inodes(struct rename_args *names)
 {
 	struct ext4_inode *a = names->old_inode,
 			  *b = names->new_inode == names->old_inode ? NULL : names->new_inode;
@@ -164,14 +164,14 @@ static int lock_inodes(struct ren *names)
 	return err;
 }
 
-static void unlock_inodes(struct ren *names)
+static void unlock_inodes(struct rename_args *names)
 {
 	for (unsigned k = 0; k < 2; k++)
 		if (names->locked[k])
 			ext4_inode_unlock(names->locked[k]);
 }
 
-static int check_replace(struct ren *names)
+static int check_replace(struct rename_args *names)
 {
 	int err;
 
@@ -185,7 +185,7 @@ static int check_replace(struct ren *names)
 	return err < 0 ? err : err ? 0 : -ENOTEMPTY;
 }
 
-static int check_locked(struct ren *names)
+static int check_locked(struct rename_args *names)
 {
 	bool cross = names->odir != names->ndir;
 	int err = dir_check_remove(names->odir, names->old_inode);
@@ -214,7 +214,7 @@ static int check_locked(struct ren *names)
 
 /* ---- in the handle ---- */
 /* inode is now in dir: its ".." and its ctime. */
-static int moved(struct journal_handle *handle, struct ren *names, struct ext4_inode *inode,
+static int moved(struct journal_handle *handle, struct rename_args *names, struct ext4_inode *inode,
 		 struct ext4_inode *from, struct ext4_inode *to)
 {
 	int err = 0;
@@ -239,51 +239,38 @@ static int moved(struct journal_handle *handle, struct ren *names, struct ext4_i
 	return ext4_inode_dirty(handle, inode, is_dir(inode));
 }
 
-static int do_exchange(struct journal_handle *handle, struct ren *names)
+static int do_exchange(struct journal_handle *handle, struct rename_args *names)
 {
 	int err = dir_do_set(handle, names->odir, names->oname, names->olen, names->new_inode->ino,
-			     dir_ft_of_mode(ext4_inode_mode(names->new_inode)));
+			     dir_file_type(ext4_inode_mode(names->new_inode)));
 
 	if (err == 0)
 		err = dir_do_set(handle, names->ndir, names->nname, names->nlen,
 				 names->old_inode->ino,
-				 dir_ft_of_mode(ext4_inode_mode(names->old_inode)));
+				 dir_file_type(ext4_inode_mode(names->old_inode)));
 	if (err == 0)
 		err = moved(handle, names, names->old_inode, names->odir, names->ndir);
 	return err ? err : moved(handle, names, names->new_inode, names->ndir, names->odir);
 }
 
-static int make_whiteout(struct journal_handle *handle, struct ren *names)
+static int make_whiteout(struct journal_handle *handle, struct rename_args *names)
 {
-	int err = ext4_inode_new(handle, names->odir, S_IFCHR, names->credentials, &names->white);
-	uint32_t mode = S_IFCHR;
-	bool had_default;
+	struct dir_new fresh = { .mode = S_IFCHR, .credentials = names->credentials };
+	int err = dir_new_inode(handle, names->odir, &fresh, names->now, &names->white);
 
-	if (err) {
-		names->white = NULL;
-		return err;
-	}
-	/* A new file of its directory like any other. */
-	err = ext4_acl_inherit(handle, names->odir, names->white, &mode, &had_default);
-	if (err)
-		return err;
-	fdio_mutex_lock(&names->white->attr);
-	ext4_raw_set_born(names->white, names->now);
-	fdio_mutex_unlock(&names->white->attr);
-	ext4_raw_set_rdev(names->white, 0);
-	return ext4_inode_dirty(handle, names->white, true);
+	return err ? err : ext4_inode_dirty(handle, names->white, true);
 }
 
-static int do_move(struct journal_handle *handle, struct ren *names)
+static int do_move(struct journal_handle *handle, struct rename_args *names)
 {
-	uint8_t ft = dir_ft_of_mode(ext4_inode_mode(names->old_inode));
+	uint32_t ino = names->old_inode->ino;
+	uint8_t file_type = dir_file_type(ext4_inode_mode(names->old_inode));
 	int err;
 
 	if (names->new_inode)
-		err = dir_do_set(handle, names->ndir, names->nname, names->nlen,
-				 names->old_inode->ino, ft);
+		err = dir_do_set(handle, names->ndir, names->nname, names->nlen, ino, file_type);
 	else
-		err = dir_do_add(handle, names->ndir, &names->add, names->old_inode->ino, ft);
+		err = dir_do_add(handle, names->ndir, &names->add, ino, file_type);
 	if (err == 0 && (names->flags & RENAME_WHITEOUT)) {
 		err = make_whiteout(handle, names);
 		if (err == 0)
@@ -300,7 +287,7 @@ static int do_move(struct journal_handle *handle, struct ren *names)
 	return err ? err : moved(handle, names, names->old_inode, names->odir, names->ndir);
 }
 
-static int change(struct journal_handle *handle, struct ren *names)
+static int change(struct journal_handle *handle, struct rename_args *names)
 {
 	struct ext4_inode *all[] = { names->odir, names->ndir, names->old_inode, names->new_inode };
 	int err = 0;
@@ -320,7 +307,7 @@ static int change(struct journal_handle *handle, struct ren *names)
 						 : ext4_inode_dirty(handle, names->ndir, true);
 }
 
-static int transact(struct ren *names)
+static int transact(struct rename_args *names)
 {
 	/* Two entries, two "..", four inodes, the orphan list. */
 	unsigned credits = 4 * DIR_CREDITS_CHANGE + 4 * EXT4_CREDITS_INODE + EXT4_CREDITS_ORPHAN,
@@ -346,7 +333,7 @@ static int transact(struct ren *names)
 	return dir_op_end(&op, change(op.handle, names), names->odir, names->ndir);
 }
 
-static int with_dirs_locked(struct ren *names)
+static int with_dirs_locked(struct rename_args *names)
 {
 	int err = dir_check_search(names->odir);
 
@@ -372,7 +359,7 @@ static int with_dirs_locked(struct ren *names)
 	return err;
 }
 
-static int check_args(const struct ren *names)
+static int check_args(const struct rename_args *names)
 {
 	const unsigned known = RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT;
 	int err = dir_check_name(names->oname, names->olen);
@@ -384,8 +371,8 @@ static int check_args(const struct ren *names)
 	if ((names->flags & ~known) ||
 	    ((names->flags & RENAME_EXCHANGE) && names->flags != RENAME_EXCHANGE))
 		return -EINVAL;
-	if ((names->olen <= 2 && !memcmp(names->oname, "..", names->olen)) ||
-	    (names->nlen <= 2 && !memcmp(names->nname, "..", names->nlen)))
+	if (ext4_name_is_dots(names->oname, names->olen) ||
+	    ext4_name_is_dots(names->nname, names->nlen))
 		return -EBUSY;
 	return 0;
 }
@@ -394,7 +381,7 @@ int ext4_rename(struct ext4_inode *odir, const char *oname, unsigned olen, struc
 		const char *nname, unsigned nlen, unsigned flags,
 		const struct ext4_credentials *credentials)
 {
-	struct ren names = { .odir = odir,
+	struct rename_args names = { .odir = odir,
 			     .ndir = ndir,
 			     .oname = oname,
 			     .olen = olen,

@@ -22,7 +22,8 @@ static int fill_symlink(struct journal_handle *handle, struct ext4_inode *inode,
 
 	if (target->len < FAST_MAX) {
 		fdio_mutex_lock(&inode->attr);
-		inode->raw->i_flags &= ~ext2fs_cpu_to_le32(EXT4_EXTENTS_FL);
+		fdio_put_le32(&inode->raw->i_flags, 0,
+			      dir_inode_flags(inode) & ~(uint32_t)EXT4_EXTENTS_FL);
 		memset(inode->raw->i_block, 0, sizeof inode->raw->i_block);
 		memcpy(inode->raw->i_block, target->path, target->len);
 		ext4_raw_set_size(inode, target->len);

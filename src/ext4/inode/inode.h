@@ -57,7 +57,7 @@ void ext4_lookups_add(struct ext4_inode *inode, uint64_t n);
 uint64_t ext4_lookups_sub(struct ext4_inode *inode, uint64_t n);
 /* Notes that a file or directory is opened (n is 1) or closed (-1). */
 void ext4_opened(struct ext4_inode *inode, int n);
-/* The number of deletions that have ended: see ext4_eviction_since. */
+/* The number of deletions that have ended: see ext4_space_has_come. */
 uint64_t ext4_evictions(const struct ext4_vol *vol);
 
 uint32_t ext4_inode_ino(const struct ext4_inode *inode);

@@ -42,16 +42,18 @@ bool ext4_needs_killpriv(struct ext4_inode *inode);
 bool ext4_nothing_to_kill(struct ext4_inode *inode) FDIO_MAY_WAIT;
 
 /*
- * A file without names is deleted when the last reference goes, and over FUSE the kernel gives its
- * own up some time after unlink(2) or close(2) has returned. Who finds no space asks first whether
- * some of that is still on its way:
- *   uint64_t since = ext4_evictions(vol); do err = ...; while (err == -ENOSPC &&
- *   ext4_eviction_since(vol, &since));
- * ext4_eviction_since has append windows closed, once; then it waits for deletions that have begun,
- * for those whose FORGET is on its way, and, shortly after an unlink or a close, for files whose
- * RELEASE or its answer may be; true if one has ended since. Workers.
+ * Whether an operation that ended with err is worth trying again: err is -ENOSPC, and space has
+ * come since. A file without names is deleted when its last reference goes, and over FUSE the
+ * kernel gives its own reference up some time after unlink(2) or close(2) has returned, so space
+ * may still be on its way. Use:
+ *   uint64_t since = ext4_evictions(vol);
+ *   do err = ...; while (ext4_space_has_come(vol, err, &since));
+ * The function has the append windows closed, once. Then it waits for deletions that have begun,
+ * for those whose FORGET is on its way and, shortly after an unlink or a close, for files whose
+ * RELEASE or its answer may be on its way; true if a deletion has ended since. Workers; on a loop
+ * thread an ENOSPC misses (base/nowait.h) and the answer is false.
  */
-bool ext4_eviction_since(struct ext4_vol *vol, uint64_t *since) FDIO_MAY_WAIT;
+bool ext4_space_has_come(struct ext4_vol *vol, int err, uint64_t *since) FDIO_MAY_WAIT;
 /*
  * fn says whether the kernel still has the inode ino itself: no, and its FORGET is on its way. On a
  * worker that holds no lock. Set before anything runs.

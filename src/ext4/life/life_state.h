@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Life's part of a volume: what ext4_eviction_since asks.
+ * Life's part of a volume: what ext4_space_has_come asks.
  */
 #ifndef FDIO_EXT4_LIFE_STATE_H
 #define FDIO_EXT4_LIFE_STATE_H

@@ -108,11 +108,13 @@ static bool windows_closed(struct ext4_vol *vol, uint64_t *since)
 	return ext4_windows_reclaim(vol);
 }
 
-bool ext4_eviction_since(struct ext4_vol *vol, uint64_t *since)
+bool ext4_space_has_come(struct ext4_vol *vol, int err, uint64_t *since)
 {
 	struct timespec nap = { .tv_nsec = 1000000 };
 	unsigned ms = 0;
 
+	if (err != -ENOSPC)
+		return false;
 	if (nowait_on()) {
 		nowait_miss();
 		return false;

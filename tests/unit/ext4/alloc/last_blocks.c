@@ -479,11 +479,11 @@ START_TEST(forgotten_files_are_waited_for)
 	ext4_vol_set_held(v, kernel_has, v);
 	since = ext4_evictions(v);
 	/* Nobody outside knows of it: there is nothing to ask, and nothing to wait for. */
-	ck_assert(!ext4_eviction_since(v, &since));
+	ck_assert(!ext4_space_has_come(v, -ENOSPC, &since));
 	ck_assert_uint_eq(asked, 0);
 	/* Somebody holds it: one question, and that is that. */
 	ext4_lookups_add(inode, 1);
-	ck_assert(!ext4_eviction_since(v, &since));
+	ck_assert(!ext4_space_has_come(v, -ENOSPC, &since));
 	ck_assert_uint_eq(asked, 1);
 	/*
 	 * It was closed just now: the kernel may not have seen the answer, and keeps it until then.
@@ -492,13 +492,13 @@ START_TEST(forgotten_files_are_waited_for)
 	ext4_opened(inode, 1);
 	ext4_opened(inode, -1);
 	begun = fdio_now_ns();
-	ck_assert(!ext4_eviction_since(v, &since));
+	ck_assert(!ext4_space_has_come(v, -ENOSPC, &since));
 	ck_assert_uint_gt(fdio_now_ns() - begun, 200000000);
 	ck_assert_uint_eq(asked, 1);
 	/* The kernel has let go of it. */
 	asked = 0;
 	forgotten = inode;
-	ck_assert(ext4_eviction_since(v, &since));
+	ck_assert(ext4_space_has_come(v, -ENOSPC, &since));
 	ck_assert_uint_eq(asked, 3);
 	finish();
 }

@@ -8,7 +8,7 @@
 #include "base/counters.h"
 #include "kit/names.h"
 #include "ext4/data/map.h"
-#include "ext4/dir/directory.h"
+#include "ext4/dir/index.h"
 #include "ext4/volume/parts.h"
 
 #include <errno.h>
@@ -159,7 +159,7 @@ START_TEST(index_names_a_leaf_again)
 
 	testvol_make(&volume, SMALL, "-b 1024 " PLAIN);
 	dir = fill_dir(&volume, "h", 120, 5);
-	must(dir_is_dx(dir) && dir_nr_blocks(dir) < 6);
+	must(dir_is_indexed(dir) && dir_nr_blocks(dir) < 6);
 	full_leaf(leaf, sizeof leaf, ext4_inode_ino(dir), false);
 	root = at(dir, 0);
 	first = at(dir, 1);
@@ -188,7 +188,7 @@ START_TEST(index_leads_round_in_circles)
 
 	testvol_make(&volume, SMALL, "-b 1024 " PLAIN "-O large_dir");
 	dir = fill_dir(&volume, "h", 300, 5);
-	must(dir_is_dx(dir) && dir_nr_blocks(dir) > 4);
+	must(dir_is_indexed(dir) && dir_nr_blocks(dir) > 4);
 	for (unsigned k = 0; k < 4; k++)
 		place[k] = at(dir, k);
 	inode = inode_at(volume.vol, ext4_inode_ino(dir));
@@ -230,7 +230,7 @@ START_TEST(listing_of_equal_names_ends)
 
 	testvol_make(&volume, SMALL, "-b 2048 " PLAIN);
 	dir = fill_dir(&volume, "h", 1000, 250);
-	must(dir_is_dx(dir) && dir_nr_blocks(dir) > ARRAY_SIZE(place));
+	must(dir_is_indexed(dir) && dir_nr_blocks(dir) > ARRAY_SIZE(place));
 	for (unsigned k = 0; k < ARRAY_SIZE(place); k++)
 		place[k] = at(dir, k);
 	dir_index_hash(volume.vol, dir_index_default_version(volume.vol), "aaa", 3, &hash, &minor);
@@ -330,7 +330,7 @@ START_TEST(tables_of_names_are_bounded)
 		must_eq(n_ino(dir[n], "01500"), -ENOENT);
 	}
 	must_eq(volume.vol->dir.places, 2048);
-	must(dir[0]->dir.dirstate && !dir[1]->dir.dirstate);
+	must(dir[0]->dir.table && !dir[1]->dir.table);
 	must_eq(n_unlink(dir[1], "01000"), 0);
 	must_eq(n_ino(dir[1], "01000"), -ENOENT);
 	ext4_inode_put(dir[0]);
