@@ -6,6 +6,7 @@
  *   groups.c   the groups: loading and writing their descriptors and bitmaps
  *   blocks.c   the block allocator: reserve, claim, allocate, free, set aside
  *   inodes.c   the inode allocator
+ *   change.c   a handle with blocks set aside for it
  *   zones.c    blocks that no file may own
  *   statfs.c   the numbers of statfs
  *   trim.c     FITRIM
@@ -103,6 +104,19 @@ int ext4_blocks_claim(struct journal_handle *handle, struct ext4_inode *inode, u
  */
 int ext4_metadata_reserve(struct ext4_vol *vol, unsigned n, enum ext4_requester who) FDIO_MAY_MISS;
 void ext4_metadata_unreserve(struct ext4_vol *vol, unsigned n);
+/*
+ * A handle for a change that may need up to `blocks` blocks of metadata: begin sets them aside and
+ * opens the handle, end ends it (ext4_handle_end) and gives back what was set aside. -EROFS,
+ * -ENOSPC, or what journal_begin says; then nothing has begun.
+ */
+struct ext4_change {
+	struct ext4_vol *vol;
+	struct journal_handle *handle;
+	unsigned reserved;          /* blocks set aside */
+};
+int ext4_change_begin(struct ext4_vol *vol, unsigned credits, unsigned blocks,
+		      enum ext4_requester who, struct ext4_change *ret) FDIO_MAY_MISS;
+int ext4_change_end(struct ext4_change *change, int err) FDIO_MAY_WAIT;
 #define EXT4_CREDITS_ALLOC 1 /* bitmap block per allocation; descriptors join at seal */
 
 /* ---- inodes ---- */

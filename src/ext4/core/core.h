@@ -9,6 +9,7 @@
  *   errors.c           damage: log line, note in the superblock, the errors= policy
  *   superblock.c       reading and changing the superblock, on the device or in a handle
  *   superblock_torn.c  a superblock that a power cut has torn
+ *   handle.c           the end of a handle
  *   io.c               the manager through which libext2fs reads
  *   bits.c             bitmaps as on disk
  *
@@ -111,6 +112,13 @@ void ext4_error_write_last(struct ext4_vol *vol) FDIO_BLOCKS;
  */
 void ext4_error_aborted(struct ext4_vol *vol, int err);
 
+/* ---- handle.c ---- */
+/*
+ * Ends handle: with journal_end if err is 0 and nothing has missed on the way (NOWAIT-2), else with
+ * journal_cancel. Returns what became of it: 0, err, or -EAGAIN after a miss.
+ */
+int ext4_handle_end(struct journal_handle *handle, int err) FDIO_MAY_WAIT;
+
 /* ---- superblock.c: workers, but for opening and closing ---- */
 /*
  * The superblock in a handle: returns the mapped 1024 bytes inside the cached block; call
@@ -119,6 +127,9 @@ void ext4_error_aborted(struct ext4_vol *vol, int err);
 int ext4_super_begin(struct ext4_vol *vol, struct journal_handle *handle,
 		     struct ext2_super_block **ret) FDIO_MAY_MISS;
 void ext4_super_end(struct ext4_vol *vol, struct journal_handle *handle);
+/* Opens a handle that changes the superblock alone: ext4_super_end and the handle's end follow. */
+int ext4_super_change_begin(struct ext4_vol *vol, struct journal_handle **ret_handle,
+			    struct ext2_super_block **ret_sb) FDIO_MAY_MISS;
 /* The superblock straight from the device, 1024 bytes; checks magic and checksum. */
 int ext4_super_read(struct dev *dev, struct ext2_super_block *ret, struct fdio_reason *reason)
 	FDIO_BLOCKS;

@@ -201,15 +201,10 @@ static int write_through_handle(struct ext4_vol *vol)
 	struct ext2_super_block *sb;
 	struct journal_handle *handle;
 	uint32_t count;
-	int err = journal_begin(vol->journal, 1, &handle);
+	int err = ext4_super_change_begin(vol, &handle, &sb);
 
 	if (err)
 		return err;
-	err = ext4_super_begin(vol, handle, &sb);
-	if (err) {
-		journal_cancel(handle);
-		return err;
-	}
 	count = fill(vol, sb);
 	ext4_super_end(vol, handle);
 	err = journal_commit_wait(vol->journal, journal_end(handle), NULL);

@@ -138,6 +138,19 @@ void ext4_super_end(struct ext4_vol *vol, struct journal_handle *handle)
 	journal_buffer_release(buffer);
 }
 
+int ext4_super_change_begin(struct ext4_vol *vol, struct journal_handle **ret_handle,
+			    struct ext2_super_block **ret_sb)
+{
+	int err = journal_begin(vol->journal, 1, ret_handle);
+
+	if (err)
+		return err;
+	err = ext4_super_begin(vol, *ret_handle, ret_sb);
+	if (err)
+		journal_cancel(*ret_handle);
+	return err;
+}
+
 /* ------------------------------------------------------------------ label */
 void ext4_label_init(struct ext4_vol *vol)
 {
@@ -156,15 +169,10 @@ int ext4_vol_set_label(struct ext4_vol *vol, const char label[EXT4_LABEL_MAX])
 {
 	struct ext2_super_block *sb;
 	struct journal_handle *handle;
-	int err = ext4_vol_read_only(vol) ? -EROFS : journal_begin(vol->journal, 1, &handle);
+	int err = ext4_vol_read_only(vol) ? -EROFS : ext4_super_change_begin(vol, &handle, &sb);
 
 	if (err)
 		return err;
-	err = ext4_super_begin(vol, handle, &sb);
-	if (err) {
-		journal_cancel(handle);
-		return err;
-	}
 	fdio_mutex_lock(&vol->core.lock);
 	memset(vol->core.label, 0, sizeof(vol->core.label));
 	memcpy(vol->core.label, label, strnlen(label, sizeof(vol->core.label)));

@@ -239,12 +239,10 @@ static int settle_locked(struct ext4_inode *inode)
 		return 0;
 	FDIO_ASSERT(extent.len <= inode->data.win_len);
 	refresh_meta(inode);
-	err = journal_begin(vol->journal, ext4_insert_credits(inode, &extent), &handle);
+	err = ext4_inode_change_begin(inode, ext4_insert_credits(inode, &extent), &handle);
 	if (err)
 		return err;
-	err = ext4_inode_begin(handle, inode);
-	if (!err)
-		err = ext4_blocks_claim(handle, inode, extent.pblk, extent.len);
+	err = ext4_blocks_claim(handle, inode, extent.pblk, extent.len);
 	if (!err)
 		err = ext4_extent_insert(handle, inode, extent.lblk, extent.len, extent.pblk,
 					 false);

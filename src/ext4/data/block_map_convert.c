@@ -153,18 +153,10 @@ int ext4_indirect_convert_file(struct ext4_inode *inode)
 	if (nowait_on())
 		return nowait_miss();
 	fdio_mutex_lock(&inode->map_lock);
-	err = journal_begin(inode->vol->journal, EXT4_INDIRECT_CREDITS + EXT4_CREDITS_INODE,
-			    &handle);
+	err = ext4_inode_change_begin(inode, EXT4_INDIRECT_CREDITS + EXT4_CREDITS_INODE, &handle);
 	if (!err) {
-		err = ext4_inode_begin(handle, inode);
-		if (!err)
-			err = ext4_indirect_convert(handle, inode);
-		if (!err)
-			err = ext4_inode_dirty(handle, inode, true);
-		if (err)
-			journal_cancel(handle);
-		else
-			journal_end(handle);
+		err = ext4_indirect_convert(handle, inode);
+		err = ext4_inode_change_end(handle, inode, err, true);
 	}
 	fdio_mutex_unlock(&inode->map_lock);
 	return err;

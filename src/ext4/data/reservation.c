@@ -72,20 +72,11 @@ int ext4_publish_size(struct ext4_inode *inode, uint64_t new_size)
 		return -EFBIG;
 	if (over_untrimmed(inode, new_size))
 		return -EIO;
-	err = journal_begin(inode->vol->journal, EXT4_CREDITS_INODE, &handle);
+	err = ext4_inode_change_begin(inode, EXT4_CREDITS_INODE, &handle);
 	if (err)
 		return err;
-	err = ext4_inode_begin(handle, inode);
-	if (!err) {
-		stamp_grown(inode, new_size);
-		err = ext4_inode_dirty(handle, inode, true);
-	}
-	err = nowait_err(err);
-	if (err)
-		journal_cancel(handle);
-	else
-		journal_end(handle);
-	return err;
+	stamp_grown(inode, new_size);
+	return ext4_inode_change_end(handle, inode, 0, true);
 }
 
 /* Sets blocks aside for the nodes that n inserts may need; *ret_n is how many, to be given back. */
@@ -228,19 +219,6 @@ void ext4_reservation_free(struct ext4_reservation *reservation)
 
 /* ---- inserting ---- */
 
-/* Ends a handle well or not. */
-static int finish(struct journal_handle *handle, struct ext4_inode *inode, int err)
-{
-	if (!err)
-		err = ext4_inode_dirty(handle, inode, true);
-	err = nowait_err(err);
-	if (err)
-		journal_cancel(handle);
-	else
-		journal_end(handle);
-	return err;
-}
-
 /* How far the size may go with everything in front of end in place. */
 static uint64_t size_upto(struct ext4_inode *inode, uint64_t new_size, uint64_t end)
 {
@@ -266,10 +244,10 @@ static int insert_batch(struct ext4_inode *inode, const struct ext4_extent *ext,
 	/* One extent, the usual case, does not ask for a large share of the log. */
 	if (n == 1)
 		credits = ext4_insert_credits(inode, &ext[0]);
-	err = journal_begin(inode->vol->journal, credits, &handle);
+	*ret_done = 0;
+	err = ext4_inode_change_begin(inode, credits, &handle);
 	if (err)
 		return err;
-	err = ext4_inode_begin(handle, inode);
 	while (!err && done < n &&
 	       (!done || journal_credits_left(handle) >= ext4_insert_credits(inode, &ext[done]))) {
 		const struct ext4_extent *extent = &ext[done++];
@@ -284,8 +262,9 @@ static int insert_batch(struct ext4_inode *inode, const struct ext4_extent *ext,
 		stamp_grown(inode, last && done == n ? new_size
 						     : size_upto(inode, new_size,
 								 ext4_extent_end(&ext[done - 1])));
-	err = finish(handle, inode, err);
-	*ret_done = err ? 0 : done;
+	err = ext4_inode_change_end(handle, inode, err, true);
+	if (!err)
+		*ret_done = done;
 	return err;
 }
 
@@ -313,20 +292,17 @@ int ext4_convert_range(struct ext4_inode *inode, uint32_t lblk, uint32_t end,
 	while (lblk < end) {
 		struct journal_handle *handle;
 		uint32_t next = lblk;
-		int err = journal_begin(inode->vol->journal, ext4_extent_batch_credits(inode),
-					&handle);
+		int err = ext4_inode_change_begin(inode, ext4_extent_batch_credits(inode), &handle);
 
 		if (err)
 			return err;
-		err = ext4_inode_begin(handle, inode);
-		if (!err)
-			err = ext4_extent_convert(handle, inode, lblk, end, to, &next);
+		err = ext4_extent_convert(handle, inode, lblk, end, to, &next);
 		if (!err && next == lblk)
 			err = -ENOSPC; /* the log is too small for this tree */
 		if (!err)
 			stamp_grown(inode,
 				    next == end ? new_size : size_upto(inode, new_size, next));
-		err = finish(handle, inode, err);
+		err = ext4_inode_change_end(handle, inode, err, true);
 		if (err)
 			return err;
 		lblk = next;

@@ -91,17 +91,6 @@ int ext4_remove_step(struct journal_handle *handle, struct ext4_inode *inode, ui
 	return 0;
 }
 
-static int finish(struct journal_handle *handle, struct ext4_inode *inode, int err)
-{
-	if (!err)
-		err = ext4_inode_dirty(handle, inode, true);
-	if (err)
-		journal_cancel(handle);
-	else
-		journal_end(handle);
-	return err;
-}
-
 int ext4_remove_range(struct ext4_inode *inode, uint32_t from, uint32_t to, bool metadata,
 		      bool stamp)
 {
@@ -111,15 +100,13 @@ int ext4_remove_range(struct ext4_inode *inode, uint32_t from, uint32_t to, bool
 	while (to > from && !err) {
 		struct journal_handle *handle;
 
-		err = journal_begin(inode->vol->journal, ext4_extent_batch_credits(inode), &handle);
+		err = ext4_inode_change_begin(inode, ext4_extent_batch_credits(inode), &handle);
 		if (err)
 			break;
-		err = ext4_inode_begin(handle, inode);
-		if (!err)
-			err = ext4_remove_step(handle, inode, from, &to, metadata);
+		err = ext4_remove_step(handle, inode, from, &to, metadata);
 		if (!err && stamp)
 			ext4_stamp(inode, EXT4_SIZE_KEEP);
-		err = finish(handle, inode, err);
+		err = ext4_inode_change_end(handle, inode, err, true);
 	}
 	fdio_mutex_unlock(&inode->map_lock);
 	return err;
@@ -189,24 +176,23 @@ static int trunc_step(struct ext4_inode *inode, uint64_t size, bool first, uint3
 	struct journal_handle *handle;
 	bool unlinked = !inode->raw->i_links_count;
 	uint32_t end = *to;
-	int err = journal_begin(inode->vol->journal,
-				end > from ? ext4_extent_batch_credits(inode)
-					   : EXT4_CREDITS_INODE + EXT4_CREDITS_ORPHAN,
-				&handle);
+	int err = ext4_inode_change_begin(inode,
+					  end > from ? ext4_extent_batch_credits(inode)
+						     : EXT4_CREDITS_INODE + EXT4_CREDITS_ORPHAN,
+					  &handle);
 
 	if (err)
 		return err;
-	err = ext4_inode_begin(handle, inode);
-	if (!err && first)
+	if (first)
 		ext4_stamp(inode, size);
-	if (!err && end > from)
+	if (end > from)
 		err = ext4_remove_step(handle, inode, from, &end, false);
 	if (!err && end == from)
 		ext4_indirect_emptied(inode);
 	/* An unlinked file is on the list anyway and stays there. */
 	if (!err && !unlinked)
 		err = end > from ? ext4_orphan_add(handle, inode) : ext4_orphan_del(handle, inode);
-	err = finish(handle, inode, err);
+	err = ext4_inode_change_end(handle, inode, err, true);
 	if (!err)
 		*to = end;
 	return err;

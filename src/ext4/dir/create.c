@@ -72,7 +72,7 @@ int dir_create(struct ext4_inode *dir, const char *name, unsigned len, const str
 	struct timespec now = ext4_now(dir->vol);
 	struct ext4_inode *inode = NULL;
 	struct dir_add add;
-	struct dir_op op;
+	struct ext4_change op;
 	int err = dir_check_name(name, len);
 
 	if (err == 0)
@@ -85,12 +85,12 @@ int dir_create(struct ext4_inode *dir, const char *name, unsigned len, const str
 	if (err == 0)
 		err = dir_plan_add(dir, name, len, &add);
 	if (err == 0)
-		err = dir_op_begin(dir->vol,
-				   new_credits(dir) + 2 * EXT4_CREDITS_INODE + fresh->credits +
-						   add.credits,
-				   ext4_acl_inherit_blocks(dir, fresh->mode) + fresh->blocks +
-						   add.blocks,
-				   fresh->credentials->root, &op);
+		err = ext4_change_begin(dir->vol,
+					new_credits(dir) + 2 * EXT4_CREDITS_INODE + fresh->credits +
+							add.credits,
+					ext4_acl_inherit_blocks(dir, fresh->mode) + fresh->blocks +
+							add.blocks,
+					ext4_requester(fresh->credentials->root), &op);
 	if (err)
 		goto out;
 	err = ext4_inode_begin(op.handle, dir);
@@ -106,7 +106,7 @@ int dir_create(struct ext4_inode *dir, const char *name, unsigned len, const str
 	}
 	if (err == 0)
 		err = ext4_inode_dirty(op.handle, dir, true);
-	err = dir_op_end(&op, err, dir, NULL);
+	err = dir_change_end(&op, err, dir, NULL);
 out:
 	return end_creation(dir, err, inode, ret);
 }
@@ -143,7 +143,7 @@ int ext4_tmpfile(struct ext4_inode *dir, uint32_t mode, const struct ext4_creden
 	struct dir_new fresh = { .mode = S_IFREG | (mode & 07777), .credentials = credentials };
 	struct timespec now = ext4_now(dir->vol);
 	struct ext4_inode *inode = NULL;
-	struct dir_op op;
+	struct ext4_change op;
 	int err = ext4_inode_enter_shared(dir);
 
 	if (err)
@@ -152,9 +152,9 @@ int ext4_tmpfile(struct ext4_inode *dir, uint32_t mode, const struct ext4_creden
 	if (err == 0)
 		err = dir_check_change(dir);
 	if (err == 0)
-		err = dir_op_begin(dir->vol, new_credits(dir) + EXT4_CREDITS_ORPHAN,
-				   ext4_acl_inherit_blocks(dir, fresh.mode), credentials->root,
-				   &op);
+		err = ext4_change_begin(dir->vol, new_credits(dir) + EXT4_CREDITS_ORPHAN,
+					ext4_acl_inherit_blocks(dir, fresh.mode),
+					ext4_requester(credentials->root), &op);
 	if (err)
 		goto out;
 	err = dir_new_inode(op.handle, dir, &fresh, now, &inode);
@@ -165,7 +165,7 @@ int ext4_tmpfile(struct ext4_inode *dir, uint32_t mode, const struct ext4_creden
 	}
 	if (err == 0)
 		err = ext4_inode_dirty(op.handle, inode, true);
-	err = dir_op_end(&op, err, NULL, NULL);
+	err = dir_change_end(&op, err, NULL, NULL);
 out:
 	return end_creation(dir, err, inode, ret);
 }

@@ -240,19 +240,13 @@ void dir_table_removed(struct ext4_inode *dir, uint32_t lblk, const uint8_t *dat
 void dir_table_drop(struct ext4_inode *dir);
 
 /* ---- what the operations share (names.c) ---- */
-/* A handle, and the blocks that are reserved for it. */
-struct dir_op {
-	struct ext4_vol *vol;
-	struct journal_handle *handle;
-	unsigned reserved;
-};
-int dir_op_begin(struct ext4_vol *vol, unsigned credits, unsigned blocks, bool root,
-		 struct dir_op *op) FDIO_MAY_MISS;
 /*
- * Ends the handle if r is 0 and nothing has missed (base/nowait.h); else cancels it. a and b are
- * the directories that the handle has changed, or NULL. Returns the operation's result.
+ * ext4_change_end of a change that was begun with ext4_change_begin. a and b are the directories
+ * that it has changed, or NULL: if it is cancelled, the tables of their names in memory, which may
+ * be ahead of the blocks, are dropped first.
  */
-int dir_op_end(struct dir_op *op, int r, struct ext4_inode *a, struct ext4_inode *b) FDIO_MAY_WAIT;
+int dir_change_end(struct ext4_change *change, int err, struct ext4_inode *a,
+		   struct ext4_inode *b) FDIO_MAY_WAIT;
 /* -ENAMETOOLONG, -ENOENT (empty). */
 int dir_check_name(const char *name, unsigned len);
 /* dir can be searched: it is a directory (-ENOTDIR) that was not deleted (-ENOENT). */

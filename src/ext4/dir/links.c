@@ -52,7 +52,7 @@ int ext4_link(struct ext4_inode *dir, const char *name, unsigned len, struct ext
 	      bool root)
 {
 	struct dir_add add;
-	struct dir_op op;
+	struct ext4_change op;
 	int err = dir_check_name(name, len);
 
 	if (err)
@@ -75,11 +75,11 @@ int ext4_link(struct ext4_inode *dir, const char *name, unsigned len, struct ext
 	if (err == 0)
 		err = dir_plan_add(dir, name, len, &add);
 	if (err == 0)
-		err = dir_op_begin(dir->vol,
-				   2 * EXT4_CREDITS_INODE + EXT4_CREDITS_ORPHAN + add.credits,
-				   add.blocks, root, &op);
+		err = ext4_change_begin(dir->vol,
+					2 * EXT4_CREDITS_INODE + EXT4_CREDITS_ORPHAN + add.credits,
+					add.blocks, ext4_requester(root), &op);
 	if (err == 0) {
-		err = dir_op_end(&op, link_in(op.handle, dir, target, &add), dir, NULL);
+		err = dir_change_end(&op, link_in(op.handle, dir, target, &add), dir, NULL);
 		if (err == 0)
 			target->dir.linkable = false;
 	}
@@ -139,17 +139,17 @@ static int check_child(struct ext4_inode *dir, struct ext4_inode *child, bool wa
 static int remove_locked(struct ext4_inode *dir, const char *name, unsigned len,
 			 struct ext4_inode *child, bool want_dir)
 {
-	struct dir_op op;
+	struct ext4_change op;
 	int err = check_child(dir, child, want_dir);
 
 	if (err == 0)
-		err = dir_op_begin(dir->vol,
-				   DIR_CREDITS_CHANGE + 2 * EXT4_CREDITS_INODE +
-						   EXT4_CREDITS_ORPHAN,
-				   0, false, &op);
+		err = ext4_change_begin(dir->vol,
+					DIR_CREDITS_CHANGE + 2 * EXT4_CREDITS_INODE +
+							EXT4_CREDITS_ORPHAN,
+					0, EXT4_REQUESTER_USER, &op);
 	if (err)
 		return err;
-	return dir_op_end(&op, remove_in(op.handle, dir, name, len, child), dir, NULL);
+	return dir_change_end(&op, remove_in(op.handle, dir, name, len, child), dir, NULL);
 }
 
 static int remove_name(struct ext4_inode *dir, const char *name, unsigned len, bool want_dir)

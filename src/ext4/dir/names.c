@@ -16,38 +16,15 @@
 #include <string.h>
 
 /* ---- handles ---- */
-int dir_op_begin(struct ext4_vol *vol, unsigned credits, unsigned blocks, bool root,
-		 struct dir_op *op)
+int dir_change_end(struct ext4_change *change, int err, struct ext4_inode *a,
+		   struct ext4_inode *b)
 {
-	int err;
-
-	*op = (struct dir_op){ .vol = vol, .reserved = blocks };
-	if (ext4_vol_read_only(vol))
-		return -EROFS;
-	err = blocks ? ext4_metadata_reserve(vol, blocks, ext4_requester(root)) : 0;
-	if (err)
-		return err;
-	err = journal_begin(vol->journal, credits, &op->handle);
-	if (err && blocks)
-		ext4_metadata_unreserve(vol, blocks);
-	return err;
-}
-
-int dir_op_end(struct dir_op *op, int r, struct ext4_inode *a, struct ext4_inode *b)
-{
-	r = nowait_err(r);
-	if (r) {
-		if (a)
-			dir_cancelled(a);
-		if (b)
-			dir_cancelled(b);
-		journal_cancel(op->handle);
-	} else {
-		journal_end(op->handle);
-	}
-	if (op->reserved)
-		ext4_metadata_unreserve(op->vol, op->reserved);
-	return r;
+	err = nowait_err(err);
+	if (err && a)
+		dir_cancelled(a);
+	if (err && b)
+		dir_cancelled(b);
+	return ext4_change_end(change, err);
 }
 
 /* ---- checks ---- */

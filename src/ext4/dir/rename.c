@@ -312,7 +312,7 @@ static int transact(struct rename_args *names)
 	/* Two entries, two "..", four inodes, the orphan list. */
 	unsigned credits = 4 * DIR_CREDITS_CHANGE + 4 * EXT4_CREDITS_INODE + EXT4_CREDITS_ORPHAN,
 		 blocks = 0;
-	struct dir_op op;
+	struct ext4_change op;
 	int err;
 
 	if (!names->new_inode) {
@@ -327,10 +327,11 @@ static int transact(struct rename_args *names)
 			   ext4_acl_inherit_credits(names->odir);
 		blocks += ext4_acl_inherit_blocks(names->odir, S_IFCHR);
 	}
-	err = dir_op_begin(names->odir->vol, credits, blocks, names->credentials->root, &op);
+	err = ext4_change_begin(names->odir->vol, credits, blocks,
+				ext4_requester(names->credentials->root), &op);
 	if (err)
 		return err;
-	return dir_op_end(&op, change(op.handle, names), names->odir, names->ndir);
+	return dir_change_end(&op, change(op.handle, names), names->odir, names->ndir);
 }
 
 static int with_dirs_locked(struct rename_args *names)

@@ -7,6 +7,7 @@
  *   cache.c, get.c, put.c   one struct for each inode in use, with references; put.c begins the
  *                           deletion of an inode without a name
  *   table.c                 the disk inode: read, verified, opened for change in a handle, written
+ *   inode_change.c          a handle for the change of one inode
  *   fields.c                fields whose halves lie apart or that have a copy in memory
  *   times.c, lazy_times.c   times, also those noted without a handle; what fsync waits for
  *   new.c                   a new inode, inside the handle of the operation that creates a file

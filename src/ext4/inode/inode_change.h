@@ -24,6 +24,14 @@ int ext4_inode_begin(struct journal_handle *handle, struct ext4_inode *inode);
 int ext4_inode_dirty(struct journal_handle *handle, struct ext4_inode *inode,
 		     bool data_needed) FDIO_MAY_MISS;
 #define EXT4_CREDITS_INODE 1
+/*
+ * inode_change.c: a handle that changes one inode. begin opens the handle and the inode in it. end
+ * calls ext4_inode_dirty if err is 0, then ext4_handle_end; returns what became of the change.
+ */
+int ext4_inode_change_begin(struct ext4_inode *inode, unsigned credits,
+			    struct journal_handle **ret) FDIO_MAY_MISS;
+int ext4_inode_change_end(struct journal_handle *handle, struct ext4_inode *inode, int err,
+			  bool data_needed) FDIO_MAY_MISS;
 /* The second half of ext4_inode_dirty alone. A cancelled handle leaves it: that waits needlessly. */
 void ext4_inode_note_tid(struct journal_handle *handle, struct ext4_inode *inode, bool data_needed);
 /* The extent tree was changed and the map with it: a cancelled handle has to drop the map. */

@@ -60,11 +60,7 @@ static int write_batch(struct ext4_vol *vol, struct ext4_inode **batch, unsigned
 		if (!err)
 			err = ext4_inode_dirty(handle, batch[k], false);
 	}
-	if (err)
-		journal_cancel(handle);
-	else
-		journal_end(handle);
-	return err;
+	return ext4_handle_end(handle, err);
 }
 
 int ext4_vol_write_times(struct ext4_vol *vol)
@@ -94,11 +90,7 @@ bool ext4_sync_tid(struct ext4_inode *inode, bool datasync, journal_tid *ret)
 	struct journal_handle *handle;
 
 	if (!datasync && ext4_times_pending(inode) &&
-	    !journal_begin(inode->vol->journal, EXT4_CREDITS_INODE, &handle)) {
-		if (ext4_inode_begin(handle, inode) || ext4_inode_dirty(handle, inode, false))
-			journal_cancel(handle);
-		else
-			journal_end(handle);
-	}
+	    !ext4_inode_change_begin(inode, EXT4_CREDITS_INODE, &handle))
+		nowait_ignore(ext4_inode_change_end(handle, inode, 0, false));
 	return ext4_sync_tid_noted(inode, datasync, ret);
 }

@@ -202,11 +202,7 @@ int ext4_orphans_cut(struct ext4_vol *vol)
 			err = ext4_inode_dirty(handle, last, false);
 		}
 	}
-	if (err)
-		journal_cancel(handle);
-	else
-		journal_end(handle);
-	return err;
+	return ext4_handle_end(handle, err);
 }
 
 void ext4_orphans_begin(struct ext4_vol *vol, uint32_t head) { vol->inode.orphan_rest = head; }

@@ -72,11 +72,9 @@ static int evict_small(struct ext4_inode *inode)
 	if (err)
 		return err;
 	credits += ext4_raw_file_acl(inode) ? EXT4_CREDITS_XATTR : 0;
-	err = journal_begin(inode->vol->journal, credits, &handle);
+	err = ext4_inode_change_begin(inode, credits, &handle);
 	if (!err) {
-		err = ext4_inode_begin(handle, inode);
-		if (!err)
-			err = ext4_free_root_blocks(handle, inode);
+		err = ext4_free_root_blocks(handle, inode);
 		if (!err)
 			err = ext4_xattr_drop_block(handle, inode);
 		err = finish_evict(handle, inode, err);

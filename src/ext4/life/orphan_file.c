@@ -81,10 +81,7 @@ static int work_off(struct ext4_inode *file, struct journal_buffer *buffer, unsi
 							       : tail_of(vol, buffer)->checksum;
 		err = inode ? ext4_orphan_add(handle, inode) : 0;
 	}
-	if (err)
-		journal_cancel(handle);
-	else
-		journal_end(handle);
+	err = ext4_handle_end(handle, err);
 out:
 	if (inode && !err)
 		ext4_orphan_finish(vol, inode);
@@ -118,15 +115,10 @@ static int clear_present(struct ext4_vol *vol)
 {
 	struct ext2_super_block *sb;
 	struct journal_handle *handle;
-	int err = journal_begin(vol->journal, 1, &handle);
+	int err = ext4_super_change_begin(vol, &handle, &sb);
 
 	if (err)
 		return err;
-	err = ext4_super_begin(vol, handle, &sb);
-	if (err) {
-		journal_cancel(handle);
-		return err;
-	}
 	sb->s_feature_ro_compat &= ~(uint32_t)EXT4_FEATURE_RO_COMPAT_ORPHAN_PRESENT;
 	ext4_super_end(vol, handle);
 	journal_end(handle);

@@ -30,10 +30,7 @@ static int finish_truncate(struct ext4_inode *inode)
 				    &handle);
 		if (!err) {
 			err = ext4_orphan_del(handle, inode);
-			if (err)
-				journal_cancel(handle);
-			else
-				journal_end(handle);
+			err = ext4_handle_end(handle, err);
 		}
 	}
 	ext4_inode_unlock(inode);

@@ -170,42 +170,26 @@ bool ext4_nothing_to_kill(struct ext4_inode *inode) { return nothing_to_kill(ino
  * Blocks that it may need: for an ACL that moves out of a block of several inodes, or what is left
  * there.
  */
-static int setattr_reserve(struct ext4_inode *inode, unsigned what, unsigned *ret_blocks)
+static unsigned setattr_blocks(struct ext4_inode *inode, unsigned what)
 {
-	enum ext4_requester who = what & EXT4_SET_MODE ? ext4_requester(what & EXT4_BY_ROOT)
-						       : EXT4_REQUESTER_SYSTEM;
-	int err;
+	unsigned blocks = what & EXT4_SET_MODE ? ext4_acl_chmod_blocks(inode) : 0;
 
-	*ret_blocks = what & EXT4_SET_MODE ? ext4_acl_chmod_blocks(inode) : 0;
 	if (what & (EXT4_KILL_SUIDGID | EXT4_KILL_CAPS))
-		*ret_blocks += ext4_xattr_remove_blocks(inode);
-	err = *ret_blocks ? ext4_metadata_reserve(inode->vol, *ret_blocks, who) : 0;
-	if (err)
-		*ret_blocks = 0;
-	return err;
+		blocks += ext4_xattr_remove_blocks(inode);
+	return blocks;
 }
 
 static int setattr_locked(struct ext4_inode *inode, unsigned what, const struct ext4_attr *attr)
 {
-	struct journal_handle *handle;
-	unsigned blocks;
-	int err = setattr_reserve(inode, what, &blocks);
-
-	if (!err)
-		err = journal_begin(inode->vol->journal,
+	enum ext4_requester who = what & EXT4_SET_MODE ? ext4_requester(what & EXT4_BY_ROOT)
+						       : EXT4_REQUESTER_SYSTEM;
+	struct ext4_change change;
+	int err = ext4_change_begin(inode->vol,
 				    EXT4_CREDITS_INODE + 2 * EXT4_CREDITS_XATTR +
 						    ext4_acl_chmod_credits(inode),
-				    &handle);
-	if (!err) {
-		err = nowait_err(apply(handle, inode, what, attr));
-		if (err)
-			journal_cancel(handle);
-		else
-			journal_end(handle);
-	}
-	if (blocks)
-		ext4_metadata_unreserve(inode->vol, blocks);
-	return err;
+				    setattr_blocks(inode, what), who, &change);
+
+	return err ? err : ext4_change_end(&change, apply(change.handle, inode, what, attr));
 }
 
 int ext4_setattr(struct ext4_inode *inode, unsigned what, const struct ext4_attr *attr)

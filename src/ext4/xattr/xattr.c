@@ -364,35 +364,18 @@ static int change_locked(struct ext4_inode *inode, const struct change *change)
 {
 	unsigned blocks = change->value ? 1 + ext4_ea_blocks(inode->vol, change->len)
 					: ext4_xattr_remove_blocks(inode);
-	struct journal_handle *handle;
-	int err = 0;
+	unsigned credits = EXT4_CREDITS_XATTR +
+			   ext4_xattr_credits(inode, change->value ? change->len : 0);
+	enum ext4_requester who = change->value ? ext4_requester(change->how & EXT4_XATTR_ROOT)
+						: EXT4_REQUESTER_SYSTEM;
+	struct ext4_change op;
+	int err = ext4_change_begin(inode->vol, credits, blocks, who, &op);
 
-	if (blocks)
-		err = ext4_metadata_reserve(inode->vol, blocks,
-					    change->value ? ext4_requester(change->how &
-									   EXT4_XATTR_ROOT)
-							  : EXT4_REQUESTER_SYSTEM);
-	if (err == -ENOSPC && change->value && fits_as_it_is(inode, change)) {
-		blocks = 0;
-		err = 0;
-	}
+	if (err == -ENOSPC && blocks && change->value && fits_as_it_is(inode, change))
+		err = ext4_change_begin(inode->vol, credits, 0, who, &op);
 	if (err)
 		return err;
-	err = journal_begin(inode->vol->journal,
-			    EXT4_CREDITS_XATTR +
-					    ext4_xattr_credits(inode,
-							       change->value ? change->len : 0),
-			    &handle);
-	if (!err) {
-		err = change_in_handle(handle, inode, change);
-		if (err)
-			journal_cancel(handle);
-		else
-			journal_end(handle);
-	}
-	if (blocks)
-		ext4_metadata_unreserve(inode->vol, blocks);
-	return err;
+	return ext4_change_end(&op, change_in_handle(op.handle, inode, change));
 }
 
 static int may_change(struct ext4_inode *inode)
@@ -538,11 +521,7 @@ int ext4_xattr_free_all(struct ext4_inode *inode)
 				    &handle);
 		if (err)
 			break;
-		err = free_step(handle, inode, &more);
-		if (err)
-			journal_cancel(handle);
-		else
-			journal_end(handle);
+		err = ext4_handle_end(handle, free_step(handle, inode, &more));
 	}
 	if (values) /* deletes inodes that hold values: they come here, too, but no further */
 		ext4_ea_settle(inode->vol);
