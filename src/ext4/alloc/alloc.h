@@ -3,7 +3,8 @@
  * Alloc: which blocks and inodes are free, in memory and on disk.
  *
  *   groups.h   private: the body of a group, images of its bitmap, undo
- *   groups.c   the groups: loading and writing their descriptors and bitmaps
+ *   groups.c   the groups' descriptors; group_images.c: what is free, as the allocator sees it;
+ *              group_changes.c: changes in handles; group_seal.c: checksums, for the journal
  *   blocks.c   the block allocator: reserve, claim, allocate, free, set aside
  *   inodes.c   the inode allocator
  *   change.c   a handle with blocks set aside for it
@@ -49,7 +50,6 @@ int ext4_discard_start(struct ext4_vol *vol) FDIO_BLOCKS;
 void ext4_discard_stop(struct ext4_vol *vol) FDIO_BLOCKS;
 /* seal: bitmap checksums and descriptors of dirty groups into handle (journal callback). */
 void ext4_groups_seal(void *vol, struct journal_handle *handle) FDIO_BLOCKS;
-/* alloc/groups.c */
 uint64_t ext4_groups_free_on_disk(struct ext4_vol *vol); /* as the descriptors count */
 
 /* ---- blocks ---- */

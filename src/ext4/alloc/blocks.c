@@ -46,7 +46,7 @@ static uint64_t available(const struct ext4_vol *vol, enum ext4_requester who)
 }
 
 /*
- * alloc_lock held, dropped meanwhile. True if blocks came back, which somebody else may have taken
+ * alloc.lock held, dropped meanwhile. True if blocks came back, which somebody else may have taken
  * by now: look again.
  */
 static bool wait_for_frees(struct ext4_vol *vol)
@@ -124,7 +124,7 @@ static bool scan_group(struct ext4_group *grp, uint32_t group, uint32_t from, ui
 }
 
 /*
- * alloc_lock held: no group of group's region has a run of want clear bits. *looked grows by the
+ * alloc.lock held: no group of group's region has a run of want clear bits. *looked grows by the
  * groups and regions that were looked at for that.
  */
 static bool region_full(struct ext4_vol *vol, uint32_t group, uint32_t want, uint32_t *looked)
@@ -166,7 +166,7 @@ static bool next_group(struct ext4_vol *vol, uint32_t g0, uint32_t want, uint32_
 }
 
 /*
- * Any run of at least want, near group g0; otherwise the longest seen. alloc_lock held (dropped
+ * Any run of at least want, near group g0; otherwise the longest seen. alloc.lock held (dropped
  * while loading).
  */
 static bool search(struct ext4_vol *vol, uint32_t g0, uint32_t bit0, uint32_t want, bool stream,
@@ -236,7 +236,7 @@ static uint64_t default_goal(struct ext4_vol *vol, const struct ext4_inode *inod
 	return ext4_group_start(vol, group < vol->nr_groups ? group : 0);
 }
 
-/* alloc_lock held. Finds and takes 1..n contiguous blocks. */
+/* alloc.lock held. Finds and takes 1..n contiguous blocks. */
 static int take_run(struct ext4_vol *vol, const struct ext4_inode *inode, uint64_t goal, uint32_t n,
 		    struct run *ret)
 {
@@ -283,7 +283,7 @@ take:
 /*
  * As take_run. A block of metadata that has been read and checked is in use, whatever the bitmap
  * says: it may be a node on the very path that this allocation is for. Then nothing of that group
- * is believed any more, and another one is asked. alloc_lock is dropped meanwhile.
+ * is believed any more, and another one is asked. alloc.lock is dropped meanwhile.
  */
 static int take_unused(struct ext4_vol *vol, struct ext4_inode *inode, uint64_t goal, uint32_t n,
 		       struct run *ret)

@@ -1,19 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The body of struct ext4_group and the calls among alloc/groups.c, alloc/blocks.c, alloc/inodes.c
- * and alloc/trim.c.
+ * Private to alloc: the body of struct ext4_group and the calls among its files. From the bottom
+ * up, each calling those below it: groups.c (descriptors), group_images.c (allocation images),
+ * discard.c (gives back what is discarded), group_changes.c (changes in handles), and the
+ * allocators blocks.c, inodes.c, trim.c; group_seal.c is called by the journal.
  *
  * Two images of a group's block bitmap: the disk one is the cached journal block and changes only
  * inside handles; the allocation image is disk | reservations | freed-but-not-durable, lives in
  * memory only and is what the allocator searches. A clear bit in it is free for anyone, at once.
  *
- * Where nothing is reserved or pending (free_alloc == d.free_blocks: every reserved or pending
+ * Where nothing is reserved or pending (free_alloc == desc.free_blocks: every reserved or pending
  * block makes the first smaller) and no operation may have to take back or give back (pins), the
  * two are equal, and the allocation image can be given up: there are at most max_images that could
  * be.
  *
- * alloc_lock guards everything here. The fields that mirror the descriptor change only inside a
- * handle (which is one at a time), under alloc_lock too, so a handle may read them without it.
+ * alloc.lock guards everything here. The fields that mirror the descriptor change only inside a
+ * handle (which is one at a time), under alloc.lock too, so a handle may read them without it.
  */
 #ifndef FDIO_EXT4_ALLOC_GROUPS_H
 #define FDIO_EXT4_ALLOC_GROUPS_H
@@ -50,7 +52,7 @@ struct ext4_group {
 	bool loading, bad;
 	bool ib_checked, ib_bad;
 	bool bb_dirty, ib_dirty, dirty;
-	/* atomic: operations that may still change alloc; up under alloc_lock */
+	/* atomic: operations that may still change alloc; up under alloc.lock */
 	uint32_t pins;
 	struct list dirty_node;     /* on v->dirty_groups */
 	struct list image_node;     /* on v->images while alloc is there */
@@ -58,7 +60,7 @@ struct ext4_group {
 
 /*
  * So many neighbouring groups have sums, so that a search need not look at each of half a million
- * groups. alloc_lock, as the groups themselves. longest: no group here has a longer run of clear
+ * groups. alloc.lock, as the groups themselves. longest: no group here has a longer run of clear
  * bits; it goes down when somebody looks.
  */
 #define EXT4_REGION_BITS 7
@@ -81,6 +83,14 @@ static inline uint32_t ext4_region_end(const struct ext4_vol *vol, uint32_t grou
 	return FDIO_MIN(ext4_region_first(group) + EXT4_REGION_GROUPS, vol->nr_groups);
 }
 
+/* The descriptor as libext2fs keeps it in memory, in disk order. */
+static inline struct ext4_group_desc *ext4_group_raw_desc(const struct ext4_vol *vol,
+							  uint32_t group)
+{
+	return (struct ext4_group_desc *)(void *)ext2fs_group_desc(vol->fs, vol->fs->group_desc,
+								   group);
+}
+
 static inline uint32_t ext4_group_of(const struct ext4_vol *vol, uint64_t blk)
 {
 	return (uint32_t)((blk - vol->first_data_block) / vol->blocks_per_group);
@@ -95,12 +105,12 @@ static inline uint64_t ext4_group_start(const struct ext4_vol *vol, uint32_t gro
 }
 
 /*
- * alloc_lock held; dropped and retaken while it reads. 0 when the image is there, which it is
+ * alloc.lock held; dropped and retaken while it reads. 0 when the image is there, which it is
  * until the lock is dropped or another one is loaded.
  */
 int ext4_group_load(struct ext4_vol *vol, uint32_t group) FDIO_MAY_MISS;
 /*
- * The image, alloc_lock held, loaded: marks clear bits, or clears marked ones, with the counts and
+ * The image, alloc.lock held, loaded: marks clear bits, or clears marked ones, with the counts and
  * hints.
  */
 void ext4_image_take(struct ext4_vol *vol, uint32_t group, uint32_t bit, uint32_t n);
@@ -122,7 +132,7 @@ bool ext4_discard_later(struct ext4_vol *vol, uint32_t group, uint32_t bit, uint
 void ext4_discard_hurry(struct ext4_vol *vol);
 /*
  * The bitmap of group, loaded, called blocks free that are not: what else it calls free is not
- * given out. alloc_lock held.
+ * given out. alloc.lock held.
  */
 void ext4_group_distrust(struct ext4_vol *vol, uint32_t group);
 /* The bitmap of a group that was never used, as the format defines it; map has block_size bytes. */

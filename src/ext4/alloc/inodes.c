@@ -41,8 +41,7 @@ static int ib_damaged(struct ext4_group *grp, int err)
 static int read_bitmap(struct ext4_vol *vol, uint32_t group, struct journal_buffer **ret)
 {
 	struct ext4_group *grp = &vol->alloc.groups[group];
-	struct ext4_group_desc *rd = (struct ext4_group_desc *)(void *)ext2fs_group_desc(
-			vol->fs, vol->fs->group_desc, group);
+	struct ext4_group_desc *rd = ext4_group_raw_desc(vol, group);
 	uint32_t sum;
 	int err;
 

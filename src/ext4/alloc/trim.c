@@ -9,7 +9,7 @@
 #include <errno.h>
 
 /*
- * The next run of at least min blocks in [from, end) of the loaded group, taken. alloc_lock held.
+ * The next run of at least min blocks in [from, end) of the loaded group, taken. alloc.lock held.
  */
 static bool take_next(struct ext4_vol *vol, uint32_t group, uint32_t *from, uint32_t end,
 		      uint32_t min, uint32_t *ret_bit, uint32_t *ret_n)

@@ -3,7 +3,10 @@
  * Volume: a file system from opening to closing.
  *
  *   parts.h      private: calls among these files
- *   volume.c     open, recover, sync, shut down, close
+ *   opening.h    private: a volume that is being opened
+ *   load.c       superblock, geometry and groups, read and checked
+ *   recovery.c   the journal at mount: where it lies, and its replay
+ *   volume.c     open, sync, shut down, close
  *   features.c   which file systems are served, and how
  *   mmp.c        multiple mount protection
  *   ticker.c     the thread that does what comes round again

@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Changes of groups in handles: undo records, and the block bitmap on disk. Each record holds the
+ * descriptor as it was; records run newest first, so a cancelled handle leaves the group as it
+ * found it. What a handle frees is given back to the allocator when its transaction is durable
+ * (JOURNAL-8), through alloc/discard.c if it is to be discarded first.
+ *
+ * Workers, and loop threads in the mode of base/nowait.h, each inside a handle; gop_committed on
+ * the thread that commits. alloc.lock guards the image and the mirror of the descriptor.
+ */
+#include "ext4/alloc/groups.h"
+
+#include <errno.h>
+#include <string.h>
+
+struct gop {
+	struct journal_callback undo, commit;
+	struct ext4_vol *vol;
+	struct ext4_descriptor before;
+	enum ext4_group_op_kind kind;
+	uint32_t group, bit, n;
+};
+
+static void unpin(struct gop *op)
+{
+	if (op->kind != EXT4_GROUP_OP_DESC)
+		__atomic_sub_fetch(&op->vol->alloc.groups[op->group].pins, 1, __ATOMIC_RELEASE);
+}
+
+/* The transaction that freed the blocks is durable: now they may belong to someone else. */
+static void gop_committed(struct journal_callback *callback, int err)
+{
+	struct gop *op = container_of(callback, struct gop, commit);
+
+	if (err)
+		unpin(op);
+	else if (!ext4_discard_later(op->vol, op->group, op->bit, op->n))
+		ext4_group_give_freed(op->vol, op->group, op->bit, op->n);
+}
+
+static void gop_undo(struct journal_callback *callback, int ended)
+{
+	struct gop *op = container_of(callback, struct gop, undo);
+	struct ext4_vol *vol = op->vol;
+
+	if (ended) {
+		if (op->kind != EXT4_GROUP_OP_FREE) /* which has its own end */
+			unpin(op);
+		return;
+	}
+	fdio_mutex_lock(&vol->alloc.lock);
+	ext4_group_set_desc(vol, op->group, &op->before);
+	if (op->kind == EXT4_GROUP_OP_ALLOC)
+		ext4_image_give(vol, op->group, op->bit, op->n);
+	else if (op->kind == EXT4_GROUP_OP_FREE)
+		vol->alloc.pending_free -= op->n;
+	fdio_mutex_unlock(&vol->alloc.lock);
+	unpin(op);
+}
+
+/* Keeps the image of the group that op is going to change; what is freed goes there later. */
+static int pin(struct gop *op, journal_tid tid)
+{
+	struct ext4_vol *vol = op->vol;
+	int err = 0;
+
+	fdio_mutex_lock(&vol->alloc.lock);
+	if (op->kind == EXT4_GROUP_OP_FREE) {
+		err = ext4_group_load(vol, op->group);
+		if (!err) {
+			vol->alloc.pending_free += op->n;
+			vol->alloc.last_free_tid = tid;
+		}
+	}
+	if (!err)
+		__atomic_add_fetch(&vol->alloc.groups[op->group].pins, 1, __ATOMIC_RELAXED);
+	fdio_mutex_unlock(&vol->alloc.lock);
+	return err;
+}
+
+int ext4_group_op_begin(struct journal_handle *handle, struct ext4_vol *vol, uint32_t group,
+			enum ext4_group_op_kind kind, uint32_t bit, uint32_t n)
+{
+	/*
+	 * What is freed is given back once that is durable. Write-out frees too: nodes of a tree
+	 * that has become smaller.
+	 */
+	struct gop *op = kind == EXT4_GROUP_OP_FREE ? journal_transaction_alloc(handle, sizeof(*op))
+						    : journal_handle_alloc(handle, sizeof(*op));
+	int err;
+
+	if (!op)
+		return -ENOMEM;
+	*op = (struct gop){ .vol = vol,
+			    .before = vol->alloc.groups[group].desc,
+			    .kind = kind,
+			    .group = group,
+			    .bit = bit,
+			    .n = n };
+	op->undo.fn = gop_undo;
+	op->commit.fn = gop_committed;
+	err = kind == EXT4_GROUP_OP_DESC ? 0 : pin(op, journal_handle_tid(handle));
+	if (err)
+		return err;
+	journal_on_undo(handle, &op->undo);
+	if (kind == EXT4_GROUP_OP_FREE)
+		journal_on_commit(handle, &op->commit);
+	return 0;
+}
+
+/* ------------------------------------------------------------------ bitmap on disk */
+int ext4_group_init_disk(struct journal_handle *handle, struct ext4_vol *vol, uint32_t group)
+{
+	struct ext4_group *grp = &vol->alloc.groups[group];
+	struct ext4_descriptor desc = grp->desc;
+	struct journal_buffer *buffer;
+	int err;
+
+	if (!(desc.flags & EXT2_BG_BLOCK_UNINIT))
+		return 0;
+	err = journal_new_block(handle, grp->block_bitmap, &buffer);
+	if (err)
+		return err;
+	/* Not a copy of the image, which may hold reservations. */
+	ext4_group_synthesize_blocks(vol, group, buffer->data);
+	journal_buffer_release(buffer);
+	desc.flags &= (uint16_t)~EXT2_BG_BLOCK_UNINIT;
+	fdio_mutex_lock(&vol->alloc.lock);
+	ext4_group_set_desc(vol, group, &desc);
+	grp->bb_dirty = true;
+	fdio_mutex_unlock(&vol->alloc.lock);
+	return 0;
+}
+
+int ext4_group_disk_bits(struct journal_handle *handle, struct ext4_vol *vol, uint32_t group,
+			 uint32_t bit, uint32_t n, bool set)
+{
+	struct ext4_group *grp = &vol->alloc.groups[group];
+	struct ext4_descriptor desc;
+	struct journal_buffer *buffer;
+	int err = ext4_group_init_disk(handle, vol, group);
+
+	if (err)
+		return err;
+	err = EXT4_READ_BLOCK(vol, 0, grp->block_bitmap, &buffer);
+	if (err)
+		return err;
+	err = journal_get_write(handle, buffer);
+	if (err)
+		goto out;
+	if (!ext4_bits_all(buffer->data, bit, n, !set)) {
+		err = EXT4_CORRUPT(vol, 0, ext4_group_start(vol, group) + bit,
+				   "%u blocks are %s already", n, set ? "in use" : "free");
+		goto out;
+	}
+	ext4_bits_fill(buffer->data, bit, n, set);
+	fdio_mutex_lock(&vol->alloc.lock);
+	desc = grp->desc;
+	desc.free_blocks = set ? desc.free_blocks - n : desc.free_blocks + n;
+	ext4_group_set_desc(vol, group, &desc);
+	grp->bb_dirty = true;
+	fdio_mutex_unlock(&vol->alloc.lock);
+out:
+	journal_buffer_release(buffer);
+	return err;
+}
