@@ -12,10 +12,6 @@
 
 #include <errno.h>
 
-/*
- * The new inode complete in handle but for its name: owner, mode by umask or default ACL, content
- * by fill.
- */
 int dir_new_inode(struct journal_handle *handle, struct ext4_inode *dir,
 		  const struct dir_new *fresh, struct timespec now, struct ext4_inode **ret)
 {
@@ -48,7 +44,7 @@ int dir_new_inode(struct journal_handle *handle, struct ext4_inode *dir,
 	return fresh->fill ? fresh->fill(handle, inode, fresh->arg) : 0;
 }
 
-/* What dir_new_inode needs but for its content. */
+/* Log credits of dir_new_inode, without those of fill. */
 static unsigned new_credits(struct ext4_inode *dir)
 {
 	return EXT4_CREDITS_INODE_NEW + 2 * EXT4_CREDITS_XATTR + ext4_acl_inherit_credits(dir);
@@ -130,7 +126,7 @@ int ext4_create(struct ext4_inode *dir, const char *name, unsigned len, uint32_t
 	if (S_ISDIR(mode)) {
 		fresh.fill = fill_dir;
 		fresh.arg = &dir->ino;
-		/* An empty tree needs less than any other, so the parent's estimate is enough. */
+		/* An empty tree needs less than any other: the parent's estimate is enough. */
 		fresh.credits = dir_append_credits(dir);
 		fresh.blocks = 1;
 	}

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * One directory, whatever its form: find a name, plan and do an insertion, remove, replace the
- * inode behind a name. A directory with INDEX_FL on a volume with dir_index is searched through its
- * hash index (dir/index.c); one of few blocks is scanned; a larger one without index has a table in
- * memory (dir/linear.c). Block 0 always begins with "." and "..".
+ * One directory, whatever its form: find a name, plan an insertion and do it, remove a name,
+ * replace the inode behind a name. A directory with INDEX_FL on a volume with dir_index is searched
+ * through its hash index (index.c); one of few blocks is scanned; a larger one without an index has
+ * a table in memory (linear.c). Block 0 always begins with "." and "..".
  *
- * Called by the operations with dir->rw held; exclusively, and inside a handle, by dir_do_*.
+ * Threads: ops workers, and loop threads that try (base/nowait.h); a large directory misses there.
+ * Called with dir->rw held; exclusively, and inside a handle, by the functions dir_do_*. An error
+ * of theirs means that the handle has to be cancelled. Damage is -EUCLEAN.
  */
 #include "ext4/dir/index.h"
 
@@ -97,8 +99,8 @@ static int scan(struct ext4_inode *dir, const char *name, unsigned len, struct d
 }
 
 /*
- * INDEX_FL on a volume without dir_index: the index blocks look empty to a scan, but no table is
- * kept of such a mix.
+ * A directory with INDEX_FL on a volume without dir_index gets no table: a scan takes its index
+ * blocks as empty leaves, which the table does not know.
  */
 static bool may_have_table(struct ext4_inode *dir)
 {
@@ -160,7 +162,7 @@ int dir_is_empty(struct ext4_inode *dir)
 
 /* ---- insertion ---- */
 
-/* Block with room for need bytes: 1 and its place, 0 if there is none. */
+/* Finds a block with room for need bytes: 1 and its place, 0 if there is none. */
 static int find_room(struct ext4_inode *dir, unsigned need, uint32_t *ret_lblk, uint32_t *ret_off)
 {
 	uint32_t nr = dir_nr_blocks(dir), lblk = 0;
@@ -231,7 +233,8 @@ static int put_at(struct journal_handle *handle, struct ext4_inode *dir,
 	int err;
 
 	/*
-	 * The plan found it: only a block that another directory owns too can have lost it since.
+	 * The plan has found the gap. Only a block that a second directory owns too can have lost
+	 * it since.
 	 */
 	if (gap == UINT_MAX)
 		return EXT4_CORRUPT(dir->vol, dir->ino, buffer->blk,
@@ -274,8 +277,9 @@ static int add_append(struct journal_handle *handle, struct ext4_inode *dir,
 }
 
 /*
- * A volume without dir_index: an index that somebody left would not know the new name. With
- * checksums its blocks could not be read as leaves, so there the flag stays for e2fsck to repair.
+ * On a volume without dir_index, a directory may still have an index from another time, which does
+ * not know of the change: the flag goes. On a volume with checksums the index blocks cannot be read
+ * as leaves, so there the flag stays, for e2fsck to repair.
  */
 static void forget_index(struct ext4_inode *dir)
 {
@@ -311,7 +315,7 @@ int dir_do_add(struct journal_handle *handle, struct ext4_inode *dir, const stru
 	return err;
 }
 
-/* ---- the other changes ---- */
+/* ---- removal and replacement ---- */
 int dir_do_remove(struct journal_handle *handle, struct ext4_inode *dir, const char *name,
 		  unsigned len)
 {

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * One more block at the end of a directory: what it costs, and doing it inside a handle, with
- * dir->rw held exclusively. An error means that the handle has to be cancelled.
+ * One more block at the end of a directory: what it costs, and adding it in a handle.
+ *
+ * Threads: ops workers, and loop threads that try (base/nowait.h). Called with dir->rw held
+ * exclusively. Fails with -ENOSPC for a full directory and with what allocating says; the caller
+ * then cancels the handle.
  */
 #include "ext4/dir/directory.h"
 
@@ -11,12 +14,12 @@ bool dir_can_grow(const struct ext4_inode *dir, unsigned blocks)
 {
 	uint64_t size = ((uint64_t)dir_nr_blocks(dir) + blocks) << dir->vol->block_bits;
 
-	/* Index entries hold 28 bits of block number. */
+	/* A pair of the hash index holds 28 bits of block number. */
 	return size >> dir->vol->block_bits <= 0x0fffffff &&
 	       (size <= INT32_MAX || dir->vol->has_large_dir);
 }
 
-/* A directory with a block map gets extents first. */
+/* A directory with a block map is converted to extents first. */
 unsigned dir_append_credits(struct ext4_inode *dir)
 {
 	unsigned convert = ext4_map_kind(dir) == EXT4_MAPPED_INDIRECT ? EXT4_INDIRECT_CREDITS : 0;

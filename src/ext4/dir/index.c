@@ -1,16 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The hash index of a directory. Block 0 is the root: "." and "..", then pairs (hash, block) in
- * ascending order; a pair covers the hashes from its own to the next one's. Below are up to two
- * more levels of index nodes, then leaves, which are ordinary directory blocks whose names are in
- * no order. The lowest bit of a hash is 0; in an index pair it is 1 when names with this very hash
- * begin in the leaf before, so a search that did not find its name goes on there.
+ * The hash index of a directory, and searching it. Block 0 is the root: "." and "..", then pairs
+ * (hash, block) in ascending order; a pair covers the hashes from its own to that of the next pair.
+ * Below the root are up to two more levels of index nodes, then leaves, which are ordinary
+ * directory blocks whose names are in no order. The lowest bit of a name's hash is 0. In a pair it
+ * is the continuation bit: 1 when names with this very hash begin in the leaf before, so a search
+ * that did not find its name goes on in the next leaf.
  *
- * A leaf without a gap for the new name is split into a new block at the end, at the place where
- * ext4 splits it, and so is the first block when the directory gets its index: a directory grows as
- * it does there, block for block. A full index node is split in halves, a full root moved into a
- * new node below it. What will be needed is found out before the handle begins (dir_index_plan_add)
- * and done inside it (dir_index_do_add), under one hold of dir->rw.
+ * index_add.c adds names. Threads: ops workers, and loop threads that try (base/nowait.h). Called
+ * with dir->rw held. Damage is -EUCLEAN.
  */
 #include "ext4/dir/index.h"
 
@@ -21,7 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* stands for "behind everything" in listing positions, so no name may have it */
+/* In positions of a listing this hash is the end, so no name may have it. */
 #define DIR_INDEX_HASH_EOF 0xfffffffeu
 
 uint8_t dir_index_default_version(const struct ext4_vol *vol)
@@ -42,13 +40,13 @@ void dir_index_hash(const struct ext4_vol *vol, uint8_t version, const char *nam
 	int how = version + (vol->fs->super->s_flags & EXT2_FLAGS_UNSIGNED_HASH ? 3 : 0);
 	ext2_dirhash_t hash = 0, minor = 0;
 
-	/* Fails only for versions that verify_root has refused. */
+	/* ext2fs_dirhash2 fails only for versions that verify_root has refused. */
 	ext2fs_dirhash2(how, name, (int)len, NULL, 0, vol->fs->super->s_hash_seed, &hash, &minor);
 	hash &= ~1u;
 	*ret_hash = hash == DIR_INDEX_HASH_EOF ? DIR_INDEX_HASH_EOF - 2 : hash;
 	/*
-	 * The legacy hash has no second half, so listing takes another hash of the name to tell its
-	 * many equals apart.
+	 * The legacy hash has no minor half, and many names share a hash, so listing orders them by
+	 * another hash of the name.
 	 */
 	*ret_minor = version == EXT2_HASH_LEGACY ? fdio_crc32c(~0u, name, len) : minor;
 }
@@ -89,7 +87,7 @@ static int frame_load(struct ext4_inode *dir, uint32_t lblk, struct dir_index_fr
 	return 0;
 }
 
-/* The last pair with a hash not above the wanted one. */
+/* The last pair whose hash is not above the wanted one. */
 static unsigned frame_search(const struct dir_index_frame *frame, uint32_t hash)
 {
 	unsigned lo = 1, hi = frame->count;
@@ -148,8 +146,10 @@ int dir_index_probe(struct ext4_inode *dir, const char *name, unsigned len, uint
 	return 0;
 }
 
-/* The leaf that the path stands on is done with. An index that comes back to one would never end.
- * */
+/*
+ * Notes that the walk is done with the leaf where the path ends. Without this, a walk through an
+ * index that leads back to a leaf would never end.
+ */
 static int leave_leaf(struct ext4_inode *dir, struct dir_index_path *path)
 {
 	int err = dir_seen_add(&path->seen, dir_index_leaf(path));

@@ -40,10 +40,10 @@ int dir_index_plan_add(struct ext4_inode *dir, struct dir_add *add)
 		for (n = path.levels; n > 0 && path.frame[n - 1].count == path.frame[n - 1].limit;
 		     n--)
 			new_blocks++;
-		/* All full: the root is not split but moved down, which takes as many blocks. */
+		/* All are full: the root moves down, which takes as many blocks as a split. */
 		if (n == 0 && path.levels == dir_index_max_levels(dir->vol))
 			err = -ENOSPC;
-		/* The leaf, the nodes that get a sibling, and the node that gets the pair. */
+		/* The leaf, the nodes that are split, and the node that gets the new pair. */
 		add->credits += 1 + path.levels;
 	}
 	add->credits += new_blocks * dir_append_credits(dir);
@@ -55,9 +55,10 @@ out:
 }
 
 /* ---- leaves ---- */
+/* An entry of a leaf; size: what it needs, rec_len: what it has (bytes). */
 struct leaf_map { uint32_t hash; uint16_t off, size, rec_len; };
 
-/* By hash, and equal ones by place, so that what happens does not depend on the sort. */
+/* By hash; equal hashes by place, so that the result does not depend on the algorithm of qsort. */
 static int map_cmp(const void *a, const void *b)
 {
 	const struct leaf_map *x = a, *y = b;
@@ -72,6 +73,7 @@ static int map_cmp_off(const void *a, const void *b)
 	return (int)((const struct leaf_map *)a)->off - (int)((const struct leaf_map *)b)->off;
 }
 
+/* Fills map with the entries of a leaf, by hash. Returns their number. */
 static unsigned map_leaf(const struct ext4_inode *dir, uint8_t version, const uint8_t *data,
 			 struct leaf_map *map)
 {
@@ -108,10 +110,11 @@ static void pack(const struct ext4_vol *vol, uint8_t *dst, const uint8_t *src,
 }
 
 /*
- * How many entries stay, by ext4's rule: from the highest hash down, entries move as long as half
- * of the next one, with what is unused behind it, still fits the first half of a block; if all
- * would, half of their number stays. Either side then has room for one more of any length: what
- * moves, and what stays, is less than half a block and half an entry.
+ * How many entries stay in a leaf that is split, by ext4's rule. From the highest hash down,
+ * entries move (with the unused bytes behind their names) while the bytes moved, and half of the
+ * next entry, fit into half a block. If that would move all of them, half of their number stays.
+ * Each side then has less than half a block and half an entry, so it has room for one more entry of
+ * any length.
  */
 static unsigned choose_split(const struct leaf_map *map, unsigned n, unsigned block_size)
 {
@@ -122,6 +125,7 @@ static unsigned choose_split(const struct leaf_map *map, unsigned n, unsigned bl
 	return k ? k : n / 2;
 }
 
+/* Inserts a pair behind the pair at frame->at; the node has room. */
 static void index_insert(struct ext4_inode *dir, struct dir_index_frame *frame, uint32_t hash,
 			 uint32_t lblk)
 {
@@ -143,7 +147,7 @@ static void node_init(const struct ext4_vol *vol, uint8_t *data)
 	dir_block_init(&no_csum, data); /* an empty entry over the whole block */
 }
 
-/* The full root's pairs go to a new node, the root keeps one pair that covers everything. */
+/* The pairs of a full root go to a new node; the root keeps one pair, which covers all hashes. */
 static int grow_root(struct journal_handle *handle, struct ext4_inode *dir,
 		     struct dir_index_path *path)
 {
@@ -179,8 +183,8 @@ static int grow_root(struct journal_handle *handle, struct ext4_inode *dir,
 }
 
 /*
- * The upper half of a full node goes to a new one; its parent has room. The path follows the pair
- * it stands on.
+ * Moves the upper half of a full node to a new node. The parent has room for one pair. The path
+ * goes on following the same pair as before, into the new node if need be.
  */
 static int split_node(struct journal_handle *handle, struct ext4_inode *dir,
 		      struct dir_index_frame *parent, struct dir_index_frame *frame)
@@ -217,7 +221,7 @@ static int split_node(struct journal_handle *handle, struct ext4_inode *dir,
 	return 0;
 }
 
-/* Afterwards the node above the leaf has room for one pair. */
+/* Sees to it that the node above the leaf has room for one pair, and opens it in handle. */
 static int make_index_room(struct journal_handle *handle, struct ext4_inode *dir,
 			   struct dir_index_path *path)
 {
@@ -232,7 +236,7 @@ static int make_index_room(struct journal_handle *handle, struct ext4_inode *dir
 		err = grow_root(handle, dir, path);
 		if (err)
 			return err;
-		n = 2; /* a node holds more than a root: the new one is not full */
+		n = 2; /* a node holds more pairs than a root: the new node is not full */
 	}
 	for (; n < path->levels; n++) {
 		err = split_node(handle, dir, &path->frame[n - 1], &path->frame[n]);
@@ -243,6 +247,10 @@ static int make_index_room(struct journal_handle *handle, struct ext4_inode *dir
 }
 
 /* ---- insertion ---- */
+/*
+ * Splits leaf, of whose content copy is a copy and map the map of n entries: the upper part goes to
+ * a new block, *ret, which begins with *ret_hash.
+ */
 static int split_leaf(struct journal_handle *handle, struct ext4_inode *dir,
 		      struct dir_index_path *path, struct journal_buffer *leaf,
 		      struct leaf_map *map, unsigned n, const uint8_t *copy, uint32_t *ret_hash,
@@ -260,8 +268,8 @@ static int split_leaf(struct journal_handle *handle, struct ext4_inode *dir,
 	pack(dir->vol, buffer->data, copy, map + keep, n - keep);
 	dir_block_seal(dir, buffer);
 	/*
-	 * What moves is laid out by hash, what stays keeps its order: later gaps are then where
-	 * ext4 has them.
+	 * Entries that move are laid out by hash, entries that stay keep their order, as in ext4:
+	 * later gaps are then in the same places.
 	 */
 	qsort(map, keep, sizeof *map, map_cmp_off);
 	pack(dir->vol, leaf->data, copy, map, keep);
@@ -278,8 +286,8 @@ static int put_in(struct ext4_inode *dir, struct journal_buffer *buffer, const s
 	unsigned off = dir_block_find_gap(dir->vol, buffer->data, dir_rec_len(add->len));
 
 	/*
-	 * Halves of a block of sane entries always have room; this is for a block another inode
-	 * shares.
+	 * After a split both blocks have room. Only a block that a second inode owns too can be
+	 * full here.
 	 */
 	if (off == UINT_MAX)
 		return EXT4_CORRUPT(dir->vol, dir->ino, buffer->blk,
@@ -307,7 +315,7 @@ static int make_room_and_put(struct journal_handle *handle, struct ext4_inode *d
 	memcpy(copy, leaf->data, vol->block_size);
 	n = map_leaf(dir, path->version, copy, map);
 	err = 0;
-	if (n < 2) { /* nothing to split; only another file system leaves a block like that */
+	if (n < 2) { /* nothing to split: one entry, with gaps that another driver has left */
 		pack(vol, leaf->data, copy, map, n);
 		err = put_in(dir, leaf, add, ino, file_type);
 		goto out;
@@ -363,8 +371,8 @@ static void root_init(struct ext4_inode *dir, uint8_t *data, uint32_t parent, ui
 }
 
 /*
- * Moves what follows "." and ".." in from to the leaf to, as it lies; *ret_parent is what ".."
- * says.
+ * Copies the entries that follow "." and ".." in the block from to the leaf to, without rearranging
+ * them. *ret_parent is the inode of "..".
  */
 static int move_entries(struct ext4_inode *dir, const uint8_t *from, uint8_t *to,
 			uint32_t *ret_parent)

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Directories whose content lies in the inode (inline_data, xattr/inline.c). The content begins
- * with the number of the parent; "." and ".." have no entries. Its two parts are tiled with entries
- * each for itself. Such volumes are only read: nothing here waits, and no lock is needed. Any
- * thread. Damage is -EUCLEAN.
+ * Directories whose content lies in the inode (inline_data; xattr/inline.c reads the content). The
+ * content begins with the inode number of the parent; "." and ".." have no entries. It has two
+ * parts, i_block and an extended attribute, and entries fill each part. Volumes with such
+ * directories are only read, so no lock is needed.
+ *
+ * Threads: ops workers, and loop threads that try (base/nowait.h). Damage is -EUCLEAN.
  */
 #include "ext4/dir/directory.h"
 
@@ -13,10 +15,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Bytes of the first part; of the parent's number. */
 #define FIRST_PART ((uint32_t)sizeof(((struct ext2_inode_large *)0)->i_block))
 #define PARENT_LEN 4u
 
-/* ---- directories ---- */
 int dir_inline_load(struct ext4_inode *dir, uint8_t **ret, uint32_t *ret_len)
 {
 	int err = ext4_inline_load(dir, ret, ret_len);

@@ -1,17 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What is remembered about a large linear directory (one without a hash index: made without
- * dir_index, or by a tool that never builds one): where each name is and how much room each block
- * has, so that a lookup or an insertion reads one block and not all of them. Built at first use by
- * reading the directory once; thrown away when the inode leaves the cache, when memory is short and
- * when a handle that changed the directory is cancelled.
+ * A table of the names of a large linear directory (one without a hash index: made without
+ * dir_index, or by a tool that never builds an index). It says where each name is and how much room
+ * each block has, so that a lookup or an insertion reads one block instead of all. It is built at
+ * first use by reading the directory once. It is thrown away when the inode leaves the cache, when
+ * memory is short, and when a handle that changed the directory is cancelled.
  *
- * All such tables of a volume have so many places together (dir_budget: 20 bytes each, and as much
- * again while one grows): a directory beyond that is searched block by block.
+ * All tables of a volume together have at most dir.budget places: 20 bytes each, and as much again
+ * while a table grows. A directory beyond the budget is searched block by block.
  *
  * Entries of a linear directory never move, so a place stays valid until its name is deleted. The
- * table is read with dir->rw held shared and changed with it held exclusively; two readers that
- * build it at once race for the pointer and the loser frees its copy.
+ * table is read with dir->rw held shared and changed with it held exclusively. Two readers may
+ * build it at once: the first to set the pointer wins, the other frees its copy.
+ *
+ * Threads: ops workers, and loop threads that try (base/nowait.h), which do not build tables; any
+ * thread that drops an inode frees its table. A table that cannot be had for lack of memory is no
+ * error.
  */
 #include "ext4/dir/directory.h"
 
@@ -23,25 +27,25 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TABLE_MIN_BLOCKS 3u      /* below, reading the blocks is as good */
+#define TABLE_MIN_BLOCKS 3u      /* smaller directories are scanned */
 #define NONE UINT32_MAX
 
-/* Where a name is. Those that share a chain follow each other by next, the newest first. */
+/* Where a name is. next: the next place of the same chain, which begins with the newest. */
 struct place { uint32_t hash, lblk, off, next; };
 
 /*
- * A hash table with chains: entering a name takes as long whatever names are there already, also
- * where an image holds the same one a million times over.
+ * A hash table with chains: adding a name takes the same time whatever names are there already,
+ * even if an image holds the same name a million times.
  */
 struct ext4_dir_table {
 	uint32_t nr_blocks, cap_blocks;
-	unsigned bad;            /* blocks that could not be read: their names are missing here */
+	unsigned bad;            /* damaged blocks, whose names are missing here */
 	uint16_t *gap;           /* largest free space of each block, at most 65535 */
 	uint32_t cap;            /* places, a power of two, and as many chains */
-	uint32_t nr, unused;     /* [0, nr) have been in use; first of those that no longer are */
+	uint32_t nr, unused;     /* [0, nr) have been used; first of the list of free ones */
 	struct place *place;
-	uint32_t *chain;         /* the first place of each */
-	struct ext4_vol *vol;      /* whose budget the places are on */
+	uint32_t *chain;         /* first place of each chain */
+	struct ext4_vol *vol; /* in whose budget the places count */
 };
 
 static void dir_table_free(struct ext4_dir_table *table)
@@ -70,7 +74,7 @@ static void chain_in(struct ext4_dir_table *table, uint32_t n)
 	*first = n;
 }
 
-/* n more for a directory of vol, if its budget allows that. */
+/* Takes n more places from the budget of vol; false if it has not so many. */
 static bool places_take(struct ext4_vol *vol, uint32_t n)
 {
 	if (__atomic_add_fetch(&vol->dir.places, n, __ATOMIC_RELAXED) <= vol->dir.budget)
@@ -79,7 +83,7 @@ static bool places_take(struct ext4_vol *vol, uint32_t n)
 	return false;
 }
 
-/* Only when every place is in use. */
+/* More places; called when every place is in use. */
 static bool places_grow(struct ext4_dir_table *table)
 {
 	uint32_t cap = table->cap ? table->cap * 2 : 1024, more = cap - table->cap, *chain;

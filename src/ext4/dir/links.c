@@ -37,7 +37,7 @@ static int link_in(struct journal_handle *handle, struct ext4_inode *dir, struct
 	if (err)
 		return err;
 	ext4_raw_set_nlink(target, n + 1);
-	/* With a truncate to be finished it stays on the list for that. */
+	/* A file with an unfinished truncate stays on the orphan list. */
 	if (n == 0 && !ext4_truncate_pending(target))
 		err = ext4_orphan_del(handle, target);
 	if (err)
@@ -106,8 +106,8 @@ static int remove_in(struct journal_handle *handle, struct ext4_inode *dir, cons
 	if (S_ISDIR(ext4_inode_mode(child))) {
 		dir_nlink_dec(dir);
 		/*
-		 * Whoever still has it open sees that nothing is left; the blocks go with the
-		 * inode.
+		 * A process that still has the directory open finds it empty. Its blocks are freed
+		 * with the inode.
 		 */
 		fdio_mutex_lock(&child->attr);
 		ext4_raw_set_size(child, 0);

@@ -1,25 +1,25 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Listing a directory. Positions ("cookies") have to survive that names come and go between two
+ * Listing a directory. A position ("cookie") has to survive that names come and go between two
  * calls, so:
  *
- * - With dir_index, an indexed directory and one of a single block (which becomes indexed when it
- *   grows) are listed in hash order:
- *   a position is 31 bits of hash, 20 bits of a second hash and 12 bits that number names equal in
- *   both. Splitting a leaf
- *   moves names to other blocks but not to other positions.
+ * - With dir_index, an indexed directory is listed in hash order, and so is a directory of one
+ *   block, which gets an index when it grows. A position has 31 bits of hash, 20 bits of a second
+ *   hash, and 12 bits that number the names equal in both. Splitting a leaf moves names to other
+ *   blocks but not to other positions.
  * - Other directories are listed in the order of their blocks: entries of a linear directory never
- *   move. A position is
- *   the entry's byte offset plus one.
+ *   move. A position is the entry's byte offset plus one.
  *
- * "." and ".." come first, at positions that no name can have. In hash order the names of one leaf
- * (of several, where equal hashes span them) are sorted in a buffer of fixed size; when they are
- * more than it holds, the lowest are given out and the leaves are read again for the rest. Holds
- * dir->rw shared throughout; workers only.
+ * "." and ".." come first, at positions that no name can have. In hash order, the names of one leaf
+ * (of several, where equal hashes span them) are sorted in a buffer of fixed size. When there are
+ * more names than it holds, the lowest are given out and the leaves are read again for the rest.
  *
- * A damaged block is told in the log and passed over (dir_block_pass_over), as the kernel does:
- * what the rest of the directory names can be saved. If the first block cannot be read, an index is
- * not looked for either: the directory is listed in the order of its blocks.
+ * Threads: ops workers, and loop threads that try (base/nowait.h), where a directory of more than
+ * DIR_NOWAIT_BLOCKS blocks misses. Holds dir->rw shared throughout.
+ *
+ * A damaged block is reported to the volume and passed over (dir_block_pass_over), as the kernel
+ * does: what the rest of the directory names can be saved. If the first block of an index cannot be
+ * read, the directory is listed in the order of its blocks.
  */
 #include "ext4/dir/index.h"
 
@@ -37,7 +37,7 @@
 #define COOKIE_NAMES 2ull   /* ".." too */
 #define COOKIE_BASE 3ull    /* added to positions, so that none is one of the above */
 #define POS_END INT64_MAX
-#define BATCH 8192u
+#define BATCH 8192u     /* names that are given out at a time in hash order */
 
 /* A name found in a leaf: where it comes in the order, and where it is. */
 struct item { uint64_t pos; uint32_t lblk, off; };
@@ -46,13 +46,13 @@ struct listing {
 	struct ext4_inode *dir;
 	bool (*emit)(void *arg, const struct ext4_dirent *e);
 	void *arg;
-	bool stopped, given; /* asked to stop; something was given out */
+	bool stopped, given; /* emit has asked to stop; an entry was given out */
 	unsigned bad;        /* damaged blocks that were passed over */
 	uint8_t version;
 	struct item *item;
 	unsigned nr, cap;  /* 2 * BATCH, or what a small directory can hold */
 	struct dir_seen seen; /* leaves that were collected, since the last cut */
-	bool cut;          /* more names than fit: those from cut_pos on were left out */
+	bool cut;          /* more names than fit: names from cut_pos on were left out */
 	uint64_t cut_pos;
 };
 
@@ -64,7 +64,7 @@ static uint8_t dt_of_ft(uint8_t file_type)
 	return file_type < ARRAY_SIZE(dt) ? dt[file_type] : DT_UNKNOWN;
 }
 
-/* Without the feature, or where an old tool left the type out, the inode knows. */
+/* DT_*: of the entry or, if it has no type (no filetype feature, or an old tool), of the inode. */
 static uint8_t type_of(struct listing *listing, uint32_t ino, uint8_t file_type)
 {
 	struct dir_pos pos = { .ino = ino };
@@ -151,7 +151,7 @@ static int list_linear(struct listing *listing, uint64_t from)
 	return err;
 }
 
-/* What lies in the inode: a position is a place there. */
+/* A directory inside its inode: a position is the byte offset of the entry plus one. */
 static int list_inline(struct listing *listing, uint64_t from)
 {
 	struct ext4_vol *vol = listing->dir->vol;
@@ -193,7 +193,7 @@ static int item_cmp(const void *a, const void *b)
 	return x->off < y->off ? -1 : x->off > y->off;
 }
 
-/* Keeps the lowest BATCH, but never a part of a group of equals. */
+/* Keeps the lowest BATCH names, but never a part of a group with equal positions. */
 static void cut_items(struct listing *listing)
 {
 	unsigned n = BATCH;
@@ -201,7 +201,7 @@ static void cut_items(struct listing *listing)
 	qsort(listing->item, listing->nr, sizeof *listing->item, item_cmp);
 	while (n > 0 && listing->item[n - 1].pos == listing->item[n].pos)
 		n--;
-	/* a group larger than the buffer: no position could tell its members apart anyway */
+	/* The group is larger than the buffer: no position could tell its members apart anyway. */
 	if (n == 0)
 		n = BATCH;
 	listing->cut = true;
@@ -251,8 +251,8 @@ static int collect_leaf(struct listing *listing, uint32_t lblk, uint64_t from)
 }
 
 /*
- * The leaves whose names have to be sorted together, from the one that from lies in. *ret_end:
- * everything below is in.
+ * Collects the leaves whose names have to be sorted together, beginning with the leaf of position
+ * from. *ret_end: all names below it are collected.
  */
 static int collect_indexed(struct listing *listing, uint64_t from, uint64_t *ret_end)
 {
@@ -283,7 +283,7 @@ static int collect_indexed(struct listing *listing, uint64_t from, uint64_t *ret
 	return err;
 }
 
-/* Gives out what was collected. */
+/* Gives out the collected names from position from on. */
 static int give_items(struct listing *listing, uint64_t from)
 {
 	struct ext4_vol *vol = listing->dir->vol;
@@ -312,8 +312,10 @@ static int give_items(struct listing *listing, uint64_t from)
 	return 0;
 }
 
-/* Where the listing goes on: behind from in any case, also where more names are equal in both
- * hashes than the buffer holds. */
+/*
+ * Where the listing goes on. Always behind from, even if more names are equal in both hashes than
+ * the buffer holds.
+ */
 static uint64_t next_from(struct listing *listing, uint64_t from, uint64_t end)
 {
 	if (!listing->cut)
@@ -329,7 +331,7 @@ static int list_hashed(struct listing *listing, uint64_t from)
 	int err = 0;
 
 	listing->version = dir_index_default_version(listing->dir->vol);
-	/* A small directory has not so many names. */
+	/* The most names that the directory can have; a small directory needs no large buffer. */
 	room = ((uint64_t)dir_nr_blocks(listing->dir) << listing->dir->vol->block_bits) /
 			       DIR_ENT_MIN +
 	       1;
@@ -351,7 +353,7 @@ static int list_hashed(struct listing *listing, uint64_t from)
 	return err;
 }
 
-/* Positions in hash order for this directory; false also if its index has no beginning. */
+/* The directory is listed in hash order; not if its index is lost. */
 static bool by_hash(struct ext4_inode *dir)
 {
 	if (!dir_is_indexed(dir))
@@ -383,10 +385,10 @@ int ext4_readdir(struct ext4_inode *dir, uint64_t cookie,
 			err = list_linear(&listing, from);
 	}
 	ext4_inode_unlock(dir);
-	/* What was found before it is delivered; whoever goes on meets it again. */
+	/* Entries before the damage are the answer; the next call meets the damage again. */
 	if (err == -EUCLEAN && listing.given)
 		return 0;
-	/* A deleted directory is empty for whoever still has it open. */
+	/* A deleted directory that is still open is empty. */
 	return err == -ENOENT ? 0 : err;
 }
 

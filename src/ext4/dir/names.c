@@ -102,8 +102,8 @@ void dir_change_flags(struct ext4_inode *inode, uint32_t set, uint32_t clear)
 }
 
 /*
- * With dir_nlink an indexed directory may have more subdirectories than can be counted: its count
- * is then 1 for ever.
+ * With dir_nlink, an indexed directory may have more subdirectories than a link count can say; its
+ * count is then 1 for ever.
  */
 bool dir_nlink_full(const struct ext4_inode *dir)
 {

@@ -1,13 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Rename in one transaction: plain, with replacement, RENAME_NOREPLACE, RENAME_EXCHANGE,
- * RENAME_WHITEOUT. Workers, and within one directory loop threads in the mode of nowait.h.
+ * RENAME_WHITEOUT.
  *
- * Locks: rename_lock if two directories are involved, so that the tree above them stands still;
+ * Threads: ops workers; within one directory also loop threads that try (base/nowait.h).
+ *
+ * Locks: rename_lock if two directories are involved, so that the tree above them does not change;
  * then the two directories, an ancestor before its descendant, else by inode number; then the
  * inodes behind the names, directories first, by inode number. A directory cannot go below itself:
- * the ancestors of the new place are walked before any inode lock is held, which rename_lock keeps
- * true.
+ * the ancestors of the new place are walked before any inode lock is taken, and rename_lock keeps
+ * the result true.
+ *
+ * Any failure inside the handle cancels it: no name has changed then.
  */
 #include "ext4/dir/directory.h"
 #ifndef _GNU_SOURCE
@@ -25,13 +29,13 @@ struct rename_args {
 	const char *oname, *nname;
 	unsigned olen, nlen, flags;
 	const struct ext4_credentials *credentials;
-	/* behind the names; ni NULL: the new name is free */
+	/* the inodes behind the names; new_inode NULL: the new name is free */
 	struct ext4_inode *old_inode, *new_inode;
-	/* child of odir on the way to ndir; 0: ndir is not below odir */
+	/* the child of odir on the way down to ndir; 0: ndir is not below odir */
 	uint32_t below_odir;
-	uint32_t below_ndir;        /* the same, the other way round */
+	uint32_t below_ndir;        /* the child of ndir on the way down to odir, or 0 */
 	struct ext4_inode *locked[2];
-	struct ext4_inode *white;
+	struct ext4_inode *white; /* the new whiteout, or NULL */
 	struct timespec now;
 	struct dir_add add;
 };
@@ -40,8 +44,8 @@ static bool is_dir(const struct ext4_inode *inode) { return S_ISDIR(ext4_inode_m
 
 /*
  * Walks from low up to the root. *ret_child: the child of high on the way, 0 if high is not on it.
- * An image may have the way run in a circle: one place on it is remembered, at each power of two of
- * steps anew, and met again after as many steps as the circle has.
+ * On a damaged image the way may be a circle, so the walk remembers one directory, a new one at
+ * each power of two of steps. In a circle it meets that directory again.
  */
 static int find_on_path(struct ext4_inode *low, const struct ext4_inode *high, uint32_t *ret_child)
 {
@@ -81,7 +85,7 @@ static int lock_dirs(struct rename_args *names)
 
 	if (names->odir == names->ndir)
 		return ext4_inode_enter_exclusive(names->odir);
-	if (nowait_on()) /* the ways up may be long */
+	if (nowait_on()) /* the way up to the root may be long */
 		return nowait_miss();
 	fdio_mutex_lock(&names->odir->vol->dir.rename_lock);
 	err = find_on_path(names->ndir, names->odir, &names->below_odir);
@@ -132,7 +136,10 @@ static int find_inodes(struct rename_args *names)
 	return err;
 }
 
-/* What must hold before the inodes are locked, because the locks depend on it. */
+/*
+ * No directory goes below itself. Checked before the inodes are locked, because otherwise a lock
+ * would be taken twice.
+ */
 static int check_loops(const struct rename_args *names)
 {
 	if (is_dir(names->old_inode) &&
@@ -213,7 +220,7 @@ static int check_locked(struct rename_args *names)
 }
 
 /* ---- in the handle ---- */
-/* inode is now in dir: its ".." and its ctime. */
+/* inode has moved from one directory to another: its "..", its ctime, and their link counts. */
 static int moved(struct journal_handle *handle, struct rename_args *names, struct ext4_inode *inode,
 		 struct ext4_inode *from, struct ext4_inode *to)
 {
@@ -221,13 +228,13 @@ static int moved(struct journal_handle *handle, struct rename_args *names, struc
 
 	if (is_dir(inode) && from != to) {
 		err = dir_do_set(handle, inode, "..", 2, to->ino, EXT2_FT_DIR);
-		/* if the handle is cancelled, needlessly */
+		/* If the handle is cancelled, a listing is read again for nothing. */
 		__atomic_store_n(&inode->dir.moved, true, __ATOMIC_RELEASE);
 		if (err)
 			return err;
 		/*
-		 * One directory for another: a count that is at its limit must not even go there
-		 * and back.
+		 * When two directories are exchanged the counts stay as they are. Changing them
+		 * back and forth would turn a count at its limit into 1.
 		 */
 		if (!(names->flags & RENAME_EXCHANGE) || !is_dir(names->old_inode) ||
 		    !is_dir(names->new_inode)) {
@@ -348,7 +355,7 @@ static int with_dirs_locked(struct rename_args *names)
 		err = find_inodes(names);
 	if (err == 0)
 		err = check_loops(names);
-	/* Two names of one inode: there is nothing to do, says POSIX. */
+	/* Both names lead to the same inode: POSIX says that nothing is done. */
 	if (err || names->old_inode == names->new_inode)
 		return err;
 	err = lock_inodes(names);

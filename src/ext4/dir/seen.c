@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Which blocks of a directory a walk through its index has been to. An index of an honest file
- * system names each block once; one that names a block again could make a walk as long as it likes.
- * Called by the walks of dir/index.c and dir/listing.c, on the thread of each, which owns the set.
- * The first few blocks are in the set itself: most walks end there. Fails with -ENOMEM.
+ * The set of directory blocks that a walk through an index has been to. The index of an honest file
+ * system names each block once; an index that names blocks again could make a walk endless. The
+ * first few blocks are kept in the set itself, which is enough for most walks.
+ *
+ * Threads: the set belongs to the thread of its walk (index.c, listing.c). Fails with -ENOMEM.
  */
 #include "ext4/dir/directory.h"
 

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Symbolic links. A target of less than 60 bytes lives in the inode, where other inodes have their
- * extents; a longer one in one block, which is journalled like metadata, so that a link never
- * appears with another's bytes. Workers only.
+ * extents. A longer one lives in a block, which is journalled like metadata, so that after a crash
+ * a link never shows bytes of another file.
+ *
+ * Threads: ops workers, and loop threads that try (base/nowait.h). Reading locks the inode shared.
  */
 #include "ext4/dir/directory.h"
 
 #include <errno.h>
 #include <string.h>
 
-#define FAST_MAX (EXT2_N_BLOCKS * 4u) /* with the NUL that old readers want */
+#define FAST_MAX (EXT2_N_BLOCKS * 4u) /* the NUL included, which old readers need */
 #define TARGET_MAX 4095u
 
 struct target { const char *path; unsigned len; };
@@ -31,7 +33,7 @@ static int fill_symlink(struct journal_handle *handle, struct ext4_inode *inode,
 		return 0;
 	}
 	ext4_extent_init(inode);
-	/* First: an empty link without blocks would be a fast one. */
+	/* The size is set first: a link of 0 bytes without blocks counts as one in the inode. */
 	fdio_mutex_lock(&inode->attr);
 	ext4_raw_set_size(inode, target->len);
 	fdio_mutex_unlock(&inode->attr);
@@ -104,7 +106,7 @@ int ext4_readlink(struct ext4_inode *inode, char *buf, size_t cap, unsigned *ret
 	ext4_inode_unlock(inode);
 	if (err)
 		return err;
-	/* What is behind a NUL is no path. */
+	/* A path ends at its first NUL. */
 	buf[size] = 0;
 	*ret_len = (unsigned)strlen(buf);
 	return 0;
