@@ -20,12 +20,14 @@ import srctree
 import svg
 from devices import KINDS
 from peers import PEERS, Switch
-from proc import Failed, Interrupted, LeftOut, catch_signals, ignore_signals, keep_awake, let_sleep, run
+from proc import (Failed, Interrupted, LeftOut, catch_signals, ignore_signals, keep_awake,
+                  let_sleep, run)
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SHORT = dict(seconds=0.35, size=64, rounds=1, files=2000, tree=600)
 FULL = dict(seconds=1.5, size=400, rounds=3, files=10_000, tree=5000)
-# What is asked first: deep random reads, and large writes to a new file, beside fuse2fs and the kernel.
+# What is asked first: deep random reads, and large writes to a new file, beside fuse2fs and the
+# kernel.
 HEADLINE = dict(seconds=1.0, size=400, rounds=5, files=2000, tree=600)
 HEADLINE_JOBS, HEADLINE_PEERS = "r4k-uring-1,a1m-psync,a1m-d8", "ext4,fuse2fs,ring"
 
@@ -33,9 +35,10 @@ EXAMPLES = """
 examples:
   run-bench                                   everything, on both devices (see --plan for how long)
   run-bench --short                           some jobs, once: about a minute
-  run-bench --headline                        random reads and large appends beside fuse2fs: about a minute
+  run-bench --headline                        random reads, large appends, beside fuse2fs: a minute
   run-bench --jobs 'r4k-*,untar' --peers ext4,ring --rounds 9 --device tmpfs
-  run-bench --variant new=transport=uring,poll=50 --variant old=transport=uring@/old/fusedio --jobs r4k-libaio-1
+  run-bench --variant new=transport=uring,poll=50 --variant old=transport=uring@/old/fusedio \\
+      --jobs r4k-libaio-1
   run-bench --plan 90 --append all.json | while read -r slice; do eval "$slice"; done
   run-bench --report all.json --svg speed --docs .
 """
@@ -82,11 +85,15 @@ def parse_variants(words):
 def estimate(jobs, peers, rounds, seconds=FULL["seconds"]):
     """Seconds that these jobs take on one device, roughly."""
     setup = 0.9 * peers + 3 + (1.0 * peers if any(j.needs for j in jobs) else 0)
-    return setup + rounds * (1.5 + sum(((seconds + 0.25) * j.length + j.extra) * (peers if j.raw else max(1, peers - 2)) for j in jobs))
+    return setup + rounds * (1.5 + sum(((seconds + 0.25) * j.length + j.extra) * (
+        peers if j.raw else max(1, peers - 2)) for j in jobs))
 
 
 def slices(jobs, peers, rounds, limit, seconds=FULL["seconds"]):
-    """Cuts the list of jobs into parts below the limit, where one job alone is. Jobs of a quotient stay together."""
+    """
+    Cuts the list of jobs into parts below the limit, where one job alone is. Jobs of a quotient
+    stay together.
+    """
     tied = {q[1]: q[2] for q in jobs_.QUOTIENTS}
     units = []
     for j in jobs:
@@ -105,7 +112,8 @@ def slices(jobs, peers, rounds, limit, seconds=FULL["seconds"]):
 
 def first_line(*argv):
     try:
-        p = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=20, check=False)
+        p = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                           stderr=subprocess.STDOUT, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return p.stdout.strip().splitlines()[0] if p.stdout.strip() else ""
@@ -130,50 +138,76 @@ def machine():
                 system = line.partition("=")[2].strip().strip('"')
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     versions = {"fio": version_in(first_line("fio", "--version"))}
-    for name, argv in (("e2fsprogs", ("mke2fs", "-V")), ("QEMU", ("qemu-storage-daemon", "--version"))):
+    for name, argv in (("e2fsprogs", ("mke2fs", "-V")),
+                       ("QEMU", ("qemu-storage-daemon", "--version"))):
         if shutil.which(argv[0]):
             versions[name] = version_in(first_line(*argv))
-    return {"cpus": os.cpu_count(), "cpu": cpu, "memory_gib": round(memory / 2**30), "kernel": os.uname().release, "system": system,
-            "versions": versions}
+    return {"cpus": os.cpu_count(), "cpu": cpu, "memory_gib": round(memory / 2**30),
+            "kernel": os.uname().release, "system": system, "versions": versions}
 
 
 def parse(argv):
     short = os.environ.get("BENCH_SHORT") == "1" or "--short" in argv
     headline = "--headline" in argv
     d = SHORT if short else HEADLINE if headline else FULL
-    ap = argparse.ArgumentParser(prog="run-bench", description="fusedio beside other ways to use the same device: how fast, for how much CPU time.",
-                                 epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap = argparse.ArgumentParser(
+        prog="run-bench",
+        description="fusedio beside other ways to use the same device: how fast, for how much CPU "
+        "time.", epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = ap.add_argument_group("what to measure")
-    what.add_argument("--short", action="store_true", default=short, help="some jobs, one round, tmpfs only: about a minute")
-    what.add_argument("--headline", action="store_true",
-                      help="4 KiB random reads at depth 32 and 1 MiB appends, fusedio beside ext4 and fuse2fs, five rounds, tmpfs only: a minute")
-    what.add_argument("--jobs", default=HEADLINE_JOBS if headline else "", metavar="LIST", help="names, patterns or groups, with commas")
-    what.add_argument("--peers", default=HEADLINE_PEERS if headline else "", metavar="LIST", help="names, with commas")
-    what.add_argument("--variant", action="append", default=[], metavar="NAME=OPTIONS[@PROGRAM]", help="one more fusedio (may be repeated)")
-    what.add_argument("--device", choices=["tmpfs", "file", "both"], default="tmpfs" if short or headline else "both", help="what the loop devices lie over")
-    what.add_argument("--fusedio", default=os.path.join(os.getcwd(), "fusedio"), metavar="PATH", help="the program (default: ./fusedio)")
-    what.add_argument("--dir", default=os.getcwd(), help="where the image files of --device file go (default: here)")
+    what.add_argument("--short", action="store_true", default=short,
+                      help="some jobs, one round, tmpfs only: about a minute")
+    what.add_argument(
+        "--headline", action="store_true",
+        help="4 KiB random reads at depth 32 and 1 MiB appends, fusedio beside ext4 and fuse2fs, "
+        "five rounds, tmpfs only: a minute")
+    what.add_argument("--jobs", default=HEADLINE_JOBS if headline else "", metavar="LIST",
+                      help="names, patterns or groups, with commas")
+    what.add_argument("--peers", default=HEADLINE_PEERS if headline else "", metavar="LIST",
+                      help="names, with commas")
+    what.add_argument("--variant", action="append", default=[], metavar="NAME=OPTIONS[@PROGRAM]",
+                      help="one more fusedio (may be repeated)")
+    what.add_argument("--device", choices=["tmpfs", "file", "both"], default="tmpfs" if short
+                      or headline else "both", help="what the loop devices lie over")
+    what.add_argument("--fusedio", default=os.path.join(os.getcwd(), "fusedio"), metavar="PATH",
+                      help="the program (default: ./fusedio)")
+    what.add_argument("--dir", default=os.getcwd(),
+                      help="where the image files of --device file go (default: here)")
     size = ap.add_argument_group("how much")
     size.add_argument("--rounds", type=int, default=d["rounds"], help="default %(default)s")
-    size.add_argument("--seconds", type=float, default=d["seconds"], help="how long a job runs where it may choose; default %(default)s")
-    size.add_argument("--size", type=int, default=d["size"], metavar="MIB", help="size of the files; default %(default)s")
-    size.add_argument("--files", type=int, default=d["files"], help="files of the jobs on names; default %(default)s")
-    size.add_argument("--tree", type=int, default=d["tree"], metavar="FILES", help="files of the source tree; default %(default)s")
-    size.add_argument("--awake", action="store_true", help="keep CPUs from halting: steadier figures at depth 1, above all in virtual machines")
+    size.add_argument("--seconds", type=float, default=d["seconds"],
+                      help="how long a job runs where it may choose; default %(default)s")
+    size.add_argument("--size", type=int, default=d["size"], metavar="MIB",
+                      help="size of the files; default %(default)s")
+    size.add_argument("--files", type=int, default=d["files"],
+                      help="files of the jobs on names; default %(default)s")
+    size.add_argument("--tree", type=int, default=d["tree"], metavar="FILES",
+                      help="files of the source tree; default %(default)s")
+    size.add_argument(
+        "--awake", action="store_true",
+        help="keep CPUs from halting: steadier figures at depth 1, above all in virtual machines")
     out = ap.add_argument_group("results")
-    out.add_argument("--json", default="bench.json", metavar="FILE", help="where they go, begun anew (default: bench.json)")
+    out.add_argument("--json", default="bench.json", metavar="FILE",
+                     help="where they go, begun anew (default: bench.json)")
     out.add_argument("--append", metavar="FILE", help="where they go, added to what is there")
     out.add_argument("--report", metavar="FILE", help="measures nothing: shows what is in the file")
-    out.add_argument("--svg", metavar="NAME", help="the plots' name, without -tmpfs.svg (default: as the JSON file)")
-    out.add_argument("--markdown", metavar="FILE", help="writes the tables of doc/performance.md to a file (- is the terminal)")
-    out.add_argument("--docs", metavar="TREE",
-                     help="writes these tables and those of README.md into the documents of a source tree")
+    out.add_argument("--svg", metavar="NAME",
+                     help="the plots' name, without -tmpfs.svg (default: as the JSON file)")
+    out.add_argument("--markdown", metavar="FILE",
+                     help="writes the tables of doc/performance.md to a file (- is the terminal)")
+    out.add_argument(
+        "--docs", metavar="TREE",
+        help="writes these tables and those of README.md into the documents of a source tree")
     other = ap.add_argument_group("other")
     other.add_argument("--list", action="store_true", help="shows jobs and peers")
-    other.add_argument("--plan", type=float, metavar="SECONDS", help="prints commands that measure the same in slices of that length at most")
-    other.add_argument("--self-test", action="store_true", help="tests the bench itself; needs no root")
+    other.add_argument(
+        "--plan", type=float, metavar="SECONDS",
+        help="prints commands that measure the same in slices of that length at most")
+    other.add_argument("--self-test", action="store_true",
+                       help="tests the bench itself; needs no root")
     args = ap.parse_args(argv)
-    if min(args.rounds, args.files, args.tree) < 1 or args.size < 16 or not 0.05 <= args.seconds <= 120:
+    if (min(args.rounds, args.files, args.tree) < 1 or args.size < 16
+        or not 0.05 <= args.seconds <= 120):
         raise Usage("at least one round, one file and 16 MiB, and from 0.05 to 120 seconds")
     args.variants = parse_variants(args.variant)
     args.job_list = choose_jobs(args.jobs, args.short)
@@ -205,9 +239,12 @@ def show_plan(args, argv):
         words.append(w)
     result = args.append or args.json
     for kind in args.kinds:
-        for part in slices(args.job_list, len(args.peer_list), args.rounds, args.plan, args.seconds):
-            cmd = [os.path.join(HERE, "run-bench"), *words, "--device", kind, "--append", result, "--jobs", ",".join(j.key for j in part)]
-            print(shlex.join(cmd) + f"  # {estimate(part, len(args.peer_list), args.rounds, args.seconds):.0f} s")
+        for part in slices(args.job_list, len(args.peer_list), args.rounds, args.plan,
+                           args.seconds):
+            cmd = [os.path.join(HERE, "run-bench"), *words, "--device", kind, "--append", result,
+                   "--jobs", ",".join(j.key for j in part)]
+            print(shlex.join(cmd)
+                  + f"  # {estimate(part, len(args.peer_list), args.rounds, args.seconds):.0f} s")
 
 
 def show_report(res, args, path):
@@ -229,7 +266,8 @@ def show_report(res, args, path):
                 f.write(table + "\n")
         if args.docs and res.kinds():
             report.into_document(os.path.join(args.docs, "doc", "performance.md"), table)
-            report.into_document(os.path.join(args.docs, "README.md"), report.headlines(res, res.kinds()[0]))
+            report.into_document(os.path.join(args.docs, "README.md"),
+                                 report.headlines(res, res.kinds()[0]))
 
 
 def refuse(args):
@@ -248,12 +286,16 @@ def refuse(args):
 
 
 def client_program(args, work):
-    """The client of some jobs lies beside fusedio; it is one file of C, and is built where it is missing."""
+    """
+    The client of some jobs lies beside fusedio; it is one file of C, and is built where it is
+    missing.
+    """
     built = os.path.join(os.path.dirname(os.path.abspath(args.fusedio)), "bench", "benchtool")
     if os.access(built, os.X_OK):
         return built
     made = os.path.join(work, "benchtool")
-    run(os.environ.get("CC", "cc"), "-std=gnu11", "-O2", "-o", made, os.path.join(HERE, "benchtool.c"), "-lpthread")
+    run(os.environ.get("CC", "cc"), "-std=gnu11", "-O2", "-o", made,
+        os.path.join(HERE, "benchtool.c"), "-lpthread")
     return made
 
 
@@ -272,16 +314,20 @@ def open_results(args):
 
 def measure_all(args, res, path):
     run_id = f"{datetime.datetime.now(datetime.timezone.utc):%y%m%d%H%M%S}"
-    res.data["runs"].append({"time": f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%dT%H:%M:%SZ}", "id": run_id, "rounds": args.rounds,
-                             "seconds": args.seconds, "size_mib": args.size, "files": args.files, "tree": args.tree, "awake": args.awake,
-                             "variants": {k: v[0] for k, v in args.variants.items()}, "version": version_in(first_line(args.fusedio, "-V"))})
+    res.data["runs"].append(
+        {"time": f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%dT%H:%M:%SZ}", "id": run_id,
+         "rounds": args.rounds, "seconds": args.seconds, "size_mib": args.size, "files": args.files,
+         "tree": args.tree, "awake": args.awake,
+         "variants": {k: v[0] for k, v in args.variants.items()},
+         "version": version_in(first_line(args.fusedio, "-V"))})
     needs = {n for j in args.job_list for n in j.needs}
     switch = Switch()
     work = tempfile.mkdtemp(prefix="fdio-bench-work-")
     fields = []
     try:
         tar = os.path.join(work, "tree.tar")
-        settings = jobs_.Settings(args.seconds, args.size, args.files, tar, srctree.make(tar, args.tree), client_program(args, work))
+        settings = jobs_.Settings(args.seconds, args.size, args.files, tar,
+                                  srctree.make(tar, args.tree), client_program(args, work))
         settings.fio_idle_us = jobs_.fio_idle()
         if args.awake:
             keep_awake()

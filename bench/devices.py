@@ -2,8 +2,8 @@
 """
 What the bench measures on: image files in a directory of its own, and a loop device over each.
 
-Nothing else is ever written to: a loop device is taken from losetup, and before each use it must still lead to the image that
-was made here.
+Nothing else is ever written to: a loop device is taken from losetup, and before each use it must
+still lead to the image that was made here.
 """
 import contextlib
 import os
@@ -24,11 +24,13 @@ class Workspace:
     def __init__(self, kind, directory, need_bytes):
         self.kind = kind
         where = "/dev/shm" if kind == "tmpfs" else directory
-        if kind == "tmpfs" and run("stat", "-f", "-c", "%T", where, check=False).out.strip() != "tmpfs":
+        if (kind == "tmpfs"
+            and run("stat", "-f", "-c", "%T", where, check=False).out.strip() != "tmpfs"):
             raise LeftOut("/dev/shm is no tmpfs")
         st = os.statvfs(where)
         if st.f_bavail * st.f_frsize < need_bytes:
-            raise LeftOut(f"{where} has {st.f_bavail * st.f_frsize // MIB} MiB free, and {need_bytes // MIB} are needed")
+            raise LeftOut(f"{where} has {st.f_bavail * st.f_frsize // MIB} MiB free, and "
+                          f"{need_bytes // MIB} are needed")
         self.path = tempfile.mkdtemp(prefix="fdio-bench-", dir=where)
         # The mount points are never on the file system that is used up.
         self.mounts = tempfile.mkdtemp(prefix="fdio-bench-mnt-")
@@ -52,7 +54,8 @@ class Workspace:
         """Loop devices that are left, for whatever reason, lead to images of ours and go too."""
         for name in os.listdir(self.path):
             if name.endswith(".img"):
-                for line in run("losetup", "-j", os.path.join(self.path, name), check=False).out.splitlines():
+                for line in run("losetup", "-j", os.path.join(self.path,
+                                                              name), check=False).out.splitlines():
                     run("losetup", "-d", line.partition(":")[0], check=False)
         shutil.rmtree(self.path, ignore_errors=True)
         # Directories only: should a mount be left, nothing in it is touched.
@@ -69,9 +72,10 @@ class Workspace:
 
 def new_image(path, mib, filled):
     """
-    An empty image. Its space is allocated now: what finding it costs below a loop device is not what is measured. filled: written,
-    too. The pages of a tmpfs that were never touched are the machine's dearest, above all in a virtual machine, where the host
-    has to find memory for them; who writes to them first would pay for all.
+    An empty image. Its space is allocated now: what finding it costs below a loop device is not
+    what is measured. filled: written, too. The pages of a tmpfs that were never touched are the
+    machine's dearest, above all in a virtual machine, where the host has to find memory for them;
+    who writes to them first would pay for all.
     """
     with open(path, "xb", buffering=0) as f:
         if filled:
@@ -87,8 +91,9 @@ def new_image(path, mib, filled):
 
 def warm(path):
     """
-    Reads it twice. The kernel has more work with a page of a tmpfs that it has hardly seen used: 1 MiB written there for the first time
-    takes a third longer than later, and who comes first would pay that, too.
+    Reads it twice. The kernel has more work with a page of a tmpfs that it has hardly seen used: 1
+    MiB written there for the first time takes a third longer than later, and who comes first would
+    pay that, too.
     """
     buf = bytearray(MIB)
     for _ in range(2):
@@ -98,7 +103,10 @@ def warm(path):
 
 
 class Loop:
-    """A loop device over an image. With direct I/O where a disk is below, or its page cache would answer instead of it."""
+    """
+    A loop device over an image. With direct I/O where a disk is below, or its page cache would
+    answer instead of it.
+    """
 
     def __init__(self, image, kind):
         self.image = image

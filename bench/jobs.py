@@ -2,10 +2,12 @@
 """
 The jobs: what is done to each peer, and how it is measured.
 
-A job has three parts: prepare (not measured), run (measured; returns an Outcome), clean (not measured). Jobs on the file `data` run on
-the raw device and the QEMU export too, which are nothing but that.
+A job has three parts: prepare (not measured), run (measured; returns an Outcome), clean (not
+measured). Jobs on the file `data` run on the raw device and the QEMU export too, which are nothing
+but that.
 
-The wanted ratios are the project's own targets for a quiet machine of 2 CPUs and a loop device over tmpfs.
+The wanted ratios are the project's own targets for a quiet machine of 2 CPUs and a loop device over
+tmpfs.
 """
 import json
 import os
@@ -16,8 +18,9 @@ from proc import Failed, run
 
 EXT4, FUSE2FS, QEMU = "ext4", "fuse2fs", "qemu"
 
-# Of files that go through the page cache. A virtual machine gives its free memory back to the host, and finding it again costs 3 ms a
-# MiB, more than any file system. So much is given back and taken again quickly enough for the host not to notice.
+# Of files that go through the page cache. A virtual machine gives its free memory back to the host,
+# and finding it again costs 3 ms a MiB, more than any file system. So much is given back and taken
+# again quickly enough for the host not to notice.
 WARM_MIB = 96
 
 
@@ -35,7 +38,10 @@ class Settings:
 
 @dataclass
 class Outcome:
-    """value is what tables show, in the job's unit; ops what CPU time is divided by; starts how often fio was started."""
+    """
+    value is what tables show, in the job's unit; ops what CPU time is divided by; starts how often
+    fio was started.
+    """
     value: float
     ops: float
     client_us: float
@@ -57,44 +63,49 @@ class Job:
     cold: bool = False        # mounted anew before
     short: bool = False       # part of the short version
     want: dict = field(default_factory=dict)
-    length: float = 1.0       # what one run takes, roughly, for plans: so many times the seconds of the command line
+    # what one run takes, roughly, for plans: so many times the seconds of the command line
+    length: float = 1.0
     extra: float = 0.0        # and so many more
 
 
 def fio(target, s, expect_ops=True, **options):
     """One fio run. Returns (operations per second, MiB per second, operations, CPU time)."""
-    argv = ["fio", "--output-format=json", "--name=bench", f"--filename={target}", "--clocksource=clock_gettime", "--randrepeat=1",
-            "--norandommap=1", "--group_reporting", "--fallocate=none", "--allow_file_create=1"]
+    argv = ["fio", "--output-format=json", "--name=bench", f"--filename={target}",
+            "--clocksource=clock_gettime", "--randrepeat=1", "--norandommap=1", "--group_reporting",
+            "--fallocate=none", "--allow_file_create=1"]
     argv += [f"--{k}" if v is True else f"--{k}={v}" for k, v in options.items()]
     p = run(*argv)
     try:
         j = json.loads(p.out[p.out.index("{"):])["jobs"][0]
     except (ValueError, KeyError, IndexError):
-        raise Failed(f"fio printed no result: {p.out.strip()[:200]} {p.err.strip()[:200]}") from None
+        raise Failed(
+            f"fio printed no result: {p.out.strip()[:200]} {p.err.strip()[:200]}") from None
     if j["error"]:
         raise Failed(f"fio: error {j['error']} {p.err.strip()[:200]}")
     ops = j["read"]["total_ios"] + j["write"]["total_ios"]
     if expect_ops and not ops:
         raise Failed("fio did nothing")
-    return (j["read"]["iops"] + j["write"]["iops"], (j["read"]["bw_bytes"] + j["write"]["bw_bytes"]) / (1 << 20), ops,
+    return (j["read"]["iops"] + j["write"]["iops"],
+            (j["read"]["bw_bytes"] + j["write"]["bw_bytes"]) / (1 << 20), ops,
             max(0.0, p.cpu_us - s.fio_idle_us))
 
 
 def fio_idle():
     """
-    CPU time of a fio that does nothing: taken off the client's and the machine's. A run that writes 400 MiB in a tenth of a second
-    costs hardly more than the start of fio.
+    CPU time of a fio that does nothing: taken off the client's and the machine's. A run that writes
+    400 MiB in a tenth of a second costs hardly more than the start of fio.
     """
-    return min(run("fio", "--clocksource=clock_gettime", "--output-format=json", "--name=idle", "--ioengine=null", "--size=4k").cpu_us
-               for _ in range(3))
+    return min(run("fio", "--clocksource=clock_gettime", "--output-format=json", "--name=idle",
+                   "--ioengine=null", "--size=4k").cpu_us for _ in range(3))
 
 
 def on_data(engine, depth, rw, bs, jobs=1, threads=False, mib=False, name=None, size=None, **more):
     """A job that works for some time on a file that is there."""
     def job(peer, s):
         path = peer.data if name is None else os.path.join(peer.root, name)
-        options = dict(ioengine=engine, iodepth=depth, rw=rw, bs=bs, direct=1, time_based=True, runtime=f"{int(s.seconds * 1000)}ms",
-                       size=size or f"{s.size_mib}m", numjobs=jobs, **more)
+        options = dict(ioengine=engine, iodepth=depth, rw=rw, bs=bs, direct=1, time_based=True,
+                       runtime=f"{int(s.seconds * 1000)}ms", size=size or f"{s.size_mib}m",
+                       numjobs=jobs, **more)
         if threads:
             options["thread"] = True
         iops, rate, ops, cpu = fio(path, s, **options)
@@ -111,7 +122,8 @@ def new_file(engine, depth, bs, direct, mib_limit=None, **more):
         passes = 0
         while passes == 0 or (spent < s.seconds / 2 and passes < 4):
             remove(path)
-            _, rate, n, c = fio(path, s, ioengine=engine, iodepth=depth, rw="write", bs=bs, direct=direct, size=f"{size}m", **more)
+            _, rate, n, c = fio(path, s, ioengine=engine, iodepth=depth, rw="write", bs=bs,
+                                direct=direct, size=f"{size}m", **more)
             mib, ops, cpu, passes = mib + size, ops + n, cpu + c, passes + 1
             spent += size / rate
         return Outcome(mib / spent, ops, cpu, passes)
@@ -124,7 +136,8 @@ def buffered_read(peer, s):
     mib = ops = cpu = spent = 0
     passes = 0
     while passes == 0 or (spent < s.seconds / 2 and passes < 12):
-        _, rate, n, c = fio(peer.data, s, ioengine="psync", rw="read", bs="128k", direct=0, invalidate=1, size=f"{size}m")
+        _, rate, n, c = fio(peer.data, s, ioengine="psync", rw="read", bs="128k", direct=0,
+                            invalidate=1, size=f"{size}m")
         mib, ops, cpu, passes = mib + size, ops + n, cpu + c, passes + 1
         spent += size / rate
     return Outcome(mib / spent, ops, cpu, passes)
@@ -170,7 +183,8 @@ def files_there(peer, s):
 
 def clock(argv, entries):
     """A command, timed whole."""
-    p = run("sh", "-c", 'b=$(date +%s%N); "$@" || exit 1; e=$(date +%s%N); echo $((e - b))', "sh", *argv)
+    p = run("sh", "-c", 'b=$(date +%s%N); "$@" || exit 1; e=$(date +%s%N); echo $((e - b))', "sh",
+            *argv)
     ns = int(p.out.split()[-1])
     return Outcome(entries / (ns / 1e9), entries, p.cpu_us)
 
@@ -194,10 +208,11 @@ def rw_name(rw):
 
 
 def random_jobs():
-    wants = {("psync", 1): (0.9, 0.9), ("psync", 4): (0.75, 0.75), ("libaio", 1): (0.7, 0.8), ("libaio", 2): (0.75, 0.75),
-             ("io_uring", 2): (0.85, None)}
+    wants = {("psync", 1): (0.9, 0.9), ("psync", 4): (0.75, 0.75), ("libaio", 1): (0.7, 0.8),
+             ("libaio", 2): (0.75, 0.75), ("io_uring", 2): (0.85, None)}
     short = {("psync", 1), ("libaio", 1)}
-    for engine, depth, counts in (("psync", 1, (1, 2, 4)), ("libaio", 32, (1, 2)), ("io_uring", 32, (1, 2))):
+    for engine, depth, counts in (("psync", 1, (1, 2, 4)), ("libaio", 32, (1, 2)),
+                                  ("io_uring", 32, (1, 2))):
         for n in counts:
             for i, rw in enumerate(("randread", "randwrite")):
                 want = {QEMU: 2.5}
@@ -206,11 +221,14 @@ def random_jobs():
                     want[EXT4] = target
                 if depth == 32:
                     want[FUSE2FS] = 10
-                who = {"psync": "thread" if n == 1 else "threads"}.get(engine, "job" if n == 1 else "jobs")
-                yield Job(f"{rw[4]}4k-{engine.replace('io_', '')}-{n}",
-                          f"4 KiB random {rw_name(rw)}, {engine}{', depth 32' if depth == 32 else ''}, {n} {who}", "4 KiB direct", "op/s",
-                          on_data(engine, depth, rw, "4k", jobs=n, threads=engine == "psync"), writes=rw == "randwrite",
-                          short=(engine, n) in short, want=want)
+                who = {"psync": "thread" if n == 1 else "threads"}.get(engine,
+                                                                       "job" if n == 1 else "jobs")
+                yield Job(
+                    f"{rw[4]}4k-{engine.replace('io_', '')}-{n}",
+                    f"4 KiB random {rw_name(rw)}, {engine}{', depth 32' if depth == 32 else ''}, "
+                    f"{n} {who}", "4 KiB direct", "op/s",
+                    on_data(engine, depth, rw, "4k", jobs=n, threads=engine == "psync"),
+                    writes=rw == "randwrite", short=(engine, n) in short, want=want)
 
 
 def sequential_jobs():
@@ -225,57 +243,74 @@ def sequential_jobs():
                         want[EXT4] = wants[rw]
                 title = f"{word} sequential {'overwrite' if rw == 'write' else rw}, {label}"
                 key = f"{rw[0]}{bs}-{'psync' if depth == 1 else 'd8'}"
-                common = dict(group="sequential direct", unit="MiB/s", short=bs == "1m" and depth == 8 and rw != "write", want=want)
+                common = dict(group="sequential direct", unit="MiB/s",
+                              short=bs == "1m" and depth == 8 and rw != "write", want=want)
                 if rw == "append":
-                    yield Job(key, title, run=new_file(engine, depth, bs, 1), clean=remove_new, raw=False, writes=True, needs=("space",), **common)
+                    yield Job(key, title, run=new_file(engine, depth, bs, 1), clean=remove_new,
+                              raw=False, writes=True, needs=("space",), **common)
                 else:
-                    yield Job(key, title, run=on_data(engine, depth, rw, bs, mib=True), writes=rw == "write", **common)
+                    yield Job(key, title, run=on_data(engine, depth, rw, bs, mib=True),
+                              writes=rw == "write", **common)
 
 
 def sync_jobs():
-    yield Job("dsync", "4 KiB O_DSYNC random overwrite, psync", "durable", "op/s", on_data("psync", 1, "randwrite", "4k", sync="dsync"),
-              writes=True, short=True, want={EXT4: 0.8, QEMU: 2.5})
+    yield Job("dsync", "4 KiB O_DSYNC random overwrite, psync", "durable", "op/s",
+              on_data("psync", 1, "randwrite", "4k", sync="dsync"), writes=True, short=True,
+              want={EXT4: 0.8, QEMU: 2.5})
     for n in (1, 8):
-        yield Job(f"append-fsync-{n}", f"4 KiB append and fsync, {n} thread{'s' if n > 1 else ''}", "durable", "op/s",
-                  tool("appendsync", "seconds", n), make_dir, remove_dir, raw=False, writes=True, short=n == 1, want={EXT4: 0.8})
-    yield Job("create-fsync", "create, write 4 KiB and fsync", "durable", "op/s", tool("createsync", "seconds"), make_dir, remove_dir,
-              raw=False, writes=True, extra=1.5)
+        yield Job(f"append-fsync-{n}", f"4 KiB append and fsync, {n} thread{'s' if n > 1 else ''}",
+                  "durable", "op/s", tool("appendsync", "seconds", n), make_dir, remove_dir,
+                  raw=False, writes=True, short=n == 1, want={EXT4: 0.8})
+    yield Job("create-fsync", "create, write 4 KiB and fsync", "durable", "op/s",
+              tool("createsync", "seconds"), make_dir, remove_dir, raw=False, writes=True,
+              extra=1.5)
 
 
 def warmed(job):
-    """Once without looking first: reading the extents from the device, or finding memory for the page cache, is not what is measured."""
-    return dict(run=job, extra=0.8, prepare=lambda peer, s: job(peer, replace(s, seconds=min(s.seconds / 2, 0.5))))
+    """
+    Once without looking first: reading the extents from the device, or finding memory for the page
+    cache, is not what is measured.
+    """
+    return dict(run=job, extra=0.8,
+                prepare=lambda peer, s: job(peer, replace(s, seconds=min(s.seconds / 2, 0.5))))
 
 
 def buffered_jobs():
-    yield Job("bufread", "sequential read, cold page cache", "buffered, 128 KiB", "MiB/s", want={QEMU: 2.5}, **warmed(buffered_read))
+    yield Job("bufread", "sequential read, cold page cache", "buffered, 128 KiB", "MiB/s",
+              want={QEMU: 2.5}, **warmed(buffered_read))
     yield Job("bufwrite", "sequential write of a new file, and fsync", "buffered, 128 KiB", "MiB/s",
               clean=remove_new, raw=False, writes=True, needs=("space",),
               **warmed(new_file("psync", 1, "128k", 0, mib_limit=WARM_MIB, end_fsync=1)))
 
 
 def extent_jobs():
-    yield Job("contiguous", "4 KiB random read, libaio, depth 32, contiguous file", "extents", "op/s", raw=False,
-              **warmed(on_data("libaio", 32, "randread", "4k")))
-    yield Job("fragments", "4 KiB random read, libaio, depth 32, 100,000 extents", "extents", "op/s", raw=False, needs=("fragments",),
-              **warmed(on_data("libaio", 32, "randread", "4k", name="fragments", size="800000k", blockalign="8k")))
+    yield Job("contiguous", "4 KiB random read, libaio, depth 32, contiguous file", "extents",
+              "op/s", raw=False, **warmed(on_data("libaio", 32, "randread", "4k")))
+    yield Job("fragments", "4 KiB random read, libaio, depth 32, 100,000 extents", "extents",
+              "op/s", raw=False, needs=("fragments",),
+              **warmed(on_data("libaio", 32, "randread", "4k", name="fragments", size="800000k",
+                               blockalign="8k")))
 
 
 def name_jobs():
     want = {FUSE2FS: 5}
     common = dict(group="names", raw=False, length=0, extra=1.8)
-    yield Job("create", "create an empty file", unit="op/s", run=tool("create", "files"), prepare=make_dir, writes=True, short=True,
-              want=want, **common)
-    yield Job("stat", "stat", unit="op/s", run=tool("stat", "files"), prepare=files_there, short=True, want=want, **common)
-    yield Job("stat-cold", "stat, just mounted", unit="op/s", run=tool("stat", "files"), prepare=files_there, cold=True, want=want, **common)
-    yield Job("unlink", "unlink", unit="op/s", run=tool("unlink", "files"), prepare=files_there, clean=remove_dir, writes=True, short=True,
-              want=want, **common)
-    yield Job("untar", "untar a source tree", unit="file/s", run=untar, prepare=make_dir, writes=True, short=True, want=want, **common)
-    yield Job("rm", "rm -r of it", unit="file/s", run=rm_tree, prepare=tree_there, clean=remove_dir, writes=True, short=True, want=want,
-              **common)
+    yield Job("create", "create an empty file", unit="op/s", run=tool("create", "files"),
+              prepare=make_dir, writes=True, short=True, want=want, **common)
+    yield Job("stat", "stat", unit="op/s", run=tool("stat", "files"), prepare=files_there,
+              short=True, want=want, **common)
+    yield Job("stat-cold", "stat, just mounted", unit="op/s", run=tool("stat", "files"),
+              prepare=files_there, cold=True, want=want, **common)
+    yield Job("unlink", "unlink", unit="op/s", run=tool("unlink", "files"), prepare=files_there,
+              clean=remove_dir, writes=True, short=True, want=want, **common)
+    yield Job("untar", "untar a source tree", unit="file/s", run=untar, prepare=make_dir,
+              writes=True, short=True, want=want, **common)
+    yield Job("rm", "rm -r of it", unit="file/s", run=rm_tree, prepare=tree_there, clean=remove_dir,
+              writes=True, short=True, want=want, **common)
 
 
-JOBS = [*random_jobs(), *sync_jobs(), *sequential_jobs(), *buffered_jobs(), *extent_jobs(), *name_jobs()]
+JOBS = [*random_jobs(), *sync_jobs(), *sequential_jobs(), *buffered_jobs(), *extent_jobs(),
+        *name_jobs()]
 BY_KEY = {j.key: j for j in JOBS}
 # Shown below the jobs: one job's value over another's, of the same peer in the same round.
 QUOTIENTS = [("100,000 extents to contiguous", "fragments", "contiguous", 0.9)]

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-The rounds. In each round each job runs on all peers in turn, before the next job does: what the machine does meanwhile hits them
-alike, and a round's ratios compare neighbours in time. Who begins changes from round to round.
+The rounds. In each round each job runs on all peers in turn, before the next job does: what the
+machine does meanwhile hits them alike, and a round's ratios compare neighbours in time. Who begins
+changes from round to round.
 
-After each round that wrote, the fusedio peers are unmounted, checked by e2fsck -fn, and mounted again.
+After each round that wrote, the fusedio peers are unmounted, checked by e2fsck -fn, and mounted
+again.
 """
 import sys
 import time
@@ -42,7 +44,8 @@ class Field:
 
     def setup(self):
         plan = peers_.Plan(self.kind, self.args.size, self.needs, self.args.fusedio, self.switch)
-        plan.space = self.space = Workspace(self.kind, self.args.dir, plan.bytes_for(len(self.keys)))
+        plan.space = self.space = Workspace(self.kind, self.args.dir,
+                                            plan.bytes_for(len(self.keys)))
         template = peers_.make_template(plan)
         for key in self.keys:
             peer = peers_.make_peer(key, plan, self.args.variants)

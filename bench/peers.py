@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Whom fusedio is compared with. Each peer has a loop device of its own over an image of its own, and all are there at once.
+Whom fusedio is compared with. Each peer has a loop device of its own over an image of its own, and
+all are there at once.
 
-The ext4 peers get copies of one image that the kernel filled, so they read the same extents at the same places.
+The ext4 peers get copies of one image that the kernel filled, so they read the same extents at the
+same places.
 
 A peer that cannot be had raises LeftOut from setup(): the bench goes on without it and says why.
 """
@@ -40,7 +42,8 @@ class Switch:
                 if self.before is None:
                     self.before = now
         except OSError as e:
-            raise LeftOut(f"the kernel offers no FUSE over io_uring ({SWITCH}: {e.strerror})") from None
+            raise LeftOut(
+                f"the kernel offers no FUSE over io_uring ({SWITCH}: {e.strerror})") from None
 
     def restore(self):
         if self.before is not None:
@@ -53,9 +56,12 @@ class Plan:
     """What all peers of one device need to know: sizes, what the jobs need, where things are."""
 
     def __init__(self, kind, size_mib, needs, fusedio, switch):
-        self.space, self.size_mib, self.needs, self.fusedio, self.switch = None, size_mib, needs, fusedio, switch
-        # Two files of that size, the journal, trees of small files; no larger than that, since all of it is allocated.
-        self.image_mib = size_mib * 2 + 600 + (FRAGMENTS * 4096 // MIB if "fragments" in needs else 0)
+        self.space, self.size_mib, self.needs, self.fusedio, self.switch = (None, size_mib, needs,
+                                                                            fusedio, switch)
+        # Two files of that size, the journal, trees of small files; no larger than that, since all
+        # of it is allocated.
+        self.image_mib = size_mib * 2 + 600 + (FRAGMENTS * 4096 // MIB if "fragments" in needs
+                                               else 0)
         self.raw_mib = size_mib + 64
         self.filled = "space" in needs and kind == "tmpfs"
 
@@ -76,7 +82,10 @@ def extents(path):
 
 
 def fill(root, plan):
-    """The files that jobs expect: `data`, written in one go, and `fragments`, whose every second block is a hole."""
+    """
+    The files that jobs expect: `data`, written in one go, and `fragments`, whose every second block
+    is a hole.
+    """
     block = random.Random(7).randbytes(MIB)
     with open(os.path.join(root, "data"), "wb", buffering=0) as f:
         for _ in range(plan.size_mib):
@@ -95,7 +104,10 @@ def fill(root, plan):
 
 
 class Peer:
-    """One contestant. `data` is the file (or device) of the jobs that need no directory, `root` the mounted directory, if any."""
+    """
+    One contestant. `data` is the file (or device) of the jobs that need no directory, `root` the
+    mounted directory, if any.
+    """
     raw = False      # has no file system
     ours = False     # is fusedio
     needs_template = True
@@ -135,7 +147,8 @@ class Peer:
     def unmount(self):
         if mounted(self.point):
             end = time.monotonic() + 10
-            while (p := run("umount", self.point, check=False)).status and "busy" in p.err and time.monotonic() < end:
+            while (p := run("umount", self.point,
+                            check=False)).status and "busy" in p.err and time.monotonic() < end:
                 time.sleep(0.1)
             if p.status:
                 run("umount", "-l", self.point, check=False)
@@ -152,7 +165,8 @@ class Peer:
                 self.daemon.wait(20)
         self.daemon = None
         if status is None or (self.ours and status):
-            raise Failed(f"{self.title}: the daemon ended with status {status}: {self.last_words()}")
+            raise Failed(
+                f"{self.title}: the daemon ended with status {status}: {self.last_words()}")
 
     def kill(self):
         """After a failure: nothing may be left that hangs."""
@@ -218,7 +232,8 @@ class RawPeer(Peer):
     def setup(self, template):
         new_image(self.image, self.plan.raw_mib, False)
         self.attach()
-        run("dd", "if=/dev/zero", f"of={self.loop.verify()}", "bs=1M", f"count={self.plan.size_mib}", "conv=fsync")
+        run("dd", "if=/dev/zero", f"of={self.loop.verify()}", "bs=1M",
+            f"count={self.plan.size_mib}", "conv=fsync")
         self.start()
 
     def start(self):
@@ -237,8 +252,9 @@ class QemuPeer(RawPeer):
     def start(self):
         self.root = None
         self.data = self.point = self.plan.space.mount_file(self.key)
-        self.spawn("qemu-storage-daemon",
-                   "--blockdev", f"driver=host_device,node-name=disk,filename={self.loop.verify()},cache.direct=on,aio=native",
+        self.spawn("qemu-storage-daemon", "--blockdev",
+                   f"driver=host_device,node-name=disk,filename={self.loop.verify()},"
+                   "cache.direct=on,aio=native",
                    "--export", f"fuse,id=export,node-name=disk,mountpoint={self.point},writable=on")
         try:
             self.await_mount(lambda: mounted(self.point))
@@ -306,15 +322,21 @@ class FusedioPeer(Peer):
     def fsck(self):
         p = run("e2fsck", "-fn", self.loop.verify(), check=False)
         if p.status:
-            raise Failed(f"{self.title}: e2fsck -fn: status {p.status}: {(p.out + p.err).strip()[-400:]}")
+            raise Failed(
+                f"{self.title}: e2fsck -fn: status {p.status}: {(p.out + p.err).strip()[-400:]}")
 
 
 def make_template(plan):
-    """The ext4 file system that each ext4 peer gets a copy of. The kernel fills it; where it cannot, fusedio does."""
+    """
+    The ext4 file system that each ext4 peer gets a copy of. The kernel fills it; where it cannot,
+    fusedio does.
+    """
     image = plan.space.image("template")
     new_image(image, plan.image_mib, plan.filled)
-    run("mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0", image)
-    for peer in (KernelPeer("template", "kernel ext4", plan, "ext4"), FusedioPeer("template", "fusedio", plan, "transport=devfuse")):
+    run("mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-E",
+        "nodiscard,lazy_itable_init=0,lazy_journal_init=0", image)
+    for peer in (KernelPeer("template", "kernel ext4", plan, "ext4"),
+                 FusedioPeer("template", "fusedio", plan, "transport=devfuse")):
         try:
             with undisturbed():
                 peer.loop = Loop(image, "tmpfs")

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Processes for the bench: running a command to its end with a time limit and its CPU time, the CPU time of a daemon and of the whole
-machine, and turning signals into an exception so that everything made is unmade.
+Processes for the bench: running a command to its end with a time limit and its CPU time, the CPU
+time of a daemon and of the whole machine, and turning signals into an exception so that everything
+made is unmade.
 
-Children get a session of their own: Ctrl-C in a terminal reaches run-bench alone, which ends the job that runs and then the
-daemons, in that order.
+Children get a session of their own: Ctrl-C in a terminal reaches run-bench alone, which ends the
+job that runs and then the daemons, in that order.
 """
 import contextlib
 import os
@@ -45,7 +46,10 @@ def catch_signals():
 
 @contextlib.contextmanager
 def undisturbed():
-    """While something is made and noted down: a signal in between would leave it behind. It takes effect afterwards."""
+    """
+    While something is made and noted down: a signal in between would leave it behind. It takes
+    effect afterwards.
+    """
     global _deferred, _pending  # pylint: disable=global-statement
     _deferred += 1
     try:
@@ -81,11 +85,15 @@ def children_us():
 
 
 def run(*argv, timeout=TIMEOUT, check=True):
-    """Runs a command; its CPU time includes that of its own children. Raises Failed, and kills all of them at the time limit."""
+    """
+    Runs a command; its CPU time includes that of its own children. Raises Failed, and kills all of
+    them at the time limit.
+    """
     argv = [str(a) for a in argv]
     before = children_us()
     try:
-        p = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
+        p = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE, text=True, errors="replace",
                              start_new_session=True, preexec_fn=_default_signals)
     except OSError as e:
         raise Failed(f"{argv[0]}: {e.strerror}") from None
@@ -112,8 +120,8 @@ def last_line(text):
 
 def start_daemon(argv, log):
     with open(log, "wb") as f:
-        return subprocess.Popen([str(a) for a in argv], stdin=subprocess.DEVNULL, stdout=f, stderr=f, start_new_session=True,
-                                preexec_fn=_default_signals)
+        return subprocess.Popen([str(a) for a in argv], stdin=subprocess.DEVNULL, stdout=f,
+                                stderr=f, start_new_session=True, preexec_fn=_default_signals)
 
 
 def process_us(pid):
@@ -124,7 +132,10 @@ def process_us(pid):
 
 
 def machine_us():
-    """CPU time of everything: the work of loop devices and kernel threads belongs to no process that could be asked."""
+    """
+    CPU time of everything: the work of loop devices and kernel threads belongs to no process that
+    could be asked.
+    """
     with open("/proc/stat", encoding="ascii") as f:
         v = [int(x) for x in f.readline().split()[1:]]
     user, nice, system, _idle, _iowait, irq, softirq = v[:7]
@@ -136,7 +147,10 @@ LATENCY = "/dev/cpu_dma_latency"
 
 
 def keep_awake():
-    """While this file is open and holds 0, idle CPUs poll. On a virtual machine waking a halted CPU can take longer than the I/O."""
+    """
+    While this file is open and holds 0, idle CPUs poll. On a virtual machine waking a halted CPU
+    can take longer than the I/O.
+    """
     global _awake  # pylint: disable=global-statement
     try:
         _awake = os.open(LATENCY, os.O_WRONLY | os.O_CLOEXEC)

@@ -2,8 +2,9 @@
 """
 What was measured, kept in one JSON file over any number of runs, and the tables made from it.
 
-A sample belongs to a round of a run. A ratio is taken within each round, where both peers ran side by side, and the table shows the
-median of these; so runs of different days may be added up without comparing one day with another.
+A sample belongs to a round of a run. A ratio is taken within each round, where both peers ran side
+by side, and the table shows the median of these; so runs of different days may be added up without
+comparing one day with another.
 """
 import json
 import os
@@ -22,7 +23,8 @@ OURS = ("ring", "devfuse")
 
 class Results:
     def __init__(self, data=None):
-        self.data = data or {"version": VERSION, "machine": {}, "runs": [], "samples": {}, "left_out": {}, "errors": []}
+        self.data = data or {"version": VERSION, "machine": {}, "runs": [], "samples": {},
+                             "left_out": {}, "errors": []}
 
     @classmethod
     def load(cls, path):
@@ -41,7 +43,8 @@ class Results:
         os.replace(tmp, path)
 
     def add(self, kind, job, peer, sample):
-        self.data["samples"].setdefault(kind, {}).setdefault(job, {}).setdefault(peer, []).append(compact(sample))
+        self.data["samples"].setdefault(kind, {}).setdefault(job, {}).setdefault(peer, []).append(
+            compact(sample))
 
     def samples(self, kind, job, peer):
         return self.data["samples"].get(kind, {}).get(job, {}).get(peer, [])
@@ -54,7 +57,8 @@ class Results:
 
     def peers(self, kind):
         """Those with at least one sample, in the order of the tables, variants last."""
-        there = {p for job in self.data["samples"].get(kind, {}).values() for p, s in job.items() if s}
+        there = {p for job in self.data["samples"].get(kind, {}).values() for p, s in job.items()
+                 if s}
         return [p for p in PEERS if p in there] + sorted(there - set(PEERS))
 
     def ours(self, kind):
@@ -74,7 +78,8 @@ class Results:
     def ratios(self, kind, job, peer, other, other_job=None):
         """One for each round in which both were measured."""
         theirs = {s["round"]: s["value"] for s in self.samples(kind, other_job or job, other)}
-        return [s["value"] / theirs[s["round"]] for s in self.samples(kind, job, peer) if theirs.get(s["round"])]
+        return [s["value"] / theirs[s["round"]] for s in self.samples(kind, job, peer)
+                if theirs.get(s["round"])]
 
     def ratio(self, kind, job, peer, other, other_job=None):
         r = self.ratios(kind, job, peer, other, other_job)
@@ -82,14 +87,17 @@ class Results:
 
     def cpu(self, kind, job, peer, what):
         """Microseconds for each operation, median; None where there is no daemon."""
-        v = [s[what] / s["ops"] for s in self.samples(kind, job, peer) if s.get(what) is not None and s["ops"]]
+        v = [s[what] / s["ops"] for s in self.samples(kind, job, peer) if s.get(what) is not None
+             and s["ops"]]
         return statistics.median(v) if v else None
 
     def round_count(self, kind):
-        return max((len(v) for job in self.data["samples"].get(kind, {}).values() for v in job.values()), default=0)
+        return max((len(v) for job in self.data["samples"].get(kind, {}).values()
+                    for v in job.values()), default=0)
 
     def fewest_rounds(self, kind):
-        return min((len(v) for job in self.data["samples"].get(kind, {}).values() for v in job.values()), default=0)
+        return min((len(v) for job in self.data["samples"].get(kind, {}).values()
+                    for v in job.values()), default=0)
 
 
 def compact(sample):
@@ -103,7 +111,8 @@ def title_of(peer):
 
 def column(peer):
     """A short title, for columns."""
-    short = {"raw": "raw", "ext4": "ext4", "xfs": "XFS", "fuse2fs": "fuse2fs", "qemu": "QEMU", "devfuse": "/dev/fuse", "ring": "io_uring"}
+    short = {"raw": "raw", "ext4": "ext4", "xfs": "XFS", "fuse2fs": "fuse2fs", "qemu": "QEMU",
+             "devfuse": "/dev/fuse", "ring": "io_uring"}
     return short.get(peer, peer)
 
 
@@ -133,7 +142,10 @@ def judged(v, want):
 
 
 def grid(head, rows, left=1):
-    """Text columns; the first `left` ones to the left, the others to the right. A row of one cell is a heading."""
+    """
+    Text columns; the first `left` ones to the left, the others to the right. A row of one cell is a
+    heading.
+    """
     full = [head] + [r for r in rows if len(r) > 1]
     widths = [max(len(r[i]) for r in full) for i in range(len(head))]
     out = []
@@ -141,7 +153,8 @@ def grid(head, rows, left=1):
         if len(r) == 1:
             out.append(r[0])
             continue
-        out.append("  ".join(c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths))).rstrip())
+        out.append("  ".join(c.ljust(w) if i < left else c.rjust(w)
+                             for i, (c, w) in enumerate(zip(r, widths))).rstrip())
     return "\n".join(out)
 
 
@@ -163,20 +176,25 @@ def values_table(res, kind):
         if m is None:
             return "-"
         return number(m) + (f" ±{s * 100:.0f}%" if len(res.samples(kind, j.key, p)) > 1 else "")
-    rows = by_group(res.jobs(kind), lambda j: ["  " + j.title, j.unit] + [cell(j, p) for p in peers])
-    return grid(["median, half the distance of the extremes", "unit"] + [column(p) for p in peers], rows, 2)
+    rows = by_group(res.jobs(kind),
+                    lambda j: ["  " + j.title, j.unit] + [cell(j, p) for p in peers])
+    return grid(["median, half the distance of the extremes", "unit"] + [column(p) for p in peers],
+                rows, 2)
 
 
 def ratio_table(res, kind, ours):
-    others = [p for p in res.peers(kind) if p not in res.ours(kind)] + (["devfuse"] if ours != "devfuse" and "devfuse" in res.peers(kind) else [])
+    others = [p for p in res.peers(kind) if p not in res.ours(kind)] + (
+        ["devfuse"] if ours != "devfuse" and "devfuse" in res.peers(kind) else [])
 
     def cell(j, p):
         return judged(res.ratio(kind, j.key, ours, p), j.want.get(p))
-    rows = by_group([j for j in res.jobs(kind) if res.samples(kind, j.key, ours)], lambda j: ["  " + j.title] + [cell(j, p) for p in others])
+    rows = by_group([j for j in res.jobs(kind) if res.samples(kind, j.key, ours)],
+                    lambda j: ["  " + j.title] + [cell(j, p) for p in others])
     text = grid([f"{title_of(ours)}: ratio to"] + [column(p) for p in others], rows)
     for title, job, base, want in QUOTIENTS:
-        cells = [f"{column(p)} {judged(res.ratio(kind, job, p, p, base), want if p == ours else None)}"
-                 for p in [ours] + others if res.ratio(kind, job, p, p, base) is not None]
+        cells = [
+            f"{column(p)} {judged(res.ratio(kind, job, p, p, base), want if p == ours else None)}"
+            for p in [ours] + others if res.ratio(kind, job, p, p, base) is not None]
         if cells:
             text += f"\n  {title}: " + ", ".join(cells)
     return text
@@ -189,7 +207,8 @@ def cpu_table(res, kind):
         v = [res.cpu(kind, j.key, p, w) for w in ("daemon_us", "client_us", "machine_us")]
         return "-" if v[2] is None else " ".join(f"{number3(x):>5}" for x in v)
     rows = by_group(res.jobs(kind), lambda j: ["  " + j.title] + [cell(j, p) for p in peers])
-    return grid(["CPU time for one operation, µs: daemon, client, whole machine"] + [column(p) for p in peers], rows)
+    return grid(["CPU time for one operation, µs: daemon, client, whole machine"]
+                + [column(p) for p in peers], rows)
 
 
 def number3(v):
@@ -204,8 +223,9 @@ def machine_line(res):
     when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}" if days else ""
     if any(r.get("awake") for r in res.data["runs"]):
         when = ", ".join(x for x in ("CPUs kept awake", when) if x)
-    parts = [f"{m.get('cpus', '?')} CPUs ({m.get('cpu', '?')})", f"{m.get('memory_gib', '?')} GiB", f"Linux {m.get('kernel', '?')}",
-             m.get("system", "")] + [f"{k} {v}" for k, v in sorted(m.get("versions", {}).items())] + [when]
+    parts = [f"{m.get('cpus', '?')} CPUs ({m.get('cpu', '?')})", f"{m.get('memory_gib', '?')} GiB",
+             f"Linux {m.get('kernel', '?')}", m.get("system", "")] + [f"{k} {v}" for k, v in sorted(
+                 m.get("versions", {}).items())] + [when]
     return ", ".join(p for p in parts if p)
 
 
@@ -233,7 +253,9 @@ def text_report(res):
             hit, total = count_targets(res, kind, ours)
             out += ["", ratio_table(res, kind, ours)]
             if total and kind == "tmpfs":
-                out.append(f"  In parentheses what the project wants; with an exclamation mark where it is not reached. {hit} of {total} reached.")
+                out.append(
+                    "  In parentheses what the project wants; with an exclamation mark where it "
+                    f"is not reached. {hit} of {total} reached.")
         out += ["", cpu_table(res, kind)]
         for peer, why in sorted(res.data["left_out"].get(kind, {}).items()):
             out.append(f"left out: {title_of(peer)}: {why}")
@@ -333,10 +355,11 @@ HEADLINES = ("r4k-psync-1", "r4k-libaio-1", "w4k-libaio-1", "dsync", "append-fsy
 
 def headlines(res, kind="tmpfs"):
     """The README's table: fusedio's speed, and its ratio to ext4 and to fuse2fs."""
-    rows = [[j.title, md_value(res, kind, j, "ring"), factor(res.ratio(kind, j.key, "ring", "ext4")),
-             factor(res.ratio(kind, j.key, "ring", "fuse2fs"))]
+    rows = [[j.title, md_value(res, kind, j, "ring"), factor(
+        res.ratio(kind, j.key, "ring", "ext4")), factor(res.ratio(kind, j.key, "ring", "fuse2fs"))]
             for j in res.jobs(kind) if j.key in HEADLINES and res.samples(kind, j.key, "ring")]
-    return device_line(res, kind) + "\n\n" + md_rows(["job", "fusedio", "to ext4", "to fuse2fs"], rows)
+    return device_line(res, kind) + "\n\n" + md_rows(["job", "fusedio", "to ext4", "to fuse2fs"],
+                                                     rows)
 
 
 def into_document(path, text):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Tests of all that needs no root: figures, tables, the plot, adding up runs, the choice of jobs, plans. Run by `run-bench --self-test`.
+Tests of all that needs no root: figures, tables, the plot, adding up runs, the choice of jobs,
+plans. Run by `run-bench --self-test`.
 """
 import os
 import tarfile
@@ -17,20 +18,26 @@ from peers import PEERS
 
 
 def sample(value, rnd, ops=100, daemon=500, client=300, machine=1000):
-    return {"value": float(value), "ops": ops, "client_us": client, "daemon_us": daemon, "machine_us": machine, "wall_s": 1.0, "round": rnd}
+    return {"value": float(value), "ops": ops, "client_us": client, "daemon_us": daemon,
+            "machine_us": machine, "wall_s": 1.0, "round": rnd}
 
 
 def results(kinds=("tmpfs",)):
-    """All jobs on all peers: each peer has a tenth less than the one before it, and each round ten times more than the one before."""
+    """
+    All jobs on all peers: each peer has a tenth less than the one before it, and each round ten
+    times more than the one before.
+    """
     res = report.Results()
-    res.data["machine"] = {"cpus": 2, "cpu": "A <CPU> & more", "memory_gib": 4, "kernel": "6.18", "system": "Debian 12", "versions": {"fio": "3.33"}}
+    res.data["machine"] = {"cpus": 2, "cpu": "A <CPU> & more", "memory_gib": 4, "kernel": "6.18",
+                           "system": "Debian 12", "versions": {"fio": "3.33"}}
     res.data["runs"] = [{"time": "2026-01-02T03:04:05Z"}]
     for kind in kinds:
         for j in JOBS:
             for i, p in enumerate(PEERS):
                 if j.raw or p not in ("raw", "qemu"):
                     for r in range(3):
-                        res.add(kind, j.key, p, sample((10 - i) * 10 ** (r + 2), f"a.{r}", daemon=None if i < 3 else 500))
+                        res.add(kind, j.key, p, sample((10 - i) * 10 ** (r + 2), f"a.{r}",
+                                                       daemon=None if i < 3 else 500))
     return res
 
 
@@ -78,9 +85,12 @@ class Figures(unittest.TestCase):
 
     def test_wanted_as_published(self):
         want = {k: BY_KEY[k].want.get("ext4") for k in BY_KEY}
-        self.assertEqual([want[k] for k in ("r4k-psync-1", "w4k-psync-1", "r4k-psync-4", "w4k-psync-4")], [0.9, 0.9, 0.75, 0.75])
-        self.assertEqual([want[k] for k in ("r4k-libaio-1", "r4k-libaio-2", "w4k-libaio-1", "w4k-libaio-2")], [0.7, 0.75, 0.8, 0.75])
-        self.assertEqual([want[k] for k in ("r4k-uring-2", "r1m-d8", "w1m-d8", "a1m-d8", "dsync")], [0.85, 0.95, 1.0, 0.9, 0.8])
+        self.assertEqual([want[k] for k in ("r4k-psync-1", "w4k-psync-1", "r4k-psync-4",
+                                            "w4k-psync-4")], [0.9, 0.9, 0.75, 0.75])
+        self.assertEqual([want[k] for k in ("r4k-libaio-1", "r4k-libaio-2", "w4k-libaio-1",
+                                            "w4k-libaio-2")], [0.7, 0.75, 0.8, 0.75])
+        self.assertEqual([want[k] for k in ("r4k-uring-2", "r1m-d8", "w1m-d8", "a1m-d8", "dsync")],
+                         [0.85, 0.95, 1.0, 0.9, 0.8])
         self.assertEqual(len(BY_KEY), len(JOBS), "two jobs have the same name")
 
 
@@ -92,7 +102,8 @@ class Tables(unittest.TestCase):
         for p in PEERS:
             self.assertIn(f"  {report.column(p)}", text)
         # ext4 has 9, the ring 4.
-        line = next(x for x in text.split("fusedio, io_uring: ratio to")[1].splitlines() if x.startswith("  4 KiB random read, psync, 1 "))
+        line = next(x for x in text.split("fusedio, io_uring: ratio to")[1].splitlines()
+                    if x.startswith("  4 KiB random read, psync, 1 "))
         self.assertIn("0.44 (0.9!)", line)
         self.assertIn("100,000 extents to contiguous: io_uring 1.00 (0.9)", text)
 
@@ -157,7 +168,8 @@ class Tables(unittest.TestCase):
             for _ in range(2):
                 report.into_document(path, "new\n")
             with open(path, encoding="utf-8") as f:
-                self.assertEqual(f.read(), "before\n<!-- bench: begin -->\nnew\n<!-- bench: end -->\nafter\n")
+                self.assertEqual(f.read(),
+                                 "before\n<!-- bench: begin -->\nnew\n<!-- bench: end -->\nafter\n")
             with open(path, "w", encoding="utf-8") as f:
                 f.write("nothing\n")
             with self.assertRaises(ValueError):
@@ -207,7 +219,8 @@ class Plot(unittest.TestCase):
                 titles.add(e.text)
                 # About 0.6 of the font size for each character.
                 if e.get("text-anchor") == "end":
-                    self.assertGreater(float(e.get("x")) - len(e.text) * float(e.get("font-size")) * 0.6, 0, e.text)
+                    self.assertGreater(float(e.get("x")) - len(e.text) * float(e.get(
+                        "font-size")) * 0.6, 0, e.text)
         self.assertTrue({j.title for j in JOBS} <= titles)
 
     def test_without_ext4_there_is_none(self):
@@ -226,7 +239,8 @@ class Plot(unittest.TestCase):
 class Choice(unittest.TestCase):
     def test_jobs(self):
         self.assertEqual([j.key for j in cli.choose_jobs("stat,create", False)], ["create", "stat"])
-        self.assertEqual([j.key for j in cli.choose_jobs("r4k-libaio-*", False)], ["r4k-libaio-1", "r4k-libaio-2"])
+        self.assertEqual([j.key for j in cli.choose_jobs("r4k-libaio-*", False)],
+                         ["r4k-libaio-1", "r4k-libaio-2"])
         self.assertEqual({j.group for j in cli.choose_jobs("names", False)}, {"names"})
         self.assertEqual(cli.choose_jobs("", False), JOBS)
         self.assertTrue(4 < len(cli.choose_jobs("", True)) < len(JOBS))
@@ -241,8 +255,10 @@ class Choice(unittest.TestCase):
             cli.choose_peers("ring,nobody", {})
 
     def test_variants(self):
-        self.assertEqual(cli.parse_variants(["x=transport=uring,poll=50"]), {"x": ("transport=uring,poll=50", None)})
-        self.assertEqual(cli.parse_variants(["old=transport=devfuse@/a/fusedio"]), {"old": ("transport=devfuse", "/a/fusedio")})
+        self.assertEqual(cli.parse_variants(["x=transport=uring,poll=50"]),
+                         {"x": ("transport=uring,poll=50", None)})
+        self.assertEqual(cli.parse_variants(["old=transport=devfuse@/a/fusedio"]),
+                         {"old": ("transport=devfuse", "/a/fusedio")})
         for bad in ("x", "=a", "ring=a", "a b=c"):
             with self.assertRaises(cli.Usage):
                 cli.parse_variants([bad])
@@ -251,7 +267,8 @@ class Choice(unittest.TestCase):
         slices = cli.slices(JOBS, 7, 3, 90)
         self.assertEqual([j for s in slices for j in s], JOBS)
         tied = {"fragments", "contiguous"}
-        self.assertTrue(all(len(s) == 1 or {j.key for j in s} == tied or cli.estimate(s, 7, 3) <= 90 for s in slices))
+        self.assertTrue(all(len(s) == 1 or {j.key for j in s} == tied or cli.estimate(s, 7, 3) <= 90
+                            for s in slices))
         together = [{j.key for j in s} for s in slices if any(j.key == "fragments" for j in s)]
         self.assertTrue(tied <= together[0], "their quotient is taken within a round")
 

@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-A tar file that looks like the sources of a large program: thousands of files in hundreds of directories, most of them a few KiB,
-some of them hundreds, with long names, symbolic links and executable scripts. The same bytes at each run.
+A tar file that looks like the sources of a large program: thousands of files in hundreds of
+directories, most of them a few KiB, some of them hundreds, with long names, symbolic links and
+executable scripts. The same bytes at each run.
 """
 import io
 import random
 import tarfile
 
-WORDS = ("block", "buffer", "cache", "check", "client", "codec", "common", "config", "core", "debug", "device", "driver", "event", "file",
-         "filter", "format", "graph", "group", "handle", "index", "input", "journal", "kernel", "layout", "list", "main", "map", "memory",
-         "module", "network", "object", "output", "parse", "path", "policy", "queue", "record", "region", "render", "request", "schema",
-         "session", "signal", "socket", "state", "stream", "string", "symbol", "table", "thread", "timer", "token", "trace", "tree", "types",
-         "util", "value", "version", "widget", "writer")
+WORDS = ("block", "buffer", "cache", "check", "client", "codec", "common", "config", "core",
+         "debug", "device", "driver", "event", "file", "filter", "format", "graph", "group",
+         "handle", "index", "input", "journal", "kernel", "layout", "list", "main", "map", "memory",
+         "module", "network", "object", "output", "parse", "path", "policy", "queue", "record",
+         "region", "render", "request", "schema", "session", "signal", "socket", "state", "stream",
+         "string", "symbol", "table", "thread", "timer", "token", "trace", "tree", "types", "util",
+         "value", "version", "widget", "writer")
 SUFFIXES = (".c",) * 9 + (".h",) * 7 + (".txt", ".md", ".py", ".sh", ".json", ".S")
 
 
@@ -34,7 +37,9 @@ def size_of_file(rng):
 def make(path, files):
     """Writes the tar file; returns how many entries it has."""
     rng = random.Random(4)
-    text = "".join(f"\t{rng.choice(WORDS)}_{rng.choice(WORDS)}({rng.choice(WORDS)}, {rng.randrange(4096)});\n" for _ in range(20_000)).encode()
+    text = "".join(
+        f"\t{rng.choice(WORDS)}_{rng.choice(WORDS)}({rng.choice(WORDS)}, {rng.randrange(4096)});\n"
+        for _ in range(20_000)).encode()
     dirs = directories(rng, files)
     seen = set()
     count = 0
@@ -42,7 +47,8 @@ def make(path, files):
         def add(name, kind=tarfile.REGTYPE, mode=0o644, data=b"", link=""):
             nonlocal count
             info = tarfile.TarInfo(name)
-            info.type, info.mode, info.size, info.linkname, info.mtime = kind, mode, len(data), link, 1_600_000_000 + count
+            info.type, info.mode, info.size, info.linkname, info.mtime = kind, mode, len(
+                data), link, 1_600_000_000 + count
             tar.addfile(info, io.BytesIO(data))
             count += 1
 
@@ -59,6 +65,7 @@ def make(path, files):
                 add(name, tarfile.SYMTYPE, 0o777, link="../" + rng.choice(WORDS) + ".h")
             else:
                 at = rng.randrange(len(text) // 2)
-                add(name, mode=0o755 if suffix == ".sh" else 0o644, data=text[at:at + size_of_file(rng)])
+                add(name, mode=0o755 if suffix == ".sh" else 0o644,
+                    data=text[at:at + size_of_file(rng)])
             made += 1
     return count

@@ -59,7 +59,8 @@ class Graph:
         """Each file has its own copy of a static function that a header defines."""
         of = {f: f.rsplit(":", 1)[-1] for f, (path, _) in self.defined.items()
               if path.endswith(".h")}
-        calls, self.calls = self.calls, collections.defaultdict(lambda: collections.defaultdict(set))
+        calls, self.calls = (self.calls,
+                             collections.defaultdict(lambda: collections.defaultdict(set)))
         for caller, callees in calls.items():
             for callee, places in callees.items():
                 self.calls[of.get(caller, caller)][of.get(callee, callee)] |= places

@@ -1,18 +1,20 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
-# FDIO_ASSERT may be compiled out, so what stands in it must have no effect: no assignment, no ++ or --, and no call but
-# of the predicates listed here, which only look. What must be done and must succeed stands in FDIO_MUST. This is a check
-# of the text: a macro that hides an effect is not found. Each file is one test. Called by `make check-rooms` with the
-# source directory.
+# FDIO_ASSERT may be compiled out, so what stands in it must have no effect: no assignment, no ++ or
+# --, and no call but of the predicates listed here, which only look. What must be done and must
+# succeed stands in FDIO_MUST. This is a check of the text: a macro that hides an effect is not
+# found. Each file is one test. Called by `make check-rooms` with the source directory.
 set -u
 src=${1:-.}
 [ -d "$src/src/base" ] || { echo "check-asserts: no source tree at $src" >&2; exit 2; }
 
 pure="sizeof ARRAY_SIZE __atomic_load_n list_empty nowait_on nowait_missed rank_may_repeat
-	journal_log_wrap journal_log_blocks_needed journal_transaction_is_empty ext4_extent_limit ext4_extent_node_max ext4_window_end"
+	journal_log_wrap journal_log_blocks_needed journal_transaction_is_empty ext4_extent_limit
+	ext4_extent_node_max ext4_window_end"
 
-find "$src/src" "$src/tests" -type f \( -name '*.c' -o -name '*.h' \) | LC_ALL=C sort | awk -v top="$src/" -v pure="$pure" '
+find "$src/src" "$src/tests" -type f \( -name '*.c' -o -name '*.h' \) | LC_ALL=C sort |
+	awk -v top="$src/" -v pure="$pure" '
 # The text between the parentheses that open before position i, without strings.
 function argument(text, i,    depth, c, out) {
 	for (depth = 1; i <= length(text); i++) {
@@ -28,7 +30,10 @@ function argument(text, i,    depth, c, out) {
 	}
 	return out
 }
-function bad(msg) { printf "not ok %s:%d: FDIO_ASSERT(%s): %s\n", substr(file, length(top) + 1), line, arg, msg; wrong = 1 }
+function bad(msg) {
+	printf "not ok %s:%d: FDIO_ASSERT(%s): %s\n", substr(file, length(top) + 1), line, arg, msg
+	wrong = 1
+}
 function check(arg,    rest, word) {
 	rest = arg
 	gsub(/[=!<>]=/, "~", rest)
@@ -36,7 +41,9 @@ function check(arg,    rest, word) {
 	while (match(rest, /[A-Za-z_][A-Za-z_0-9]*[ \t]*\(/)) {
 		word = substr(rest, RSTART, RLENGTH - 1)
 		sub(/[ \t]+$/, "", word)
-		if (!(word in is_pure)) bad("calls " word "; use FDIO_MUST, or list it in build-aux/check-asserts.sh if it only looks")
+		if (!(word in is_pure))
+			bad("calls " word "; use FDIO_MUST, or list it in" \
+			    " build-aux/check-asserts.sh if it only looks")
 		rest = substr(rest, RSTART + RLENGTH)
 	}
 }
@@ -62,6 +69,7 @@ BEGIN { n = split(pure, a, /[ \t\n]+/); for (i = 1; i <= n; i++) is_pure[a[i]] =
 }
 END {
 	printf "check-asserts: %d passed, %d failed, 0 skipped\n", passed, failed
-	if (ENVIRON["FDIO_TOTALS"] != "") printf "check-asserts %d %d 0\n", passed, failed >> ENVIRON["FDIO_TOTALS"]
+	if (ENVIRON["FDIO_TOTALS"] != "")
+		printf "check-asserts %d %d 0\n", passed, failed >> ENVIRON["FDIO_TOTALS"]
 	exit failed > 0 || passed == 0
 }'

@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
-# What the documents say, checked against what is there. Called by `make check-docs` with the source and build directories;
-# each check is one test.
+# What the documents say, checked against what is there. Called by `make check-docs` with the source
+# and build directories; each check is one test.
 # shellcheck disable=SC2016  # backquotes in patterns are Markdown's
 set -u
 src=$(cd "${1:-.}" && pwd)
@@ -15,33 +15,45 @@ skip() { skipped=$((skipped + 1)); echo "skip $*"; }
 check() {
 	name=$1
 	shift
-	if msg=$("$@" 2>&1) && [ -z "$msg" ]; then ok; else bad "$name: $(echo "$msg" | head -n 5 | tr '\n' ';')"; fi
+	if msg=$("$@" 2>&1) && [ -z "$msg" ]; then
+		ok
+	else
+		bad "$name: $(echo "$msg" | head -n 5 | tr '\n' ';')"
+	fi
 }
 cd "$src" || exit 2
 
 # The README starts with the two commands, and they exist.
 readme_commands() {
-	head -n 40 README.md | grep -q 'sudo \./quickstart' || echo "README.md does not name sudo ./quickstart near its top"
-	head -n 40 README.md | grep -q 'sudo \./run-tests' || echo "README.md does not name sudo ./run-tests near its top"
-	for f in quickstart run-tests autogen.sh .ci/run; do [ -x $f ] || echo "$f is not executable"; done
+	head -n 40 README.md | grep -q 'sudo \./quickstart' ||
+		echo "README.md does not name sudo ./quickstart near its top"
+	head -n 40 README.md | grep -q 'sudo \./run-tests' ||
+		echo "README.md does not name sudo ./run-tests near its top"
+	for f in quickstart run-tests autogen.sh .ci/run; do
+		[ -x $f ] || echo "$f is not executable"
+	done
 }
 check readme-commands readme_commands
 
 # Files and directories that a document names in `backquotes` exist.
 named_files() {
-	grep -oE '`[A-Za-z0-9_.+-]+/[A-Za-z0-9_./+*-]*`' "$1" | tr -d '\140' | LC_ALL=C sort -u | while read -r f; do
-		case $f in
-			src/* | tests/* | build-aux/* | bench/* | contrib/* | doc/* | man/* | .ci/*) ;;
-			*) continue ;;
-		esac
-		# shellcheck disable=SC2086  # a pattern
-		ls -d $f >/dev/null 2>&1 || [ -e "$build/$f" ] || echo "$1 names $f, which is not there"
-	done
+	grep -oE '`[A-Za-z0-9_.+-]+/[A-Za-z0-9_./+*-]*`' "$1" | tr -d '\140' | LC_ALL=C sort -u |
+		while read -r f; do
+			case $f in
+				src/* | tests/* | build-aux/* | bench/* | contrib/*) ;;
+				doc/* | man/* | .ci/*) ;;
+				*) continue ;;
+			esac
+			# shellcheck disable=SC2086  # a pattern
+			ls -d $f >/dev/null 2>&1 || [ -e "$build/$f" ] ||
+				echo "$1 names $f, which is not there"
+		done
 }
 # Make targets named as `make NAME` exist.
 named_targets() {
 	grep -oE '`make [a-z-]+' "$1" | sed 's/.* //' | LC_ALL=C sort -u | while read -r t; do
-		make -C "$build" -n "$t" >/dev/null 2>&1 || echo "$1 names make $t, which is no target"
+		make -C "$build" -n "$t" >/dev/null 2>&1 ||
+			echo "$1 names make $t, which is no target"
 	done
 }
 # Links from one document to another lead to a file, and to a heading in it.
@@ -97,18 +109,18 @@ for path in sys.argv[1:]:
 END
 }
 check narrow-documents narrow ./*.md NEWS doc/*.md man/*.[1-8]
-# Code too, once all of it is formatted: 1 switches it on.
-check_code_width=${CHECK_CODE_WIDTH:-0}
 narrow_code() {
 	find src tests build-aux bench contrib -type f ! -name '*.svg' ! -name '*.pyc' \
-		! -path 'tests/fuzz/corpus/*' -exec grep -Iq . {} \; -print | LC_ALL=C sort >"$build/narrow.list"
+		! -path 'tests/fuzz/corpus/*' -exec grep -Iq . {} \; -print |
+		LC_ALL=C sort >"$build/narrow.list"
 	# shellcheck disable=SC2046  # file names without blanks
 	narrow $(cat "$build/narrow.list") quickstart run-tests configure.ac Makefile.am .ci/run
 	rm -f "$build/narrow.list"
 }
-[ "$check_code_width" = 0 ] || check narrow-code narrow_code
+check narrow-code narrow_code
 
-# HACKING.md's table of promises and the tests that carry their tags, as lines of a tag and a program.
+# HACKING.md's table of promises and the tests that carry their tags, as lines of a tag and a
+# program.
 promises_told() {
 	sed -nE 's/^\| ([A-Z]+-[0-9]+) \|.*\|([^|]*)\|$/\1 \2/p' HACKING.md | tr -d '\140,' |
 		awk '{ for (i = 2; i <= NF; i++) print $1, $i }' | LC_ALL=C sort -u
@@ -120,11 +132,16 @@ promises_kept() {
 }
 promises() {
 	[ -n "$(promises_told)" ] || echo "HACKING.md has no table of promises"
-	{ promises_told | sed 's/^/told /'; promises_kept | sed 's/^/kept /'; } | LC_ALL=C sort -k 2 |
+	{ promises_told | sed 's/^/told /'; promises_kept | sed 's/^/kept /'; } |
+		LC_ALL=C sort -k 2 |
 		LC_ALL=C uniq -u -f 1 | while read -r side tag program; do
 			case $side in
-				told) echo "HACKING.md says $program proves $tag, but no test of it carries the tag" ;;
-				kept) echo "a test of $program carries $tag, which HACKING.md does not say" ;;
+				told)
+					echo "HACKING.md says $program proves $tag," \
+						"but no test of it carries the tag" ;;
+				kept)
+					echo "a test of $program carries $tag," \
+						"which HACKING.md does not say" ;;
 			esac
 		done
 }
@@ -137,47 +154,61 @@ rooms() {
 	done
 	for d in src/ext4/*/; do
 		part=$(basename "$d")
-		grep -q "\*$part\*" ARCHITECTURE.md || echo "ARCHITECTURE.md does not name *$part* of ext4"
+		grep -q "\*$part\*" ARCHITECTURE.md ||
+			echo "ARCHITECTURE.md does not name *$part* of ext4"
 	done
 }
 check rooms rooms
 # What a document of the inside calls by name is in the sources: identifiers, and files without a
 # folder.
 named_identifiers() {
-	grep -oE '`[A-Za-z0-9]+_[A-Za-z0-9_]+`' "$1" | tr -d '\140' | LC_ALL=C sort -u | while read -r w; do
-		grep -rqw -- "$w" src tests build-aux configure.ac || echo "$1 names $w, which is not there"
-	done
-	grep -oE '`[a-z0-9_-]+\.(c|h|def|py|sh)`' "$1" | tr -d '\140' | LC_ALL=C sort -u | while read -r f; do
-		find src tests build-aux -name "$f" -print -quit | grep -q . || echo "$1 names $f, which is not there"
-	done
+	grep -oE '`[A-Za-z0-9]+_[A-Za-z0-9_]+`' "$1" | tr -d '\140' | LC_ALL=C sort -u |
+		while read -r w; do
+			grep -rqw -- "$w" src tests build-aux configure.ac ||
+				echo "$1 names $w, which is not there"
+		done
+	grep -oE '`[a-z0-9_-]+\.(c|h|def|py|sh)`' "$1" | tr -d '\140' | LC_ALL=C sort -u |
+		while read -r f; do
+			find src tests build-aux -name "$f" -print -quit | grep -q . ||
+				echo "$1 names $f, which is not there"
+		done
 }
 for d in ARCHITECTURE.md HACKING.md SECURITY.md; do check "names-in-$d" named_identifiers $d; done
 locks() {
-	sed -n 's/^[ \t]*\(RANK_[A-Z0-9_]*\).*/\1/p' src/base/lock.h | grep -v RANK_NONE >"$build/locks.want"
-	grep -oE '`RANK_[A-Z0-9_]+`' ARCHITECTURE.md | tr -d '\140' | awk '!seen[$0]++' >"$build/locks.got"
+	sed -n 's/^[ \t]*\(RANK_[A-Z0-9_]*\).*/\1/p' src/base/lock.h |
+		grep -v RANK_NONE >"$build/locks.want"
+	grep -oE '`RANK_[A-Z0-9_]+`' ARCHITECTURE.md | tr -d '\140' |
+		awk '!seen[$0]++' >"$build/locks.got"
 	cmp -s "$build/locks.want" "$build/locks.got" || diff "$build/locks.want" "$build/locks.got"
 	rm -f "$build/locks.want" "$build/locks.got"
 }
 check lock-order locks
 
 # Options: the table, --help and the manual page name the same ones.
-table_options() { sed -n 's/^[A-Z]*("\([^"]*\)".*/\1/p' src/command/options.def | LC_ALL=C sort -u; }
+table_options() {
+	sed -n 's/^[A-Z]*("\([^"]*\)".*/\1/p' src/command/options.def | LC_ALL=C sort -u
+}
 options_in_manual() {
 	table_options | while read -r o; do
-		grep -qE "^\.It Cm $(printf '%s' "$o" | sed 's/[*.]/\\&/g')( |\$)" man/fusedio.8 || echo "man/fusedio.8 does not explain $o"
+		grep -qE "^\.It Cm $(printf '%s' "$o" | sed 's/[*.]/\\&/g')( |\$)" man/fusedio.8 ||
+			echo "man/fusedio.8 does not explain $o"
 	done
 }
 options_in_help() {
 	"$build/fusedio" --help >"$build/help.out" 2>&1
-	sed -n 's/^\(FLAG\|NUM\|ENUM\|STR\)("\([^"]*\)".*/\2/p' src/command/options.def | while read -r o; do
-		grep -qE "(^|[^a-z_])$o([^a-z_]|\$)" "$build/help.out" || echo "--help does not list $o"
-	done
+	sed -n 's/^\(FLAG\|NUM\|ENUM\|STR\)("\([^"]*\)".*/\2/p' src/command/options.def |
+		while read -r o; do
+			grep -qE "(^|[^a-z_])$o([^a-z_]|\$)" "$build/help.out" ||
+				echo "--help does not list $o"
+		done
 	rm -f "$build/help.out"
 }
 manual_in_table() {
-	sed -n '/^\.Sh MOUNT OPTIONS/,/^\.Sh DURABILITY/s/^\.It Cm \([^ ]*\).*/\1/p' man/fusedio.8 | while read -r o; do
-		table_options | grep -qxF -- "$o" || echo "man/fusedio.8 explains $o, which is no option"
-	done
+	sed -n '/^\.Sh MOUNT OPTIONS/,/^\.Sh DURABILITY/s/^\.It Cm \([^ ]*\).*/\1/p' man/fusedio.8 |
+		while read -r o; do
+			table_options | grep -qxF -- "$o" ||
+				echo "man/fusedio.8 explains $o, which is no option"
+		done
 }
 check options-in-manual options_in_manual
 check options-in-help options_in_help
@@ -195,22 +226,26 @@ done
 unit_exposure() {
 	f=$build/exposure-fusedio@.service
 	cp "$build/contrib/systemd/fusedio@.service" "$f" || return
-	systemd-analyze security --offline=true --no-pager --threshold="$(echo "$1" | tr -d .)" "$f" >"$build/exposure.out" 2>&1 ||
+	systemd-analyze security --offline=true --no-pager \
+		--threshold="$(echo "$1" | tr -d .)" "$f" >"$build/exposure.out" 2>&1 ||
 		{ grep Overall "$build/exposure.out" || cat "$build/exposure.out"; }
 	rm -f "$f" "$build/exposure.out"
 }
-rated=$(sed -n 's/.*systemd-analyze security`.* \([0-9]*\) rates the unit \([0-9]*\.[0-9]\).*/\1 \2/p' SECURITY.md)
+rating='s/.*systemd-analyze security`.* ([0-9]*) rates the unit ([0-9]*\.[0-9]).*/\1 \2/p'
+rated=$(sed -nE "$rating" SECURITY.md)
 here=$(systemd-analyze --version 2>/dev/null | sed -n '1s/^systemd \([0-9]*\).*/\1/p')
 if [ -z "$rated" ]; then
 	bad "unit-exposure: SECURITY.md does not tell how systemd rates the unit"
 elif [ "$here" = "${rated% *}" ]; then
 	check unit-exposure unit_exposure "${rated#* }"
 else
-	skip "unit-exposure: systemd-analyze is ${here:-not installed}, SECURITY.md speaks of ${rated% *}"
+	skip "unit-exposure: systemd-analyze is ${here:-not installed}," \
+		"SECURITY.md speaks of ${rated% *}"
 fi
 
 # Shell scripts pass shellcheck; python scripts compile.
-for f in quickstart run-tests autogen.sh .ci/run build-aux/*.sh tests/*.sh tests/*/*.sh bench/*.sh contrib/*.sh; do
+for f in quickstart run-tests autogen.sh .ci/run build-aux/*.sh tests/*.sh tests/*/*.sh \
+	bench/*.sh contrib/*.sh; do
 	[ -f "$f" ] || continue
 	check "syntax-$f" sh -n "$f"
 	if command -v shellcheck >/dev/null 2>&1; then check "shellcheck-$f" shellcheck "$f"; fi
@@ -220,12 +255,16 @@ for f in tests/*/*.py bench/run-bench bench/*.py; do
 	check "syntax-$f" python3 -c 'import ast, sys; ast.parse(open(sys.argv[1]).read())' "$f"
 done
 # The bench's own tests: they are silent where they pass.
-bench_self_test() { out=$(python3 bench/run-bench --self-test 2>&1) || printf '%s\n' "$out" | tail -n 8; }
+bench_self_test() {
+	out=$(python3 bench/run-bench --self-test 2>&1) || printf '%s\n' "$out" | tail -n 8
+}
 check bench-self-test bench_self_test
 # What is in git is in the tarball.
 tarball() {
-	make -s -C "$build" -n distdir >/dev/null 2>&1 || { echo "make distdir does not work"; return; }
-	make -s -C "$build" list-dist | tr ' ' '\n' | sed -e "s|^$src/||" -e 's|^\(\.\.*/\)*||' | LC_ALL=C sort -u >"$build/dist.list"
+	make -s -C "$build" -n distdir >/dev/null 2>&1 ||
+		{ echo "make distdir does not work"; return; }
+	make -s -C "$build" list-dist | tr ' ' '\n' | sed -e "s|^$src/||" -e 's|^\(\.\.*/\)*||' |
+		LC_ALL=C sort -u >"$build/dist.list"
 	git ls-files | while read -r f; do
 		case $f in .git* | */.gitignore | configure.ac | Makefile.am) continue ;; esac
 		grep -qxF "$f" "$build/dist.list" || echo "$f is not in the tarball"

@@ -1,15 +1,17 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
-# The rooms of src/ form a list; a room includes only headers of its own and of the rooms below it. This checks each
-# #include "..." of each file in src/, and three rules beside: the file system library's headers are included by the
-# ext4 room only, a header named types.h or *_types.h only inside its own room, and every directory in src/ is a room.
+# The rooms of src/ form a list; a room includes only headers of its own and of the rooms below it.
+# This checks each #include "..." of each file in src/, and three rules beside: the file system
+# library's headers are included by the ext4 room only, a header named types.h or *_types.h only
+# inside its own room, and every directory in src/ is a room.
 #
-# ext4 has rooms of its own with an order of their own. Other rooms include src/ext4/ext4.h alone. A room of ext4 offers
-# ROOM.h, and to the rooms of ext4 headers named ROOM_*.h; its other headers are private. core/structs.h
-# composes the parts of the volume and the inode, one a room, of headers named *_state.h: these hold types only,
-# and nobody else includes them. A part is named as its room: "->alloc." stands in src/ext4/alloc only.
-# Each file is one test. Called by `make check-rooms` with the source directory.
+# ext4 has rooms of its own with an order of their own. Other rooms include src/ext4/ext4.h alone. A
+# room of ext4 offers ROOM.h, and to the rooms of ext4 headers named ROOM_*.h; its other headers are
+# private. core/structs.h composes the parts of the volume and the inode, one a room, of headers
+# named *_state.h: these hold types only, and nobody else includes them. A part is named as its
+# room: "->alloc." stands in src/ext4/alloc only. Each file is one test. Called by
+# `make check-rooms` with the source directory.
 set -u
 src=${1:-.}
 [ -f "$src/src/command/main.c" ] || { echo "check-rooms: no source tree at $src" >&2; exit 2; }
@@ -22,10 +24,15 @@ order="command ops dio ext4 journal transport,dev loop message base"
 # Inside ext4, from the top down.
 inner="volume dir life xattr data inode alloc core"
 
-find "$src/src" -type f \( -name '*.c' -o -name '*.h' \) | LC_ALL=C sort | awk -v top="$src/src/" -v order="$order" -v inner="$inner" '
+find "$src/src" -type f \( -name '*.c' -o -name '*.h' \) | LC_ALL=C sort |
+	awk -v top="$src/src/" -v order="$order" -v inner="$inner" '
 function room_of(path) { sub(/\/.*/, "", path); return path }
 function bad(msg) { printf "not ok %s:%d: %s\n", rel, n, msg; wrong = 1 }
-function inner_of(path) { sub(/^ext4\//, "", path); if (path !~ /\//) return ""; sub(/\/.*/, "", path); return path }
+function inner_of(path) {
+	sub(/^ext4\//, "", path)
+	if (path !~ /\//) return ""
+	return room_of(path)
+}
 function state_header(path) { return path ~ /_state\.h$/ }
 # An include of ext4 from a file of it.
 function check_inner(inc,   i, t) {
@@ -33,15 +40,20 @@ function check_inner(inc,   i, t) {
 	if (rel == "ext4/ext4.h") return
 	if (!(i in inside)) bad("src/ext4/" i " is not a room")
 	else if (!(t in inside)) bad("\"" inc "\" is in no room of ext4")
-	else if (state_header(inc) && rel != "ext4/core/structs.h") bad("\"" inc "\" is for ext4/core/structs.h only")
-	else if (inside[t] < inside[i] && !state_header(inc)) bad(i " may not include \"" inc "\": " t " is above it")
-	else if (t != i && inc !~ ("^ext4/" t "/" t "(_[a-z]+)?\\.h$") && t != "core" && !state_header(inc)) bad("\"" inc "\" is private to " t)
+	else if (state_header(inc) && rel != "ext4/core/structs.h")
+		bad("\"" inc "\" is for ext4/core/structs.h only")
+	else if (inside[t] < inside[i] && !state_header(inc))
+		bad(i " may not include \"" inc "\": " t " is above it")
+	else if (t != i && inc !~ ("^ext4/" t "/" t "(_[a-z]+)?\\.h$") && t != "core" &&
+	    !state_header(inc))
+		bad("\"" inc "\" is private to " t)
 }
 # A part of the state is touched by its own room only.
 function check_parts(line,   i, p) {
 	i = inner_of(rel)
 	gsub(/"[^"]*"/, "", line)
-	for (p in inside) if (p != i && line ~ ("->" p "\\.")) bad("the state of " p " is private to it")
+	for (p in inside) if (p != i && line ~ ("->" p "\\."))
+		bad("the state of " p " is private to it")
 }
 BEGIN {
 	nr_rooms = split(order, a, " ")
@@ -67,18 +79,24 @@ BEGIN {
 		if (inc !~ /\//) { bad("name the room: #include \"" inc "\""); continue }
 		theirs = room_of(inc)
 		if (!(theirs in depth)) bad("\"" inc "\" is in no room")
-		else if (depth[theirs] < depth[mine]) bad(mine " may not include \"" inc "\": " theirs " is above it")
-		else if (depth[theirs] == depth[mine] && theirs != mine) bad(mine " may not include \"" inc "\": " theirs " is beside it")
-		else if (theirs == "transport" && mine !~ /^(command|ops|transport)$/) bad(mine " may not include \"" inc "\"")
-		if (inc ~ /[_\/]types\.h$/ && theirs != mine) bad("\"" inc "\" is private to " theirs)
+		else if (depth[theirs] < depth[mine])
+			bad(mine " may not include \"" inc "\": " theirs " is above it")
+		else if (depth[theirs] == depth[mine] && theirs != mine)
+			bad(mine " may not include \"" inc "\": " theirs " is beside it")
+		else if (theirs == "transport" && mine !~ /^(command|ops|transport)$/)
+			bad(mine " may not include \"" inc "\"")
+		if (inc ~ /[_\/]types\.h$/ && theirs != mine)
+			bad("\"" inc "\" is private to " theirs)
 		if (mine == "ext4" && theirs == "ext4") check_inner(inc)
-		else if (theirs == "ext4" && inc != "ext4/ext4.h") bad("\"" inc "\" is private to ext4")
+		else if (theirs == "ext4" && inc != "ext4/ext4.h")
+			bad("\"" inc "\" is private to ext4")
 	}
 	close(file)
 	if (wrong) failed++; else passed++
 }
 END {
 	printf "check-rooms: %d passed, %d failed, 0 skipped\n", passed, failed
-	if (ENVIRON["FDIO_TOTALS"] != "") printf "check-rooms %d %d 0\n", passed, failed >> ENVIRON["FDIO_TOTALS"]
+	if (ENVIRON["FDIO_TOTALS"] != "")
+		printf "check-rooms %d %d 0\n", passed, failed >> ENVIRON["FDIO_TOTALS"]
 	exit failed > 0 || passed == 0
 }'

@@ -2,16 +2,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
 Which functions wait, and which miss instead when a loop thread tries them (src/base/nowait.h). Both
-follow from the call graph, which is made twice: as the program is, and as it is between nowait_begin
-and nowait_end, where nowait_on() is true and the compiler drops what is not reached. Then
+follow from the call graph, which is made twice: as the program is, and as it is between
+nowait_begin and nowait_end, where nowait_on() is true and the compiler drops what is not reached.
+Then
 
   FDIO_BLOCKS    stands at each prototype in a header whose function may wait in that mode too,
   FDIO_MAY_MISS  where it misses, and returns that as an error,
   FDIO_MAY_WAIT  where it may wait outside of that mode only, and does not return a miss,
 
 and nowhere else. What loop threads run outside of the mode must not wait at all, and what they try
-must not wait in it. Calls through pointers are followed where POINTERS says to whom, and each that is
-reached in the mode must be there.
+must not wait in it. Calls through pointers are followed where POINTERS says to whom, and each that
+is reached in the mode must be there.
 
 Called by `make check-waits` with the directory of the sources; CC and FLAGS come from the
 environment. A compiler that cannot write call graphs makes it skip.
@@ -44,14 +45,17 @@ LOCK = "fdio_mutex_lock"
 
 # Calls that are not made, or do not count. Names are those of callgraph.py.
 NEVER = {
-    ("transport_retry", "nanosleep"): "a nap of a millisecond, when the kernel has no memory for a reply",
-    ("read_inline", "ext4_inline_read"): "a volume with inline data is only read: damage stops nothing",
+    ("transport_retry",
+     "nanosleep"): "a nap of a millisecond, when the kernel has no memory for a reply",
+    ("read_inline",
+     "ext4_inline_read"): "a volume with inline data is only read: damage stops nothing",
     ("ext4_super_end", "journal_abort"): "the superblock is in the transaction, hence in memory",
 }
 # Calls that the compiler sees and that are not made in the mode.
 NOT_IN_THE_MODE = {
     ("get_found", "fdio_cond_wait"): "it has missed before, if the inode is being loaded",
-    ("ext4_group_load", "fdio_cond_wait"): "it has missed before, if somebody else loads the bitmap",
+    ("ext4_group_load",
+     "fdio_cond_wait"): "it has missed before, if somebody else loads the bitmap",
     ("ext4_read_block", "found"): "what is in memory has been read without an error",
 }
 # Who is called through pointers: by functions that are tried.
@@ -146,8 +150,9 @@ def between(callees, begin, end, places):
 
 def calls_between(graph, begin, end):
     back = graph.callers()
-    return {(f, callee) for f in back[begin] & back[end] for callee, places in graph.calls[f].items()
-            if callee not in (begin, end) and between(graph.calls[f], begin, end, places)}
+    return {(f, callee) for f in back[begin] & back[end]
+            for callee, places in graph.calls[f].items() if callee not in (begin, end)
+            and between(graph.calls[f], begin, end, places)}
 
 
 def with_pointers(graph, name):
@@ -242,7 +247,8 @@ class Program:
         if name in self.blocks:
             return "FDIO_BLOCKS", self.blocks.chain(name)
         if name in self.misses and (name in self.waits or name in self.is_tried):
-            return "FDIO_MAY_MISS" if returns in ERRORS else "FDIO_MAY_WAIT", self.misses.chain(name)
+            return ("FDIO_MAY_MISS" if returns in ERRORS else "FDIO_MAY_WAIT",
+                    self.misses.chain(name))
         if name in self.waits:
             return "FDIO_MAY_WAIT", self.waits.chain(name)
         return "", "it does not wait"

@@ -1,15 +1,23 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
-# Installs, on Debian, what the named purposes need: build, run, test, vm, bench. Does nothing when all of it is there.
+# Installs, on Debian, what the named purposes need: build, run, test, vm, bench. Does nothing when
+# all of it is there.
 #   build-aux/packages.sh build run
 set -eu
 list=
 for purpose; do
 	case $purpose in
-		build) list="$list gcc make autoconf automake pkg-config libc6-dev libfuse3-dev liburing-dev libext2fs-dev comerr-dev libblkid-dev libseccomp-dev libcap-ng-dev" ;;
+		build)
+			list="$list gcc make autoconf automake pkg-config libc6-dev"
+			list="$list libfuse3-dev liburing-dev libext2fs-dev comerr-dev libblkid-dev"
+			list="$list libseccomp-dev libcap-ng-dev"
+			;;
 		run) list="$list fuse3 e2fsprogs fio mount util-linux" ;;
-		test) list="$list check python3 git rsync sqlite3 attr acl tar xz-utils mandoc psmisc" ;;
+		test)
+			list="$list check python3 git rsync sqlite3 attr acl tar xz-utils"
+			list="$list mandoc psmisc"
+			;;
 		vm)
 			list="$list qemu-system-x86 qemu-utils e2fsprogs fio python3 libc-bin dpkg"
 			[ -x /lib/systemd/systemd ] || list="$list systemd"
@@ -37,11 +45,13 @@ export DEBIAN_FRONTEND=noninteractive
 said=$(mktemp)
 trap 'rm -f "$said"' EXIT
 
-# Another apt-get may be running (unattended-upgrades, a test beside this one): its locks are waited for, ten minutes at most.
+# Another apt-get may be running (unattended-upgrades, a test beside this one): its locks are waited
+# for, ten minutes at most.
 apt() {
 	n=0
 	until LC_ALL=C apt-get -q -o DPkg::Lock::Timeout=60 "$@" >"$said" 2>&1; do
-		if ! grep -Eq 'Could not get lock|Unable to (acquire|lock) ' "$said" || [ $n -ge 120 ]; then
+		if ! grep -Eq 'Could not get lock|Unable to (acquire|lock) ' "$said" ||
+			[ $n -ge 120 ]; then
 			cat "$said" >&2
 			return 1
 		fi

@@ -1,22 +1,25 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
-# Runs a built pjdfstest (a public suite of some 8800 checks of what system calls return; it is not part of this tree) on the
-# kernel's ext4 and on fusedio, each with 4 KiB and 1 KiB blocks on an image of the same format, fusedio over both channels.
-# Prints the suite's own count for each and the checks that fail; e2fsck -fn looks at each image afterwards. Ends with 1 if a
-# check fails on fusedio that passes on ext4, or if e2fsck finds anything.
+# Runs a built pjdfstest (a public suite of some 8800 checks of what system calls return; it is not
+# part of this tree) on the kernel's ext4 and on fusedio, each with 4 KiB and 1 KiB blocks on an
+# image of the same format, fusedio over both channels. Prints the suite's own count for each and
+# the checks that fail; e2fsck -fn looks at each image afterwards. Ends with 1 if a check fails on
+# fusedio that passes on ext4, or if e2fsck finds anything.
 #
 #   sudo FDIO_BUILD=build tests/pjdfstest.sh DIR [CONFIGURATION...]
 #     DIR              the suite's directory, with the program pjdfstest built in it
-#     CONFIGURATION    ext4-4096 ext4-1024 devfuse-4096 devfuse-1024 uring-4096 uring-1024 (default: all)
+#     CONFIGURATION    ext4-4096 ext4-1024 devfuse-4096 devfuse-1024 uring-4096 uring-1024
+#                      (default: all)
 #   PJD_TESTS          only these of its tests, for example "chmod rename/09.t"
 #   PJD_JOBS           how many of its scripts at once (default 2)
 #   PJD_OPTS           further mount options for fusedio
 set -u
-[ $# -ge 1 ] || { sed -n '3,16s/^# \{0,1\}//p' "$0"; exit 2; }
+[ $# -ge 1 ] || { sed -n '3,17s/^# \{0,1\}//p' "$0"; exit 2; }
 suite=$(cd "$1" && pwd) || exit 2
 shift
-[ -x "$suite/pjdfstest" ] || { echo "$suite has no program pjdfstest: build the suite first" >&2; exit 2; }
+[ -x "$suite/pjdfstest" ] ||
+	{ echo "$suite has no program pjdfstest: build the suite first" >&2; exit 2; }
 [ "$(id -u)" = 0 ] || { echo "only root can run this" >&2; exit 2; }
 command -v prove >/dev/null || { echo "prove (of perl) is not installed" >&2; exit 2; }
 fusedio=${FUSEDIO:-${FDIO_BUILD:-$(pwd)}/fusedio}
@@ -35,7 +38,8 @@ cleanup() {
 trap cleanup EXIT
 trap 'exit 130' INT TERM
 mkdir "$dir/mnt" "$dir/bin"
-# The suite asks df for the type, and expects more of ext4 than of what it does not know: the same is expected here.
+# The suite asks df for the type, and expects more of ext4 than of what it does not know: the same
+# is expected here.
 printf '#!/bin/sh\n%s "$@" | sed "s/ fuse[^ ]* / ext4 /"\n' "$(command -v df)" >"$dir/bin/df"
 chmod 755 "$dir/bin/df"
 bad=0
@@ -69,7 +73,8 @@ one() {
 	mount_it "$channel" "$img" || { echo "$1: cannot mount"; return 2; }
 	chmod 755 "$dir" "$dir/mnt"
 	# With one suite's script beside another names stay apart: they are random.
-	tests | (cd "$dir/mnt" && PATH="$dir/bin:$PATH" xargs prove -Q -r -j "${PJD_JOBS:-2}") >"$dir/$1.out" 2>&1
+	tests | (cd "$dir/mnt" && PATH="$dir/bin:$PATH" xargs prove -Q -r -j "${PJD_JOBS:-2}") \
+		>"$dir/$1.out" 2>&1
 	umount "$dir/mnt" || { sleep 1; umount "$dir/mnt"; } || return 2
 	local i
 	for i in $(seq 100); do # the daemon ends a moment later
@@ -79,9 +84,11 @@ one() {
 	done
 	echo "$1: $(grep -E '^Files=' "$dir/$1.out") $(grep -E '^Result:' "$dir/$1.out")"
 	# Scripts with failing checks, and their numbers.
-	sed -n '/^Test Summary Report/,/^Files=/p' "$dir/$1.out" | grep -E '^/|^  Failed test|^  Parse|^  Non-zero|^      ' |
+	sed -n '/^Test Summary Report/,/^Files=/p' "$dir/$1.out" |
+		grep -E '^/|^  Failed test|^  Parse|^  Non-zero|^      ' |
 		sed "s|$suite/tests/|    |" | tee "$dir/$1.failed"
-	e2fsck -fn "$img" >"$dir/$1.fsck" 2>&1 || { echo "$1: e2fsck -fn:"; cat "$dir/$1.fsck"; return 1; }
+	e2fsck -fn "$img" >"$dir/$1.fsck" 2>&1 ||
+		{ echo "$1: e2fsck -fn:"; cat "$dir/$1.fsck"; return 1; }
 }
 
 for c; do

@@ -1,14 +1,16 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
-# Runs the root tests: every tests/root/NN-*.py, or those whose name contains one of the arguments. Each script has a
-# time limit of its own; what it leaves mounted or attached is a failure. Prints what the scripts print, then the totals.
+# Runs the root tests: every tests/root/NN-*.py, or those whose name contains one of the arguments.
+# Each script has a time limit of its own; what it leaves mounted or attached is a failure. Prints
+# what the scripts print, then the totals.
 #
 #   FDIO_BUILD           the build directory (default: the current one)
 #   FUSEDIO              the daemon to test (default: $FDIO_BUILD/fusedio)
 #   REQUIRE_ROOT_TESTS=1 missing root, /dev/fuse or loop devices is a failure, not a reason to skip
-#   FDIO_TRANSPORT       auto, uring or devfuse: -o transport= of every mount, and the tests run once. Without it they run over
-#                        /dev/fuse, and those that do I/O once more over the ring, if the kernel has that
+#   FDIO_TRANSPORT       auto, uring or devfuse: -o transport= of every mount, and the tests run
+#                        once. Without it they run over /dev/fuse, and those that do I/O once more
+#                        over the ring, if the kernel has that
 #   FDIO_TOTALS          a file that gets the line "check-root PASSED FAILED SKIPPED"
 #   FDIO_JOBS            scripts at once (default 2)
 #   FDIO_TIMEOUT_FACTOR  stretches the time limit of a script, and those inside
@@ -33,7 +35,8 @@ ended=0
 trap 'ended=1' TERM
 export FDIO_RUN=".${out##*.}"
 
-# These say nothing new over the other channel: messages and options, what the kernel does without us, both channels themselves.
+# These say nothing new over the other channel: messages and options, what the kernel does without
+# us, both channels themselves.
 once=' 00-mount 01-errors 07-names 09-bigdir 17-interop 18-transport 20-listing '
 
 scripts() { # all or second, words of the names
@@ -53,7 +56,8 @@ scripts() { # all or second, words of the names
 # One script: its own session, so that a time limit ends everything it started.
 cat >"$out/one" <<'EOF'
 t=$1; out=$2; name=$(basename "$t" .py)${FDIO_TRANSPORT:+-$FDIO_TRANSPORT}
-limit=$(awk -v s="${FDIO_SCRIPT_TIMEOUT:-900}" -v f="${FDIO_TIMEOUT_FACTOR:-1}" 'BEGIN { printf "%d", s * f }')
+limit=$(awk -v s="${FDIO_SCRIPT_TIMEOUT:-900}" -v f="${FDIO_TIMEOUT_FACTOR:-1}" \
+	'BEGIN { printf "%d", s * f }')
 ended=0
 : >"$out/$name.running"
 timeout -k 30 "$limit" python3 "$t" >"$out/$name.out" 2>&1 &
@@ -65,7 +69,9 @@ rc=$?
 case $ended$rc in
 	00 | 01 | 077) ;;
 	0124 | 0137) echo "not ok $name: time limit: no end after $limit s" >>"$out/$name.out" ;;
-	1*) echo "not ok $name: time limit of the whole run: ended before it was through" >>"$out/$name.out" ;;
+	1*)
+		echo "not ok $name: time limit of the whole run: ended before it was through" \
+			>>"$out/$name.out" ;;
 	*) echo "not ok $name: the script ended with status $rc" >>"$out/$name.out" ;;
 esac
 cat "$out/$name.out"
@@ -75,7 +81,8 @@ run_scripts() { # channel, which scripts, words of their names
 	channel=$1
 	shift
 	[ $ended -eq 0 ] || return 0
-	scripts "$@" | FDIO_TRANSPORT=$channel xargs -r -P "$FDIO_JOBS" -I '{}' sh "$out/one" '{}' "$out"
+	scripts "$@" | FDIO_TRANSPORT=$channel xargs -r -P "$FDIO_JOBS" -I '{}' \
+		sh "$out/one" '{}' "$out"
 }
 
 switch=/sys/module/fuse/parameters/enable_uring
@@ -87,7 +94,8 @@ else
 	if [ -w "$switch" ]; then
 		run_scripts uring second "$@"
 	else
-		echo "skip uring: this kernel has no FUSE over io_uring ($switch)" | tee "$out/uring.out"
+		echo "skip uring: this kernel has no FUSE over io_uring ($switch)" |
+			tee "$out/uring.out"
 	fi
 fi
 
@@ -97,10 +105,12 @@ if [ $ended -eq 1 ]; then
 		n=$((n + 1))
 		sleep 1
 	done
-	echo "not ok check-root: time limit: ended from outside before all scripts had run" | tee "$out/ended.out"
+	echo "not ok check-root: time limit: ended from outside before all scripts had run" |
+		tee "$out/ended.out"
 fi
 left=$(grep -c " /[^ ]*/fdio-[^ /]*[.]${FDIO_RUN#.}[ /]" /proc/self/mounts)
-[ "$left" -eq 0 ] || echo "not ok leftovers: $left mounts of the tests are still there" | tee "$out/leftovers.out"
+[ "$left" -eq 0 ] || echo "not ok leftovers: $left mounts of the tests are still there" |
+	tee "$out/leftovers.out"
 
 passed=$(cat "$out"/*.out 2>/dev/null | grep -c '^ok ')
 failed=$(cat "$out"/*.out 2>/dev/null | grep -c '^not ok ')

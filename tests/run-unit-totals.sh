@@ -1,20 +1,23 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
-# Adds up the unit tests of a `make check` that just ran in the build directory $1: each program's closing line by libcheck
-# counts its checks; a program without one counts as a single test with the result automake gave it. What the logs of those
-# that failed say about it comes first: the failed checks and the last lines, of at most ten programs.
+# Adds up the unit tests of a `make check` that just ran in the build directory $1: each program's
+# closing line by libcheck counts its checks; a program without one counts as a single test with the
+# result automake gave it. What the logs of those that failed say about it comes first: the failed
+# checks and the last lines, of at most ten programs.
 set -u
 cd "${1:-.}" || exit 2
 
 failures() {
-	find . -name '*.trs' -exec grep -lE '^:test-result: *(FAIL|ERROR|XPASS)' {} + | LC_ALL=C sort | head -n 10 | while read -r trs; do
-		log=${trs%.trs}.log
-		echo "-- ${log#./}: what failed, then its last lines"
-		grep -aE ':[FE]:|ERROR: |runtime error:|WARNING: |Assertion' "$log" | head -n 25 | cut -c 1-400
-		echo "--"
-		tail -n 20 "$log" | cut -c 1-400
-	done
+	find . -name '*.trs' -exec grep -lE '^:test-result: *(FAIL|ERROR|XPASS)' {} + |
+		LC_ALL=C sort | head -n 10 | while read -r trs; do
+			log=${trs%.trs}.log
+			echo "-- ${log#./}: what failed, then its last lines"
+			grep -aE ':[FE]:|ERROR: |runtime error:|WARNING: |Assertion' "$log" |
+				head -n 25 | cut -c 1-400
+			echo "--"
+			tail -n 20 "$log" | cut -c 1-400
+		done
 }
 failures
 find . -name '*.trs' | LC_ALL=C sort | while read -r trs; do
@@ -35,6 +38,7 @@ done | awk '
 }
 END {
 	printf "check: %d passed, %d failed, %d skipped\n", p, f, s
-	if (ENVIRON["FDIO_TOTALS"] != "") printf "check %d %d %d\n", p, f, s >> ENVIRON["FDIO_TOTALS"]
+	if (ENVIRON["FDIO_TOTALS"] != "")
+		printf "check %d %d %d\n", p, f, s >> ENVIRON["FDIO_TOTALS"]
 	exit f > 0 || p == 0
 }'

@@ -16,7 +16,8 @@ MUTATIONS_TEST=TEST    tries this test instead of those in the table: who notice
 MUTATIONS_KEEP=1       leaves the scratch directories, and says where
 FDIO_TIMEOUT_FACTOR=N  stretches the time limits
 
-A test that does not end has noticed as well: it may take eight times as long as without the mistake.
+A test that does not end has noticed as well: it may take eight times as long as without the
+mistake.
 
 Ends with "N passed, N failed, N skipped"; status 1 if a mistake was not noticed, 77 if nothing
 could run.
@@ -40,8 +41,8 @@ LIMIT = 120 * FACTOR
 # Of a test on a copy with a mistake: so many times what it took without, and not less than this.
 TIMES, LEAST = 8, 10 * FACTOR
 SHORT = bool(os.environ.get("MUTATIONS_SHORT"))
-SOURCES = ["configure.ac", "Makefile.am", "build-aux", "src", "tests", "man", "contrib", "bench", "m4",
-           "autogen.sh", "configure", "aclocal.m4", "Makefile.in", "config.h.in"]
+SOURCES = ["configure.ac", "Makefile.am", "build-aux", "src", "tests", "man", "contrib", "bench",
+           "m4", "autogen.sh", "configure", "aclocal.m4", "Makefile.in", "config.h.in"]
 
 Mutation = collections.namedtuple("Mutation", "name file means test quick old new where")
 
@@ -81,8 +82,8 @@ def entry(fields, text, where):
             raise Wrong(f"{where}: the entry that ends here has no '{key}'")
     if not any(text["old"]) or text["old"] == text["new"]:
         raise Wrong(f"{where}: the entry that ends here changes nothing")
-    return Mutation(fields["mutation"], fields["file"], fields["means"], fields["test"], "quick" in fields,
-                    text["old"], text["new"], where)
+    return Mutation(fields["mutation"], fields["file"], fields["means"], fields["test"],
+                    "quick" in fields, text["old"], text["new"], where)
 
 
 def mutate(source, m):
@@ -92,7 +93,8 @@ def mutate(source, m):
     pattern = r"\s*".join(re.escape(word) for word in words)
     found = list(re.finditer(pattern, source))
     if len(found) != 1:
-        raise Wrong(f"{m.where}: {m.name}: the text stands {len(found)} times in {m.file}, not once")
+        raise Wrong(
+            f"{m.where}: {m.name}: the text stands {len(found)} times in {m.file}, not once")
     at = found[0]
     return source[:at.start()] + "\n".join(m.new) + source[at.end():]
 
@@ -117,8 +119,8 @@ class Bench:
 
     @staticmethod
     def tool(command, where):
-        r = subprocess.run(command, cwd=where, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                           check=False)
+        r = subprocess.run(command, cwd=where, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                           text=True, check=False)
         if r.returncode:
             raise Wrong(f"{shlex.join(command)} failed:\n{r.stdout[-2000:]}")
 
@@ -130,9 +132,9 @@ class Bench:
         command, env = test_command(test)
         env = {**os.environ, **env, "FDIO_BUILD": str(self.build), "srcdir": ".."}
         env.pop("FDIO_TOTALS", None)
-        with tempfile.TemporaryFile() as out, \
-                subprocess.Popen(command, cwd=self.build, env=env, stdin=subprocess.DEVNULL, stdout=out,
-                                 stderr=subprocess.STDOUT, start_new_session=True) as p:
+        with tempfile.TemporaryFile() as out, subprocess.Popen(
+                command, cwd=self.build, env=env, stdin=subprocess.DEVNULL, stdout=out,
+                stderr=subprocess.STDOUT, start_new_session=True) as p:
             try:
                 status = p.wait(limit)
             except subprocess.TimeoutExpired:
@@ -144,7 +146,10 @@ class Bench:
 
 
 def kill_session(leader):
-    """All that the test left running. libcheck gives each case a process group of its own, so groups do not do."""
+    """
+    All that the test left running. libcheck gives each case a process group of its own, so groups
+    do not do.
+    """
     for entry in pathlib.Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
@@ -157,7 +162,9 @@ def kill_session(leader):
 
 
 def first_failure(text):
-    """The line that says best what the test found: libcheck's own, else an assertion, else the last."""
+    """
+    The line that says best what the test found: libcheck's own, else an assertion, else the last.
+    """
     lines = text.strip().splitlines()
     for pattern in (r":[FE]:", r"^not ok", r"[Aa]ssert|ERROR"):
         for line in lines:
@@ -174,11 +181,14 @@ def test_words(test):
 
 
 def test_command(test):
-    """Of "unit/ROOM/NAME CASE", "root/NN-name CASE", "crash/crash": the command, and its environment."""
+    """
+    Of "unit/ROOM/NAME CASE", "root/NN-name CASE", "crash/crash": the command, and its environment.
+    """
     env, words = test_words(test)
     room, _, name = words[0].partition("/")
     if room == "unit":
-        return [f"tests/unit/{name}"], {**env, **({"CK_RUN_CASE": words[1]} if len(words) > 1 else {})}
+        return [f"tests/unit/{name}"], {**env,
+                                        **({"CK_RUN_CASE": words[1]} if len(words) > 1 else {})}
     if room == "root":
         return [f"../tests/root/{name}.py", *words[1:]], env
     return [f"tests/{words[0]}", *words[1:]], env
@@ -231,7 +241,8 @@ class Runner:
             path.write_text(original)
         took = time.monotonic() - begun
         if status and m.test not in self.broken_tests:
-            self.say(f"ok {m.name} ({took:.1f} s): {how if status != 'time limit' else 'time limit'}")
+            self.say(
+                f"ok {m.name} ({took:.1f} s): {how if status != 'time limit' else 'time limit'}")
             return True
         self.say(f"not ok {m.name}: {m.file}: {m.means}: not noticed by {m.test}")
         return False
@@ -306,7 +317,8 @@ def main():
         mutations = kept
     scratch = pathlib.Path(tempfile.mkdtemp(prefix="fusedio-mutations."))
     try:
-        passed, failed = Runner(top, scratch, mutations).run(min(os.cpu_count() or 1, len(mutations), 4))
+        passed, failed = Runner(top, scratch, mutations).run(min(os.cpu_count() or 1,
+                                                                 len(mutations), 4))
     finally:
         if os.environ.get("MUTATIONS_KEEP"):
             print(f"scratch directories: {scratch}")

@@ -1,10 +1,14 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Mounting and unmounting: the command returns when the mount serves, umount leaves a clean file system."""
+"""
+Mounting and unmounting: the command returns when the mount serves, umount leaves a clean file
+system.
+"""
 import os
 import signal
 
-from lib import FUSEDIO, case, daemons_of, expect, expect_eq, main, mountinfo, read_file, run, wait_for, write_file
+from lib import (FUSEDIO, case, daemons_of, expect, expect_eq, main, mountinfo, read_file, run,
+                 wait_for, write_file)
 
 BOTH = ("image", "loop")
 
@@ -48,7 +52,8 @@ def again(env):
     vol = env.volume(64)
     for i in range(5):
         with vol.mount() as m:
-            expect_eq(sorted(os.listdir(m.point)), sorted(["lost+found"] + [f"f{j}" for j in range(i)]), "names")
+            expect_eq(sorted(os.listdir(m.point)),
+                      sorted(["lost+found"] + [f"f{j}" for j in range(i)]), "names")
             write_file(m.path(f"f{i}"), b"%d" % i * 5000)
     vol.check()
 
@@ -89,14 +94,20 @@ def sectors_of_4096(env):
 
 @case(kinds=("image", "loop"))
 def readahead(env):
-    """The kernel's own setting for the mount says what the option said, or by default no less than 1 MiB."""
+    """
+    The kernel's own setting for the mount says what the option said, or by default no less than 1
+    MiB.
+    """
     for opt, least, most in (((), 1024, 16384), (("readahead=512",), 512, 512)):
         with env.volume(32).mount(*opt) as m:
             dev = os.stat(m.point).st_dev
             name = f"/sys/class/bdi/{os.major(dev)}:{os.minor(dev)}"
-            name = (name + "-fuseblk" if os.path.exists(name + "-fuseblk") else name) + "/read_ahead_kb"
-            # With -f a mount can answer before the daemon is ready; the command without it returns afterwards.
-            wait_for(lambda: least <= int(read_file(name)) <= most, f"readahead of {opt}", timeout=10)
+            name = ((name + "-fuseblk" if os.path.exists(name + "-fuseblk") else name)
+                    + "/read_ahead_kb")
+            # With -f a mount can answer before the daemon is ready; the command without it returns
+            # afterwards.
+            wait_for(lambda: least <= int(read_file(name)) <= most, f"readahead of {opt}",
+                     timeout=10)
 
 
 @case()
@@ -119,14 +130,15 @@ def open_files(pid):
 @case(kinds=("image", "loop"), params=("", "-f"))
 def inherited_descriptors(env, foreground):
     """
-    What the starter has open is not held by the daemon nor by the process that unmounts; the device and the mount point
-    may be named by such descriptors all the same.
+    What the starter has open is not held by the daemon nor by the process that unmounts; the device
+    and the mount point may be named by such descriptors all the same.
     """
     vol = env.volume(64)
     mnt = env.mkdir()
     secret = env.path("secret")
     write_file(secret, b"")
-    script = 'exec 7<"$1" 8<"$1" 200<>"$1" 9<"$2" 6<"$3"; "$0" ' + f"{foreground} /dev/fd/9 /proc/self/fd/6"
+    script = ('exec 7<"$1" 8<"$1" 200<>"$1" 9<"$2" 6<"$3"; "$0" '
+              + f"{foreground} /dev/fd/9 /proc/self/fd/6")
     script += ' >"$3.log" 2>&1 &' if foreground else ""
     env.undo.callback(run, "umount", "-l", mnt, ok=None)
     run("bash", "-c", script, FUSEDIO, secret, vol.target, mnt)
@@ -159,7 +171,8 @@ def one_upon_another(env):
         else:
             run("umount", m.point)
         wait_for(lambda p=pid: not os.path.exists(f"/proc/{p}"), "end of the upper daemon")
-        expect_eq(read_file(m.path("lower")), b"lower", f"contents of the lower mount after {end} of the upper one")
+        expect_eq(read_file(m.path("lower")), b"lower",
+                  f"contents of the lower mount after {end} of the upper one")
     m.umount()
     lower.check()
     upper.check()

@@ -1,9 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What cannot be mounted is refused with one line that names the reason, an exit status, and no mount left behind."""
+"""
+What cannot be mounted is refused with one line that names the reason, an exit status, and no mount
+left behind.
+"""
 import os
 
-from lib import FUSEDIO, MIB, case, daemons_of, expect, expect_eq, main, mountinfo, read_file, run, wait_for, write_file
+from lib import (FUSEDIO, MIB, case, daemons_of, expect, expect_eq, main, mountinfo, read_file, run,
+                 wait_for, write_file)
 
 BOTH = ("image", "loop")
 
@@ -19,7 +23,8 @@ def refused(env, target, *words, opts=(), mnt=None):
     expect_eq(len(lines), 1, f"lines of {p.stderr!r}")
     expect(p.stdout == "", f"output {p.stdout!r}")
     expect(lines[0].startswith("fusedio: "), f"no name in {lines[0]!r}")
-    expect(not words or any(w in lines[0].lower() for w in words), f"none of {words} in {lines[0]!r}")
+    expect(not words or any(w in lines[0].lower() for w in words),
+           f"none of {words} in {lines[0]!r}")
     expect(mountinfo(mnt) is None, "a mount is left behind")
 
 
@@ -32,7 +37,8 @@ def not_ext4(env):
 @case(kinds=BOTH)
 def other_file_system(env):
     vol = env.volume(16, fresh=False)
-    write_file(vol.file, b"\xeb\x3c\x90mkfs.fat" + b"\0" * 499 + b"\x55\xaa" + b"\0" * (16 * MIB - 512))
+    write_file(vol.file,
+               b"\xeb\x3c\x90mkfs.fat" + b"\0" * 499 + b"\x55\xaa" + b"\0" * (16 * MIB - 512))
     refused(env, vol.target, "ext4")
 
 
@@ -43,8 +49,12 @@ def missing(env):
 
 @case()
 def missing_with_nofail(env):
-    """nofail: a device that is not there is no error, and no word; anything else that is wrong still is."""
-    for spec in (env.path("nothing-here"), "UUID=00000000-1111-2222-3333-444444444444", env.path("no/such/directory")):
+    """
+    nofail: a device that is not there is no error, and no word; anything else that is wrong still
+    is.
+    """
+    for spec in (env.path("nothing-here"), "UUID=00000000-1111-2222-3333-444444444444",
+                 env.path("no/such/directory")):
         mnt = env.mkdir()
         p = run(FUSEDIO, "-o", "noatime,nofail", spec, mnt, ok=None)
         expect_eq((p.returncode, p.stdout, p.stderr), (0, "", ""), f"{spec}: status and output")
@@ -66,7 +76,9 @@ def odd_name(env, which):
 
 @case()
 def names_are_escaped(env):
-    """What the command line and the image say reaches log and terminal as text, whatever is in it."""
+    """
+    What the command line and the image say reaches log and terminal as text, whatever is in it.
+    """
     evil = "e\n\x1b[31m\x9b\u202e"
     refused(env, env.path(evil), "\\x0a\\x1b[31m\\xc2\\x9b\\xe2\\x80\\xae")
     vol = env.volume(16, "-O", "mmp,^metadata_csum", "-E", "mmp_update_interval=1")
@@ -79,12 +91,15 @@ def names_are_escaped(env):
     os.rename(vol.file, path)
     vol.file = path
     m = vol.mount(ok=False)
-    wait_for(lambda: b"watching it" in read_file(m.log) or m.proc.poll() is not None, "the line about the host")
+    wait_for(lambda: b"watching it" in read_file(m.log) or m.proc.poll() is not None,
+             "the line about the host")
     m.kill()  # it would watch for some seconds
     log = read_file(m.log)
-    expect(b"by host host\\x0a\\x1b]0;x\\x07\\xffend" in log, f"the host is not there, or not escaped: {log!r}")
+    expect(b"by host host\\x0a\\x1b]0;x\\x07\\xffend" in log,
+           f"the host is not there, or not escaped: {log!r}")
     expect(all(32 <= c < 127 for c in log.replace(b"\n", b"")), f"the log holds {log!r}")
-    expect(all(line.startswith(b"fusedio: ") for line in log.splitlines()), f"lines of the log: {log!r}")
+    expect(all(line.startswith(b"fusedio: ") for line in log.splitlines()),
+           f"lines of the log: {log!r}")
 
 
 @case()
@@ -150,7 +165,10 @@ def image_mounted_through_loop_device(env):
 
 @case()
 def image_served_below_loop_device(env):
-    """The other way round: the kernel makes a loop device from an image that is served, which must not be served as well."""
+    """
+    The other way round: the kernel makes a loop device from an image that is served, which must not
+    be served as well.
+    """
     def loop_over(path, *args):
         dev = run("losetup", "--find", "--show", *args, path).stdout.strip()
         env.undo.callback(run, "losetup", "-d", dev, ok=None)
@@ -190,7 +208,8 @@ def served_already(env):
 
 @case()
 def mount_point_missing(env):
-    refused(env, env.volume(16).target, "mount point", "no such file", "mountpoint", mnt=env.path("nowhere"))
+    refused(env, env.volume(16).target, "mount point", "no such file", "mountpoint",
+            mnt=env.path("nowhere"))
 
 
 @case()

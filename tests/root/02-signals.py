@@ -4,7 +4,8 @@
 import os
 import signal
 
-from lib import case, expect, expect_eq, main, mountinfo, pattern, read_file, run, wait_for, write_file
+from lib import (case, expect, expect_eq, main, mountinfo, pattern, read_file, run, wait_for,
+                 write_file)
 
 BOTH = ("image", "loop")
 
@@ -24,7 +25,10 @@ def unmounts(env, name):
 
 @case(kinds=BOTH)
 def while_busy(env):
-    """SIGTERM with a file open: no hang, a clean file system once the file is closed or the daemon gone."""
+    """
+    SIGTERM with a file open: no hang, a clean file system once the file is closed or the daemon
+    gone.
+    """
     vol = env.volume(64)
     m = vol.mount()
     fd = os.open(m.path("open"), os.O_CREAT | os.O_RDWR)
@@ -32,7 +36,8 @@ def while_busy(env):
     os.fsync(fd)
     os.kill(m.pid, signal.SIGTERM)
     try:
-        wait_for(lambda: m.proc.poll() is not None or mountinfo(m.point) is None, "reaction to SIGTERM")
+        wait_for(lambda: m.proc.poll() is not None or mountinfo(m.point) is None,
+                 "reaction to SIGTERM")
     finally:
         os.close(fd)
     m.wait(60)
@@ -44,7 +49,10 @@ def while_busy(env):
 
 @case(kinds=("loop",))
 def umount_waits(env):
-    """After umount of a block device everything is on it: a copy taken at that moment is clean and complete."""
+    """
+    After umount of a block device everything is on it: a copy taken at that moment is clean and
+    complete.
+    """
     vol = env.volume(128)
     m = vol.mount()
     for i in range(200):

@@ -1,6 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Trees made by the kernel look the same through fusedio: names, attributes, times, contents, holes, extended attributes."""
+"""
+Trees made by the kernel look the same through fusedio: names, attributes, times, contents, holes,
+extended attributes.
+"""
 import errno
 import os
 import random
@@ -56,14 +59,18 @@ def on_a_device(env, name):
 @case(kinds=("image",), params=tuple(OTHERS), timeout=180)
 def others(env, name):
     small = name in ("inodes-of-128", "no-dir-index")
-    compare(env, OTHERS[name], times=tree.SHORT_TIMES if name == "inodes-of-128" else None, extents=300,
-            entries=600 if small else 6000,
-            ignore=("birth",) if name == "inodes-of-128" else ())  # there is no room for it: not told, or told as 0
+    # there is no room for it: not told, or told as 0
+    compare(env, OTHERS[name], times=tree.SHORT_TIMES if name == "inodes-of-128" else None,
+            extents=300, entries=600 if small else 6000,
+            ignore=("birth",) if name == "inodes-of-128" else ())
 
 
 @case(kinds=BOTH)
 def deep_tree(env):
-    """Enough extents for a tree of three levels, read at random places, directly and through the cache."""
+    """
+    Enough extents for a tree of three levels, read at random places, directly and through the
+    cache.
+    """
     vol = env.volume(256, "-b", "1024")
     nr = 30_000
     with vol.kmount() as k:
@@ -87,9 +94,11 @@ def readonly_refuses(env):
     with vol.kmount() as k:
         tree.put(os.path.join(os.fsencode(k), b"f"), b"abc")
     with vol.mount("ro") as m:
-        for what in (lambda: os.open(m.path("f"), os.O_WRONLY), lambda: os.mkdir(m.path("d")), lambda: os.unlink(m.path("f")),
-                     lambda: os.chmod(m.path("f"), 0o600), lambda: os.setxattr(m.path("f"), "user.a", b"1"),
-                     lambda: os.truncate(m.path("f"), 0), lambda: os.rename(m.path("f"), m.path("g"))):
+        for what in (lambda: os.open(m.path("f"), os.O_WRONLY), lambda: os.mkdir(m.path("d")),
+                     lambda: os.unlink(m.path("f")), lambda: os.chmod(m.path("f"), 0o600),
+                     lambda: os.setxattr(m.path("f"), "user.a", b"1"),
+                     lambda: os.truncate(m.path("f"), 0),
+                     lambda: os.rename(m.path("f"), m.path("g"))):
             with expect_errno(errno.EROFS):
                 what()
 

@@ -5,15 +5,15 @@ import os
 import random
 
 import tree
-from lib import (FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, Fail, case, expect, fallocate, libc, main, pattern,
-                 read_file, syscheck)
+from lib import (FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, Fail, case, expect,
+                 fallocate, libc, main, pattern, read_file, syscheck)
 
 BOTH = ("image", "loop")
 FORMATS = {f"{bs}-{'csum' if csum else 'nocsum'}-{'64bit' if b64 else '32bit'}":
            ("-b", str(bs), "-O", f"{'' if csum else '^'}metadata_csum,{'' if b64 else '^'}64bit")
            for bs in (1024, 2048, 4096) for csum in (1, 0) for b64 in (1, 0)}
-# A file's own time of reading is whatever the last reader made of it; the map of holes of a mounted file may show
-# preallocated blocks that still sit in the page cache as data.
+# A file's own time of reading is whatever the last reader made of it; the map of holes of a mounted
+# file may show preallocated blocks that still sit in the page cache as data.
 LIVE = ("atime",)
 
 
@@ -71,7 +71,10 @@ def same_as_the_kernel(env):
 
 @case(kinds=BOTH, params=(1024, 4096), timeout=240)
 def random_writes(env, bs):
-    """Random writes, truncations and holes in some files, against copies in memory; then once more through the kernel."""
+    """
+    Random writes, truncations and holes in some files, against copies in memory; then once more
+    through the kernel.
+    """
     vol = env.volume(128, "-b", str(bs))
     rng = random.Random(bs)
     limit = 400_000
@@ -121,7 +124,8 @@ def random_writes(env, bs):
     vol.check()
     with vol.kmount("ro") as k:
         for name, b in model.items():
-            expect(not b or read_file(os.path.join(k, name)) == bytes(b), f"{name} differs in the kernel's view")
+            expect(not b or read_file(os.path.join(k, name)) == bytes(b),
+                   f"{name} differs in the kernel's view")
 
 
 @case(kinds=BOTH)

@@ -14,8 +14,10 @@ COPY = ("ino", "ctime", "birth", "blocks", "atime", "segments", "sha256", "hole"
 
 def make_source(env):
     src = env.mkdir("src")
-    tree.fill(src, 4096, extents=50, entries=300, times=[0, 10**18 + 1, 5 * 10**9], acls=False, huge=False)
-    for d, _, files in os.walk(os.fsencode(src)):  # rsync leaves alone what differs by less than a second
+    tree.fill(src, 4096, extents=50, entries=300, times=[0, 10**18 + 1, 5 * 10**9], acls=False,
+              huge=False)
+    # rsync leaves alone what differs by less than a second
+    for d, _, files in os.walk(os.fsencode(src)):
         for f in files:
             os.utime(os.path.join(d, f), ns=(10**18 + 1, 10**18 + 2), follow_symlinks=False)
         os.utime(d, ns=(10**18 + 7, 10**18 + 9))
@@ -53,7 +55,8 @@ def cp_and_rsync(env):
         same(src, m.path("cp"))
         run("rsync", "-aHAX", "--sparse", m.path("cp") + "/", m.path("rsync"), timeout=120)
         same(src, m.path("rsync"))
-        p = run("rsync", "-aHAXn", "-i", "--checksum", m.path("cp") + "/", m.path("rsync"), timeout=120)
+        p = run("rsync", "-aHAXn", "-i", "--checksum", m.path("cp") + "/", m.path("rsync"),
+                timeout=120)
         expect_eq(p.stdout.strip(), "", "what rsync would still copy")
         shutil.rmtree(m.path("cp"))
     vol.check()
@@ -67,13 +70,16 @@ def tar(env):
     os.unlink(os.path.join(src, "links", "socket"))  # tar leaves sockets out
     os.utime(os.path.join(src, "links"), ns=(10**18, 10**18))
     archive = env.path("a.tar")
-    run("tar", "-C", src, "--xattrs", "--xattrs-include=*", "--sparse", "--format=posix", "-cf", archive, ".")
+    run("tar", "-C", src, "--xattrs", "--xattrs-include=*", "--sparse", "--format=posix", "-cf",
+        archive, ".")
     vol = env.volume(256, "-b", "4096")
     with vol.mount() as m:
         os.mkdir(m.path("out"))
-        run("tar", "-C", m.path("out"), "--xattrs", "--xattrs-include=*", "-xpf", archive, "--numeric-owner")
+        run("tar", "-C", m.path("out"), "--xattrs", "--xattrs-include=*", "-xpf", archive,
+            "--numeric-owner")
         same(src, m.path("out"))
-        run("tar", "-C", m.path("out"), "--xattrs", "--xattrs-include=*", "--compare", "-f", archive)
+        run("tar", "-C", m.path("out"), "--xattrs", "--xattrs-include=*", "--compare", "-f",
+            archive)
     vol.check()
 
 
@@ -81,8 +87,8 @@ def tar(env):
 def git(env):
     need("git")
     home = env.mkdir("home")
-    e = dict(os.environ, HOME=home, GIT_CONFIG_NOSYSTEM="1", GIT_AUTHOR_NAME="a", GIT_AUTHOR_EMAIL="a@b", GIT_COMMITTER_NAME="a",
-             GIT_COMMITTER_EMAIL="a@b")
+    e = dict(os.environ, HOME=home, GIT_CONFIG_NOSYSTEM="1", GIT_AUTHOR_NAME="a",
+             GIT_AUTHOR_EMAIL="a@b", GIT_COMMITTER_NAME="a", GIT_COMMITTER_EMAIL="a@b")
     src = env.mkdir("repo")
 
     def g(where, *args):
@@ -91,7 +97,8 @@ def git(env):
     g(src, "init", "-q", "-b", "main")
     for rev in range(12):
         for i in range(30):
-            write_file(os.path.join(src, f"file-{i}"), b"revision %d\n" % rev + pattern(500 + 70 * i, i))
+            write_file(os.path.join(src, f"file-{i}"),
+                       b"revision %d\n" % rev + pattern(500 + 70 * i, i))
         g(src, "add", "-A")
         g(src, "commit", "-q", "-m", f"revision {rev}")
     vol = env.volume(128)
@@ -113,22 +120,27 @@ def git(env):
 def sqlite(env, mode):
     need("sqlite3")
     vol = env.volume(128)
-    sql = f"""PRAGMA journal_mode={mode}; PRAGMA synchronous=FULL; CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT, n INTEGER);
+    sql = f"""PRAGMA journal_mode={mode}; PRAGMA synchronous=FULL;
+    CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT, n INTEGER);
     CREATE INDEX i ON t(v);"""
     for batch in range(20):
-        sql += "BEGIN;" + "".join(f"INSERT INTO t(v,n) VALUES('{pattern(60, batch * 50 + i).decode()}',{i});" for i in range(50)) + "COMMIT;"
+        sql += "BEGIN;" + "".join(
+            f"INSERT INTO t(v,n) VALUES('{pattern(60, batch * 50 + i).decode()}',{i});"
+            for i in range(50)) + "COMMIT;"
     sql += "DELETE FROM t WHERE n % 3 = 0; VACUUM; SELECT count(*), sum(n) FROM t;"
     with vol.mount() as m:
         out = run("sqlite3", m.path("db"), inp=sql, timeout=120).stdout.strip().splitlines()
         expect_eq(out[-1], f"{20 * 33}|{20 * sum(i for i in range(50) if i % 3)}", "count and sum")
-        expect_eq(run("sqlite3", m.path("db"), "PRAGMA integrity_check").stdout.strip(), "ok", "integrity")
+        expect_eq(run("sqlite3", m.path("db"), "PRAGMA integrity_check").stdout.strip(), "ok",
+                  "integrity")
     vol.check()
     with vol.kmount("ro") as k:
         shutil.copy(os.path.join(k, "db"), env.path("db"))
         for extra in ("-wal", "-shm"):
             if os.path.exists(os.path.join(k, "db" + extra)):
                 shutil.copy(os.path.join(k, "db" + extra), env.path("db" + extra))
-    expect_eq(run("sqlite3", env.path("db"), "PRAGMA integrity_check").stdout.strip(), "ok", "integrity in the kernel's view")
+    expect_eq(run("sqlite3", env.path("db"), "PRAGMA integrity_check").stdout.strip(), "ok",
+              "integrity in the kernel's view")
 
 
 @case(kinds=BOTH)
@@ -139,13 +151,18 @@ def build(env):
     with vol.mount() as m:
         n = 12
         for i in range(n):
-            write_file(m.path(f"part{i}.c"), b"#include \"part.h\"\nint part%d(int x) { return x * %d + 1; }\n" % (i, i + 2))
+            write_file(m.path(f"part{i}.c"),
+                       b"#include \"part.h\"\nint part%d(int x) { return x * %d + 1; }\n"
+                       % (i, i + 2))
         write_file(m.path("part.h"), "".join(f"int part{i}(int);\n" for i in range(n)).encode())
         calls = "".join(f"\tx = part{i}(x) % 100003;\n" for i in range(n))
-        write_file(m.path("main.c"), f"#include <stdio.h>\n#include \"part.h\"\nint main(void)\n{{\n\tint x = 1;\n{calls}"
-                   "\tprintf(\"%d\\n\", x);\n\treturn 0;\n}\n".encode())
+        write_file(
+            m.path("main.c"),
+            f"#include <stdio.h>\n#include \"part.h\"\nint main(void)\n{{\n\tint x = 1;\n{calls}"
+            "\tprintf(\"%d\\n\", x);\n\treturn 0;\n}\n".encode())
         objs = " ".join(f"part{i}.o" for i in range(n))
-        write_file(m.path("Makefile"), f"prog: main.o {objs}\n\tgcc -o $@ $^\n%.o: %.c part.h\n\tgcc -O1 -c -o $@ $<\n"
+        write_file(m.path("Makefile"),
+                   f"prog: main.o {objs}\n\tgcc -o $@ $^\n%.o: %.c part.h\n\tgcc -O1 -c -o $@ $<\n"
                    "lib.a: prog\n\tar rcs $@ *.o\nclean:\n\trm -f *.o prog lib.a\n".encode())
         x = 1
         for i in range(n):

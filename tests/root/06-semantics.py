@@ -10,9 +10,10 @@ import struct
 import time
 
 import tree
-from lib import (FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT, Skip,
-                 case, drop_caches, expect, expect_eq, expect_errno, fallocate, libc, main, pattern, read_file, renameat2, run,
-                 syscheck, write_file)
+from lib import (FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, RENAME_EXCHANGE,
+                 RENAME_NOREPLACE, RENAME_WHITEOUT, Skip, case, drop_caches, expect, expect_eq,
+                 expect_errno, fallocate, libc, main, pattern, read_file, renameat2, run, syscheck,
+                 write_file)
 
 BOTH = ("image", "loop")
 
@@ -83,7 +84,8 @@ def rename_flags(m):
     expect_eq(os.stat(m.path("n")).st_ino, before, "exchanged directory")
     with expect_errno(errno.ENOENT):
         renameat2(m.path("n"), m.path("nothing"), RENAME_EXCHANGE)
-    renameat2(m.path("d"), m.path("n/in/moved"), RENAME_EXCHANGE if os.path.exists(m.path("n/in/moved")) else RENAME_WHITEOUT)
+    renameat2(m.path("d"), m.path("n/in/moved"),
+              RENAME_EXCHANGE if os.path.exists(m.path("n/in/moved")) else RENAME_WHITEOUT)
     st = os.lstat(m.path("d"))
     expect(stat.S_ISCHR(st.st_mode) and st.st_rdev == 0, "no whiteout is left behind")
     expect_eq(read_file(m.path("n/in/moved")), b"a", "moved file")
@@ -117,7 +119,8 @@ def tmpfile(m):
     os.write(fd, b"temporary")
     expect_eq(os.fstat(fd).st_nlink, 0, "links")
     # python's os.link does not follow /proc's links
-    syscheck(libc.linkat(-100, b"/proc/self/fd/%d" % fd, -100, os.fsencode(m.path("named")), 0x400), "linkat")
+    syscheck(libc.linkat(-100, b"/proc/self/fd/%d" % fd, -100, os.fsencode(m.path("named")), 0x400),
+             "linkat")
     os.close(fd)
     expect_eq(read_file(m.path("named")), b"temporary", "contents")
     expect_eq(os.stat(m.path("named")).st_nlink, 1, "links once named")
@@ -177,7 +180,8 @@ def xattrs(m):
         os.setxattr(p, f"user.n{i}", b"%d" % i * i)
     for i in range(0, 20, 2):
         os.removexattr(p, f"user.n{i}")
-    expect_eq(sorted(os.listxattr(p)), sorted(["user.a"] + [f"user.n{i}" for i in range(1, 20, 2)]), "names")
+    expect_eq(sorted(os.listxattr(p)), sorted(["user.a"] + [f"user.n{i}" for i in range(1, 20, 2)]),
+              "names")
     drop_caches()
     for i in range(1, 20, 2):
         expect_eq(os.getxattr(p, f"user.n{i}"), b"%d" % i * i, f"user.n{i}")
@@ -189,7 +193,8 @@ def xattrs(m):
     with expect_errno(errno.EPERM):
         os.setxattr(m.path("s"), "user.a", b"1", follow_symlinks=False)
     os.setxattr(m.path("s"), "trusted.a", b"1", follow_symlinks=False)
-    expect_eq(os.getxattr(m.path("s"), "trusted.a", follow_symlinks=False), b"1", "value on a symlink")
+    expect_eq(os.getxattr(m.path("s"), "trusted.a", follow_symlinks=False), b"1",
+              "value on a symlink")
 
 
 @case()
@@ -207,8 +212,8 @@ def acls(m):
     expect_eq([e[1] for e in mask if e[0] == tree.ACL_MASK], [0], "mask after chmod 600")
     os.chmod(p, 0o660)
     run("setpriv", "--reuid", "1000", "--regid", "4000", "--clear-groups", "cat", p)
-    expect(run("setpriv", "--reuid", "1005", "--regid", "4000", "--clear-groups", "cat", p, ok=None).returncode != 0,
-           "a user without an entry can read")
+    expect(run("setpriv", "--reuid", "1005", "--regid", "4000", "--clear-groups", "cat", p,
+               ok=None).returncode != 0, "a user without an entry can read")
     os.mkdir(m.path("d"))
     os.setxattr(m.path("d"), "system.posix_acl_default", tree.DEFAULT)
     old = os.umask(0o077)
@@ -223,21 +228,26 @@ def permissions(m):
     write_file(m.path("f"), b"x")
     os.chmod(m.path("f"), 0o6755)
     os.chmod(m.point, 0o777)
-    run("setpriv", "--reuid", "1000", "--regid", "1000", "--clear-groups", "sh", "-c", f"echo > {m.path('mine')}")
+    run("setpriv", "--reuid", "1000", "--regid", "1000", "--clear-groups", "sh", "-c",
+        f"echo > {m.path('mine')}")
     expect_eq(os.stat(m.path("mine")).st_uid, 1000, "owner of a new file")
-    p = run("setpriv", "--reuid", "1000", "--regid", "1000", "--clear-groups", "chmod", "777", m.path("f"), ok=None)
+    p = run("setpriv", "--reuid", "1000", "--regid", "1000", "--clear-groups", "chmod", "777",
+            m.path("f"), ok=None)
     expect(p.returncode != 0, "a stranger may chmod")
     os.chmod(m.path("f"), 0o6777)
-    run("setpriv", "--reuid", "1000", "--regid", "1000", "--clear-groups", "--bounding-set=-all", "--inh-caps=-all", "dd",
-        "if=/dev/zero", f"of={m.path('f')}", "bs=1", "count=1", "conv=notrunc", ok=(0,))
-    expect_eq(stat.S_IMODE(os.stat(m.path("f")).st_mode), 0o777, "mode after a write by another user")
+    run("setpriv", "--reuid", "1000", "--regid", "1000", "--clear-groups", "--bounding-set=-all",
+        "--inh-caps=-all", "dd", "if=/dev/zero", f"of={m.path('f')}", "bs=1", "count=1",
+        "conv=notrunc", ok=(0,))
+    expect_eq(stat.S_IMODE(os.stat(m.path("f")).st_mode), 0o777,
+              "mode after a write by another user")
     os.mkdir(m.path("g"))
     os.chown(m.path("g"), 0, 3000)
     os.chmod(m.path("g"), 0o2775)
     write_file(m.path("g/f"), b"")
     os.mkdir(m.path("g/d"))
     expect_eq(os.stat(m.path("g/f")).st_gid, 3000, "group of a file in a setgid directory")
-    expect_eq(oct(os.stat(m.path("g/d")).st_mode & 0o2000), oct(0o2000), "setgid of its subdirectory")
+    expect_eq(oct(os.stat(m.path("g/d")).st_mode & 0o2000), oct(0o2000),
+              "setgid of its subdirectory")
     os.chown(m.path("f"), 5, 6)
     st = os.stat(m.path("f"))
     expect_eq((st.st_uid, st.st_gid), (5, 6), "owner")
@@ -249,7 +259,8 @@ def allocation(m):
     fd = os.open(m.path("f"), os.O_CREAT | os.O_RDWR)
     fallocate(fd, 0, 0, 1 << 20)
     st = os.fstat(fd)
-    expect_eq((st.st_size, st.st_blocks >= 2048), (1 << 20, True), "size and blocks of an allocation")
+    expect_eq((st.st_size, st.st_blocks >= 2048), (1 << 20, True),
+              "size and blocks of an allocation")
     expect_eq(os.pread(fd, 1 << 20, 0), bytes(1 << 20), "contents of allocated blocks")
     fallocate(fd, FALLOC_KEEP_SIZE, 1 << 20, 1 << 20)
     expect_eq(os.fstat(fd).st_size, 1 << 20, "size kept")
@@ -301,9 +312,11 @@ def truncation(m):
     write_file(p, b"\xa5" * 20_000, sync=True)
     os.truncate(p, 5000)
     os.truncate(p, 20_000)
-    expect_eq(read_file(p) == b"\xa5" * 5000 + bytes(15_000), True, "contents after shrinking and growing")
+    expect_eq(read_file(p) == b"\xa5" * 5000 + bytes(15_000), True,
+              "contents after shrinking and growing")
     drop_caches()
-    expect_eq(read_file(p) == b"\xa5" * 5000 + bytes(15_000), True, "contents, read from the device")
+    expect_eq(read_file(p) == b"\xa5" * 5000 + bytes(15_000), True,
+              "contents, read from the device")
     os.truncate(p, 1 << 40)
     expect_eq(os.stat(p).st_size, 1 << 40, "a large size")
     os.truncate(p, 0)
@@ -347,7 +360,8 @@ def mapped(m):
     expect_eq(mm[300_000:300_007], b"written", "mapping after a write")
     wfd = os.open(m.path("f"), os.O_WRONLY | os.O_DIRECT)
     buf[0:8192] = b"D" * 8192
-    expect_eq(os.pwritev(wfd, [memoryview(buf)[0:8192]], 409_600), 8192, "length of the direct write")
+    expect_eq(os.pwritev(wfd, [memoryview(buf)[0:8192]], 409_600), 8192,
+              "length of the direct write")
     expect_eq(mm[409_600:417_792], b"D" * 8192, "mapping after a direct write")
     for f in (fd, dfd, wfd):
         os.close(f)

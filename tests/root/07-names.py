@@ -12,7 +12,8 @@ BOTH = ("image", "loop")
 @case(kinds=BOTH)
 def every_byte(env):
     vol = env.volume(64)
-    names = {bytes([b]) for b in range(1, 256) if b not in b"/."} | {b"..." , b"\xc3\x28", b"a\nb", b"-", b"~", b"%00"}
+    names = {bytes([b]) for b in range(1, 256) if b not in b"/."} | {b"..." , b"\xc3\x28", b"a\nb",
+                                                                     b"-", b"~", b"%00"}
     with vol.mount() as m:
         root = os.fsencode(m.point)
         for n in names:
@@ -23,7 +24,8 @@ def every_byte(env):
                 expect_eq(f.read(), n, "contents")
     vol.check()
     with vol.kmount("ro") as k:
-        expect_eq(set(os.listdir(os.fsencode(k))) - {b"lost+found"}, names, "names in the kernel's view")
+        expect_eq(set(os.listdir(os.fsencode(k))) - {b"lost+found"}, names,
+                  "names in the kernel's view")
 
 
 @case(kinds=BOTH)
@@ -34,7 +36,8 @@ def longest(env):
             write_file(m.path("n" * n), b"x")
             os.mkdir(m.path("d" * n))
             os.symlink("t", m.path("s" * n))
-        for what in (lambda p: write_file(p, b""), os.mkdir, os.stat, lambda p: os.symlink("t", p), lambda p: os.link(m.path("n" * 255), p),
+        for what in (lambda p: write_file(p, b""), os.mkdir, os.stat, lambda p: os.symlink("t", p),
+                     lambda p: os.link(m.path("n" * 255), p),
                      lambda p: os.rename(m.path("n" * 254), p)):
             with expect_errno(errno.ENAMETOOLONG):
                 what(m.path("y" * 256))

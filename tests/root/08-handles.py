@@ -1,6 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""File handles, as an NFS server uses them: a handle finds its file again when nothing about it is cached any more."""
+"""
+File handles, as an NFS server uses them: a handle finds its file again when nothing about it is
+cached any more.
+"""
 import ctypes
 import errno
 import os
@@ -18,7 +21,8 @@ def handle_of(path):
     h = Handle(bytes=128)
     mount_id = ctypes.c_int()
     try:
-        syscheck(libc.name_to_handle_at(-100, os.fsencode(path), ctypes.byref(h), ctypes.byref(mount_id), 0), "name_to_handle_at")
+        syscheck(libc.name_to_handle_at(-100, os.fsencode(path), ctypes.byref(h),
+                                        ctypes.byref(mount_id), 0), "name_to_handle_at")
     except OSError as e:
         if e.errno in (errno.EOPNOTSUPP, errno.ENOTSUP):
             raise Skip("this mount has no file handles") from None
@@ -27,7 +31,8 @@ def handle_of(path):
 
 
 def open_handle(mount_fd, h):
-    return syscheck(libc.open_by_handle_at(mount_fd, ctypes.byref(h), os.O_RDONLY), "open_by_handle_at")
+    return syscheck(libc.open_by_handle_at(mount_fd, ctypes.byref(h), os.O_RDONLY),
+                    "open_by_handle_at")
 
 
 @case(kinds=BOTH)
@@ -52,7 +57,9 @@ def found_again(env):
 
 @case(kinds=BOTH)
 def stale(env):
-    """The handle of a file that is gone finds nothing, also when its inode number has a new file."""
+    """
+    The handle of a file that is gone finds nothing, also when its inode number has a new file.
+    """
     vol = env.volume(64)
     with vol.mount() as m:
         write_file(m.path("f"), b"old")

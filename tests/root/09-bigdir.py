@@ -1,6 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Directories with very many entries: the index is used, stays valid, and is what the kernel would have made of it."""
+"""
+Directories with very many entries: the index is used, stays valid, and is what the kernel would
+have made of it.
+"""
 import os
 import statistics
 import time
@@ -17,8 +20,9 @@ def create(path):
 @case(kinds=("loop",), timeout=300)
 def hundred_thousand(env):
     """
-    100,000 names in one directory. No absolute times: the median batch at the end may take a generous multiple of the
-    median batch at the start, which a linear search would exceed by far (its cost grows a hundredfold).
+    100,000 names in one directory. No absolute times: the median batch at the end may take a
+    generous multiple of the median batch at the start, which a linear search would exceed by far
+    (its cost grows a hundredfold).
     """
     vol = env.volume(400, "-b", "4096", "-N", "110000")
     nr, batch = 100_000, 1000
@@ -36,18 +40,21 @@ def hundred_thousand(env):
         drop_caches()
         for i in range(0, nr, 997):
             os.stat(m.path("d", f"name-{i:07}"))
-            expect(not os.path.exists(m.path("d", f"nome-{i:07}")), "a name that was never made exists")
+            expect(not os.path.exists(m.path("d", f"nome-{i:07}")),
+                   "a name that was never made exists")
         for i in range(0, nr, 2):
             os.unlink(m.path("d", f"name-{i:07}"))
         expect_eq(len(os.listdir(m.path("d"))), nr // 2, "entries after removing half")
     vol.check()
     flags = run("debugfs", "-R", "stat /d", vol.target).stdout
-    expect("Flags: 0x81" in flags or "Flags: 0x1081" in flags, "the directory has no index: " + flags.splitlines()[1])
+    expect("Flags: 0x81" in flags or "Flags: 0x1081" in flags,
+           "the directory has no index: " + flags.splitlines()[1])
     with vol.kmount("ro") as k:
         names = os.listdir(os.path.join(k, "d"))
         expect_eq(len(names), nr // 2, "entries in the kernel's view")
         for i in range(1, nr, 1999):
-            expect_eq(os.path.exists(os.path.join(k, "d", f"name-{i:07}")), i % 2 == 1, f"name {i} in the kernel's view")
+            expect_eq(os.path.exists(os.path.join(k, "d", f"name-{i:07}")), i % 2 == 1,
+                      f"name {i} in the kernel's view")
 
 
 @case(kinds=BOTH, params=("half_md4", "tea", "legacy"), timeout=180)
@@ -90,7 +97,8 @@ def many_subdirectories(env):
         os.mkdir(m.path("d"))
         for i in range(nr):
             os.mkdir(m.path("d", str(i)))
-        expect_eq(os.stat(m.path("d")).st_nlink, 1, "links of a directory with too many subdirectories")
+        expect_eq(os.stat(m.path("d")).st_nlink, 1,
+                  "links of a directory with too many subdirectories")
         for i in range(100):
             os.rmdir(m.path("d", str(i)))
     vol.check()

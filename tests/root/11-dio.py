@@ -1,6 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The rules of direct I/O: alignment, end of file, holes, coherence with the page cache, truncation under I/O."""
+"""
+The rules of direct I/O: alignment, end of file, holes, coherence with the page cache, truncation
+under I/O.
+"""
 import errno
 import mmap
 import os
@@ -8,7 +11,8 @@ import random
 import subprocess
 import threading
 
-from lib import BUILD, Fail, case, expect, expect_eq, expect_errno, main, pattern, read_file, run, write_file
+from lib import (BUILD, Fail, case, expect, expect_eq, expect_errno, main, pattern, read_file, run,
+                 write_file)
 
 BOTH = ("image", "loop")
 AIOTOOL = os.path.join(BUILD, "tests/root/aiotool")
@@ -40,7 +44,9 @@ def dwrite(path, off, data, flags=0):
 
 @case(kinds=BOTH)
 def strict(env):
-    """What a kernel file system refuses is refused: offset or length not a multiple of the sector."""
+    """
+    What a kernel file system refuses is refused: offset or length not a multiple of the sector.
+    """
     vol = env.volume(64, "-b", "4096")
     with vol.mount() as m:
         p = m.path("f")
@@ -83,18 +89,23 @@ def end_of_file(env):
         for size in (0, 1, 511, 512, 513, 4095, 4096, 4097, 10_000, 1_044_480, 1_044_481):
             p = m.path(f"s{size}")
             write_file(p, pattern(size), sync=True)
-            for off in {0, 512, 4096, size // 512 * 512, (size + 511) // 512 * 512, size // 4096 * 4096 + 8192}:
+            for off in {0, 512, 4096, size // 512 * 512, (size + 511) // 512 * 512,
+                        size // 4096 * 4096 + 8192}:
                 for n in (512, 4096, 8192, 1 << 20, 3 << 20):
                     want = pattern(size)[off:off + n]
                     got = dread(p, off, n)
                     if got != want:
-                        raise Fail(f"size {size}, {n} bytes at {off}: {len(got)} bytes, want {len(want)}, equal {got == want[:len(got)]}")
+                        raise Fail(f"size {size}, {n} bytes at {off}: {len(got)} bytes, want "
+                                   f"{len(want)}, equal {got == want[:len(got)]}")
     vol.check()
 
 
 @case(kinds=BOTH)
 def holes_and_preallocation(env):
-    """Direct reads of holes and of blocks allocated but not written are zeroes, whatever the device holds there."""
+    """
+    Direct reads of holes and of blocks allocated but not written are zeroes, whatever the device
+    holds there.
+    """
     vol = env.volume(64, "-b", "4096")
     with vol.mount() as m:  # leave old bytes on the device
         write_file(m.path("old"), b"\xa5" * (40 << 20), sync=True)
@@ -106,17 +117,22 @@ def holes_and_preallocation(env):
         dwrite(p, 4096 + 512, pattern(1024))
         want = bytearray(8 << 20)
         want[4608:5632] = pattern(1024)
-        expect_eq(dread(p, 0, 1 << 20) == bytes(want[:1 << 20]), True, "around a partial write of an unwritten block")
+        expect_eq(dread(p, 0, 1 << 20) == bytes(want[:1 << 20]), True,
+                  "around a partial write of an unwritten block")
         dwrite(m.path("g"), 1 << 20, pattern(512, 2))
-        expect_eq(dread(m.path("g"), 0, 2 << 20) == bytes(1 << 20) + pattern(512, 2), True, "around a partial write of a hole")
+        expect_eq(dread(m.path("g"), 0, 2 << 20) == bytes(1 << 20) + pattern(512, 2), True,
+                  "around a partial write of a hole")
         os.truncate(m.path("g"), 2 << 20)
-        expect_eq(dread(m.path("g"), 0, 2 << 20) == bytes(1 << 20) + pattern(512, 2) + bytes((1 << 20) - 512), True, "behind it")
+        expect_eq(dread(m.path("g"), 0, 2 << 20) == bytes(1 << 20) + pattern(512, 2)
+                  + bytes((1 << 20) - 512), True, "behind it")
     vol.check()
 
 
 @case(kinds=BOTH)
 def big_requests(env):
-    """Larger than what the kernel hands over in one piece, from buffers that are not page-aligned."""
+    """
+    Larger than what the kernel hands over in one piece, from buffers that are not page-aligned.
+    """
     vol = env.volume(128, "-b", "4096")
     n = 5 << 20
     with vol.mount() as m:
@@ -136,7 +152,9 @@ def big_requests(env):
 
 @case(kinds=BOTH)
 def dsync_aio(env):
-    """Asynchronous O_DSYNC writes are durable when they complete: kill -9 right after loses none."""
+    """
+    Asynchronous O_DSYNC writes are durable when they complete: kill -9 right after loses none.
+    """
     vol = env.volume(64, "-b", "4096")
     m = vol.mount()
     write_file(m.path("over"), bytes(1 << 20), sync=True)
@@ -147,7 +165,8 @@ def dsync_aio(env):
     m.kill()
     with vol.mount() as m:
         for name in ("over", "new"):
-            expect_eq(read_file(m.path(name))[:64 * 4096] == b"\x5a" * (64 * 4096), True, f"contents of {name} after kill -9")
+            expect_eq(read_file(m.path(name))[:64 * 4096] == b"\x5a" * (64 * 4096), True,
+                      f"contents of {name} after kill -9")
     vol.check()
 
 
@@ -158,22 +177,24 @@ def cache_is_not_stale(env):
     with vol.mount() as m:
         write_file(m.path("f"), bytes(4 << 20), sync=True)
         for i in range(20):
-            expect_eq(run(AIOTOOL, "cached", m.path("f"), i * 65536, 65536, i + 1).stdout.strip(), "fresh", f"round {i}")
+            expect_eq(run(AIOTOOL, "cached", m.path("f"), i * 65536, 65536, i + 1).stdout.strip(),
+                      "fresh", f"round {i}")
     vol.check()
 
 
 @case(kinds=BOTH)
 def truncate_under_io(env):
     """
-    Files are truncated and others grow into the freed blocks while direct writes are in flight: no write may land in
-    a block that has a new owner.
+    Files are truncated and others grow into the freed blocks while direct writes are in flight: no
+    write may land in a block that has a new owner.
     """
     vol = env.volume(64, "-b", "4096")
     with vol.mount() as m:
         a = m.path("a")
         size = 8 << 20
         write_file(a, bytes(size), sync=True)
-        storm = subprocess.Popen([AIOTOOL, "storm", a, str(size), "4096", "4"], stdout=subprocess.PIPE, text=True)
+        storm = subprocess.Popen([AIOTOOL, "storm", a, str(size), "4096", "4"],
+                                 stdout=subprocess.PIPE, text=True)
         try:
             i = 0
             while storm.poll() is None:
@@ -193,13 +214,17 @@ def truncate_under_io(env):
         data = read_file(a)
         for blk in range(0, len(data), 4096):
             block = data[blk:blk + 4096]
-            expect(block == bytes(4096) or block == (blk // 4096).to_bytes(8, "little") * 512, f"block {blk // 4096} of a is foreign")
+            expect(block == bytes(4096) or block == (blk // 4096).to_bytes(8, "little") * 512,
+                   f"block {blk // 4096} of a is foreign")
     vol.check()
 
 
 @case(kinds=BOTH)
 def parallel_appends(env):
-    """Several threads extend one file with direct writes at their own offsets; every block is there in the end."""
+    """
+    Several threads extend one file with direct writes at their own offsets; every block is there in
+    the end.
+    """
     vol = env.volume(128, "-b", "4096")
     with vol.mount() as m:
         p = m.path("f")

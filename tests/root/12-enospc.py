@@ -7,7 +7,8 @@ import mmap
 import os
 import time
 
-from lib import SLOW, case, expect, expect_eq, expect_errno, main, pattern, read_file, run, write_file
+from lib import (SLOW, case, expect, expect_eq, expect_errno, main, pattern, read_file, run,
+                 write_file)
 
 BOTH = ("image", "loop")
 
@@ -39,11 +40,13 @@ def data(env, how):
             expect(n > 10 << 20, f"only {n} bytes fitted in")
             expect_eq(os.stat(m.path("big")).st_size, n, "size")
             body = read_file(m.path("big"))
-            expect(all(body[i:i + 65536] == pattern(65536, 3)[:len(body) - i] for i in range(0, len(body), 65536)), "contents differ")
+            expect(all(body[i:i + 65536] == pattern(65536, 3)[:len(body) - i]
+                       for i in range(0, len(body), 65536)), "contents differ")
             expect_eq(read_file(m.path("before")), pattern(500_000), "an older file")
             os.unlink(m.path("big"))
         write_file(m.path("after"), pattern(5_000_000), sync=True)
-        expect_eq(read_file(m.path("after")) == pattern(5_000_000), True, "contents of a file made afterwards")
+        expect_eq(read_file(m.path("after")) == pattern(5_000_000), True,
+                  "contents of a file made afterwards")
     vol.check()
 
 
@@ -69,7 +72,10 @@ def names(env):
 
 @case(kinds=BOTH)
 def what_is_removed_is_free(env):
-    """The inode and the blocks of a file that has just been removed are there for the next call, however often."""
+    """
+    The inode and the blocks of a file that has just been removed are there for the next call,
+    however often.
+    """
     vol = env.volume(32, "-b", "4096", "-N", "256", "-m", "0")
     with vol.mount() as m:
         names = []
@@ -88,13 +94,17 @@ def what_is_removed_is_free(env):
         for i in range(10):
             os.unlink(m.path("big"))
             with open(m.path("big"), "wb") as f:
-                os.posix_fallocate(f.fileno(), 0, n - (1 << 20)) if i % 2 else f.write(bytes(n - (1 << 20)))
+                os.posix_fallocate(f.fileno(), 0, n - (1 << 20)) if i % 2 else f.write(
+                    bytes(n - (1 << 20)))
     vol.check()
 
 
 @case(kinds=BOTH, params=("open", "cwd"))
 def nothing_to_wait_for(env, how):
-    """A file without names that somebody has open, or a directory that somebody works in, is not waited for at each write."""
+    """
+    A file without names that somebody has open, or a directory that somebody works in, is not
+    waited for at each write.
+    """
     vol = env.volume(32, "-b", "4096", "-m", "0")
     with vol.mount() as m:
         for i in range(5):
@@ -124,7 +134,10 @@ def nothing_to_wait_for(env, how):
 
 @case(kinds=BOTH)
 def no_blocks_for_names(env):
-    """Blocks are gone: directories cannot grow, xattrs cannot move out; what fails leaves nothing behind."""
+    """
+    Blocks are gone: directories cannot grow, xattrs cannot move out; what fails leaves nothing
+    behind.
+    """
     vol = env.volume(32, "-b", "1024", "-m", "0", "-N", "8192")
     with vol.mount() as m:
         os.mkdir(m.path("d"))
@@ -137,7 +150,8 @@ def no_blocks_for_names(env):
         err = 0
         try:
             while made < 5000:
-                os.close(os.open(m.path("d", f"a-name-of-some-length-{made}"), os.O_CREAT | os.O_WRONLY))
+                os.close(os.open(m.path("d", f"a-name-of-some-length-{made}"),
+                                 os.O_CREAT | os.O_WRONLY))
                 made += 1
         except OSError as e:
             err = e.errno
@@ -158,8 +172,8 @@ def reserved_blocks(env):
     vol = env.volume(64, "-b", "4096", "-m", "10")
     with vol.mount() as m:
         os.chmod(m.point, 0o777)
-        p = run("setpriv", "--reuid", "1000", "--regid", "1000", "--clear-groups", "dd", "if=/dev/zero", f"of={m.path('user')}", "bs=64k",
-                ok=None)
+        p = run("setpriv", "--reuid", "1000", "--regid", "1000", "--clear-groups", "dd",
+                "if=/dev/zero", f"of={m.path('user')}", "bs=64k", ok=None)
         expect(p.returncode != 0 and "No space" in p.stderr, f"dd: {p.stderr!r}")
         st = os.statvfs(m.point)
         expect(st.f_bavail < 40, f"{st.f_bavail} blocks available to users")
@@ -169,7 +183,8 @@ def reserved_blocks(env):
         os.symlink("t" * 200, m.path("long-link"))
         os.setxattr(m.path("user"), "user.large", b"v" * 2000)
         for i in range(200):
-            os.close(os.open(m.path("d", f"a-name-of-some-length-so-that-blocks-fill-{i}"), os.O_CREAT | os.O_WRONLY))
+            os.close(os.open(m.path("d", f"a-name-of-some-length-so-that-blocks-fill-{i}"),
+                             os.O_CREAT | os.O_WRONLY))
         write_file(m.path("root"), pattern(1_000_000), sync=True)
     vol.check()
 

@@ -1,6 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""kill -9 under load: what was acknowledged as durable is there, what is there is whole, and e2fsck finds nothing."""
+"""
+kill -9 under load: what was acknowledged as durable is there, what is there is whole, and e2fsck
+finds nothing.
+"""
 import contextlib
 import mmap
 import os
@@ -8,13 +11,17 @@ import random
 import threading
 import time
 
-from lib import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, case, expect, expect_eq, fallocate, main, pattern, read_file, run
+from lib import (FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, case, expect, expect_eq, fallocate, main,
+                 pattern, read_file, run)
 
 BOTH = ("image", "loop")
 
 
 class Writer(threading.Thread):
-    """Makes files and notes each one whose fsync (and that of its directory, after a rename) has returned."""
+    """
+    Makes files and notes each one whose fsync (and that of its directory, after a rename) has
+    returned.
+    """
 
     def __init__(self, root, number):
         super().__init__(daemon=True)
@@ -75,10 +82,12 @@ def unsynced_load(root, stop):
                     with open(p, "wb") as f:
                         f.write(pattern(rng.randrange(200_000)))
                 elif op == 3:
-                    os.rename(p, os.path.join(root, f"x{rng.randrange(5)}", f"y{rng.randrange(200)}"))
+                    os.rename(p,
+                              os.path.join(root, f"x{rng.randrange(5)}", f"y{rng.randrange(200)}"))
                 elif op == 4:
                     with open(p, "r+b", buffering=0) as f:
-                        fallocate(f.fileno(), FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE, rng.randrange(100_000), 50_000)
+                        fallocate(f.fileno(), FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE,
+                                  rng.randrange(100_000), 50_000)
                         os.ftruncate(f.fileno(), rng.randrange(150_000))
                 else:
                     os.unlink(p)
@@ -134,10 +143,12 @@ def under_load(env):
 
 class Blocks(threading.Thread):
     """
-    Overwrites and extends one file by blocks, each with its number, and notes what was acknowledged as durable.
+    Overwrites and extends one file by blocks, each with its number, and notes what was acknowledged
+    as durable.
 
-    fsync: buffered, an fsync after each write. direct: O_DIRECT; an fsync after every eighth write makes those durable.
-    dsync: O_DIRECT with O_DSYNC, each write durable by itself. buffered: written at will, an fsync now and then.
+    fsync: buffered, an fsync after each write. direct: O_DIRECT; an fsync after every eighth write
+    makes those durable. dsync: O_DIRECT with O_DSYNC, each write durable by itself. buffered:
+    written at will, an fsync now and then.
     """
 
     SIZE = 4096
@@ -191,8 +202,8 @@ class Blocks(threading.Thread):
 
     def verify(self, path, what):
         """
-        Each KiB (a block of the file system may be no larger) is what was acknowledged or something newer or, never
-        acknowledged, still a hole; and never half of it.
+        Each KiB (a block of the file system may be no larger) is what was acknowledged or something
+        newer or, never acknowledged, still a hole; and never half of it.
         """
         data = read_file(path) if os.path.exists(path) else b""
         expect(len(data) % 1024 == 0, f"{what}: a size of {len(data)} that nobody made")
@@ -204,13 +215,17 @@ class Blocks(threading.Thread):
                 expect(None in allowed, f"{what}: block {block} is lost")
                 continue
             number = int(got[:8]) if got[:8].isdigit() else -1
-            expect(got == self.content(number, block)[:1024], f"{what}: block {block} is torn or foreign: {got[:40]!r}")
-            expect(number in allowed, f"{what}: block {block} holds write {number}, not one of {sorted(map(str, allowed))[:6]}")
+            expect(got == self.content(number, block)[:1024],
+                   f"{what}: block {block} is torn or foreign: {got[:40]!r}")
+            expect(number in allowed, f"{what}: block {block} holds write {number}, not one of "
+                   f"{sorted(map(str, allowed))[:6]}")
 
 
 @case(params=("fsync", "direct", "dsync", "buffered"), timeout=180)
 def blocks(env, how):
-    """Many kills at any moment of block writes: what was acknowledged is there, and nothing is torn."""
+    """
+    Many kills at any moment of block writes: what was acknowledged is there, and nothing is torn.
+    """
     rng = random.Random(how)
     vol = env.volume(64, "-b", "4096" if how in ("direct", "dsync") else "1024", "-J", "size=4")
     before = []
@@ -220,7 +235,8 @@ def blocks(env, how):
         m = vol.mount(*with_options)
         for w in before:
             w.verify(m.path(os.path.basename(w.path)), f"after kill {turn}")
-            with contextlib.suppress(FileNotFoundError):  # its creation was not durable yet, and nothing in it
+            # its creation was not durable yet, and nothing in it
+            with contextlib.suppress(FileNotFoundError):
                 os.unlink(m.path(os.path.basename(w.path)))
         before = [Blocks(m.path(f"t{turn}w{k}"), how, 10 * turn + k + 1) for k in range(2)]
         for w in before:
@@ -262,7 +278,8 @@ def recovered_by_others(env):
             for name, data in w.durable.items():
                 if name not in w.doubtful:
                     p = os.path.join(k, os.path.relpath(name, m.point))
-                    expect_eq(os.path.exists(p) and read_file(p) == data, True, f"{os.path.basename(name)} after recovery")
+                    expect_eq(os.path.exists(p) and read_file(p) == data, True,
+                              f"{os.path.basename(name)} after recovery")
 
 
 @case(kinds=BOTH)

@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-One slow thing does not stop the others: a crowd of waiters, a stopped client, clients killed in the middle.
+One slow thing does not stop the others: a crowd of waiters, a stopped client, clients killed in the
+middle.
 
-A device that stops answering is tested in 28-hung.py, and the_loop_never_waits in tests/unit/dio/exclusion.c holds a worker on the fake device.
+A device that stops answering is tested in 28-hung.py, and the_loop_never_waits in
+tests/unit/dio/exclusion.c holds a worker on the fake device.
 """
 import os
 import signal
@@ -11,7 +13,8 @@ import subprocess
 import threading
 import time
 
-from lib import case, drop_caches, expect, expect_eq, main, pattern, read_file, run, wait_for, write_file
+from lib import (case, drop_caches, expect, expect_eq, main, pattern, read_file, run, wait_for,
+                 write_file)
 
 BOTH = ("image", "loop")
 
@@ -58,10 +61,11 @@ def stopped_client(env):
     """A client that is stopped in the middle of its work holds up nobody."""
     vol = env.volume(64)
     with vol.mount() as m:
-        p = subprocess.Popen(["dd", "if=/dev/zero", f"of={m.path('z')}", "bs=4k", "count=100000", "oflag=direct"],
-                             stderr=subprocess.DEVNULL)
+        p = subprocess.Popen(["dd", "if=/dev/zero", f"of={m.path('z')}", "bs=4k", "count=100000",
+                              "oflag=direct"], stderr=subprocess.DEVNULL)
         try:
-            wait_for(lambda: os.path.exists(m.path("z")) and os.stat(m.path("z")).st_size > 100_000, "the first writes")
+            wait_for(lambda: os.path.exists(m.path("z")) and os.stat(m.path("z")).st_size > 100_000,
+                     "the first writes")
             os.kill(p.pid, signal.SIGSTOP)
             for i in range(50):
                 write_file(m.path(f"f{i}"), pattern(1000, i), sync=i % 10 == 0)
@@ -79,9 +83,11 @@ def killed_clients(env):
     vol = env.volume(128, "-b", "4096")
     with vol.mount() as m:
         for i in range(5):
-            p = subprocess.Popen(["fio", "--name=x", f"--filename={m.path('x')}", "--ioengine=io_uring", "--iodepth=32", "--direct=1",
-                                  "--rw=randrw", "--bs=4k", "--size=16m", "--time_based", "--runtime=60", "--thread"],
-                                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=env.dir)
+            p = subprocess.Popen(["fio", "--name=x", f"--filename={m.path('x')}",
+                                  "--ioengine=io_uring", "--iodepth=32", "--direct=1",
+                                  "--rw=randrw", "--bs=4k", "--size=16m", "--time_based",
+                                  "--runtime=60", "--thread"], stdout=subprocess.DEVNULL,
+                                 stderr=subprocess.DEVNULL, cwd=env.dir)
             time.sleep(0.7 + 0.1 * i)
             p.kill()
             p.wait(60)

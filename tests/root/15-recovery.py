@@ -5,7 +5,8 @@ import hashlib
 import os
 
 import tree
-from lib import Skip, case, expect, expect_eq, main, mountinfo, pattern, read_file, run, wait_for, write_file
+from lib import (Skip, case, expect, expect_eq, main, mountinfo, pattern, read_file, run, wait_for,
+                 write_file)
 
 BOTH = ("image", "loop")
 
@@ -15,7 +16,10 @@ def sha(path):
 
 
 def dirty_by_kernel(env, *mkfs, options="commit=300", late=0):
-    """A copy of a file system taken while the kernel has it mounted, its journal full, and what fsync promised there."""
+    """
+    A copy of a file system taken while the kernel has it mounted, its journal full, and what fsync
+    promised there.
+    """
     vol = env.volume(128, "-b", "4096", *mkfs)
     promised = {}
     with vol.kmount(options) as k:
@@ -34,11 +38,13 @@ def dirty_by_kernel(env, *mkfs, options="commit=300", late=0):
         for i in range(late):
             promised[f"late{i}"] = pattern(3000 + i, i)
             write_file(os.path.join(k, f"late{i}"), promised[f"late{i}"], sync=True)
-        # What the kernel has written to the loop device's cache goes to the file; nothing else is synced.
+        # What the kernel has written to the loop device's cache goes to the file; nothing else is
+        # synced.
         dev = mountinfo(k)[2]
         run("dd", f"if={dev}", "of=/dev/null", "bs=1M", "count=1")
         copy = vol.copy()
-    expect("needs_recovery" in copy.super()["Filesystem features"], "the copy has nothing to recover")
+    expect("needs_recovery" in copy.super()["Filesystem features"],
+           "the copy has nothing to recover")
     return copy, promised
 
 
@@ -69,14 +75,18 @@ def as_loop(env, vol):
 
 @case(kinds=BOTH)
 def fast_commit_journal(env):
-    """fast_commit in use and fsynced files in it: refused, nothing changed, and the kernel gets everything back."""
+    """
+    fast_commit in use and fsynced files in it: refused, nothing changed, and the kernel gets
+    everything back.
+    """
     vol, promised = dirty_by_kernel(env, "-O", "fast_commit", late=20)
     before = sha(vol.file)
     as_loop(env, vol)
     m = vol.mount(ok=False, point=env.mkdir())
     m.proc.wait(30)
     expect(m.proc.returncode == 32, f"exit status {m.proc.returncode}: {m.tail()}")
-    expect("fast commits" in m.tail() and "mount -t ext4" in m.tail(), f"no way out is named: {m.tail()}")
+    expect("fast commits" in m.tail() and "mount -t ext4" in m.tail(),
+           f"no way out is named: {m.tail()}")
     expect_eq(sha(vol.file), before, "the image after the refusal")
     with vol.kmount() as k:
         for p, data in promised.items():
@@ -89,7 +99,9 @@ def fast_commit_journal(env):
 
 @case(kinds=BOTH)
 def fast_commit_without_any(env):
-    """The feature is on, but the last commit was a full one: nothing is in that area, and we replay."""
+    """
+    The feature is on, but the last commit was a full one: nothing is in that area, and we replay.
+    """
     vol, promised = dirty_by_kernel(env, "-O", "fast_commit")
     as_loop(env, vol)
     replays(vol, promised)
@@ -112,7 +124,8 @@ def ours_on_fast_commit(env):
     copy = vol.copy()
     with vol.kmount() as k:
         for i in range(0, 200, 20):
-            expect(read_file(os.path.join(k, f"f{i}")) == pattern(2000 + i, i), f"f{i} differs after the kernel's replay")
+            expect(read_file(os.path.join(k, f"f{i}")) == pattern(2000 + i, i),
+                   f"f{i} differs after the kernel's replay")
     vol.check()
     run("e2fsck", "-p", copy.file, ok=(0, 1))
     copy.check()
@@ -124,8 +137,12 @@ def ours_on_fast_commit(env):
 
 @case(kinds=BOTH)
 def old_checksums_go_to_e2fsck(env):
-    """A journal with checksums of version 1 is replayed by e2fsck, which fusedio runs before the mount, and then served."""
-    vol, promised = dirty_by_kernel(env, "-O", "^metadata_csum", options="commit=300,journal_checksum")
+    """
+    A journal with checksums of version 1 is replayed by e2fsck, which fusedio runs before the
+    mount, and then served.
+    """
+    vol, promised = dirty_by_kernel(env, "-O", "^metadata_csum",
+                                    options="commit=300,journal_checksum")
     if "journal_checksum" not in run("dumpe2fs", "-h", vol.file).stdout:
         raise Skip("this kernel writes no such checksums")
     as_loop(env, vol)
@@ -152,7 +169,10 @@ def read_only_replays(env):
 
 @case()
 def dirty_read_only_device(env):
-    """A device that cannot be written is not served without a replay unless asked for, as with the kernel's ext4."""
+    """
+    A device that cannot be written is not served without a replay unless asked for, as with the
+    kernel's ext4.
+    """
     vol, _ = dirty_by_kernel(env)
     before = sha(vol.file)
     vol.kind = "loop"
@@ -204,17 +224,22 @@ def revoked_blocks(env):
     copy = vol.copy()
     with vol.mount() as m:
         for turn in range(12):
-            expect(read_file(m.path(f"data{turn}")) == pattern(1_500_000, turn), f"data{turn} differs after replay")
+            expect(read_file(m.path(f"data{turn}")) == pattern(1_500_000, turn),
+                   f"data{turn} differs after replay")
     vol.check()
     with copy.kmount() as k:
         for turn in range(12):
-            expect(read_file(os.path.join(k, f"data{turn}")) == pattern(1_500_000, turn), f"data{turn} differs after the kernel's replay")
+            expect(read_file(os.path.join(k, f"data{turn}")) == pattern(1_500_000, turn),
+                   f"data{turn} differs after the kernel's replay")
     copy.check()
 
 
 @case(kinds=BOTH)
 def damaged_journal(env):
-    """A transaction in the middle of the log is damaged: no mount, what to run is named, and nothing was written."""
+    """
+    A transaction in the middle of the log is damaged: no mount, what to run is named, and nothing
+    was written.
+    """
     vol = env.volume(64, "-b", "4096", "-O", "metadata_csum")
     m = vol.mount("commit=300")
     for i in range(8):
@@ -277,14 +302,18 @@ def read_only_device(env):
         expect_eq(read_file(m.path("f")), pattern(10_000), "contents")
         m.umount()
     else:
-        expect(m.proc.returncode > 0 and ("read-only" in m.tail().lower()), f"not the reason: {m.tail()}")
+        expect(m.proc.returncode > 0 and ("read-only" in m.tail().lower()),
+               f"not the reason: {m.tail()}")
     with vol.mount("ro") as m:
         expect_eq(read_file(m.path("f")), pattern(10_000), "contents with ro")
 
 
 @case(kinds=BOTH, params=((), ("ro",)))
 def orphans(env, options):
-    """Files unlinked but open when the daemon died are gone after recovery, a read-only one as well, their blocks free."""
+    """
+    Files unlinked but open when the daemon died are gone after recovery, a read-only one as well,
+    their blocks free.
+    """
     vol = env.volume(64, "-b", "4096")
     m = vol.mount()
     free = os.statvfs(m.point).f_bfree

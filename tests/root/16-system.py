@@ -4,14 +4,18 @@
 import os
 import re
 
-from lib import BUILD, FUSEDIO, Skip, case, daemons_of, expect, expect_eq, main, mountinfo, need, read_file, run, wait_for, write_file
+from lib import (BUILD, FUSEDIO, Skip, case, daemons_of, expect, expect_eq, main, mountinfo, need,
+                 read_file, run, wait_for, write_file)
 
 BOTH = ("image", "loop")
 SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 def helper(env):
-    """mount(8) looks for mount.TYPE in fixed directories: a link in one of them for the time of the test."""
+    """
+    mount(8) looks for mount.TYPE in fixed directories: a link in one of them for the time of the
+    test.
+    """
     name = f"fdiotest{os.getpid()}"
     link = f"/sbin/mount.{name}"
     with open(env.path("helper"), "w") as f:
@@ -36,7 +40,8 @@ def mount_by_type(env):
     info = mountinfo(mnt)
     expect(info and info[1].startswith("fuse"), f"mounted: {info}")
     expect("nosuid" in info[3].split(","), f"options {info[3]}")
-    expect_eq(run("findmnt", "-n", "-o", "SOURCE", mnt).stdout.strip(), vol.target, "source in findmnt")
+    expect_eq(run("findmnt", "-n", "-o", "SOURCE", mnt).stdout.strip(), vol.target,
+              "source in findmnt")
     write_file(os.path.join(mnt, "f"), b"by type")
     run("umount", mnt)
     settle(mnt)
@@ -51,7 +56,8 @@ def fstab(env):
     mnt = env.mkdir()
     env.undo.callback(run, "umount", "-l", mnt, ok=None)
     table = env.path("fstab")
-    write_file(table, f"{vol.target} {mnt} {helper(env)} noauto,nofail,x-systemd.device-timeout=5,_netdev,errors=remount-ro 0 2\n".encode())
+    write_file(table, f"{vol.target} {mnt} {helper(env)} "
+               "noauto,nofail,x-systemd.device-timeout=5,_netdev,errors=remount-ro 0 2\n".encode())
     run("mount", "-T", table, mnt)
     write_file(os.path.join(mnt, "f"), b"by fstab")
     expect_eq(read_file(os.path.join(mnt, "f")), b"by fstab", "contents")
@@ -62,7 +68,10 @@ def fstab(env):
 
 @case()
 def installed(env):
-    """"make install" puts the mount helper where mount(8) looks for it, and "make uninstall" leaves nothing."""
+    """
+    "make install" puts the mount helper where mount(8) looks for it, and "make uninstall" leaves
+    nothing.
+    """
     need("make")
     if not os.path.exists(os.path.join(BUILD, "Makefile")):
         raise Skip("there is no Makefile: the program under test is not in a build tree")
@@ -71,8 +80,9 @@ def installed(env):
     files = {}
     for d, _, names in os.walk(dest):
         files.update((n, os.path.join(d, n)) for n in names)
-    for name in ("fusedio", "fusedioctl", "mount.fusedio", "fusedio.8", "fusedioctl.8", "mount.fusedio.8", "fusedio@.service", "fsck.fusedio",
-                 "fsck.fuse.fusedio", "srv-db.conf.example"):
+    for name in ("fusedio", "fusedioctl", "mount.fusedio", "fusedio.8", "fusedioctl.8",
+                 "mount.fusedio.8", "fusedio@.service", "fsck.fusedio", "fsck.fuse.fusedio",
+                 "srv-db.conf.example"):
         expect(name in files, f"{name} is not installed")
     prefix = os.path.dirname(os.path.dirname(files["fusedio"]))[len(dest):]
     if prefix in ("/usr", "/usr/local"):
@@ -99,7 +109,9 @@ def unit(env):
     with open(path) as f:
         text = f.read()
     limit = int(re.search(r"^TimeoutStopSec=(\d+)$", text, re.M).group(1))
-    expect(limit > 11 * 30, "the service manager is less patient than the daemon (drain_timeout= and ten times that)")
+    expect(
+        limit > 11 * 30,
+        "the service manager is less patient than the daemon (drain_timeout= and ten times that)")
     expect("ExecStart=" in text and "@sbindir@" not in text, "the unit is not filled in")
     for word in ("PrivateTmp=", "ProtectSystem=", "PrivateDevices=", "PrivateMounts="):
         expect(not re.search("^" + word, text, re.M), f"{word} would hide the mount")
@@ -138,7 +150,8 @@ def fstrim(env):
         full = os.statvfs(m.point).f_bfree
         os.unlink(m.path("big"))
         # The kernel tells a FUSE server a moment after unlink that nobody has the file any more.
-        wait_for(lambda: os.statvfs(m.point).f_bfree > full + 16_000, "the blocks of the removed file")
+        wait_for(lambda: os.statvfs(m.point).f_bfree > full + 16_000,
+                 "the blocks of the removed file")
         p = run("fstrim", m.point, ok=None)
         if p.returncode != 0 and "not supported" in p.stderr:
             raise Skip("this kernel does not pass FITRIM on")

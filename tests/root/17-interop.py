@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-One file system, served in turn by fusedio and by the kernel, each leaving its journal clean or dirty for the other.
+One file system, served in turn by fusedio and by the kernel, each leaving its journal clean or
+dirty for the other.
 
 FDIO_SEED=n: other workloads.
 """
@@ -10,8 +11,9 @@ import errno
 import os
 import random
 
-from lib import (FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, Fail, case, copy_elsewhere, expect, expect_eq, expect_errno, fallocate, kernel_umount,
-                 main, pattern, read_file, run, wait_for, write_file)
+from lib import (FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, Fail, case, copy_elsewhere, expect, expect_eq,
+                 expect_errno, fallocate, kernel_umount, main, pattern, read_file, run, wait_for,
+                 write_file)
 
 VARIANTS = {
     "4k-csum": ("-b", "4096", "-O", "metadata_csum,64bit", "-J", "size=4"),
@@ -26,7 +28,10 @@ DIRS = ("d0", "d1", "d2")
 
 
 class Model:
-    """What the file system should hold: (contents, attribute) of each name; touched: changed since it was last durable."""
+    """
+    What the file system should hold: (contents, attribute) of each name; touched: changed since it
+    was last durable.
+    """
 
     def __init__(self, seed, attributes=(10, 60, 700)):  # in the inode, or in a block
         self.rng = random.Random(seed)
@@ -50,8 +55,9 @@ class Model:
         if name not in self.files:
             self.write(name, path)
             return
-        op = self.rng.choice((self.write, self.append, self.overwrite, self.truncate, self.punch, self.rename, self.unlink,
-                              self.attribute, self.fsync, self.fsync, self.churn))
+        op = self.rng.choice((self.write, self.append, self.overwrite, self.truncate, self.punch,
+                              self.rename, self.unlink, self.attribute, self.fsync, self.fsync,
+                              self.churn))
         op(name, path)
 
     def write(self, name, path):
@@ -136,7 +142,10 @@ class Model:
         os.rmdir(d)
 
     def settle(self, root, clean, what):
-        """Compares; after a crash, what nobody had waited for is taken as it is found. From now on all of it is durable."""
+        """
+        Compares; after a crash, what nobody had waited for is taken as it is found. From now on all
+        of it is durable.
+        """
         found = {}
         for d in DIRS:
             with contextlib.suppress(FileNotFoundError):
@@ -223,7 +232,8 @@ def in_turn(env, variant):
     vol = env.volume(48, *VARIANTS[variant])
     model = Model(f"interop {variant} {os.environ.get('FDIO_SEED', '1')}")
     if variant == "1k-values":
-        model.attributes = (10, 700, 5000, 40_000)  # in the inode, in a block, in inodes of their own
+        # in the inode, in a block, in inodes of their own
+        model.attributes = (10, 700, 5000, 40_000)
     with vol.kmount() as k:
         for d in DIRS:
             os.mkdir(os.path.join(k, d))
@@ -241,7 +251,10 @@ def in_turn(env, variant):
 
 
 def made_before_extents(env):
-    """A file system that was ext3 once, given extents afterwards: files small and fragmented, a directory of one block."""
+    """
+    A file system that was ext3 once, given extents afterwards: files small and fragmented, a
+    directory of one block.
+    """
     vol = env.volume(32, "-O", "^extents,^64bit,^metadata_csum", "-b", "1024", kind="image")
     holes, small = env.path("holes"), env.path("small")
     with open(holes, "wb") as f:
@@ -249,14 +262,18 @@ def made_before_extents(env):
             f.seek(2 * k * 1024)
             f.write(pattern(700, k))
     write_file(small, pattern(60_000))
-    script = "".join(f"write {small} {name}\n" for name in ("new", "more", "cut", "open")) + f"write {holes} holes\nmkdir d\n"
+    script = ("".join(f"write {small} {name}\n" for name in ("new", "more", "cut", "open"))
+              + f"write {holes} holes\nmkdir d\n")
     run("debugfs", "-w", "-f", "-", vol.file, inp=script)
     run("tune2fs", "-O", "extents", vol.file)
     return vol, read_file(small), read_file(holes)
 
 
 def write_to_old(m, small, holes):
-    """What needs blocks gets extents where they fit into the inode; else it is refused, and nothing is lost."""
+    """
+    What needs blocks gets extents where they fit into the inode; else it is refused, and nothing is
+    lost.
+    """
     write_file(m.path("new"), b"new\n")
     with open(m.path("more"), "ab") as f:
         f.write(b"x" * 5000)
@@ -293,7 +310,10 @@ def block_maps(env):
 
 @case(kinds=("image", "loop"))
 def copied_mount(env):
-    """Unmounted while somebody else's mount namespace has a copy: it is looked at when the last copy is gone."""
+    """
+    Unmounted while somebody else's mount namespace has a copy: it is looked at when the last copy
+    is gone.
+    """
     vol = env.volume(16)
     with vol.kmount() as k:
         write_file(os.path.join(k, "f"), pattern(1000))
@@ -308,14 +328,18 @@ def copied_mount(env):
 SPACE = {
     "4k": (("-b", "4096"), ()),
     "1k-meta_bg": (("-b", "1024", "-O", "meta_bg,^resize_inode"), ()),
-    "wrong": (("-b", "4096"), (("debugfs", "-w", "-R", "ssv overhead_clusters 22775"),)),  # as tune2fs -I leaves it
+    # as tune2fs -I leaves it
+    "wrong": (("-b", "4096"), (("debugfs", "-w", "-R", "ssv overhead_clusters 22775"),)),
     "bigalloc": (("-b", "4096", "-O", "bigalloc", "-C", "16384"), ()),
 }
 
 
 @case(params=tuple(SPACE))
 def space_as_the_kernel(env, name):
-    """df says what it says for the kernel's mount, also where the superblock's own count of what is hidden has become wrong."""
+    """
+    df says what it says for the kernel's mount, also where the superblock's own count of what is
+    hidden has become wrong.
+    """
     mkfs, then = SPACE[name]
     vol = env.volume(200, *mkfs)
     for cmd in then:
@@ -333,7 +357,9 @@ def space_as_the_kernel(env, name):
 
 @case(kinds=("image", "loop"))
 def first_attribute(env):
-    """A file system that never had attributes gets the feature with the first one, as with the kernel."""
+    """
+    A file system that never had attributes gets the feature with the first one, as with the kernel.
+    """
     vol = env.volume(32, "-O", "^ext_attr", "-I", "128")
     with vol.mount() as m:
         write_file(m.path("f"), b"x")

@@ -1,6 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Both ways of receiving requests: what is chosen, data through it, and every way in which a mount can end under load."""
+"""
+Both ways of receiving requests: what is chosen, data through it, and every way in which a mount can
+end under load.
+"""
 import errno
 import mmap
 import os
@@ -10,7 +13,8 @@ import subprocess
 import threading
 import time
 
-from lib import BUILD, FUSEDIO, RING_SWITCH, Skip, case, counters, expect, main, offer_ring, pattern, read_file, run, write_file
+from lib import (BUILD, FUSEDIO, RING_SWITCH, Skip, case, counters, expect, main, offer_ring,
+                 pattern, read_file, run, write_file)
 
 BOTH = ("uring", "devfuse")
 
@@ -21,8 +25,11 @@ def need_ring():
 
 
 def refusing(**what):
-    """The environment in which a daemon believes that the kernel refuses something, see refuse.c."""
-    return {"LD_PRELOAD": os.path.join(BUILD, "tests/root/refuse.so"), **{"REFUSE_" + k.upper(): str(v) for k, v in what.items()},
+    """
+    The environment in which a daemon believes that the kernel refuses something, see refuse.c.
+    """
+    return {"LD_PRELOAD": os.path.join(BUILD, "tests/root/refuse.so"),
+            **{"REFUSE_" + k.upper(): str(v) for k, v in what.items()},
             "ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0"}
 
 
@@ -33,7 +40,8 @@ def prepare(env, transport):
     m = vol.mount(f"transport={transport}")
     with open(m.log) as f:
         log = f.read()
-    expect(("over io_uring" if transport == "uring" else "over /dev/fuse") in log, f"the channel is not {transport}: {log!r}")
+    expect(("over io_uring" if transport == "uring" else "over /dev/fuse") in log,
+           f"the channel is not {transport}: {log!r}")
     return vol, m
 
 
@@ -45,8 +53,9 @@ def data(env, transport):
         write_file(m.path(f"f{n}"), pattern(n, n))
     for n in (0, 1, 4095, 4097, 1044479, 1044481, 5_000_000):
         expect(read_file(m.path(f"f{n}")) == pattern(n, n), f"contents of {n} bytes differ")
-    run("fio", "--name=v", f"--directory={m.point}", "--size=8m", "--rw=randwrite", "--bs=4k", "--direct=1", "--ioengine=libaio",
-        "--iodepth=32", "--numjobs=3", "--verify=crc32c", "--verify_fatal=1", "--verify_state_save=0", timeout=100)
+    run("fio", "--name=v", f"--directory={m.point}", "--size=8m", "--rw=randwrite", "--bs=4k",
+        "--direct=1", "--ioengine=libaio", "--iodepth=32", "--numjobs=3", "--verify=crc32c",
+        "--verify_fatal=1", "--verify_state_save=0", timeout=100)
     for i in range(300):
         write_file(m.path(f"s{i}"), b"x")
     for i in range(300):
@@ -57,7 +66,10 @@ def data(env, transport):
 
 @case()
 def readahead(env):
-    """Large reads for the page cache are served beside their client, and bring what was written, also while others are at work."""
+    """
+    Large reads for the page cache are served beside their client, and bring what was written, also
+    while others are at work.
+    """
     vol, m = prepare(env, "uring")
     size, files = 16 << 20, 3
     want = [pattern(size, n) for n in range(files)]
@@ -90,7 +102,10 @@ COHERENT_BLOCKS = 64
 
 
 class Views:
-    """One file as an O_DIRECT descriptor, a buffered one, and a mapping of each; and what it should hold."""
+    """
+    One file as an O_DIRECT descriptor, a buffered one, and a mapping of each; and what it should
+    hold.
+    """
 
     def __init__(self, path):
         self.direct = os.open(path, os.O_RDWR | os.O_CREAT | os.O_DIRECT, 0o644)
@@ -103,7 +118,10 @@ class Views:
         self.want = bytearray(self.size)
 
     def change(self, how, to, frm, byte):
-        """One change of the block at to; two of the ways take the block at frm of the mapping as the buffer of direct I/O."""
+        """
+        One change of the block at to; two of the ways take the block at frm of the mapping as the
+        buffer of direct I/O.
+        """
         data = bytes([byte]) * 4096
         if how == 0:
             self.page[:] = data
@@ -129,7 +147,8 @@ class Views:
         want = bytes(self.want[at:at + 4096])
         os.preadv(self.direct, [self.page], at)
         for name, got in (("direct", self.page[:]), ("buffered", os.pread(self.buffered, 4096, at)),
-                          ("mapped", self.map_b[at:at + 4096]), ("mapped O_DIRECT", self.map_d[at:at + 4096])):
+                          ("mapped", self.map_b[at:at + 4096]),
+                          ("mapped O_DIRECT", self.map_d[at:at + 4096])):
             expect(got == want, f"{what}: a {name} read of the block at {at} gave other bytes")
 
     def close(self):
@@ -141,7 +160,10 @@ class Views:
 
 @case(params=[f"{t}-{p}" for t in BOTH for p in ("parallel_dio", "noparallel_dio")])
 def views_agree(env, what):
-    """Direct, buffered and mapped I/O on one file, also direct I/O from and to a mapping of the same file, in any order."""
+    """
+    Direct, buffered and mapped I/O on one file, also direct I/O from and to a mapping of the same
+    file, in any order.
+    """
     transport, option = what.split("-")
     if transport == "uring":
         need_ring()
@@ -150,7 +172,8 @@ def views_agree(env, what):
         v = Views(m.path("f"))
         rnd = random.Random(7)
         for step in range(1500):
-            how, to, frm = rnd.randrange(6), rnd.randrange(COHERENT_BLOCKS) * 4096, rnd.randrange(COHERENT_BLOCKS) * 4096
+            how, to, frm = (rnd.randrange(6), rnd.randrange(COHERENT_BLOCKS) * 4096,
+                            rnd.randrange(COHERENT_BLOCKS) * 4096)
             if how < 4 or to != frm:
                 v.change(how, to, frm, rnd.randrange(256))
             v.check(to, f"step {step}, way {how}")
@@ -181,12 +204,16 @@ def few_slots(env, transport):
 
 @case(params=[f"{t}-{how}" for t in BOTH for how in ("term", "kill", "force")])
 def ends(env, what):
-    """The mount ends in the middle of I/O: no client hangs, and the file system is served again afterwards."""
+    """
+    The mount ends in the middle of I/O: no client hangs, and the file system is served again
+    afterwards.
+    """
     transport, how = what.split("-")
     vol, m = prepare(env, transport)
-    p = subprocess.Popen(["fio", "--name=x", f"--directory={m.point}", "--size=16m", "--rw=randrw", "--bs=4k", "--direct=1",
-                          "--ioengine=libaio", "--iodepth=32", "--numjobs=2", "--thread"],
-                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=env.dir)
+    p = subprocess.Popen(["fio", "--name=x", f"--directory={m.point}", "--size=16m", "--rw=randrw",
+                          "--bs=4k", "--direct=1", "--ioengine=libaio", "--iodepth=32",
+                          "--numjobs=2", "--thread"], stdout=subprocess.DEVNULL,
+                         stderr=subprocess.DEVNULL, cwd=env.dir)
     time.sleep(0.6)
     if how == "force":
         run("umount", "-f", m.point, ok=None)
@@ -203,7 +230,10 @@ def ends(env, what):
 
 @case()
 def not_offered(env):
-    """uring where the kernel does not offer it is an error that says what to do; auto serves all the same."""
+    """
+    uring where the kernel does not offer it is an error that says what to do; auto serves all the
+    same.
+    """
     need_ring()
     vol = env.volume(16)
     point = env.mkdir()
@@ -221,14 +251,18 @@ def not_offered(env):
 
 @case(params=("EINVAL", "ENOMEM", "EPERM", "ENOMEM-0", "EINVAL-1"))
 def refused(env, what):
-    """Registering fails, of all queues or of one: the mount goes over to /dev/fuse, says so once, and works."""
+    """
+    Registering fails, of all queues or of one: the mount goes over to /dev/fuse, says so once, and
+    works.
+    """
     need_ring()
     name, _, queue = what.partition("-")
     if int(queue or 0) >= os.cpu_count():
         raise Skip(f"there is no queue {queue}")
     number = getattr(errno, name)
     vol = env.volume(64)
-    with vol.mount("transport=uring", environ=refusing(register=number, **({"queue": queue} if queue else {}))) as m:
+    with vol.mount("transport=uring",
+                   environ=refusing(register=number, **({"queue": queue} if queue else {}))) as m:
         def work(k):
             write_file(m.path(f"w{k}"), pattern(300_000, k), sync=True)
             expect(read_file(m.path(f"w{k}")) == pattern(300_000, k), "contents differ")
@@ -237,12 +271,14 @@ def refused(env, what):
             t.start()
         for t in threads:
             t.join(60)
-        run("fio", "--name=v", f"--directory={m.point}", "--size=4m", "--rw=randwrite", "--bs=4k", "--direct=1", "--ioengine=libaio",
-            "--iodepth=32", "--numjobs=2", "--verify=crc32c", "--verify_fatal=1", "--verify_state_save=0", timeout=60)
+        run("fio", "--name=v", f"--directory={m.point}", "--size=4m", "--rw=randwrite", "--bs=4k",
+            "--direct=1", "--ioengine=libaio", "--iodepth=32", "--numjobs=2", "--verify=crc32c",
+            "--verify_fatal=1", "--verify_state_save=0", timeout=60)
         expect(len(os.listdir(m.point)) == 7, "files are missing")
         with open(m.log) as f:
             lines = [line for line in f if "refused the request ring" in line]
-        expect(len(lines) == 1 and os.strerror(number) in lines[0] and "going on over /dev/fuse" in lines[0], f"it says {lines}")
+        expect(len(lines) == 1 and os.strerror(number) in lines[0]
+               and "going on over /dev/fuse" in lines[0], f"it says {lines}")
     vol.check()
 
 

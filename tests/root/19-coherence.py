@@ -1,6 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Direct, buffered, mapped and spliced I/O on one file agree byte for byte, one after the other and side by side."""
+"""
+Direct, buffered, mapped and spliced I/O on one file agree byte for byte, one after the other and
+side by side.
+"""
 import contextlib
 import ctypes
 import errno
@@ -12,8 +15,8 @@ import threading
 import time
 import zlib
 
-from lib import (BUILD, FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, Fail, case, expect, expect_eq, expect_errno, fallocate, main, pattern,
-                 read_file, run, write_file)
+from lib import (BUILD, FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, Fail, case, expect, expect_eq,
+                 expect_errno, fallocate, main, pattern, read_file, run, write_file)
 
 COHTOOL = os.path.join(BUILD, "tests/root/cohtool")
 FSXTOOL = os.path.join(BUILD, "tests/root/fsxtool")
@@ -22,7 +25,10 @@ PAGE = 4096
 
 
 def on_mount(fn):
-    """The case gets a mount with the options of its parameter (joined by +), which e2fsck looks at in the end."""
+    """
+    The case gets a mount with the options of its parameter (joined by +), which e2fsck looks at in
+    the end.
+    """
     def wrapped(env, options="noparallel_dio"):
         vol = env.volume(128, "-b", "4096")
         with vol.mount(*options.split("+")) as m:
@@ -56,30 +62,39 @@ def dread(path, off, n):
 
 def every_way(path, what, want):
     """What read, a direct read and a mapping show."""
-    for how, got in (("read", read_file(path)), ("a direct read", dread(path, 0, (len(want) + 511) // 512 * 512 + 512))):
+    for how, got in (("read", read_file(path)),
+                     ("a direct read", dread(path, 0, (len(want) + 511) // 512 * 512 + 512))):
         if got != want:
-            at = next((i for i, (a, b) in enumerate(zip(got, want)) if a != b), min(len(got), len(want)))
-            raise Fail(f"{what}: {how} shows {len(got)} bytes, want {len(want)}; they differ from {at} on")
+            at = next((i for i, (a, b) in enumerate(zip(got, want)) if a != b),
+                      min(len(got), len(want)))
+            raise Fail(
+                f"{what}: {how} shows {len(got)} bytes, want {len(want)}; they differ from {at} on")
     if want:
         with opened(path, os.O_RDONLY) as fd, mmap.mmap(fd, len(want), prot=mmap.PROT_READ) as mm:
             expect(mm[:] == want, f"{what}: a mapping differs")
 
 
-@case(kinds=("image",), params=("noparallel_dio", "parallel_dio", "dio=relaxed", "dio=relaxed+noparallel_dio"))
+@case(kinds=("image",),
+      params=("noparallel_dio", "parallel_dio", "dio=relaxed", "dio=relaxed+noparallel_dio"))
 def model(env, options):
-    """A long random sequence of everything, compared with a model in memory; and with the kernel's ext4 in the end."""
+    """
+    A long random sequence of everything, compared with a model in memory; and with the kernel's
+    ext4 in the end.
+    """
     sums = {}
     relaxed = "relaxed" in options
     vol = env.volume(64, "-b", "1024" if options == "parallel_dio" else "4096")
     with vol.mount(*options.split("+")) as m:
         for seed in (1, 2):
-            p = run(FSXTOOL, m.path(f"f{seed}"), seed, 1200 if relaxed else 2500, 256 << 10, 1 if relaxed else 512, timeout=100)
+            p = run(FSXTOOL, m.path(f"f{seed}"), seed, 1200 if relaxed else 2500, 256 << 10,
+                    1 if relaxed else 512, timeout=100)
             sums[seed] = p.stdout.split()
     vol.check()
     with vol.kmount("ro") as k:
         for seed, (size, crc, _) in sums.items():
             data = read_file(os.path.join(k, f"f{seed}"))
-            expect_eq((len(data), f"{zlib.crc32(data):08x}"), (int(size), crc), f"what the kernel reads of f{seed}")
+            expect_eq((len(data), f"{zlib.crc32(data):08x}"), (int(size), crc),
+                      f"what the kernel reads of f{seed}")
 
 
 @case()
@@ -123,16 +138,21 @@ def mapped_stores_against_direct_reads(m):
 @case(params=MODES)
 @on_mount
 def memory_of_the_same_file(m):
-    """Direct I/O from and to a mapping of the file it is on, the same range too: it ends, and nothing is torn."""
+    """
+    Direct I/O from and to a mapping of the file it is on, the same range too: it ends, and nothing
+    is torn.
+    """
     ways = coh(m, "selfbuf")[1:]
     expect_eq(len(ways), 16, "cases")
     expect(ways.count("full") >= 8, f"of those that may overlap, none goes through: {ways}")
 
 
-@case(params=[f"{w}-{r}" for w in ("buffered", "direct", "aio") for r in ("buffered", "direct", "map")])
+@case(params=[f"{w}-{r}" for w in ("buffered", "direct", "aio")
+              for r in ("buffered", "direct", "map")])
 def appends_against_readers(env, what):
     writer, reader = what.split("-")
-    on_mount(lambda m: coh(m, "tail", writer, reader))(env, "parallel_dio" if writer == "aio" else "noparallel_dio")
+    on_mount(lambda m: coh(m, "tail", writer, reader))(env, "parallel_dio" if writer == "aio"
+                                                       else "noparallel_dio")
 
 
 @case(params=MODES)
@@ -152,7 +172,10 @@ def fork_under_reads(m):
 @case(params=MODES)
 @on_mount
 def sectors_of_one_block(m):
-    """Asynchronous writes of sectors into a hole, into preallocated blocks: neighbours in a block do not undo each other."""
+    """
+    Asynchronous writes of sectors into a hole, into preallocated blocks: neighbours in a block do
+    not undo each other.
+    """
     coh(m, "sectors")
 
 
@@ -166,8 +189,9 @@ def odd_and_even_blocks(m):
 @case(kinds=("image", "loop"), params=MODES)
 def shrinking_under_io(env, options):
     """
-    Truncate, punch and zero while direct writes are in flight and others read: every byte is zero or the writer's. What other
-    files had on the device before never shows, and files that get the freed blocks keep what they hold.
+    Truncate, punch and zero while direct writes are in flight and others read: every byte is zero
+    or the writer's. What other files had on the device before never shows, and files that get the
+    freed blocks keep what they hold.
     """
     vol = env.volume(40, "-b", "4096")
     with vol.mount(options) as m:
@@ -199,7 +223,10 @@ def shrinking_under_io(env, options):
 @case(params=MODES)
 @on_mount
 def end_inside_a_block(m):
-    """Direct reads are short at the end; the rest of a mapped page is zero; what grows over it is zero too."""
+    """
+    Direct reads are short at the end; the rest of a mapped page is zero; what grows over it is zero
+    too.
+    """
     p = m.path("f")
     for size in (1, 511, 512, 513, 1000, 4095, 4097, 6000, 70_001):
         write_file(p, pattern(size, size))
@@ -217,15 +244,17 @@ def end_inside_a_block(m):
                 buf = mmap.mmap(-1, PAGE)
                 buf[:] = b"D" * PAGE
                 expect_eq(os.pwritev(d, [buf], pages + PAGE), PAGE, "bytes written")
-            every_way(p, f"size {size}, written behind", pattern(size, size) + bytes(pages + PAGE - size) + b"D" * PAGE)
+            every_way(p, f"size {size}, written behind",
+                      pattern(size, size) + bytes(pages + PAGE - size) + b"D" * PAGE)
 
 
 @case()
 @on_mount
 def stores_behind_the_end(m):
     """
-    What a program stores in the last page behind the end of the file does not reach the device. (As long as the page is dirty
-    it is the kernel that has to forget those bytes when the file grows, which FUSE's does not do.)
+    What a program stores in the last page behind the end of the file does not reach the device. (As
+    long as the page is dirty it is the kernel that has to forget those bytes when the file grows,
+    which FUSE's does not do.)
     """
     p = m.path("f")
     write_file(p, pattern(1000), sync=True)
@@ -240,13 +269,17 @@ def stores_behind_the_end(m):
         os.fsync(fd)
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
         os.pwrite(fd, b"end", 8000)
-        expect_eq(dread(p, 0, 8192), pattern(1000) + bytes(7000) + b"end", "a direct read, grown by write")
+        expect_eq(dread(p, 0, 8192), pattern(1000) + bytes(7000) + b"end",
+                  "a direct read, grown by write")
 
 
 @case(params=MODES)
 @on_mount
 def vectors(m):
-    """readv and writev of odd lengths, empty ones among them, as many as there may be; direct ones of whole sectors."""
+    """
+    readv and writev of odd lengths, empty ones among them, as many as there may be; direct ones of
+    whole sectors.
+    """
     p = m.path("f")
     lengths = [0, 1, 511, 0, 513, 4096, 3, 9000, 0, 70_000, 17]
     pieces = [pattern(n, i) for i, n in enumerate(lengths)]
@@ -258,7 +291,8 @@ def vectors(m):
         expect(b"".join(into) == whole, "the vectors differ")
         many = [bytes([i % 256]) for i in range(1024)]
         expect_eq(os.pwritev(fd, many, 100_000), 1024, "bytes of 1024 vectors")
-    every_way(p, "odd vectors", bytes(777) + whole + bytes(100_000 - 777 - len(whole)) + b"".join(many))
+    every_way(p, "odd vectors",
+              bytes(777) + whole + bytes(100_000 - 777 - len(whole)) + b"".join(many))
     with opened(p, os.O_RDWR | os.O_DIRECT | os.O_TRUNC) as fd:
         raw = mmap.mmap(-1, 1 << 20)
         at, views = 0, []
@@ -280,7 +314,10 @@ def vectors(m):
 @case(params=MODES)
 @on_mount
 def copies_inside_the_kernel(m):
-    """splice, sendfile and copy_file_range move what was written a moment ago, by whatever way, and give what read gives."""
+    """
+    splice, sendfile and copy_file_range move what was written a moment ago, by whatever way, and
+    give what read gives.
+    """
     size = 1_500_001
     src, dst = m.path("src"), m.path("dst")
     for how in ("buffered", "direct", "mapped"):
@@ -306,8 +343,9 @@ def copies_inside_the_kernel(m):
                     else:
                         done = 0
                         while done < size:
-                            n = (os.copy_file_range(s, d, size - done, done, done) if name == "copy_file_range" else
-                                 os.sendfile(d, s, done, size - done))
+                            n = (os.copy_file_range(s, d, size - done, done, done)
+                                 if name == "copy_file_range"
+                                 else os.sendfile(d, s, done, size - done))
                             expect(n > 0, f"{name} moves nothing at {done}")
                             done += n
                 every_way(dst, f"{name} of what was written {how}", bytes(data))
@@ -317,14 +355,16 @@ def copies_inside_the_kernel(m):
             mm[500_000:600_000] = b"Y" * 100_000
             data[0:100_000] = b"Z" * 100_000
             data[500_000:600_000] = b"Y" * 100_000
-            expect_eq(os.copy_file_range(s, s, 100_000, 0, 450_000), 100_000, "bytes copied inside the file")
+            expect_eq(os.copy_file_range(s, s, 100_000, 0, 450_000), 100_000,
+                      "bytes copied inside the file")
             data[450_000:550_000] = data[0:100_000]
             expect(mm[:] == bytes(data), "a mapping differs after a copy inside the file")
     every_way(src, "a copy inside the file", bytes(data))
     with opened(src, os.O_RDWR) as s:
         with expect_errno(errno.EINVAL):
             os.copy_file_range(s, s, 100_000, 0, 50_000)
-        expect_eq(os.copy_file_range(s, s, 1000, size + 5, 0), 0, "bytes copied from behind the end")
+        expect_eq(os.copy_file_range(s, s, 1000, size + 5, 0), 0,
+                  "bytes copied from behind the end")
 
 
 def splice_all(src, dst, size):
@@ -361,7 +401,8 @@ def reads_over_holes_and_data(m):
         want[500_000:700_001] = bytes(200_001)
         every_way(p, "data and holes", bytes(want))
         for off in range(0, size, 77 * 512):
-            expect(dread(p, off, 128 << 10) == bytes(want[off:off + (128 << 10)]), f"128 KiB at {off} differ")
+            expect(dread(p, off, 128 << 10) == bytes(want[off:off + (128 << 10)]),
+                   f"128 KiB at {off} differ")
 
 
 if __name__ == "__main__":

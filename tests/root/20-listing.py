@@ -1,6 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What getdents(2) promises: dots, cookies that stay good while names come and go, seeking, a million names."""
+"""
+What getdents(2) promises: dots, cookies that stay good while names come and go, seeking, a million
+names.
+"""
 import ctypes
 import os
 import random
@@ -54,7 +57,10 @@ def opened(path):
 
 @case(kinds=BOTH)
 def dots(env):
-    """`.` and `..` come first, once, with their inode numbers; also in the root, and after the directory has moved."""
+    """
+    `.` and `..` come first, once, with their inode numbers; also in the root, and after the
+    directory has moved.
+    """
     vol = env.volume(32)
     with vol.mount() as m:
         os.makedirs(m.path("a/d"))
@@ -69,7 +75,8 @@ def dots(env):
                 os.close(fd)
                 expect_eq([e[3] for e in got[:2]], [".", ".."], "first names")
                 expect_eq([e[2] for e in got[:2]], [4, 4], "their types")
-                expect_eq([e[0] for e in got[:2]], [os.stat(m.path(parent, "d")).st_ino, os.stat(m.path(parent)).st_ino],
+                expect_eq([e[0] for e in got[:2]],
+                          [os.stat(m.path(parent, "d")).st_ino, os.stat(m.path(parent)).st_ino],
                           "their inode numbers")
                 expect_eq(len([e for e in got if e[3] in (".", "..")]), 2, "how often they come")
             os.rename(m.path("b/d"), m.path("a/d"))
@@ -83,7 +90,10 @@ def dots(env):
 
 @case(kinds=BOTH, params=(5, 3000))
 def cookies(env, n):
-    """From the cookie of any entry the listing goes on with the next, in any order, with other buffers, on another descriptor."""
+    """
+    From the cookie of any entry the listing goes on with the next, in any order, with other
+    buffers, on another descriptor.
+    """
     vol = env.volume(32, "-b", "1024", "-N", "5000")
     with vol.mount() as m:
         fill(m.path("d"), n)
@@ -108,9 +118,12 @@ def cookies(env, n):
         for at in [rng.randrange(n + 2) for _ in range(40)]:
             os.lseek(fd, got[at][1], os.SEEK_SET)
             # (What went after the listing began may be in it or not, and so may what came.)
-            follow = [x for x in (e[3] for e in everything(fd)) if not x.startswith("fresh") and x not in gone]
+            follow = [x for x in (e[3] for e in everything(fd)) if not x.startswith("fresh")
+                      and x not in gone]
             want = [x for x in order[at + 1:] if x not in gone]
-            expect(follow == want, f"after {order[at]}, with some gone, follow {len(follow)} names and not {len(want)}")
+            expect(follow == want,
+                   f"after {order[at]}, with some gone, follow {len(follow)} names and not "
+                   f"{len(want)}")
         os.lseek(fd, 0, os.SEEK_SET)
         expect_eq(len(everything(fd)), n + 2 - n // 3 + n // 4, "names from the start")
         expect_eq(getdents(fd), [], "behind the end")
@@ -164,7 +177,10 @@ def telldir_seekdir_rewinddir(env):
 
 @case(timeout=90)
 def who_stays_is_seen_once(env):
-    """Three who create, remove and rename; two who list with small buffers: a name that stays is in each listing once."""
+    """
+    Three who create, remove and rename; two who list with small buffers: a name that stays is in
+    each listing once.
+    """
     vol = env.volume(64, "-b", "1024", "-N", "20000")
     with vol.mount() as m:
         fill(m.path("d"), 800, "stay")
@@ -234,14 +250,18 @@ def types_and_numbers(env):
         fd = opened(m.path("d"))
         for ino, _, kind, name in everything(fd):
             st = os.lstat(m.path("d", name))
-            expect_eq((ino, kind), (st.st_ino, stat.S_IFMT(st.st_mode) >> 12), f"number and type of {name}")
+            expect_eq((ino, kind), (st.st_ino, stat.S_IFMT(st.st_mode) >> 12),
+                      f"number and type of {name}")
         os.close(fd)
     vol.check()
 
 
 @case(params=("1024", "4096"), timeout=180)
 def grows_as_ext4(env, block_size):
-    """Directories get their index and split their blocks where the kernel's ext4 does: the same names, the same size at any time."""
+    """
+    Directories get their index and split their blocks where the kernel's ext4 does: the same names,
+    the same size at any time.
+    """
     vol = env.volume(64, "-b", block_size, "-N", "12000")
     other = vol.copy()  # the same seed of hashes
     rng = random.Random(int(block_size))
@@ -258,7 +278,8 @@ def grows_as_ext4(env, block_size):
                     os.unlink(os.path.join(t, n))
             else:
                 serial += 1
-                n = f"{serial}-" + "n" * (rng.randrange(240) if rng.random() < 0.3 else rng.randrange(20))
+                n = f"{serial}-" + "n" * (rng.randrange(240) if rng.random() < 0.3
+                                          else rng.randrange(20))
                 names.append(n)
                 for t in tops:
                     os.mknod(os.path.join(t, n), stat.S_IFREG | 0o644)
@@ -274,8 +295,8 @@ def grows_as_ext4(env, block_size):
 @case(timeout=900)
 def million(env):
     """
-    1,000,000 names in one directory: made, listed, looked up, removed. Each batch of 10,000 costs at the end what it cost at the
-    start, give or take what a busy machine does to that.
+    1,000,000 names in one directory: made, listed, looked up, removed. Each batch of 10,000 costs
+    at the end what it cost at the start, give or take what a busy machine does to that.
     """
     if not LONG:
         raise Skip("takes minutes: make check-long")
@@ -293,7 +314,8 @@ def million(env):
                     fn(f"name-{i:07}")
                 spent.append(time.monotonic() - begun)
             first, last = statistics.median(spent[2:12]), statistics.median(spent[-12:-2])
-            print(f"#   {what}: {first / batch * 1e6:.0f} us at the start, {last / batch * 1e6:.0f} us at the end", flush=True)
+            print(f"#   {what}: {first / batch * 1e6:.0f} us at the start, "
+                  f"{last / batch * 1e6:.0f} us at the end", flush=True)
             # Removing gets cheaper, if anything.
             expect(last < 2.5 * first, f"{what} takes {last / first:.1f} times as long in the end")
         timed("creating", lambda n: os.mknod(n, stat.S_IFREG | 0o644, dir_fd=fd))

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-What programs expect of a local file system, beside the kernel's ext4: each case does the same on both and compares what came
-out. Locks, leases, inotify, times, privileges that writing takes away, groups and access lists that are inherited, handles.
+What programs expect of a local file system, beside the kernel's ext4: each case does the same on
+both and compares what came out. Locks, leases, inotify, times, privileges that writing takes away,
+groups and access lists that are inherited, handles.
 """
 import ctypes
 import errno
@@ -16,8 +17,8 @@ import time
 
 import tree
 from beside import GID, UID, as_user, beside_ext4, child
-from lib import (FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, case, expect, expect_eq, expect_errno, fallocate, libc, main, need, pattern,
-                 read_file, run, syscheck, write_file)
+from lib import (FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, case, expect, expect_eq, expect_errno,
+                 fallocate, libc, main, need, pattern, read_file, run, syscheck, write_file)
 
 OTHER_GID = 1236
 O_PATH = getattr(os, "O_PATH", 0o10000000)
@@ -35,7 +36,10 @@ def lockt(kind, start=0, length=0):
 @case()
 @beside_ext4()
 def locks(top, notes):
-    """fcntl locks of processes, of open file descriptions, flock; with each other, over fork and close."""
+    """
+    fcntl locks of processes, of open file descriptions, flock; with each other, over fork and
+    close.
+    """
     p = os.path.join(top, "f")
     write_file(p, bytes(1000))
     a, b = os.open(p, os.O_RDWR), os.open(p, os.O_RDWR)
@@ -55,14 +59,17 @@ def locks(top, notes):
     notes.do("downgrade a part", fcntl.fcntl, b, fcntl.F_SETLK, lockt(fcntl.F_RDLCK, 20, 10))
     notes.put("read lock of the part", in_child(fcntl.F_SETLK, fcntl.F_RDLCK, 20, 10))
     notes.put("read lock of more", in_child(fcntl.F_SETLK, fcntl.F_RDLCK, 20, 11))
-    notes.do("write lock on a read-only descriptor", fcntl.fcntl, rd, fcntl.F_SETLK, lockt(fcntl.F_WRLCK, 500, 1))
+    notes.do("write lock on a read-only descriptor", fcntl.fcntl, rd, fcntl.F_SETLK,
+             lockt(fcntl.F_WRLCK, 500, 1))
     notes.do("close of another descriptor", os.close, b)
     notes.put("all gone with it", in_child(fcntl.F_SETLK, fcntl.F_WRLCK, 0, 0))
     b = os.open(p, os.O_RDWR)
     notes.do("OFD lock", fcntl.fcntl, a, F_OFD_SETLK, lockt(fcntl.F_WRLCK, 0, 10))
-    notes.do("OFD lock of another description", fcntl.fcntl, b, F_OFD_SETLK, lockt(fcntl.F_WRLCK, 5, 10))
+    notes.do("OFD lock of another description", fcntl.fcntl, b, F_OFD_SETLK,
+             lockt(fcntl.F_WRLCK, 5, 10))
     notes.do("process lock against it", fcntl.fcntl, b, fcntl.F_SETLK, lockt(fcntl.F_WRLCK, 5, 10))
-    notes.put("a child inherits the description", child(lambda: len(fcntl.fcntl(a, F_OFD_SETLK, lockt(fcntl.F_WRLCK, 3, 3)))))
+    notes.put("a child inherits the description",
+              child(lambda: len(fcntl.fcntl(a, F_OFD_SETLK, lockt(fcntl.F_WRLCK, 3, 3)))))
     notes.do("OFD unlock", fcntl.fcntl, a, F_OFD_SETLK, lockt(fcntl.F_UNLCK, 0, 0))
     notes.do("free again", fcntl.fcntl, b, F_OFD_SETLK, lockt(fcntl.F_WRLCK, 5, 10))
     notes.do("and released", fcntl.fcntl, b, F_OFD_SETLK, lockt(fcntl.F_UNLCK, 0, 0))
@@ -71,7 +78,8 @@ def locks(top, notes):
     notes.do("upgrade", fcntl.flock, a, fcntl.LOCK_EX | fcntl.LOCK_NB)
     notes.do("unlock", fcntl.flock, b, fcntl.LOCK_UN)
     notes.do("upgrade, alone", fcntl.flock, a, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    notes.do("flock and fcntl do not meet", fcntl.fcntl, b, fcntl.F_SETLK, lockt(fcntl.F_WRLCK, 0, 0))
+    notes.do("flock and fcntl do not meet", fcntl.fcntl, b, fcntl.F_SETLK,
+             lockt(fcntl.F_WRLCK, 0, 0))
     d = os.open(top, os.O_RDONLY)
     notes.do("flock of a directory", fcntl.flock, d, fcntl.LOCK_EX | fcntl.LOCK_NB)
     os.close(d)
@@ -108,25 +116,32 @@ def leases(top, notes):
         fd = os.open(p, os.O_RDONLY)
         notes.do("read lease", fcntl.fcntl, fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         notes.do("what it is", lease, fd)
-        notes.put("open for reading by another", child(lambda: os.close(os.open(p, os.O_RDONLY | os.O_NONBLOCK))))
-        notes.put("open for writing by another", child(lambda: os.close(os.open(p, os.O_WRONLY | os.O_NONBLOCK))))
+        notes.put("open for reading by another",
+                  child(lambda: os.close(os.open(p, os.O_RDONLY | os.O_NONBLOCK))))
+        notes.put("open for writing by another",
+                  child(lambda: os.close(os.open(p, os.O_WRONLY | os.O_NONBLOCK))))
         time.sleep(0.05)
         notes.put("SIGIO", len(broken) > 0)
         notes.do("what it is to be", lease, fd)
         notes.do("given up", fcntl.fcntl, fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-        notes.put("open for writing now", child(lambda: os.close(os.open(p, os.O_WRONLY | os.O_NONBLOCK))))
+        notes.put("open for writing now",
+                  child(lambda: os.close(os.open(p, os.O_WRONLY | os.O_NONBLOCK))))
         wr = os.open(p, os.O_WRONLY)
-        notes.do("read lease while open for writing", fcntl.fcntl, fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        notes.do("read lease while open for writing", fcntl.fcntl, fd, fcntl.F_SETLEASE,
+                 fcntl.F_RDLCK)
         os.close(fd)
         os.close(wr)
         rw = os.open(p, os.O_RDWR)
         notes.do("write lease", fcntl.fcntl, rw, fcntl.F_SETLEASE, fcntl.F_WRLCK)
         notes.do("what it is", lease, rw)
-        notes.put("open for reading by another, against it", child(lambda: os.close(os.open(p, os.O_RDONLY | os.O_NONBLOCK))))
-        notes.put("truncate by another", child(lambda: os.close(os.open(p, os.O_WRONLY | os.O_TRUNC | os.O_NONBLOCK))))
+        notes.put("open for reading by another, against it",
+                  child(lambda: os.close(os.open(p, os.O_RDONLY | os.O_NONBLOCK))))
+        notes.put("truncate by another",
+                  child(lambda: os.close(os.open(p, os.O_WRONLY | os.O_TRUNC | os.O_NONBLOCK))))
         os.close(rw)
         one, two = os.open(p, os.O_RDWR), os.open(p, os.O_RDONLY)
-        notes.do("write lease of a file opened twice", fcntl.fcntl, one, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        notes.do("write lease of a file opened twice", fcntl.fcntl, one, fcntl.F_SETLEASE,
+                 fcntl.F_WRLCK)
         os.close(one)
         os.close(two)
         d = os.open(top, os.O_RDONLY)
@@ -136,15 +151,17 @@ def leases(top, notes):
         signal.signal(signal.SIGIO, old)
 
 
-IN = {1: "ACCESS", 2: "MODIFY", 4: "ATTRIB", 8: "CLOSE_WRITE", 0x10: "CLOSE_NOWRITE", 0x20: "OPEN", 0x40: "MOVED_FROM", 0x80: "MOVED_TO",
-      0x100: "CREATE", 0x200: "DELETE", 0x400: "DELETE_SELF", 0x800: "MOVE_SELF", 0x2000: "UNMOUNT", 0x8000: "IGNORED",
-      0x40000000: "ISDIR"}
+IN = {1: "ACCESS", 2: "MODIFY", 4: "ATTRIB", 8: "CLOSE_WRITE", 0x10: "CLOSE_NOWRITE", 0x20: "OPEN",
+      0x40: "MOVED_FROM", 0x80: "MOVED_TO", 0x100: "CREATE", 0x200: "DELETE", 0x400: "DELETE_SELF",
+      0x800: "MOVE_SELF", 0x2000: "UNMOUNT", 0x8000: "IGNORED", 0x40000000: "ISDIR"}
 
 
 @case()
 @beside_ext4()
 def inotify(top, notes):
-    """The same events, in the same order, for everything that happens in a directory and to a file."""
+    """
+    The same events, in the same order, for everything that happens in a directory and to a file.
+    """
     d = os.path.join(top, "d")
     os.mkdir(d)
     fd = syscheck(libc.inotify_init1(os.O_NONBLOCK), "inotify_init1")
@@ -237,7 +254,8 @@ def birth_time(env):
         for n in ("f", "d", "s"):
             births[n] = tree.birth(os.fsencode(m.path(n)))
             expect(births[n] is not None, f"no time of birth of {n}")
-            expect(begun - 1 < births[n] / 1e9 < time.time() + 1, f"{n} was born at {births[n]}, now is {begun}")
+            expect(begun - 1 < births[n] / 1e9 < time.time() + 1,
+                   f"{n} was born at {births[n]}, now is {begun}")
         time.sleep(0.02)
         os.chmod(p, 0o600)
         os.utime(p, (1, 1))
@@ -248,11 +266,13 @@ def birth_time(env):
         births["g"] = births.pop("f")
     with vol.mount() as m:
         for n, t in births.items():
-            expect_eq(tree.birth(os.fsencode(m.path(n))), t, f"time of birth of {n} after a remount")
+            expect_eq(tree.birth(os.fsencode(m.path(n))), t,
+                      f"time of birth of {n} after a remount")
     vol.check()
     with vol.kmount("ro") as k:
         for n, t in births.items():
-            expect_eq(tree.birth(os.fsencode(os.path.join(k, n))), t, f"time of birth of {n} as the kernel reads it")
+            expect_eq(tree.birth(os.fsencode(os.path.join(k, n))), t,
+                      f"time of birth of {n} as the kernel reads it")
 
 
 def forget(p):
@@ -295,13 +315,17 @@ def atimes(opts):
 
 @case(params=("relatime", "noatime", "strictatime"))
 def reading(env, option):
-    """Access times by the rule of the mount, as far as reads reach the file system (those of cached pages do not)."""
+    """
+    Access times by the rule of the mount, as far as reads reach the file system (those of cached
+    pages do not).
+    """
     atimes((option,))(env)
 
 
 # ------------------------------------------------------------------ privileges
 
-CAPS = struct.pack("<IIIII", 0x02000001, 1 << 10, 0, 0, 0)  # revision 2, effective, cap_net_bind_service
+# revision 2, effective, cap_net_bind_service
+CAPS = struct.pack("<IIIII", 0x02000001, 1 << 10, 0, 0, 0)
 
 
 def privileged(p, mode):
@@ -351,7 +375,8 @@ def writers(p):
         ("write", opened(W, lambda fd: os.write(fd, b"abc"))),
         ("append", opened(W | os.O_APPEND, lambda fd: os.write(fd, b"abc"))),
         ("direct write", opened(D, lambda fd: os.pwritev(fd, [direct_buffer()], 0))),
-        ("direct write behind the end", opened(D, lambda fd: os.pwritev(fd, [direct_buffer()], 16_384))),
+        ("direct write behind the end",
+         opened(D, lambda fd: os.pwritev(fd, [direct_buffer()], 16_384))),
         ("store through a mapping", opened(W, mapped)),
         ("ftruncate shorter", opened(W, lambda fd: os.ftruncate(fd, 100))),
         ("ftruncate longer", opened(W, lambda fd: os.ftruncate(fd, 20_000))),
@@ -359,7 +384,8 @@ def writers(p):
         ("truncate", lambda: os.truncate(p, 50)),
         ("O_TRUNC", opened(W | os.O_TRUNC, lambda fd: None)),
         ("fallocate", opened(W, lambda fd: fallocate(fd, 0, 0, 30_000))),
-        ("punch", opened(W, lambda fd: fallocate(fd, FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE, 0, 4096))),
+        ("punch",
+         opened(W, lambda fd: fallocate(fd, FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE, 0, 4096))),
         ("copy_file_range", opened(W, copied)),
         ("splice", opened(W, spliced)),
         ("empty write", opened(W, lambda fd: os.write(fd, b""))),
@@ -372,16 +398,19 @@ def writers(p):
 @beside_ext4()
 def privileges_that_writing_takes(top, notes):
     """
-    Set-user-ID, set-group-ID and capabilities go when another than root writes, by whatever way; and with root, as on ext4. Whether
-    set-group-ID stays on a file without group execution depends on the group, also when it is one of many.
+    Set-user-ID, set-group-ID and capabilities go when another than root writes, by whatever way;
+    and with root, as on ext4. Whether set-group-ID stays on a file without group execution depends
+    on the group, also when it is one of many.
     """
-    for who, uid, gid, groups in (("owner", UID, GID, ()), ("root", 0, 0, ()), ("outsider", UID, 7, (8, 9)), ("member", UID, 7, (8, GID, 9))):
+    for who, uid, gid, groups in (("owner", UID, GID, ()), ("root", 0, 0, ()),
+                                  ("outsider", UID, 7, (8, 9)), ("member", UID, 7, (8, GID, 9))):
         for mode in (0o6777, 0o6767, 0o2767):
             for n, (label, _) in enumerate(writers("")):
                 p = os.path.join(top, f"{who}-{mode:o}-{n}")
                 privileged(p, mode)
                 act = writers(p)[n][1]
-                notes.put(f"{label} by {who}, mode {mode:o}", (as_user(act, uid, gid, groups), *state(p)))
+                notes.put(f"{label} by {who}, mode {mode:o}",
+                          (as_user(act, uid, gid, groups), *state(p)))
 
 
 @case()
@@ -409,10 +438,12 @@ def privileges_that_owners_take(top, notes):
             notes.put("chown to nobody in particular", as_user(lambda q=p: os.chown(q, -1, -1)))
             notes.put("then", state(p))
             p = fresh(mode, kind)
-            notes.put("chgrp by the owner", as_user(lambda q=p: os.chown(q, -1, OTHER_GID), groups=(OTHER_GID,)))
+            notes.put("chgrp by the owner",
+                      as_user(lambda q=p: os.chown(q, -1, OTHER_GID), groups=(OTHER_GID,)))
             notes.put("then", state(p))
             p = fresh(mode, kind)
-            notes.put("chgrp by the owner to a foreign group", as_user(lambda q=p: os.chown(q, -1, 99)))
+            notes.put("chgrp by the owner to a foreign group",
+                      as_user(lambda q=p: os.chown(q, -1, 99)))
             notes.put("then", state(p))
     p = fresh(0o777)
     os.chown(p, UID, 99)
@@ -420,7 +451,8 @@ def privileges_that_owners_take(top, notes):
     notes.put("then", state(p))
     notes.put("by an owner inside it", as_user(lambda: os.chmod(p, 0o2777), groups=(99,)))
     notes.put("then", state(p))
-    notes.put("capabilities by the owner", as_user(lambda: os.setxattr(p, "security.capability", CAPS)))
+    notes.put("capabilities by the owner",
+              as_user(lambda: os.setxattr(p, "security.capability", CAPS)))
     notes.put("the sticky bit by the owner", as_user(lambda: os.chmod(p, 0o1777)))
     notes.put("then", state(p))
 
@@ -456,13 +488,17 @@ def groups_that_are_inherited(top, notes):
     os.mkdir(t)
     os.chmod(t, 0o1777)
     write_file(os.path.join(t, "root"), b"")
-    notes.put("a file of another in a sticky directory", as_user(lambda: os.unlink(os.path.join(t, "root"))))
-    notes.put("renaming it", as_user(lambda: os.rename(os.path.join(t, "root"), os.path.join(t, "x"))))
-    notes.put("one's own", as_user(lambda: (write_file(os.path.join(t, "own"), b""), os.unlink(os.path.join(t, "own")))[0]))
+    notes.put("a file of another in a sticky directory",
+              as_user(lambda: os.unlink(os.path.join(t, "root"))))
+    notes.put("renaming it",
+              as_user(lambda: os.rename(os.path.join(t, "root"), os.path.join(t, "x"))))
+    notes.put("one's own", as_user(
+        lambda: (write_file(os.path.join(t, "own"), b""), os.unlink(os.path.join(t, "own")))[0]))
     write_file(os.path.join(top, "for-group"), b"secret")
     os.chown(os.path.join(top, "for-group"), 0, OTHER_GID)
     os.chmod(os.path.join(top, "for-group"), 0o640)
-    notes.put("reading as a member", as_user(lambda: len(read_file(os.path.join(top, "for-group"))), groups=(5, OTHER_GID)))
+    notes.put("reading as a member", as_user(lambda: len(read_file(os.path.join(top, "for-group"))),
+                                             groups=(5, OTHER_GID)))
     notes.put("reading as none", as_user(lambda: len(read_file(os.path.join(top, "for-group")))))
 
 
@@ -475,7 +511,8 @@ def access_lists(top, notes):
     os.mkdir(d)
 
     def facl(path):
-        return run("getfacl", "-n", "--omit-header", "-P", os.path.basename(path), cwd=os.path.dirname(path)).stdout
+        return run("getfacl", "-n", "--omit-header", "-P", os.path.basename(path),
+                   cwd=os.path.dirname(path)).stdout
 
     def acl(*args):
         notes.put(" ".join(args[:-1]), run("setfacl", *args, ok=None).returncode)
@@ -488,7 +525,8 @@ def access_lists(top, notes):
         for mode in (0o666, 0o600, 0o777):
             p = os.path.join(d, f"f{mask:o}-{mode:o}")
             os.close(os.open(p, os.O_CREAT | os.O_WRONLY, mode))
-            notes.put(f"a file made with {mode:o}, umask {mask:o}", (oct(os.stat(p).st_mode), facl(p)))
+            notes.put(f"a file made with {mode:o}, umask {mask:o}",
+                      (oct(os.stat(p).st_mode), facl(p)))
         p = os.path.join(d, f"d{mask:o}")
         os.mkdir(p, 0o777)
         notes.put(f"a directory made with umask {mask:o}", (oct(os.stat(p).st_mode), facl(p)))
@@ -516,8 +554,10 @@ def access_lists(top, notes):
     acl("-m", many, f)
     notes.put("set-group-ID and an ACL by somebody outside the group", gid_and_acl(top))
     os.mkdir(os.path.join(top, "copy"))
-    run("rsync", "-aAXH", "--exclude", "copy", "--exclude", "lost+found", top + "/", os.path.join(top, "copy") + "/")
-    notes.put("rsync -A", run("getfacl", "-n", "-R", "-P", "copy", cwd=top).stdout.replace("copy/", "").splitlines()[4:])
+    run("rsync", "-aAXH", "--exclude", "copy", "--exclude", "lost+found", top + "/",
+        os.path.join(top, "copy") + "/")
+    notes.put("rsync -A", run("getfacl", "-n", "-R", "-P", "copy",
+                              cwd=top).stdout.replace("copy/", "").splitlines()[4:])
 
 
 def gid_and_acl(top):
@@ -539,13 +579,17 @@ class Handle(ctypes.Structure):
 def handle_of(path):
     h = Handle(bytes=128)
     mount_id = ctypes.c_int()
-    syscheck(libc.name_to_handle_at(-100, os.fsencode(path), ctypes.byref(h), ctypes.byref(mount_id), 0), "name_to_handle_at")
+    syscheck(libc.name_to_handle_at(-100, os.fsencode(path), ctypes.byref(h),
+                                    ctypes.byref(mount_id), 0), "name_to_handle_at")
     return h
 
 
 @case(kinds=("image", "loop"))
 def handles_over_a_remount(env):
-    """What an NFS client holds is good after the server has started again; of what is gone, and of inodes that came anew, it is not."""
+    """
+    What an NFS client holds is good after the server has started again; of what is gone, and of
+    inodes that came anew, it is not.
+    """
     vol = env.volume(64)
     handles = {}
     with vol.mount() as m:
@@ -568,13 +612,15 @@ def handles_over_a_remount(env):
         root = os.open(m.point, os.O_RDONLY | os.O_DIRECTORY)
 
         def reopened(n, flags=os.O_RDONLY):
-            return syscheck(libc.open_by_handle_at(root, ctypes.byref(handles[n]), flags), "open_by_handle_at")
+            return syscheck(libc.open_by_handle_at(root, ctypes.byref(handles[n]), flags),
+                            "open_by_handle_at")
         fd = reopened("a/b/c/file")
         expect_eq(os.read(fd, 100), b"a/b/c/file", "contents")
         os.close(fd)
         for n, where in (("a/b/c", "a/moved/c"), ("a", "a"), (".", "")):
             fd = reopened(n, os.O_RDONLY | os.O_DIRECTORY)
-            expect_eq(os.readlink(f"/proc/self/fd/{fd}"), os.path.join(m.point, where).rstrip("/"), f"the path of {n}")
+            expect_eq(os.readlink(f"/proc/self/fd/{fd}"), os.path.join(m.point, where).rstrip("/"),
+                      f"the path of {n}")
             expect_eq(sorted(os.listdir(fd)), sorted(os.listdir(m.path(where))), f"names in {n}")
             os.close(fd)
         fd = reopened("a/link", O_PATH | os.O_NOFOLLOW)

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-The same random system calls on fusedio and on the kernel's ext4, on identical file systems: whatever they return, and what
-becomes of the files, must be the same (tests/differential/). FDIO_DIFF_SEEDS=50 FDIO_DIFF_FIRST=100 runs more of it than
-check-root does, FDIO_DIFF_STEPS longer ones.
+The same random system calls on fusedio and on the kernel's ext4, on identical file systems:
+whatever they return, and what becomes of the files, must be the same (tests/differential/).
+FDIO_DIFF_SEEDS=50 FDIO_DIFF_FIRST=100 runs more of it than check-root does, FDIO_DIFF_STEPS longer
+ones.
 """
 import os
 import re
@@ -24,7 +25,10 @@ LAYOUTS = {
 
 
 def steady(point):
-    """The kernel may write zeroes instead of splitting an unwritten extent, which makes data of a hole: off."""
+    """
+    The kernel may write zeroes instead of splitting an unwritten extent, which makes data of a
+    hole: off.
+    """
     dev = os.path.basename(mountinfo(point)[2])
     with open(f"/sys/fs/ext4/{dev}/extent_max_zeroout_kb", "w") as f:
         f.write("0\n")
@@ -45,7 +49,8 @@ def same_as_ext4(env, layout):
     with other.kmount("nodev", "nosuid") as theirs:
         steady(theirs)
         with vol.mount("nodev", "nosuid") as m:
-            out = differential("--seed", FIRST, "--seeds", SEEDS, "--steps", STEPS, "--minimize", m.point, theirs)
+            out = differential("--seed", FIRST, "--seeds", SEEDS, "--steps", STEPS, "--minimize",
+                               m.point, theirs)
             print("# " + out.strip().replace("\n", "\n# "))
             differential("--seed", FIRST + SEEDS, "--steps", STEPS, "--keep", m.point, theirs)
         vol.check()

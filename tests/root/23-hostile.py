@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Hostile images and hostile clients over real mounts. Images are damaged by tests/fuzz/fuzz_image, whose seeds are named in
-failures; whatever they hold, the daemon refuses them, or serves and ends. Clients die in the middle of I/O, open thousands of
-files, look names up without end, use every byte in names and absurd numbers in calls, and lose their daemon.
+Hostile images and hostile clients over real mounts. Images are damaged by tests/fuzz/fuzz_image,
+whose seeds are named in failures; whatever they hold, the daemon refuses them, or serves and ends.
+Clients die in the middle of I/O, open thousands of files, look names up without end, use every byte
+in names and absurd numbers in calls, and lose their daemon.
 """
 import contextlib
 import ctypes
@@ -17,8 +18,8 @@ import subprocess
 import sys
 import time
 
-from lib import (BUILD, FUSEDIO, SLOW, Fail, Skip, case, expect, expect_eq, expect_errno, libc, main, mountinfo, offer_ring, pattern,
-                 read_file, wait_for, write_file)
+from lib import (BUILD, FUSEDIO, SLOW, Fail, Skip, case, expect, expect_eq, expect_errno, libc,
+                 main, mountinfo, offer_ring, pattern, read_file, wait_for, write_file)
 
 BOTH = ("devfuse", "uring")
 FUZZER = os.path.join(BUILD, "tests/fuzz/fuzz_image")
@@ -41,7 +42,8 @@ def look(path, rnd):
         if (st.st_mode & 0o170000) == 0o120000:
             os.readlink(path)
     with contextlib.suppress(OSError):
-        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | (os.O_DIRECT if rnd.random() < 0.3 else 0))
+        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK
+                     | (os.O_DIRECT if rnd.random() < 0.3 else 0))
         buf = mmap.mmap(-1, 16384)
         try:
             size = os.fstat(fd).st_size
@@ -74,8 +76,10 @@ def walk(top, seed):
             look(p, rnd)
             if len(p) < 2000 and os.path.isdir(p) and not os.path.islink(p):
                 todo.append(p)
-        for fn in (lambda: os.mkdir(os.path.join(d, "new")), lambda: write_file(os.path.join(d, "file"), b"x" * 9000, True),
-                   lambda: os.rename(os.path.join(d, names[0]), os.path.join(d, "renamed")), lambda: os.unlink(os.path.join(d, names[-1])),
+        for fn in (lambda: os.mkdir(os.path.join(d, "new")),
+                   lambda: write_file(os.path.join(d, "file"), b"x" * 9000, True),
+                   lambda: os.rename(os.path.join(d, names[0]), os.path.join(d, "renamed")),
+                   lambda: os.unlink(os.path.join(d, names[-1])),
                    lambda: os.symlink("s" * 300, os.path.join(d, "link"))):
             with contextlib.suppress(OSError, IndexError):
                 fn()
@@ -112,14 +116,17 @@ def broken_images(env, part):
     for s in seeds:
         vol = env.volume(1, fresh=False)
         os.rename(env.path(f"seed{s}"), vol.file)
-        m = vol.mount(("errors=continue", "errors=remount-ro")[s % 2], transport(BOTH[s // 2 % 2]), ok=False)
+        m = vol.mount(("errors=continue", "errors=remount-ro")[s % 2], transport(BOTH[s // 2 % 2]),
+                      ok=False)
         wait_for(lambda: m.served() or m.proc.poll() is not None, f"seed {s}: mount or refusal", 30)
         if m.proc.poll() is None:
             served += 1
             walk_in_child(m, s)
-            expect(m.proc.poll() is None, f"seed {s}: the daemon ended: {m.proc.poll()}: {m.tail()}")
+            expect(m.proc.poll() is None,
+                   f"seed {s}: the daemon ended: {m.proc.poll()}: {m.tail()}")
             m.umount(status=None)
-        expect(m.proc.wait(60) >= 0, f"seed {s}: the daemon was killed by signal {-m.proc.returncode}: {m.tail()}")
+        expect(m.proc.wait(60) >= 0,
+               f"seed {s}: the daemon was killed by signal {-m.proc.returncode}: {m.tail()}")
         os.unlink(vol.file)
     expect(served > 2, f"only {served} of {len(seeds)} were served at all")
 
@@ -143,7 +150,8 @@ def killed_in_direct_io(env, how):
     vol = env.volume(192)
     with vol.mount(transport(how)) as m:
         for turn in range(4):
-            ps = [subprocess.Popen([sys.executable, "-c", DIRECT, m.path(f"d{k}")]) for k in range(6)]
+            ps = [subprocess.Popen([sys.executable, "-c", DIRECT, m.path(f"d{k}")])
+                  for k in range(6)]
             time.sleep(0.4 + 0.13 * turn)
             for p in ps:
                 p.kill()
@@ -189,7 +197,10 @@ LOOKUPS = int(os.environ.get("FDIO_LOOKUPS") or 60_000)
 
 @case(timeout=300 + LOOKUPS // 500)
 def lookups_without_end(env):
-    """Every new inode is a lookup, and its deletion a forget; so are names that come and go. Memory does not grow with them."""
+    """
+    Every new inode is a lookup, and its deletion a forget; so are names that come and go. Memory
+    does not grow with them.
+    """
     rounds = LOOKUPS // 1000
     vol = env.volume(64, "-N", "4096")
     with vol.mount() as m:
@@ -205,15 +216,18 @@ def lookups_without_end(env):
                 before = rss_kib(m.pid)
         grown = rss_kib(m.pid) - before
         expect(grown < 16 << 10, f"{grown} KiB more after {rounds * 1000} lookups")
-        print(f"#   {rounds * 1000} lookups, {grown} KiB more than after a quarter of them", flush=True)
+        print(f"#   {rounds * 1000} lookups, {grown} KiB more than after a quarter of them",
+              flush=True)
     vol.check()
 
 
 @case(timeout=180, params=(1024, 4096))
 def every_byte_in_names(env, block):
     vol = env.volume(64, "-b", str(block), "-N", "16384")
-    names = {bytes([b]) for b in range(1, 256) if b not in b"/."} | {bytes([b]) * 255 for b in range(1, 256) if b != 0x2f}
-    names = sorted(names | {b"..." + bytes([b, 0xff, 0xfe, 0xc0]) for b in range(1, 256) if b != 0x2f})
+    names = {bytes([b]) for b in range(1, 256) if b not in b"/."} | {
+        bytes([b]) * 255 for b in range(1, 256) if b != 0x2f}
+    names = sorted(names
+                   | {b"..." + bytes([b, 0xff, 0xfe, 0xc0]) for b in range(1, 256) if b != 0x2f})
     with vol.mount() as m:
         for turn in range(6):
             random.Random(turn).shuffle(names)
@@ -243,7 +257,8 @@ def deep_directories(env):
             os.mkdir(f"level{k}", dir_fd=fds[-1])
             fds.append(os.open(f"level{k}", os.O_RDONLY, dir_fd=fds[-1]))
             if k % 50 == 49:
-                with os.fdopen(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=fds[-1]), "wb") as f:
+                with os.fdopen(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=fds[-1]),
+                               "wb") as f:
                     f.write(b"x" * k)
         up = os.dup(fds[-1])
         for _ in range(600):
@@ -268,11 +283,13 @@ def deep_directories(env):
 
 WAITERS = {
     "direct": DIRECT,
-    "fsync": "import os, sys\nfd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)\nwhile True:\n    os.pwrite(fd, b'x' * 9000, 0)\n    os.fsync(fd)\n",
-    "names": "import os, sys\nk = 0\nwhile True:\n    os.mkdir(sys.argv[1] + str(k))\n    os.rmdir(sys.argv[1] + str(k))\n    k += 1\n",
-    "reads": "import os, sys\nopen(sys.argv[1], 'wb').write(b'x' * 500000)\nfd = os.open(sys.argv[1], os.O_RDONLY)\nwhile True:\n"
-             "    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)\n    os.pread(fd, 500000, 0)\n",
-}
+    "fsync": "import os, sys\nfd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)\nwhile True:\n    "
+    "os.pwrite(fd, b'x' * 9000, 0)\n    os.fsync(fd)\n",
+    "names": "import os, sys\nk = 0\nwhile True:\n    os.mkdir(sys.argv[1] + str(k))\n    "
+    "os.rmdir(sys.argv[1] + str(k))\n    k += 1\n",
+    "reads": "import os, sys\nopen(sys.argv[1], 'wb').write(b'x' * 500000)\nfd = "
+    "os.open(sys.argv[1], os.O_RDONLY)\nwhile True:\n"
+    "    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)\n    os.pread(fd, 500000, 0)\n"}
 
 
 @case(params=BOTH, timeout=180)
@@ -280,8 +297,9 @@ def daemon_killed_under_clients(env, how):
     """They get errors, at once: nobody waits for a daemon that is gone."""
     vol = env.volume(192)
     m = vol.mount(transport(how))
-    ps = [subprocess.Popen([sys.executable, "-c", text, m.path(f"{name}{k}")], stderr=subprocess.DEVNULL)
-          for name, text in WAITERS.items() for k in range(3)]
+    ps = [subprocess.Popen([sys.executable, "-c", text, m.path(f"{name}{k}")],
+                           stderr=subprocess.DEVNULL) for name, text in WAITERS.items()
+          for k in range(3)]
     env.undo.callback(lambda: [p.kill() for p in ps])
     time.sleep(1)
     expect(all(p.poll() is None for p in ps), "a client ended early")
@@ -301,12 +319,14 @@ def daemon_killed_under_clients(env, how):
 def absurd_calls(fd, path, rnd):
     top = 2 ** 63 - 1
     buf = ctypes.create_string_buffer(70_000)
-    numbers = (0, 1, 511, 4095, 4097, 1 << 20, 1 << 31, (1 << 32) - 1, 1 << 44, top - 4096, top - 1, top)
+    numbers = (0, 1, 511, 4095, 4097, 1 << 20, 1 << 31, (1 << 32) - 1, 1 << 44, top - 4096, top - 1,
+               top)
     for a in numbers:
-        for fn in (lambda: os.pread(fd, 4096, a), lambda: os.pwrite(fd, b"x", a) if a > 1 << 44 else None, lambda: os.ftruncate(fd, a),
-                   lambda: os.ftruncate(fd, 100), lambda: os.lseek(fd, a, os.SEEK_DATA), lambda: os.lseek(fd, a, os.SEEK_HOLE),
-                   lambda: os.copy_file_range(fd, fd, 4096, a, rnd.choice(numbers)), lambda: os.truncate(path, a),
-                   lambda: os.truncate(path, 100)):
+        for fn in (lambda: os.pread(fd, 4096, a), lambda: os.pwrite(fd, b"x", a) if a > 1 << 44
+                   else None, lambda: os.ftruncate(fd, a), lambda: os.ftruncate(fd, 100),
+                   lambda: os.lseek(fd, a, os.SEEK_DATA), lambda: os.lseek(fd, a, os.SEEK_HOLE),
+                   lambda: os.copy_file_range(fd, fd, 4096, a, rnd.choice(numbers)),
+                   lambda: os.truncate(path, a), lambda: os.truncate(path, 100)):
             with contextlib.suppress(OSError, OverflowError, ValueError):
                 fn()
         for mode in (0, 1, 2, 3, 8, 16, 17, 32, 64, 0x7f):
@@ -315,13 +335,18 @@ def absurd_calls(fd, path, rnd):
     for size in (0, 1, 65535, 65536, 65537):
         libc.getxattr(os.fsencode(path), b"user.x", buf, ctypes.c_size_t(size))
         libc.listxattr(os.fsencode(path), buf, ctypes.c_size_t(size))
-        libc.setxattr(os.fsencode(path), b"user." + b"n" * rnd.choice((0, 1, 250, 251, 300)), buf, ctypes.c_size_t(size), rnd.randrange(8))
-        libc.setxattr(os.fsencode(path), b"system.posix_acl_access", bytes(rnd.randbytes(size % 4000)), ctypes.c_size_t(size % 4000), 0)
+        libc.setxattr(os.fsencode(path), b"user." + b"n" * rnd.choice((0, 1, 250, 251, 300)), buf,
+                      ctypes.c_size_t(size), rnd.randrange(8))
+        libc.setxattr(os.fsencode(path), b"system.posix_acl_access",
+                      bytes(rnd.randbytes(size % 4000)), ctypes.c_size_t(size % 4000), 0)
 
 
 @case(timeout=180)
 def absurd_numbers(env):
-    """Unknown ioctls of all sizes, offsets and lengths beyond everything, attributes too large, system calls on /dev/fuse."""
+    """
+    Unknown ioctls of all sizes, offsets and lengths beyond everything, attributes too large, system
+    calls on /dev/fuse.
+    """
     rnd = random.Random(7)
     vol = env.volume(64)
     with vol.mount("allow_other") as m:
@@ -330,8 +355,9 @@ def absurd_numbers(env):
         for p in (m.path("f"), m.path("d"), m.point):
             fd = os.open(p, os.O_RDONLY)
             for _ in range(400):
-                number = rnd.getrandbits(32) if rnd.random() < 0.5 else rnd.choice((0x58, 0x66, 0x76, 0x94)) << 8 | rnd.getrandbits(8) | \
-                    rnd.randrange(4) << 30 | rnd.choice((0, 1, 4, 8, 24, 28, 4096, 16383)) << 16
+                number = (rnd.getrandbits(32) if rnd.random() < 0.5 else rnd.choice((
+                    0x58, 0x66, 0x76, 0x94)) << 8 | rnd.getrandbits(8) | rnd.randrange(4) << 30
+                          | rnd.choice((0, 1, 4, 8, 24, 28, 4096, 16383)) << 16)
                 if number & 0xffff in (0x587d, 0x5878, 0x5877, 0x5879):
                     continue  # shut down, thaw, freeze, trim
                 with contextlib.suppress(OSError):
@@ -345,7 +371,8 @@ def absurd_numbers(env):
         for _ in range(200):
             with contextlib.suppress(OSError):
                 view = memoryview(page)[rnd.randrange(1000):][:rnd.randrange(60_000)]
-                os.preadv(direct, [view] * rnd.randrange(1, 5), rnd.choice((0, 1, 512, 4095, 2 ** 40, 2 ** 63 - 70_000)))
+                os.preadv(direct, [view] * rnd.randrange(1, 5),
+                          rnd.choice((0, 1, 512, 4095, 2 ** 40, 2 ** 63 - 70_000)))
         os.close(direct)
         other = os.open("/dev/fuse", os.O_RDWR)
         for fn in (lambda: os.read(other, 200_000), lambda: os.write(other, os.urandom(100)),

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-The shutdown ioctl: what fails afterwards and how, compared with the kernel's ext4; what is there after the next mount; and as a
-way to crash a busy file system on purpose.
+The shutdown ioctl: what fails afterwards and how, compared with the kernel's ext4; what is there
+after the next mount; and as a way to crash a busy file system on purpose.
 """
 import ctypes
 import errno
@@ -15,7 +15,8 @@ import time
 
 from lib import Fail, case, expect, expect_eq, libc, main, pattern, read_file, wait_for, write_file
 
-SHUTDOWN = 0x8004587d        # _IOR('X', 125, __u32): FUSE does not deliver its flags, so it is the default way
+# _IOR('X', 125, __u32): FUSE does not deliver its flags, so it is the default way
+SHUTDOWN = 0x8004587d
 SHUTDOWN_FLAGS = 0x4004587d  # _IOW: with flags
 DEFAULT, LOGFLUSH, NOLOGFLUSH = 0, 1, 2
 libc.ioctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_char_p]
@@ -55,28 +56,38 @@ def operations(d, number):
     write_file(at("dir", "in"), b"x")
     os.symlink("a", at("sym"))
     os.setxattr(at("a"), "user.x", b"1")
-    fd, direct, top = os.open(at("a"), os.O_RDWR), os.open(at("b"), os.O_RDWR | os.O_DIRECT), os.open(d, os.O_RDONLY)
+    fd, direct, top = (os.open(at("a"), os.O_RDWR), os.open(at("b"), os.O_RDWR | os.O_DIRECT),
+                       os.open(d, os.O_RDONLY))
     os.pread(fd, 10_000, 0)
     buf = mmap.mmap(-1, 4096)
-    said = {"wrong flags": fails(lambda: shut(d, 7, number)) if number == SHUTDOWN_FLAGS else "EINVAL"}
+    said = {"wrong flags": fails(lambda: shut(d, 7, number)) if number == SHUTDOWN_FLAGS
+            else "EINVAL"}
     said["shut down"] = fails(lambda: shut(d, NOLOGFLUSH, number))
     said["once more"] = fails(lambda: shut(d, NOLOGFLUSH, number))
     table = {
         "read": lambda: os.pread(fd, 100, 0), "read direct": lambda: os.preadv(direct, [buf], 0),
-        "write": lambda: os.pwrite(fd, b"z", 0), "write direct": lambda: os.pwritev(direct, [buf], 0),
-        "fsync": lambda: os.fsync(fd), "fsync of a directory": lambda: os.fsync(top), "ftruncate": lambda: os.ftruncate(fd, 5),
-        "truncate": lambda: os.truncate(at("c"), 5), "fallocate": lambda: os.posix_fallocate(fd, 0, 20_000),
-        "stat": lambda: os.stat(at("a")), "stat below": lambda: os.stat(at("dir", "in")), "stat of nothing": lambda: os.stat(at("none")),
-        "statfs": lambda: os.statvfs(d), "open": lambda: os.open(at("c"), os.O_RDONLY), "open for writing": lambda: os.open(at("c"), os.O_WRONLY),
-        "create": lambda: os.open(at("new"), os.O_CREAT | os.O_WRONLY), "mkdir": lambda: os.mkdir(at("newdir")),
-        "unlink": lambda: os.unlink(at("d")), "rmdir": lambda: os.rmdir(at("empty")), "rename": lambda: os.rename(at("e"), at("e2")),
-        "link": lambda: os.link(at("f"), at("f2")), "symlink": lambda: os.symlink("q", at("s2")), "readlink": lambda: os.readlink(at("sym")),
-        "chmod": lambda: os.chmod(at("a"), 0o600), "utime": lambda: os.utime(at("a")), "mknod": lambda: os.mknod(at("node")),
-        "getxattr": lambda: os.getxattr(at("a"), "user.x"), "listxattr": lambda: os.listxattr(at("a")),
-        "setxattr": lambda: os.setxattr(at("a"), "user.y", b"1"), "removexattr": lambda: os.removexattr(at("a"), "user.x"),
-        "list": lambda: os.listdir(d), "seek": lambda: os.lseek(fd, 0, os.SEEK_DATA), "tmpfile": lambda: os.open(d, os.O_TMPFILE | os.O_RDWR),
-        "setflags": lambda: fcntl.ioctl(fd, 0x40086602, struct.pack("Q", 0x80)),
-    }
+        "write": lambda: os.pwrite(fd, b"z", 0),
+        "write direct": lambda: os.pwritev(direct, [buf], 0), "fsync": lambda: os.fsync(fd),
+        "fsync of a directory": lambda: os.fsync(top), "ftruncate": lambda: os.ftruncate(fd, 5),
+        "truncate": lambda: os.truncate(at("c"), 5),
+        "fallocate": lambda: os.posix_fallocate(fd, 0, 20_000), "stat": lambda: os.stat(at("a")),
+        "stat below": lambda: os.stat(at("dir", "in")),
+        "stat of nothing": lambda: os.stat(at("none")), "statfs": lambda: os.statvfs(d),
+        "open": lambda: os.open(at("c"), os.O_RDONLY),
+        "open for writing": lambda: os.open(at("c"), os.O_WRONLY),
+        "create": lambda: os.open(at("new"), os.O_CREAT | os.O_WRONLY),
+        "mkdir": lambda: os.mkdir(at("newdir")), "unlink": lambda: os.unlink(at("d")),
+        "rmdir": lambda: os.rmdir(at("empty")), "rename": lambda: os.rename(at("e"), at("e2")),
+        "link": lambda: os.link(at("f"), at("f2")), "symlink": lambda: os.symlink("q", at("s2")),
+        "readlink": lambda: os.readlink(at("sym")), "chmod": lambda: os.chmod(at("a"), 0o600),
+        "utime": lambda: os.utime(at("a")), "mknod": lambda: os.mknod(at("node")),
+        "getxattr": lambda: os.getxattr(at("a"), "user.x"),
+        "listxattr": lambda: os.listxattr(at("a")),
+        "setxattr": lambda: os.setxattr(at("a"), "user.y", b"1"),
+        "removexattr": lambda: os.removexattr(at("a"), "user.x"), "list": lambda: os.listdir(d),
+        "seek": lambda: os.lseek(fd, 0, os.SEEK_DATA),
+        "tmpfile": lambda: os.open(d, os.O_TMPFILE | os.O_RDWR),
+        "setflags": lambda: fcntl.ioctl(fd, 0x40086602, struct.pack("Q", 0x80))}
     for name, fn in table.items():
         said[name] = fails(fn)
     for f in (fd, direct, top):
@@ -86,7 +97,10 @@ def operations(d, number):
 
 @case(kinds=("image", "loop"), params=(SHUTDOWN, SHUTDOWN_FLAGS))
 def as_the_kernel(env, number):
-    """Every operation afterwards succeeds or fails as it does with the kernel's ext4; and unmounting works with both."""
+    """
+    Every operation afterwards succeeds or fails as it does with the kernel's ext4; and unmounting
+    works with both.
+    """
     vol, other = env.volume(64), env.volume(64)
     with other.kmount() as d:
         theirs = operations(d, SHUTDOWN)
@@ -102,7 +116,10 @@ def as_the_kernel(env, number):
 
 @case(kinds=("image", "loop"), params=(DEFAULT, LOGFLUSH, NOLOGFLUSH))
 def what_is_left(env, how):
-    """What was synced is there afterwards, whichever way; what was not, is there if the way includes it."""
+    """
+    What was synced is there afterwards, whichever way; what was not, is there if the way includes
+    it.
+    """
     vol = env.volume(64)
     with vol.mount("commit=300") as m:
         for k in range(20):
@@ -152,14 +169,18 @@ def writer(d, k, noted, errors, stop):
 
 @case(kinds=("image", "loop"), timeout=240)
 def crash_test(env):
-    """A busy file system is shut down again and again: nothing that was synced is lost, and e2fsck is content each time."""
+    """
+    A busy file system is shut down again and again: nothing that was synced is lost, and e2fsck is
+    content each time.
+    """
     vol = env.volume(96)
     for turn in range(4):
         noted, errors, stop = [], [], threading.Event()
         with vol.mount() as m:
             top = m.path(f"t{turn}")
             os.mkdir(top)
-            threads = [threading.Thread(target=writer, args=(top, k, noted, errors, stop)) for k in range(4)]
+            threads = [threading.Thread(target=writer, args=(top, k, noted, errors, stop))
+                       for k in range(4)]
             for t in threads:
                 t.start()
             wait_for(lambda: len(noted) > 15 or errors, "some files")
@@ -192,7 +213,8 @@ def only_root(env):
             os.setresuid(1000, 1000, 1000)
             codes = {fails(lambda: shut(m.point, DEFAULT, n)) for n in (SHUTDOWN, SHUTDOWN_FLAGS)}
             os._exit(0 if codes == {"EPERM"} else 1)
-        expect_eq(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), 0, "status of the child: want EPERM")
+        expect_eq(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), 0,
+                  "status of the child: want EPERM")
         write_file(m.path("f"), b"still works")
     vol.check()
 

@@ -5,7 +5,8 @@ import os
 import re
 import shutil
 
-from lib import FUSEDIO, Skip, case, daemons_of, expect, expect_eq, main, mountinfo, need, pattern, read_file, run, wait_for, write_file
+from lib import (FUSEDIO, Skip, case, daemons_of, expect, expect_eq, main, mountinfo, need, pattern,
+                 read_file, run, wait_for, write_file)
 
 USER = 65534  # nobody: fusermount3 wants a user that has a name
 
@@ -15,7 +16,8 @@ def status_of_threads(pid):
     for tid in os.listdir(f"/proc/{pid}/task"):
         with open(f"/proc/{pid}/task/{tid}/status") as f:
             st = dict(re.findall(r"^(\w+):\s*(.*)$", f.read(), re.M))
-        # Workers of io_uring are the kernel's: they run none of our code, and keep the credentials of when the ring was made.
+        # Workers of io_uring are the kernel's: they run none of our code, and keep the credentials
+        # of when the ring was made.
         if not st["Name"].startswith("iou-"):
             yield st
 
@@ -26,7 +28,8 @@ def sanitized():
 
 def settle(pid):
     """The mount answers a moment before the main thread gives up what it has."""
-    wait_for(lambda: all(int(st["CapPrm"], 16) == 0 for st in status_of_threads(pid)), "the capabilities to go", 10)
+    wait_for(lambda: all(int(st["CapPrm"], 16) == 0 for st in status_of_threads(pid)),
+             "the capabilities to go", 10)
 
 
 def expect_no_capabilities(pid):
@@ -38,7 +41,10 @@ def expect_no_capabilities(pid):
 
 @case(kinds=("image", "loop"))
 def gives_up(env):
-    """No thread has a capability, a file tree or unfiltered system calls; the unmounter has three capabilities and fifteen calls."""
+    """
+    No thread has a capability, a file tree or unfiltered system calls; the unmounter has three
+    capabilities and fifteen calls.
+    """
     if sanitized():
         raise Skip("sanitizer builds run without the sandbox")
     vol = env.volume(64)
@@ -46,8 +52,10 @@ def gives_up(env):
     expect_no_capabilities(m.pid)
     wait_for(lambda: all(st["Seccomp"] == "2" for st in status_of_threads(m.pid)), "the filter", 10)
     for st in status_of_threads(m.pid):
-        expect_eq((st["NoNewPrivs"], st["Seccomp"]), ("1", "2"), f"no_new_privs and seccomp of {st['Name']}")
-    expect(os.readlink(f"/proc/{m.pid}/root").endswith(" (deleted)"), "the root directory is not the empty one")
+        expect_eq((st["NoNewPrivs"], st["Seccomp"]), ("1", "2"),
+                  f"no_new_privs and seccomp of {st['Name']}")
+    expect(os.readlink(f"/proc/{m.pid}/root").endswith(" (deleted)"),
+           "the root directory is not the empty one")
     expect_eq(os.listdir(f"/proc/{m.pid}/root"), [], "what is in the root directory")
     open_files = [os.readlink(f"/proc/{m.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{m.pid}/fd")]
     out = [f for f in open_files if f.startswith("/") and os.path.isdir(f)]
@@ -57,8 +65,10 @@ def gives_up(env):
     for st in status_of_threads(int(children[0])):
         expect_eq(st["Name"], "fdio-unmounter", "name of the child")
         for field in ("CapPrm", "CapEff"):
-            expect_eq(int(st[field], 16), 1 << 21 | 1 << 19 | 1 << 2, f"{field} of the unmounter (CAP_SYS_ADMIN, _SYS_PTRACE, _DAC_READ_SEARCH)")
-        expect_eq((st["NoNewPrivs"], st["Seccomp"]), ("1", "2"), "no_new_privs and seccomp of the unmounter")
+            expect_eq(int(st[field], 16), 1 << 21 | 1 << 19 | 1 << 2,
+                      f"{field} of the unmounter (CAP_SYS_ADMIN, _SYS_PTRACE, _DAC_READ_SEARCH)")
+        expect_eq((st["NoNewPrivs"], st["Seccomp"]), ("1", "2"),
+                  "no_new_privs and seccomp of the unmounter")
     write_file(m.path("f"), pattern(100_000), sync=True)
     m.umount()
     wait_for(lambda: not os.path.exists(f"/proc/{children[0]}"), "end of the unmounter")
@@ -67,24 +77,32 @@ def gives_up(env):
 
 @case(params=("off", "log"))
 def modes(env, mode):
-    """Without the filter, and with one that only reports: everything else is given up all the same."""
+    """
+    Without the filter, and with one that only reports: everything else is given up all the same.
+    """
     if sanitized():
         raise Skip("sanitizer builds run without the sandbox")
     vol = env.volume(64)
     with vol.mount("sandbox=" + mode) as m:
         expect_no_capabilities(m.pid)
         want = {"off": ("0", "0"), "log": ("1", "2")}[mode]
-        wait_for(lambda: all(st["Seccomp"] == want[1] for st in status_of_threads(m.pid)), "the filter", 10)
+        wait_for(lambda: all(st["Seccomp"] == want[1] for st in status_of_threads(m.pid)),
+                 "the filter", 10)
         for st in status_of_threads(m.pid):
-            expect_eq((st["NoNewPrivs"], st["Seccomp"]), want, f"no_new_privs and seccomp of {st['Name']}")
-        expect_eq(os.readlink(f"/proc/{m.pid}/root") == "/", mode == "off", "the root directory is /")
+            expect_eq((st["NoNewPrivs"], st["Seccomp"]), want,
+                      f"no_new_privs and seccomp of {st['Name']}")
+        expect_eq(os.readlink(f"/proc/{m.pid}/root") == "/", mode == "off",
+                  "the root directory is /")
         write_file(m.path("f"), pattern(100_000), sync=True)
     vol.check()
 
 
 @case(kinds=("image", "loop"))
 def dies_together(env):
-    """A killed daemon takes the unmounter with it, and a killed unmounter does not harm the daemon: umount still works."""
+    """
+    A killed daemon takes the unmounter with it, and a killed unmounter does not harm the daemon:
+    umount still works.
+    """
     vol = env.volume(64)
     m = vol.mount()
     child = run("pgrep", "-P", str(m.pid)).stdout.split()[0]
@@ -100,7 +118,10 @@ def dies_together(env):
 
 
 def as_user(env):
-    """A volume that nobody owns, a copy of the program that nobody may run, and the words that begin a command of nobody's."""
+    """
+    A volume that nobody owns, a copy of the program that nobody may run, and the words that begin a
+    command of nobody's.
+    """
     need("fusermount3", "setpriv")
     # udev gives everybody the device; where there is no udev, this test does.
     env.undo.callback(os.chmod, "/dev/fuse", os.stat("/dev/fuse").st_mode & 0o777)
@@ -115,7 +136,10 @@ def as_user(env):
 
 @case()
 def ordinary_user(env):
-    """Without root: an image that the user owns, through fusermount3; others are kept out; SIGTERM and fusermount3 -u end it."""
+    """
+    Without root: an image that the user owns, through fusermount3; others are kept out; SIGTERM and
+    fusermount3 -u end it.
+    """
     vol, exe, user = as_user(env)
     point = env.mkdir()
     os.chown(point, USER, USER)
@@ -123,18 +147,23 @@ def ordinary_user(env):
     for end in ("fusermount3", "TERM"):
         run(*user, exe, vol.file, point)
         expect_eq(mountinfo(point)[1], "fuse.fusedio", "type of the mount")
-        run(*user, "sh", "-c", f"echo {end} > {point}/{end} && dd if=/dev/zero of={point}/d bs=4k count=64 oflag=direct status=none")
-        expect(run("cat", os.path.join(point, end), ok=None).returncode != 0, "root can look into a user's mount")
+        run(*user, "sh", "-c",
+            f"echo {end} > {point}/{end} && dd if=/dev/zero of={point}/d bs=4k count=64 "
+            "oflag=direct status=none")
+        expect(run("cat", os.path.join(point, end), ok=None).returncode != 0,
+               "root can look into a user's mount")
         pids = daemons_of(vol.file)
         expect(len(pids) == 1, f"daemons: {pids}")
         if not sanitized():
             for st in status_of_threads(pids[0]):
-                expect_eq((int(st["CapEff"], 16), st["NoNewPrivs"], st["Seccomp"]), (0, "1", "2"), f"sandbox of {st['Name']}")
+                expect_eq((int(st["CapEff"], 16), st["NoNewPrivs"], st["Seccomp"]), (0, "1", "2"),
+                          f"sandbox of {st['Name']}")
         if end == "TERM":
             run(*user, "kill", "-TERM", str(pids[0]))
         else:
             run(*user, "fusermount3", "-u", point)
-        wait_for(lambda: not os.path.exists(f"/proc/{pids[0]}") and mountinfo(point) is None, "end of the daemon")
+        wait_for(lambda: not os.path.exists(f"/proc/{pids[0]}") and mountinfo(point) is None,
+                 "end of the daemon")
         vol.check()
     with vol.kmount("ro") as k:
         expect_eq(read_file(os.path.join(k, "TERM")), b"TERM\n", "what the user wrote")
@@ -153,7 +182,8 @@ def ordinary_user_refused(env):
         p = run(*user, exe, *argv, ok=None)
         lines = p.stderr.splitlines()
         expect_eq((p.returncode, len(lines)), (32, 1), f"status and lines of {p.stderr!r}")
-        expect(lines[0].startswith("fusedio: cannot mount on") and reason in lines[0], f"{lines[0]!r} does not say why")
+        expect(lines[0].startswith("fusedio: cannot mount on") and reason in lines[0],
+               f"{lines[0]!r} does not say why")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Multiple mount protection: two daemons on one file system, as two hosts on a shared device would be; the kernel; e2fsck."""
+"""
+Multiple mount protection: two daemons on one file system, as two hosts on a shared device would be;
+the kernel; e2fsck.
+"""
 import os
 import time
 
@@ -10,7 +13,10 @@ MMP = ("-O", "mmp", "-E", "mmp_update_interval=1")
 
 
 def second_device(env, vol):
-    """Another block device with the same contents underneath, which no lock or claim of the first one covers."""
+    """
+    Another block device with the same contents underneath, which no lock or claim of the first one
+    covers.
+    """
     dev = run("losetup", "-f", "--show", vol.file).stdout.strip()
     env.undo.callback(run, "losetup", "-d", dev, ok=None)
     return dev
@@ -26,7 +32,10 @@ def second_mount(env, dev):
 
 @case(kinds=("loop",))
 def two_daemons(env):
-    """The second is refused while the first lives, and by name; when the first was killed, it waits and takes over."""
+    """
+    The second is refused while the first lives, and by name; when the first was killed, it waits
+    and takes over.
+    """
     vol = env.volume(64, *MMP)
     m = vol.mount()
     write_file(m.path("f"), pattern(100_000), sync=True)
@@ -54,7 +63,10 @@ def two_daemons(env):
 
 @case(kinds=("loop",))
 def with_the_kernel(env):
-    """The kernel keeps out while we serve; we keep out while the kernel has it; e2fsck keeps out of both."""
+    """
+    The kernel keeps out while we serve; we keep out while the kernel has it; e2fsck keeps out of
+    both.
+    """
     vol = env.volume(64, *MMP)
     dev = second_device(env, vol)
     mnt = env.mkdir("kernel")

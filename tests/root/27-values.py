@@ -1,19 +1,22 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Extended attributes with large values, in inodes of their own (ea_inode): made by either, read, changed and removed by the other,
-also where the kernel lets files share a value or a whole block of attributes; and what a kill leaves.
+Extended attributes with large values, in inodes of their own (ea_inode): made by either, read,
+changed and removed by the other, also where the kernel lets files share a value or a whole block of
+attributes; and what a kill leaves.
 """
 import errno
 import os
 import random
 
-from lib import case, expect, expect_eq, expect_errno, main, pattern, read_file, wait_for, write_file
+from lib import (case, expect, expect_eq, expect_errno, main, pattern, read_file, wait_for,
+                 write_file)
 
 LAYOUTS = {
     "1k": ("-b", "1024", "-O", "ea_inode"),
     "4k": ("-b", "4096", "-O", "ea_inode"),
-    "bare": ("-b", "1024", "-I", "128", "-O", "ea_inode,^metadata_csum"),  # no room for attributes in inodes, no checksums
+    # no room for attributes in inodes, no checksums
+    "bare": ("-b", "1024", "-I", "128", "-O", "ea_inode,^metadata_csum"),
 }
 SIZES = (0, 10, 100, 900, 968, 969, 1024, 4040, 4041, 10_000, 65_536)
 
@@ -41,7 +44,10 @@ def values(path):
 
 @case(params=tuple(LAYOUTS), timeout=180)
 def of_all_sizes(env, layout):
-    """Set, replaced and removed at random here; the kernel sees the same, changes them, and we see that."""
+    """
+    Set, replaced and removed at random here; the kernel sees the same, changes them, and we see
+    that.
+    """
     vol = env.volume(64, *LAYOUTS[layout])
     rng = random.Random(7)
     want = [{} for _ in range(4)]
@@ -50,7 +56,8 @@ def of_all_sizes(env, layout):
         for k in range(steps):
             f = rng.randrange(4)
             p = os.path.join(top, f"f{f}")
-            name = f"{rng.choice(('user', 'trusted'))}.{rng.randrange(4)}{'-and-a-tail' * rng.randrange(2)}"
+            name = (f"{rng.choice(('user', 'trusted'))}.{rng.randrange(4)}"
+                    f"{'-and-a-tail' * rng.randrange(2)}")
             if rng.randrange(4) == 0 and name in want[f]:
                 os.removexattr(p, name)
                 del want[f][name]
@@ -64,7 +71,8 @@ def of_all_sizes(env, layout):
             got = values(os.path.join(top, f"f{f}"))
             expect_eq(sorted(got), sorted(want[f]), f"names of f{f}")
             for n, v in want[f].items():
-                expect(got[n] == v, f"value of {n} of f{f}: {len(got[n])} bytes and not {len(v)}, or others")
+                expect(got[n] == v,
+                       f"value of {n} of f{f}: {len(got[n])} bytes and not {len(v)}, or others")
     with vol.mount() as m:
         empty = free_blocks(m.point)
         for f in range(4):
@@ -90,7 +98,10 @@ def of_all_sizes(env, layout):
 
 @case(params=tuple(LAYOUTS))
 def shared_by_the_kernel(env, layout):
-    """The kernel stores equal values, and equal blocks of attributes, once: each of their owners may change and go here."""
+    """
+    The kernel stores equal values, and equal blocks of attributes, once: each of their owners may
+    change and go here.
+    """
     vol = env.volume(64, *LAYOUTS[layout])
     big, other = pattern(20_000, 1), pattern(9000, 2)
     nr = 12
@@ -142,7 +153,10 @@ def shared_by_the_kernel(env, layout):
 
 @case(timeout=180)
 def after_a_kill(env):
-    """Killed at any moment: each value is the old one or a later one, whole; the kernel recovers as we do."""
+    """
+    Killed at any moment: each value is the old one or a later one, whole; the kernel recovers as we
+    do.
+    """
     vol = env.volume(64, "-b", "1024", "-O", "ea_inode", "-J", "size=4")
     rng = random.Random(3)
     for turn in range(8):
@@ -167,7 +181,8 @@ def after_a_kill(env):
             top = m if turn % 2 else m.point
             for f, k in durable.items():
                 v = os.getxattr(os.path.join(top, f"t{turn}-f{f}"), "user.v")
-                expect(len(set(v)) == 1 and v[0] >= k, f"turn {turn}: f{f} has {len(v)} bytes of {sorted(set(v))}, {k} was durable")
+                expect(len(set(v)) == 1 and v[0] >= k,
+                       f"turn {turn}: f{f} has {len(v)} bytes of {sorted(set(v))}, {k} was durable")
         vol.check()
 
 
@@ -181,13 +196,15 @@ def lists_of_many(env):
     vol = env.volume(64, "-b", "1024", "-O", "ea_inode")
 
     def acl(users):
-        return tree.acl((1, 7, -1), *[(2, 5, 1000 + u) for u in range(users)], (4, 5, -1), (0x10, 7, -1), (0x20, 0, -1))
+        return tree.acl((1, 7, -1), *[(2, 5, 1000 + u) for u in range(users)], (4, 5, -1),
+                        (0x10, 7, -1), (0x20, 0, -1))
     with vol.mount() as m:
         os.mkdir(m.path("d"))
         os.setxattr(m.path("d"), "system.posix_acl_default", acl(400))
         write_file(m.path("d/f"), b"x")
         os.mkdir(m.path("d/e"), 0o777)
-        expect_eq(len(os.getxattr(m.path("d/f"), "system.posix_acl_access")), len(acl(400)), "length of the ACL inherited")
+        expect_eq(len(os.getxattr(m.path("d/f"), "system.posix_acl_access")), len(acl(400)),
+                  "length of the ACL inherited")
         os.chmod(m.path("d/f"), 0o604)
         os.setxattr(m.path("d"), "system.posix_acl_access", acl(507))
         expect_eq(os.getxattr(m.path("d"), "system.posix_acl_access"), acl(507), "511 entries")
@@ -198,7 +215,8 @@ def lists_of_many(env):
         got = os.getxattr(os.path.join(k, "d/f"), "system.posix_acl_access")
         expect_eq(len(got), len(acl(400)), "length of the ACL as the kernel reads it")
         expect_eq(oct(os.stat(os.path.join(k, "d/f")).st_mode), "0o100604", "mode")
-        expect_eq(os.getxattr(os.path.join(k, "d/e"), "system.posix_acl_default"), acl(400), "ACL inherited")
+        expect_eq(os.getxattr(os.path.join(k, "d/e"), "system.posix_acl_default"), acl(400),
+                  "ACL inherited")
         expect_eq(read_file(os.path.join(k, "d/f")), b"x", "contents")
     vol.check()
 

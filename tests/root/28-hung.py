@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-A device that does not answer. The image lies in a file system of tests/root/hangfs, which holds back or slows down what it is told
-to, below a loop device with direct I/O (so that only what is held back hangs) or below the daemon itself. Who uses other files
-goes on; SIGTERM and umount -f end in a bounded time and let everybody go; the log says what was in flight; what had been made
-durable is there afterwards.
+A device that does not answer. The image lies in a file system of tests/root/hangfs, which holds
+back or slows down what it is told to, below a loop device with direct I/O (so that only what is
+held back hangs) or below the daemon itself. Who uses other files goes on; SIGTERM and umount -f end
+in a bounded time and let everybody go; the log says what was in flight; what had been made durable
+is there afterwards.
 """
 import errno
 import mmap
@@ -15,7 +16,8 @@ import threading
 import time
 
 from hangdisk import Disk
-from lib import BUILD, MIB, case, expect, expect_eq, main, mountinfo, offer_ring, pattern, read_file, run, wait_for, write_file
+from lib import (BUILD, MIB, case, expect, expect_eq, main, mountinfo, offer_ring, pattern,
+                 read_file, run, wait_for, write_file)
 
 BOTH = ("devfuse", "uring")
 
@@ -111,7 +113,10 @@ def stuck_file(m, disk, how):
 
 @case(kinds=("loop",), params=[f"{h}-{t}" for h in ("read", "write") for t in BOTH])
 def others_go_on(env, param):
-    """One read or write of one file is not answered for a while: all others are; later it completes, with the right bytes."""
+    """
+    One read or write of one file is not answered for a while: all others are; later it completes,
+    with the right bytes.
+    """
     how, name = param.split("-")
     disk = Disk(env, env.kind)
     with disk.mount(transport(name)) as m:
@@ -149,7 +154,10 @@ ENDS = [f"{how}-{end}-{t}" for how in ("read", "write") for end in ("term", "for
 
 @case(kinds=("loop", "image"), params=ENDS)
 def ends_in_time(env, param):
-    """A request that never completes: SIGTERM and umount -f let everybody go and end the daemon, which says what was in flight."""
+    """
+    A request that never completes: SIGTERM and umount -f let everybody go and end the daemon, which
+    says what was in flight.
+    """
     how, end, name = param.split("-")
     disk = Disk(env, env.kind)
     m = disk.mount(transport(name), "drain_timeout=2")
@@ -164,11 +172,13 @@ def ends_in_time(env, param):
     wait_for(c.done, "the end of the client", 25)
     wait_for(lambda: gone(m.pid), "the end of the daemon", 25)
     took = time.monotonic() - begun
-    expect(c.code in (errno.EIO, errno.ECONNABORTED, errno.ENOTCONN, errno.ENODEV), f"result of the client: {c.code}")
+    expect(c.code in (errno.EIO, errno.ECONNABORTED, errno.ENOTCONN, errno.ENODEV),
+           f"result of the client: {c.code}")
     expect(mountinfo(m.point) is None, "still mounted")
     text = log_of(m)
     expect("giving up" in text and "in flight" in text, f"the log does not say so: {m.tail()}")
-    expect(f"no answer yet to {how.upper()} of inode" in text, f"the log does not name the request: {m.tail()}")
+    expect(f"no answer yet to {how.upper()} of inode" in text,
+           f"the log does not name the request: {m.tail()}")
     print(f"#   {how}, {end}, {env.kind}: {took:.1f} s", flush=True)
     vol = disk.check()
     with vol.kmount("ro") as k:
@@ -197,7 +207,9 @@ def flush_hangs(env, name):
 
 @case(kinds=("loop", "image"))
 def slow_device(env):
-    """20 ms a request: everything works, umount waits for all of it, and the watchdog is content."""
+    """
+    20 ms a request: everything works, umount waits for all of it, and the watchdog is content.
+    """
     disk = Disk(env, env.kind)
     m = disk.mount("drain_timeout=1")
     disk.tell("slow 20")
@@ -214,7 +226,10 @@ def slow_device(env):
 
 @case(kinds=("loop",))
 def patience(env):
-    """A device that comes back before the time is over: SIGTERM ends in order, with everything written."""
+    """
+    A device that comes back before the time is over: SIGTERM ends in order, with everything
+    written.
+    """
     disk = Disk(env, env.kind)
     m = disk.mount("drain_timeout=30")
     c = stuck_file(m, disk, "write")

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-The daemon's own limits: memory that runs out while it writes out (a cgroup of its own, with next to nothing left in it), limits
-of open files, file size and locked memory that are too small, and what it tells the service manager.
+The daemon's own limits: memory that runs out while it writes out (a cgroup of its own, with next to
+nothing left in it), limits of open files, file size and locked memory that are too small, and what
+it tells the service manager.
 """
 import contextlib
 import mmap
@@ -14,7 +15,8 @@ import socket
 import subprocess
 import time
 
-from lib import FUSEDIO, MIB, SLOW, Skip, case, daemons_of, expect, expect_eq, main, mountinfo, need, pattern, read_file, run, wait_for, write_file
+from lib import (FUSEDIO, MIB, SLOW, Skip, case, daemons_of, expect, expect_eq, main, mountinfo,
+                 need, pattern, read_file, run, wait_for, write_file)
 
 BOTH = ("image", "loop")
 KIB = 1024
@@ -44,7 +46,8 @@ class Group:
     def __init__(self, env, limit):
         self.dir = None
         name = f"fdio-test-{os.getpid()}"
-        for base, v2 in (("/sys/fs/cgroup/memory", False), ("/sys/fs/cgroup", True), ("/sys/fs/cgroup/unified", True)):
+        for base, v2 in (("/sys/fs/cgroup/memory", False), ("/sys/fs/cgroup", True),
+                         ("/sys/fs/cgroup/unified", True)):
             with contextlib.suppress(OSError):
                 if v2 and "memory" not in read_file(base + "/cgroup.controllers").decode().split():
                     continue
@@ -71,7 +74,9 @@ class Group:
         return self.number("memory.peak", "memory.max_usage_in_bytes")
 
     def take(self, pid):
-        """What it has stays where it is accounted; what it allocates from now on is accounted here."""
+        """
+        What it has stays where it is accounted; what it allocates from now on is accounted here.
+        """
         write_file(os.path.join(self.dir, "cgroup.procs"), str(pid).encode())
 
     def remove(self):
@@ -121,7 +126,10 @@ def sanitized():
 
 @case(kinds=BOTH, params=("mlock", "plain"), timeout=180)
 def no_memory_left(env, how):
-    """Data reaches the disk while the daemon can get no memory: it has what it needs. With mlock, and without where there is no swap."""
+    """
+    Data reaches the disk while the daemon can get no memory: it has what it needs. With mlock, and
+    without where there is no swap.
+    """
     if sanitized():
         raise Skip("sanitizers allocate as they go")
     if how == "mlock" and not int(status(os.getpid())["CapEff"], 16) >> CAP_SYS_RESOURCE & 1:
@@ -132,7 +140,8 @@ def no_memory_left(env, how):
     with vol.mount("mlock" if how == "mlock" else "", "queue_depth=8") as m:
         for turn in range(4):
             write_out(m, turn)  # what it keeps for good it has now
-        limit = (128 + 256 * os.cpu_count()) * KIB  # the kernel accounts in steps of 256 KiB on each CPU
+        # the kernel accounts in steps of 256 KiB on each CPU
+        limit = (128 + 256 * os.cpu_count()) * KIB
         group = Group(env, limit)
         before = status(m.pid)
         faults = major_faults(m.pid)
@@ -143,12 +152,14 @@ def no_memory_left(env, how):
             write_out(m, turn)
         after = status(m.pid)
         peak = group.peak()
-        print(f"#   {how}, {env.kind}: 174 MiB written with {peak // KIB} KiB of new memory at most; VmRSS {before['VmRSS']}, then {after['VmRSS']}",
-              flush=True)
+        print(
+            f"#   {how}, {env.kind}: 174 MiB written with {peak // KIB} KiB of new memory at most; "
+            f"VmRSS {before['VmRSS']}, then {after['VmRSS']}", flush=True)
         expect(m.proc.poll() is None, "the daemon was killed")
         expect(peak <= limit, f"{peak} bytes allocated")
         expect_eq(after["VmData"], before["VmData"], "size of its data")
-        expect(kib(after["VmRSS"]) <= kib(before["VmRSS"]) + 256, f"VmRSS {before['VmRSS']}, then {after['VmRSS']}")
+        expect(kib(after["VmRSS"]) <= kib(before["VmRSS"]) + 256,
+               f"VmRSS {before['VmRSS']}, then {after['VmRSS']}")
         expect_eq(major_faults(m.pid), faults, "pages read back in")
         expect(read_file(m.path("cached")) == pattern(8 * MIB, 9), "contents differ")
         group.remove()
@@ -158,7 +169,9 @@ def no_memory_left(env, how):
 # ---- limits
 
 def start(env, vol, limits, *opts, user=None):
-    """Runs fusedio, in the background, under these limits; returns (its process, the mount point)."""
+    """
+    Runs fusedio, in the background, under these limits; returns (its process, the mount point).
+    """
     point = env.mkdir()
     if user:
         os.chown(point, user, user)
@@ -172,8 +185,9 @@ def start(env, vol, limits, *opts, user=None):
             os.setgroups([])
             os.setgid(user)
             os.setuid(user)
-    p = subprocess.run([FUSEDIO] + (["-o", ",".join(opts)] if opts else []) + [vol.target, point], stdin=subprocess.DEVNULL,
-                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=prepare, timeout=60 * SLOW, check=False)
+    p = subprocess.run([FUSEDIO] + (["-o", ",".join(opts)] if opts else []) + [vol.target, point],
+                       stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                       text=True, preexec_fn=prepare, timeout=60 * SLOW, check=False)
     return p, point
 
 
@@ -188,7 +202,10 @@ def refused(p, point, *words):
 
 @case()
 def file_size(env):
-    """RLIMIT_FSIZE below the size of the image: refused, or raised by who may; nothing is served that could not be written back."""
+    """
+    RLIMIT_FSIZE below the size of the image: refused, or raised by who may; nothing is served that
+    could not be written back.
+    """
     vol = env.volume(64)
     p, point = start(env, vol, {resource.RLIMIT_FSIZE: 1 * MIB})
     if p.returncode:
@@ -198,7 +215,8 @@ def file_size(env):
         run("umount", point)
         wait_for(lambda: not daemons_of(vol.target), "end of the daemon")
         vol.check()
-    p, point = start(env, vol, {resource.RLIMIT_FSIZE: 1 * MIB}, "ro", "norecovery")  # nothing is written
+    # nothing is written
+    p, point = start(env, vol, {resource.RLIMIT_FSIZE: 1 * MIB}, "ro", "norecovery")
     expect_eq(p.returncode, 0, f"exit status, read-only ({p.stderr.strip()})")
     os.listdir(point)
     run("umount", point)
@@ -222,7 +240,9 @@ def open_files(env, n):
 
 @case(params=("plain", "mlock"))
 def locked_memory(env, how):
-    """A small RLIMIT_MEMLOCK for an ordinary user: served all the same, or refused naming the limit."""
+    """
+    A small RLIMIT_MEMLOCK for an ordinary user: served all the same, or refused naming the limit.
+    """
     env.undo.callback(os.chmod, "/dev/fuse", os.stat("/dev/fuse").st_mode & 0o777)
     os.chmod("/dev/fuse", 0o666)
     need("fusermount3")
@@ -233,13 +253,15 @@ def locked_memory(env, how):
     run("install", "-m", "755", FUSEDIO, exe)
     FUSEDIO, was = exe, FUSEDIO
     try:
-        p, point = start(env, vol, {resource.RLIMIT_MEMLOCK: 65536}, *(["mlock"] if how == "mlock" else []), user=65534)
+        p, point = start(env, vol, {resource.RLIMIT_MEMLOCK: 65536},
+                         *(["mlock"] if how == "mlock" else []), user=65534)
     finally:
         FUSEDIO = was
     if p.returncode or how == "mlock":
         refused(p, point, "RLIMIT_MEMLOCK")
     else:
-        run("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "fusermount3", "-u", point)
+        run("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "fusermount3",
+            "-u", point)
         wait_for(lambda: not daemons_of(vol.target), "end of the daemon")
     vol.check()
 
@@ -247,13 +269,16 @@ def locked_memory(env, how):
 # ---- the service manager
 
 def next_state(sock):
-    """READY=1 or STOPPING=1, with what is told for people passed over; None if there is none in time."""
+    """
+    READY=1 or STOPPING=1, with what is told for people passed over; None if there is none in time.
+    """
     with contextlib.suppress(BlockingIOError, TimeoutError):
         while True:
             for line in sock.recv(1000).split(b"\n"):
                 if line.startswith((b"READY=", b"STOPPING=")):
                     return line
-                expect(line.startswith((b"STATUS=", b"EXTEND_TIMEOUT_USEC=")), f"a line of the message: {line!r}")
+                expect(line.startswith((b"STATUS=", b"EXTEND_TIMEOUT_USEC=")),
+                       f"a line of the message: {line!r}")
     return None
 
 

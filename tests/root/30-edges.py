@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-The edges of a file system, beside the kernel's ext4: the last byte of the largest file, the last name of a file, the last block,
-the last inode, and the size that a process may write. What fails there fails with the same error, and the rest works as it does
-with ext4. (What is scarce for the daemon itself is in 29-limits.py.)
+The edges of a file system, beside the kernel's ext4: the last byte of the largest file, the last
+name of a file, the last block, the last inode, and the size that a process may write. What fails
+there fails with the same error, and the rest works as it does with ext4. (What is scarce for the
+daemon itself is in 29-limits.py.)
 """
 import contextlib
 import mmap
@@ -12,7 +13,8 @@ import stat
 import sys
 
 from beside import Notes, beside_ext4, compare
-from lib import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, case, expect, fallocate, main, pattern, run, write_file
+from lib import (FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, case, expect, fallocate, main, pattern, run,
+                 write_file)
 
 
 def big_files(top, notes, block):
@@ -55,7 +57,8 @@ def big_files(top, notes, block):
     notes.do("fallocate at the end", fallocate, fd, 0, top_byte - block, block)
     notes.do("fallocate behind", fallocate, fd, 0, top_byte, block)
     notes.do("fallocate over the end", fallocate, fd, FALLOC_KEEP_SIZE, top_byte - block, 2 * block)
-    notes.do("punch over the end", fallocate, fd, FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE, top_byte - block, 2 * block)
+    notes.do("punch over the end", fallocate, fd, FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE,
+             top_byte - block, 2 * block)
     notes.do("punch all", fallocate, fd, FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE, 0, top_byte)
     note_size("size then")
     with mmap.mmap(fd, block, offset=(top_byte - block) // mmap.PAGESIZE * mmap.PAGESIZE) as mm:
@@ -86,7 +89,10 @@ def four_tebibytes(top, notes):
 
 @case(timeout=180)
 def link_counts(env):
-    """65,000 names of a file, 64,998 directories in one: then EMLINK, or, with dir_nlink, a directory that stops counting."""
+    """
+    65,000 names of a file, 64,998 directories in one: then EMLINK, or, with dir_nlink, a directory
+    that stops counting.
+    """
     vol = env.volume(160, "-b", "1024", "-N", "66000", "-O", "^dir_nlink")
     with vol.kmount() as k:  # quicker at making so many
         for d in ("names", "dirs", "other", "other/child", "other/empty"):
@@ -109,7 +115,8 @@ def link_counts(env):
         v.check()
     compare(got[0], got[2])
     compare(got[1], got[3])
-    expect(("one more directory", "EMLINK") in got[0] and ("one more directory", None) in got[1], f"{got[0]}")
+    expect(("one more directory", "EMLINK") in got[0] and ("one more directory", None) in got[1],
+           f"{got[0]}")
 
 
 def at_the_edge(top, notes):
@@ -141,7 +148,10 @@ def at_the_edge(top, notes):
 
 @case(timeout=180)
 def nothing_left(env):
-    """No block is free: what needs one says ENOSPC as with ext4, what does not works, and what is given back can be used."""
+    """
+    No block is free: what needs one says ENOSPC as with ext4, what does not works, and what is
+    given back can be used.
+    """
     vol = env.volume(24, "-b", "1024", "-m", "0", "-N", "512")
     with vol.kmount() as k:
         os.mkdir(os.path.join(k, "d"))
@@ -216,7 +226,10 @@ def without_space(top, notes):
 @case(timeout=180)
 @beside_ext4(24, ("-b", "1024", "-N", "256"))
 def no_inode_left(top, notes):
-    """No inode is free: what makes a file says ENOSPC as with ext4, what does not works; one that is given back can be had by any."""
+    """
+    No inode is free: what makes a file says ENOSPC as with ext4, what does not works; one that is
+    given back can be had by any.
+    """
     def p(*names):
         return os.path.join(top, *names)
 

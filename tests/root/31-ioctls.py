@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Who may do what through ioctls. The kernel checks only the numbers that it knows and passes on all others from anybody, so the daemon
-has to know by itself, and finds out about capabilities in /proc.
+Who may do what through ioctls. The kernel checks only the numbers that it knows and passes on all
+others from anybody, so the daemon has to know by itself, and finds out about capabilities in /proc.
 """
 import ctypes
 import errno
@@ -15,14 +15,16 @@ import signal
 import struct
 import subprocess
 
-from lib import FUSEDIO, Skip, case, expect, expect_eq, libc, main, mountinfo, need, run, syscheck, wait_for, write_file
+from lib import (FUSEDIO, Skip, case, expect, expect_eq, libc, main, mountinfo, need, run, syscheck,
+                 wait_for, write_file)
 
 NOBODY = 65534
 GETFLAGS, SETFLAGS, SETFLAGS_32 = 0x80086601, 0x40086602, 0x40046602
 FSSETXATTR, FITRIM, GETLABEL, SETLABEL = 0x401c5820, 0xc0185879, 0x81009431, 0x41009432
 SHUTDOWN, SHUTDOWN_FLAGS, MAP = 0x8004587d, 0x4004587d, 0xcc906440
-FOR_ADMIN = {"trim": (FITRIM, struct.pack("<QQQ", 0, 1 << 40, 0)), "label": (SETLABEL, b"stranger".ljust(256, b"\0")),
-             "shutdown": (SHUTDOWN, bytes(4)), "shutdown with flags": (SHUTDOWN_FLAGS, struct.pack("<I", 2))}
+FOR_ADMIN = {"trim": (FITRIM, struct.pack("<QQQ", 0, 1 << 40, 0)),
+             "label": (SETLABEL, b"stranger".ljust(256, b"\0")), "shutdown": (SHUTDOWN, bytes(4)),
+             "shutdown with flags": (SHUTDOWN_FLAGS, struct.pack("<I", 2))}
 IMMUTABLE, APPEND, EXTENTS = 0x10, 0x20, 0x80000
 CLONE_NEWUSER = 0x10000000
 
@@ -42,7 +44,9 @@ def call(fd, number, arg):
 
 
 class Call32:
-    """ioctl as a program of 32 bits makes it: int 0x80, with memory that such a program can name."""
+    """
+    ioctl as a program of 32 bits makes it: int 0x80, with memory that such a program can name.
+    """
 
     def __init__(self):
         if platform.machine() != "x86_64":
@@ -54,7 +58,8 @@ class Call32:
         self.code = code
         self.fn = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_uint, ctypes.c_uint)(
             ctypes.addressof(ctypes.c_char.from_buffer(code)))
-        self.buf = mmap.mmap(-1, 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x40)  # MAP_32BIT
+        # MAP_32BIT
+        self.buf = mmap.mmap(-1, 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x40)
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.buf))
 
     def __call__(self, fd, number, arg):
@@ -101,8 +106,12 @@ def drop_capabilities():
 
 
 def every_number():
-    """All that the daemon knows, and their relatives: in each direction, with each size of an argument that any of them has."""
-    known = (("f", 1), ("f", 2), ("v", 1), ("v", 2), ("X", 31), ("X", 32), ("X", 121), ("X", 125), ("d", 64), ("\x94", 49), ("\x94", 50))
+    """
+    All that the daemon knows, and their relatives: in each direction, with each size of an argument
+    that any of them has.
+    """
+    known = (("f", 1), ("f", 2), ("v", 1), ("v", 2), ("X", 31), ("X", 32), ("X", 121), ("X", 125),
+             ("d", 64), ("\x94", 49), ("\x94", 50))
     for kind, nr in known:
         for size in (0, 1, 4, 8, 24, 28, 256, 3216):
             for direction in range(4):
@@ -129,7 +138,8 @@ def prepare(point):
         write_file(p, b"contents")
         os.chmod(p, 0o644)
         fd = os.open(p, os.O_RDONLY)
-        expect_eq(call(fd, SETFLAGS, struct.pack("<Q", flags | EXTENTS))[0], "ok", "setting flags as root")
+        expect_eq(call(fd, SETFLAGS, struct.pack("<Q", flags | EXTENTS))[0], "ok",
+                  "setting flags as root")
         os.close(fd)
     os.mkdir(os.path.join(point, "dir"))
     return [os.path.join(point, n) for n in ("plain", "kept", "grows", "dir")]
@@ -140,7 +150,8 @@ def state(paths):
     out = []
     for p in paths:
         fd = os.open(p, os.O_RDONLY)
-        out.append((p, call(fd, GETFLAGS, b"")[1][:4], call(fd, 0x801c581f, b"")[1][:28], call(fd, GETLABEL, b"")[1][:17]))
+        out.append((p, call(fd, GETFLAGS, b"")[1][:4], call(fd, 0x801c581f, b"")[1][:28],
+                    call(fd, GETLABEL, b"")[1][:17]))
         os.close(fd)
     return out
 
@@ -154,7 +165,10 @@ def bind_read_only(env, point):
 
 
 def strangers_results(env, point, arg):
-    """Of the mount, the same through a read-only bind mount, each with numbers of both widths; nothing must have changed."""
+    """
+    Of the mount, the same through a read-only bind mount, each with numbers of both widths; nothing
+    must have changed.
+    """
     paths = prepare(point)
     before = state(paths)
     bound = bind_read_only(env, point)
@@ -173,15 +187,17 @@ def strangers_results(env, point, arg):
     return out
 
 
-# What only one of both has. The kernel's shutdown is _IOR alone, it maps with FIEMAP, and sets the generation.
-DIFFERENT = {f"{SHUTDOWN_FLAGS:#x}": "EPERM", f"{MAP:#x}": "ok", "0x40087602": "ENOTTY", "0x40047602": "ENOTTY"}
+# What only one of both has. The kernel's shutdown is _IOR alone, it maps with FIEMAP, and sets the
+# generation.
+DIFFERENT = {f"{SHUTDOWN_FLAGS:#x}": "EPERM", f"{MAP:#x}": "ok", "0x40087602": "ENOTTY",
+             "0x40047602": "ENOTTY"}
 
 
 @case(kinds=("loop",), timeout=180, params=(0, 1))
 def stranger(env, fill):
     """
-    Every number, in both widths and all directions, by one who can only read: nothing changes, and the answers are the kernel's.
-    The argument holds zeroes (clear all) or flags to be set.
+    Every number, in both widths and all directions, by one who can only read: nothing changes, and
+    the answers are the kernel's. The argument holds zeroes (clear all) or flags to be set.
     """
     vol = env.volume(64)
     arg = struct.pack("<IIIII", IMMUTABLE | EXTENTS, 0, 0, 0, 0) if fill else bytes(20)
@@ -206,7 +222,10 @@ def stranger(env, fill):
 
 @case()
 def flags_of_ones_own(env):
-    """The owner sets harmless flags, through a descriptor for reading too, in both widths; not through a read-only bind mount."""
+    """
+    The owner sets harmless flags, through a descriptor for reading too, in both widths; not through
+    a read-only bind mount.
+    """
     vol = env.volume(64)
     with vol.mount() as m:
         p = m.path("mine")
@@ -217,21 +236,26 @@ def flags_of_ones_own(env):
         def attempt(path, short=False):
             fd = os.open(path, os.O_RDONLY)
             fn = Call32() if short else call
-            said = [fn(fd, n, struct.pack("<Q", f | EXTENTS))[0] for n, f in
-                    ((SETFLAGS, 0x40), (SETFLAGS, 0xc0), (SETFLAGS, IMMUTABLE), (SETFLAGS_32, 0x80))]
+            said = [fn(fd, n, struct.pack("<Q", f | EXTENTS))[0] for n, f in (
+                (SETFLAGS, 0x40), (SETFLAGS, 0xc0), (SETFLAGS, IMMUTABLE), (SETFLAGS_32, 0x80))]
             os.close(fd)
             return said
 
-        expect_eq(child(lambda: attempt(p), be_nobody), ["ok", "ok", "EPERM", "ENOTTY"], "flags by the owner")
-        expect_eq(child(lambda: attempt(os.path.join(bound, "mine")), be_nobody), ["EROFS"] * 3 + ["ENOTTY"], "the same, bound")
-        expect_eq(attempt(os.path.join(bound, "mine")), ["EROFS"] * 3 + ["ENOTTY"], "the same by root")
+        expect_eq(child(lambda: attempt(p), be_nobody), ["ok", "ok", "EPERM", "ENOTTY"],
+                  "flags by the owner")
+        expect_eq(child(lambda: attempt(os.path.join(bound, "mine")), be_nobody),
+                  ["EROFS"] * 3 + ["ENOTTY"], "the same, bound")
+        expect_eq(attempt(os.path.join(bound, "mine")), ["EROFS"] * 3 + ["ENOTTY"],
+                  "the same by root")
         if platform.machine() == "x86_64":
             short = child(lambda: attempt(p, True), be_nobody)
-            expect(short in (None, ["ok", "ok", "EPERM", "ok"]), f"flags by the owner's 32-bit program: {short}")
+            expect(short in (None, ["ok", "ok", "EPERM", "ok"]),
+                   f"flags by the owner's 32-bit program: {short}")
         run("umount", bound)
     with vol.mount("ro") as m:
         fd = os.open(m.path("mine"), os.O_RDONLY)
-        for number, arg in ((SETFLAGS, bytes(8)), (FSSETXATTR, bytes(28)), FOR_ADMIN["label"], FOR_ADMIN["trim"]):
+        for number, arg in ((SETFLAGS, bytes(8)), (FSSETXATTR, bytes(28)), FOR_ADMIN["label"],
+                            FOR_ADMIN["trim"]):
             expect_eq(call(fd, number, arg)[0], "EROFS", f"{number:#x} on a read-only mount")
         os.close(fd)
     vol.check()
@@ -243,7 +267,10 @@ def admins_tries(point):
 
 
 def in_user_namespace(fn):
-    """fn as root with every capability in a user namespace of its own, where numbers of users mean the same."""
+    """
+    fn as root with every capability in a user namespace of its own, where numbers of users mean the
+    same.
+    """
     ready, go = os.pipe(), os.pipe()
     pid = os.getpid()
 
@@ -275,28 +302,37 @@ def in_user_namespace(fn):
 
 @case(kinds=("image", "loop"))
 def capability(env):
-    """Trimming, the label and shutting down want CAP_SYS_ADMIN, not user number 0: in the mount's user namespace."""
+    """
+    Trimming, the label and shutting down want CAP_SYS_ADMIN, not user number 0: in the mount's user
+    namespace.
+    """
     vol = env.volume(64)
     denied = dict.fromkeys(FOR_ADMIN, "EPERM")
     with vol.mount() as m:
         os.chmod(m.point, 0o755)
         expect_eq(child(lambda: admins_tries(m.point), be_nobody), denied, "a user")
-        expect_eq(child(lambda: admins_tries(m.point), drop_capabilities), denied, "root without capabilities")
+        expect_eq(child(lambda: admins_tries(m.point), drop_capabilities), denied,
+                  "root without capabilities")
         if os.path.exists("/proc/self/ns/user"):
-            expect_eq(in_user_namespace(lambda: admins_tries(m.point)), denied, "root of a user namespace")
+            expect_eq(in_user_namespace(lambda: admins_tries(m.point)), denied,
+                      "root of a user namespace")
         write_file(m.path("f"), b"alive", sync=True)
     vol.check()
 
 
 @case()
 def capability_is_enough(env):
-    """The capability alone is enough, as for the kernel: root has it, and a user may; also in a process namespace below."""
+    """
+    The capability alone is enough, as for the kernel: root has it, and a user may; also in a
+    process namespace below.
+    """
     need("setpriv", "unshare", "fstrim")
     vol = env.volume(64)
     with vol.mount() as m:
         os.chmod(m.point, 0o755)
         run("fstrim", m.point)
-        run("setpriv", "--reuid", NOBODY, "--inh-caps", "+sys_admin", "--ambient-caps", "+sys_admin", "fstrim", m.point)
+        run("setpriv", "--reuid", NOBODY, "--inh-caps", "+sys_admin", "--ambient-caps",
+            "+sys_admin", "fstrim", m.point)
         run("unshare", "--pid", "--fork", "fstrim", m.point)
     vol.check()
 
@@ -304,8 +340,9 @@ def capability_is_enough(env):
 @case()
 def foreign_numbers(env):
     """
-    A daemon whose process numbers are not those of /proc believes nothing that /proc says: the same number is somebody
-    else's there, who may have every capability. And a caller whom its namespace does not see has none.
+    A daemon whose process numbers are not those of /proc believes nothing that /proc says: the same
+    number is somebody else's there, who may have every capability. And a caller whom its namespace
+    does not see has none.
     """
     need("unshare", "nsenter")
     vol = env.volume(64)
@@ -319,11 +356,13 @@ def foreign_numbers(env):
     env.undo.callback(run, "umount", "-l", point, ok=None)
     wait_for(lambda: mountinfo(point) is not None or p.poll() is not None, "mount")
     expect(mountinfo(point) is not None, "the daemon ended")
-    expect_eq(child(lambda: admins_tries(point)), dict.fromkeys(FOR_ADMIN, "EPERM"), "a caller that is not seen")
+    expect_eq(child(lambda: admins_tries(point)), dict.fromkeys(FOR_ADMIN, "EPERM"),
+              "a caller that is not seen")
     daemon = run("pgrep", "-P", p.pid, "fusedio").stdout.split()[0]
     for _ in range(8):  # several numbers: those of the kernel's threads outside
         r = run("nsenter", f"--pid=/proc/{daemon}/ns/pid_for_children", "fstrim", point, ok=None)
-        expect(r.returncode != 0 and "not permitted" in r.stderr, f"fstrim from within: {r.returncode}, {r.stderr.strip()}")
+        expect(r.returncode != 0 and "not permitted" in r.stderr,
+               f"fstrim from within: {r.returncode}, {r.stderr.strip()}")
     run("umount", point)
     p.wait(60)
     vol.check()
@@ -331,7 +370,10 @@ def foreign_numbers(env):
 
 @case(kinds=("image", "loop"))
 def label(env):
-    """The label is read by anybody and set by root, survives a crash after that, and may fill its field; longer is refused."""
+    """
+    The label is read by anybody and set by root, survives a crash after that, and may fill its
+    field; longer is refused.
+    """
     vol = env.volume(64, "-L", "before")
     m = vol.mount()
     os.chmod(m.point, 0o755)

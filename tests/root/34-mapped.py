@@ -112,7 +112,9 @@ def behind_the_end(env, options):
 
 @case(params=MODES)
 def page_no_longer_in_memory(env, options):
-    """A write that leaves a gap locks the page, which was read and is gone: it ends all the same."""
+    """
+    A write that leaves a gap locks the page, which was read and is gone: it ends all the same.
+    """
     vol = env.volume(64, "-b", "4096")
     with vol.mount(options) as m:
         write_file(m.path("f"), b"a" * 100)

@@ -1,6 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The daemon among others: told to end while it starts, mount namespaces with copies of its mount, syslog, the service manager."""
+"""
+The daemon among others: told to end while it starts, mount namespaces with copies of its mount,
+syslog, the service manager.
+"""
 import errno
 import mmap
 import os
@@ -11,7 +14,8 @@ import struct
 import subprocess
 import threading
 
-from lib import FUSEDIO, SLOW, case, copy_elsewhere, expect, expect_eq, main, mountinfo, need, pattern, read_file, run, wait_for, write_file
+from lib import (FUSEDIO, SLOW, case, copy_elsewhere, expect, expect_eq, main, mountinfo, need,
+                 pattern, read_file, run, wait_for, write_file)
 
 BOTH = ("image", "loop")
 
@@ -23,7 +27,10 @@ def log_of(m):
 
 @case(kinds=BOTH, params=("limit", "signal"))
 def copied_mount(env, ends_by):
-    """SIGTERM while another mount namespace has a copy: it says who, waits for a time or until a second signal, and ends."""
+    """
+    SIGTERM while another mount namespace has a copy: it says who, waits for a time or until a
+    second signal, and ends.
+    """
     vol = env.volume(64)
     m = vol.mount("drain_timeout=" + ("3" if ends_by == "limit" else "1000"))
     write_file(m.path("f"), pattern(100_000))
@@ -40,7 +47,8 @@ def copied_mount(env, ends_by):
         if vol.dev:  # the kernel keeps it claimed until that namespace is gone
             p = run(FUSEDIO, vol.target, env.mkdir(), ok=None)
             expect_eq(p.returncode, 32, "status of another mount")
-            expect(f"process {other.pid} (sleep)" in p.stderr, f"the message does not say who: {p.stderr}")
+            expect(f"process {other.pid} (sleep)" in p.stderr,
+                   f"the message does not say who: {p.stderr}")
     wait_for(lambda: not vol.dev or not vol.kernel_has(), "release of the device")
     vol.check()
     with vol.mount() as m:
@@ -79,7 +87,10 @@ def renamed_mount_point(env):
 
 @case(kinds=BOTH, params=("itself", "above"))
 def covered_mount_point(env, what):
-    """SIGTERM while another file system is mounted over it: that one stays, and the log tells of what is below it."""
+    """
+    SIGTERM while another file system is mounted over it: that one stays, and the log tells of what
+    is below it.
+    """
     vol = env.volume(64)
     above = env.mkdir("above")
     os.mkdir(os.path.join(above, "mnt"))
@@ -101,7 +112,10 @@ def covered_mount_point(env, what):
 
 @case(kinds=BOTH)
 def private_directory(env):
-    """SIGTERM with a mount point below a directory that only its owner may enter: unmounted as anywhere else."""
+    """
+    SIGTERM with a mount point below a directory that only its owner may enter: unmounted as
+    anywhere else.
+    """
     vol = env.volume(16)
     above = env.mkdir("home")
     os.mkdir(os.path.join(above, "mnt"))
@@ -133,7 +147,10 @@ def signals_that_mean_nothing(env):
 # ---- told to end while starting
 
 def ends_early(env, args, sig, begun, environ=None):
-    """Told to end when begun() is true: the command ends by that signal, with a line that says so, and no mount is left."""
+    """
+    Told to end when begun() is true: the command ends by that signal, with a line that says so, and
+    no mount is left.
+    """
     mnt, said = env.mkdir(), env.unique("said")
     with open(said, "wb") as f, subprocess.Popen([FUSEDIO, *args, mnt], stderr=f, env=environ) as p:
         try:
@@ -151,7 +168,10 @@ def ends_early(env, args, sig, begun, environ=None):
 
 @case(kinds=BOTH, params=("TERM", "INT"))
 def end_while_watching(env, name):
-    """Multiple mount protection may want to watch a device for minutes: a signal ends that, and nothing is taken."""
+    """
+    Multiple mount protection may want to watch a device for minutes: a signal ends that, and
+    nothing is taken.
+    """
     vol = env.volume(64, "-b", "4096", "-O", "mmp,^metadata_csum", "-E", "mmp_update_interval=100")
     block = int(vol.super()["MMP block number"])
 
@@ -164,7 +184,8 @@ def end_while_watching(env, name):
         return struct.unpack("<I", had)[0]
 
     clean = set_number(7)  # of a host that runs, or did
-    ends_early(env, ["-f", vol.target], getattr(signal, "SIG" + name), lambda said: b"watching" in read_file(said))
+    ends_early(env, ["-f", vol.target], getattr(signal, "SIG" + name),
+               lambda said: b"watching" in read_file(said))
     expect_eq(set_number(clean), 7, "the number in the block")
     with vol.mount() as m:
         write_file(m.path("f"), b"x")
@@ -173,7 +194,10 @@ def end_while_watching(env, name):
 
 @case(kinds=BOTH)
 def end_while_e2fsck_runs(env):
-    """e2fsck, run for a journal that we do not replay, may take for ever: a signal ends it, and it is not left behind."""
+    """
+    e2fsck, run for a journal that we do not replay, may take for ever: a signal ends it, and it is
+    not left behind.
+    """
     vol = env.volume(64, "-O", "^metadata_csum", "-b", "4096")
     m = vol.mount()
     write_file(m.path("f"), pattern(10_000), sync=True)
@@ -188,10 +212,12 @@ def end_while_e2fsck_runs(env):
         run("blockdev", "--flushbufs", vol.dev)
     tools = env.mkdir("bin")
     pid_file = env.path("pid")
-    write_file(os.path.join(tools, "e2fsck"), f"#!/bin/sh\necho $$ >{pid_file}\nexec sleep 300 >/dev/null 2>&1\n".encode())
+    write_file(os.path.join(tools, "e2fsck"),
+               f"#!/bin/sh\necho $$ >{pid_file}\nexec sleep 300 >/dev/null 2>&1\n".encode())
     os.chmod(os.path.join(tools, "e2fsck"), 0o755)
     # In the background: the command hands the signal to the daemon.
-    ends_early(env, [vol.target], signal.SIGTERM, lambda _: os.path.exists(pid_file) and read_file(pid_file).endswith(b"\n"),
+    ends_early(env, [vol.target], signal.SIGTERM,
+               lambda _: os.path.exists(pid_file) and read_file(pid_file).endswith(b"\n"),
                dict(os.environ, PATH=tools + ":" + os.environ["PATH"]))
     pid = int(read_file(pid_file))
     wait_for(lambda: not os.path.exists(f"/proc/{pid}"), "end of e2fsck")
@@ -201,7 +227,10 @@ def end_while_e2fsck_runs(env):
 
 @case(params=("fsync", "O_DSYNC", "plain"))
 def truncated_image(env, how):
-    """Somebody truncates the image: nothing is acknowledged as durable afterwards, and soon nothing at all; the log says why."""
+    """
+    Somebody truncates the image: nothing is acknowledged as durable afterwards, and soon nothing at
+    all; the log says why.
+    """
     vol = env.volume(64)
     m = vol.mount()
     for i in range(8):
@@ -253,13 +282,18 @@ def own_dev(env, *nodes):
     """Words before a command that give it a /dev of its own, with these nodes."""
     dev = env.mkdir("dev")
     script = f"mount -t tmpfs none {dev} && cd {dev} && "
-    script += " && ".join(nodes) + " && mkdir -p shm && mount --bind /dev/shm shm && mount --rbind . /dev && exec \"$@\""
+    script += (
+        " && ".join(nodes)
+        + " && mkdir -p shm && mount --bind /dev/shm shm && mount --rbind . /dev && exec \"$@\"")
     return ["unshare", "--mount", "--propagation", "slave", "sh", "-c", script, "sh"]
 
 
 @case()
 def background_log(env):
-    """A daemon in the background: what it tells of the mount while it starts is in the system's log; the terminal gets warnings only."""
+    """
+    A daemon in the background: what it tells of the mount while it starts is in the system's log;
+    the terminal gets warnings only.
+    """
     need("unshare")
     vol = env.volume(64)
     m = vol.mount("commit=300")
@@ -267,10 +301,12 @@ def background_log(env):
     m.kill()
     lines = Lines(env.path("syslog.sock"))
     mnt = env.mkdir()
-    p = run(*own_dev(env, "mknod null c 1 3", "mknod fuse c 10 229", "mknod urandom c 1 9", f"ln -s {lines.path} log"),
-            FUSEDIO, "-o", "transport=devfuse", vol.target, mnt)
+    p = run(*own_dev(env, "mknod null c 1 3", "mknod fuse c 10 229", "mknod urandom c 1 9",
+                     f"ln -s {lines.path} log"), FUSEDIO, "-o", "transport=devfuse", vol.target,
+            mnt)
     wait_for(lambda: lines.has("mounted on"), "the line that says it is mounted")
-    daemon = int(re.search(r"fusedio\[(\d+)\]", [line for line in lines.lines if "mounted on" in line][0]).group(1))
+    daemon = int(re.search(r"fusedio\[(\d+)\]",
+                           [line for line in lines.lines if "mounted on" in line][0]).group(1))
     os.kill(daemon, signal.SIGTERM)
     wait_for(lambda: not os.path.exists(f"/proc/{daemon}"), "end of the daemon")
     for text in ("over /dev/fuse", "replayed", "unmounted from"):
@@ -284,21 +320,26 @@ def no_fuse(env):
     """Without /dev/fuse the status is that of a system error, and the message names it."""
     need("unshare")
     vol = env.volume(16)
-    p = run(*own_dev(env, "mknod null c 1 3", "mknod urandom c 1 9"), FUSEDIO, vol.target, env.mkdir(), ok=None)
+    p = run(*own_dev(env, "mknod null c 1 3", "mknod urandom c 1 9"), FUSEDIO, vol.target,
+            env.mkdir(), ok=None)
     expect_eq(p.returncode, 2, f"status ({p.stderr})")
     expect("/dev/fuse" in p.stderr and len(p.stderr.splitlines()) == 1, f"it said {p.stderr!r}")
 
 
 @case()
 def service_manager(env):
-    """What a service manager is told, in this order: that it goes on while it starts, that it serves, that it ends."""
+    """
+    What a service manager is told, in this order: that it goes on while it starts, that it serves,
+    that it ends.
+    """
     vol = env.volume(64, "-O", "mmp", "-E", "mmp_update_interval=1")
     vol.mount().kill()  # so the next one watches the device for eleven seconds
     told = Lines(env.path("notify.sock"))
     m = vol.mount(environ={"NOTIFY_SOCKET": told.path})
     wait_for(lambda: told.has("READY=1"), "READY=1")
     before = told.lines[:[i for i, t in enumerate(told.lines) if "READY=1" in t][0]]
-    expect(any(re.match(r"EXTEND_TIMEOUT_USEC=\d{7,}\nSTATUS=\w+ing ", t) for t in before), f"before READY=1: {before}")
+    expect(any(re.match(r"EXTEND_TIMEOUT_USEC=\d{7,}\nSTATUS=\w+ing ", t) for t in before),
+           f"before READY=1: {before}")
     m.umount()
     wait_for(lambda: told.has("STOPPING=1"), "STOPPING=1")
     vol.check()

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Cases that run beside the kernel's ext4, for scripts of the root tests: each does the same in a directory of a fusedio mount and
-in one of a kernel mount and notes what came out; the notes must be the same. And children with another identity than root's.
+Cases that run beside the kernel's ext4, for scripts of the root tests: each does the same in a
+directory of a fusedio mount and in one of a kernel mount and notes what came out; the notes must be
+the same. And children with another identity than root's.
 """
 import errno
 import os
@@ -32,7 +33,10 @@ class Notes:
 
 
 def beside_ext4(mib=64, mkfs=("-b", "4096"), opts=()):
-    """The case runs in a directory of a fusedio mount and in one of a kernel mount; the notes of both must be the same."""
+    """
+    The case runs in a directory of a fusedio mount and in one of a kernel mount; the notes of both
+    must be the same.
+    """
     def deco(fn):
         def wrapped(env):
             got = []
@@ -65,7 +69,10 @@ def compare(ours, ext4):
 
 
 def as_user(fn, uid=UID, gid=GID, groups=(), timeout=30):
-    """Runs fn in a child with another identity; what it returns (a short text) or the name of its error."""
+    """
+    Runs fn in a child with another identity; what it returns (a short text) or the name of its
+    error.
+    """
     r, w = os.pipe()
     pid = os.fork()
     if pid == 0:

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A device that hangs, fails or is slow when it is told to: tests/root/hangfs, driven from Python."""
+"""
+A device that hangs, fails or is slow when it is told to: tests/root/hangfs, driven from Python.
+"""
 import contextlib
 import os
 import subprocess
@@ -21,14 +23,16 @@ class Disk:
         self.dir = env.mkdir("hang")
         self.dev = None
         self.failed = 0  # requests, so far
-        self.server = subprocess.Popen([HANGFS, self.dir, self.image.file], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.server = subprocess.Popen([HANGFS, self.dir, self.image.file], stdin=subprocess.PIPE,
+                                       stdout=subprocess.PIPE, text=True)
         env.undo.callback(self.end)
         expect_eq(self.server.stdout.readline(), "ok mounted\n", "hangfs")
         if kind == "loop":
             self.attach()
 
     def attach(self):
-        p = run("losetup", "--find", "--show", "--direct-io=on", os.path.join(self.dir, "disk"), ok=None)
+        p = run("losetup", "--find", "--show", "--direct-io=on", os.path.join(self.dir, "disk"),
+                ok=None)
         if p.returncode != 0:
             raise Skip("no loop device with direct I/O: " + p.stderr.strip())
         self.dev = p.stdout.strip()
@@ -64,7 +68,10 @@ class Disk:
         return self.image
 
     def check(self):
-        """What is on the disk now, recovered by a mount of its own, has no errors; returns that volume."""
+        """
+        What is on the disk now, recovered by a mount of its own, has no errors; returns that
+        volume.
+        """
         vol = self.saved()
         with vol.mount():
             pass
@@ -82,6 +89,8 @@ class Disk:
             self.server.kill()
             self.server.wait(20)
         if self.dev:
-            subprocess.run(["losetup", "-d", self.dev], stderr=subprocess.DEVNULL, timeout=60, check=False)
+            subprocess.run(["losetup", "-d", self.dev], stderr=subprocess.DEVNULL, timeout=60,
+                           check=False)
             self.dev = None
-        subprocess.run(["umount", "-l", self.dir], stderr=subprocess.DEVNULL, timeout=60, check=False)
+        subprocess.run(["umount", "-l", self.dir], stderr=subprocess.DEVNULL, timeout=60,
+                       check=False)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-What the root tests share: file systems in image files and on loop devices, mounts by fusedio and by the kernel, e2fsck,
-and cleaning up whatever happens.
+What the root tests share: file systems in image files and on loop devices, mounts by fusedio and by
+the kernel, e2fsck, and cleaning up whatever happens.
 
 A test script declares cases and calls main():
 
@@ -12,9 +12,10 @@ A test script declares cases and calls main():
             ...
         vol.check()
 
-Each case runs once for each kind, in its own directory, with its own names, so that scripts can run side by side. It
-prints one line: "ok NAME", "not ok NAME: why" or "skip NAME: why". Nothing waits for ever: every child process has a
-timeout, and a watchdog kills the daemons of a case that takes too long, which ends system calls stuck in the mount.
+Each case runs once for each kind, in its own directory, with its own names, so that scripts can run
+side by side. It prints one line: "ok NAME", "not ok NAME: why" or "skip NAME: why". Nothing waits
+for ever: every child process has a timeout, and a watchdog kills the daemons of a case that takes
+too long, which ends system calls stuck in the mount.
 """
 import atexit
 import contextlib
@@ -41,8 +42,10 @@ BUILD = os.environ.get("FDIO_BUILD") or os.getcwd()
 FUSEDIO = os.environ.get("FUSEDIO") or os.path.join(BUILD, "fusedio")
 REQUIRE = os.environ.get("REQUIRE_ROOT_TESTS") == "1"
 KEEP = os.environ.get("FDIO_KEEP") == "1"
-# How much longer than usual things may take: for sanitizer builds and slow machines, and when the machine has more to do.
-SLOW = float(os.environ.get("FDIO_TIMEOUT_FACTOR") or "1") * min(4.0, max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)))
+# How much longer than usual things may take: for sanitizer builds and slow machines, and when the
+# machine has more to do.
+SLOW = float(os.environ.get("FDIO_TIMEOUT_FACTOR") or "1") * min(
+    4.0, max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)))
 TRANSPORT = os.environ.get("FDIO_TRANSPORT")  # auto, uring or devfuse for every mount
 HERE = os.path.dirname(os.path.abspath(__file__))
 SCRIPT = os.path.splitext(os.path.basename(sys.argv[0]))[0]
@@ -51,9 +54,11 @@ MIB = 1 << 20
 SUPPRESSIONS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "sanitizers")
 os.environ.setdefault("LSAN_OPTIONS", f"suppressions={SUPPRESSIONS}/lsan.supp:print_suppressions=0")
 
-# What a sanitizer build says when it found something. The status of a daemon that was killed, or that runs in the background, says
-# nothing, and a data race does not end it: the words count.
-REPORT = re.compile(r"(WARNING|ERROR): \w+Sanitizer|runtime error: |Sanitizer: (CHECK|nested bug)|FATAL: \w+Sanitizer")
+# What a sanitizer build says when it found something. The status of a daemon that was killed, or
+# that runs in the background, says nothing, and a data race does not end it: the words count.
+REPORT = re.compile(
+    r"(WARNING|ERROR): \w+Sanitizer|runtime error: |Sanitizer: (CHECK|nested bug)|FATAL: "
+    r"\w+Sanitizer")
 
 _cases = []
 
@@ -97,7 +102,8 @@ def expect_errno(*codes):
     raise Fail(f"succeeded, want {names}")
 
 
-_reports = None  # where sanitizers write what daemons in the background have to report: their stderr is /dev/null
+# where sanitizers write what daemons in the background have to report: their stderr is /dev/null
+_reports = None
 
 
 def background_reports(env):
@@ -108,13 +114,17 @@ def background_reports(env):
 
 
 def run(*argv, timeout=60, ok=(0,), cwd=None, inp=None, env=None):
-    """Runs a program to its end; returns its CompletedProcess (text). Anything but an exit status in ok fails the case."""
+    """
+    Runs a program to its end; returns its CompletedProcess (text). Anything but an exit status in
+    ok fails the case.
+    """
     if _reports and argv[0] == FUSEDIO and "-f" not in argv:
         env = background_reports(env)
     try:
-        p = subprocess.run([str(a) for a in argv], stdin=subprocess.DEVNULL if inp is None else None, input=inp,
-                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout * SLOW, cwd=cwd, env=env,
-                           text=True, errors="surrogateescape", check=False)
+        p = subprocess.run([str(a) for a in argv],
+                           stdin=subprocess.DEVNULL if inp is None else None, input=inp,
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout * SLOW,
+                           cwd=cwd, env=env, text=True, errors="surrogateescape", check=False)
     except subprocess.TimeoutExpired:
         raise Fail(f"{argv[0]}: no end after {timeout * SLOW:.0f} s") from None
     except FileNotFoundError:
@@ -163,7 +173,8 @@ def mountinfo(path):
             p = left.split(b" ")
             if unescape(p[4]) == want:
                 r = right.split(b" ")
-                found = (p[2].decode(), r[0].decode(), os.fsdecode(unescape(r[1])), p[5].decode() + "," + r[2].decode())
+                found = (p[2].decode(), r[0].decode(), os.fsdecode(unescape(r[1])),
+                         p[5].decode() + "," + r[2].decode())
     return found
 
 
@@ -183,8 +194,9 @@ _ring = None
 
 class RingOffer:
     """
-    The kernel offers the ring to new mounts while any test on this machine wants it. Each process that does holds a shared lock; the
-    last one puts the machine's own setting back, which the first one has noted.
+    The kernel offers the ring to new mounts while any test on this machine wants it. Each process
+    that does holds a shared lock; the last one puts the machine's own setting back, which the first
+    one has noted.
     """
 
     def __init__(self):
@@ -254,7 +266,9 @@ def counters(m):
 
 
 def daemons_of(path):
-    """Process ids of programs that name path among their arguments: how a background daemon is found."""
+    """
+    Process ids of programs that name path among their arguments: how a background daemon is found.
+    """
     want = os.fsencode(path)
     pids = []
     for d in os.listdir("/proc"):
@@ -272,14 +286,16 @@ def daemons_of(path):
 @contextlib.contextmanager
 def copy_elsewhere(env, point):
     """
-    A process whose mount namespace keeps a copy of the mount at point, as a container may. The rest follows this namespace (slave):
-    nobody else's mount is held up.
+    A process whose mount namespace keeps a copy of the mount at point, as a container may. The rest
+    follows this namespace (slave): nobody else's mount is held up.
     """
     need("unshare")
     script = 'mount --bind "$0" "$1" && exec sleep 1000'
-    with subprocess.Popen(["unshare", "--mount", "--propagation", "slave", "sh", "-c", script, point, env.mkdir("copy")]) as other:
+    with subprocess.Popen(["unshare", "--mount", "--propagation", "slave", "sh", "-c", script,
+                           point, env.mkdir("copy")]) as other:
         try:
-            wait_for(lambda: read_file(f"/proc/{other.pid}/comm") == b"sleep\n" or other.poll() is not None, "namespace")
+            wait_for(lambda: read_file(f"/proc/{other.pid}/comm") == b"sleep\n"
+                     or other.poll() is not None, "namespace")
             yield other
         finally:
             other.kill()
@@ -292,7 +308,8 @@ class Env:
         self.name = name
         self.kind = kind
         # The end of the name tells run-root.sh's own mounts from those of a run beside it.
-        self.dir = tempfile.mkdtemp(prefix=f"fdio-{name.replace('/', '-')}-", suffix=os.environ.get("FDIO_RUN", ""), dir=tmp_base())
+        self.dir = tempfile.mkdtemp(prefix=f"fdio-{name.replace('/', '-')}-",
+                                    suffix=os.environ.get("FDIO_RUN", ""), dir=tmp_base())
         os.chmod(self.dir, 0o755)  # some cases act as other users
         self.undo = contextlib.ExitStack()
         self.daemons = []
@@ -336,12 +353,16 @@ class Env:
             raise Fail(f"{d}: {lines[0].strip()}")
 
     def unmount_the_rest(self):
-        """What a case mounted that expected not to: a daemon in the background would serve it for ever."""
+        """
+        What a case mounted that expected not to: a daemon in the background would serve it for
+        ever.
+        """
         with open("/proc/self/mounts") as f:
             points = [line.split()[1] for line in f]
         for point in reversed(points):
             if point.startswith(self.dir + "/"):
-                subprocess.run(["umount", "-l", point], stderr=subprocess.DEVNULL, timeout=60, check=False)
+                subprocess.run(["umount", "-l", point], stderr=subprocess.DEVNULL, timeout=60,
+                               check=False)
 
     def close(self):
         self.undo.close()
@@ -351,7 +372,10 @@ class Env:
 
 
 class Volume:
-    """An ext4 file system in an image file, served directly ("image") or through a loop device ("loop")."""
+    """
+    An ext4 file system in an image file, served directly ("image") or through a loop device
+    ("loop").
+    """
 
     def __init__(self, env, mib, mkfs, kind, sector, fresh):
         self.env = env
@@ -367,8 +391,8 @@ class Volume:
             self.attach()
 
     def mkfs(self, *args):
-        # No lazy initialisation: the kernel would write in the background while images are compared.
-        # RAND_SEED-like inputs are fixed, so that a failure repeats.
+        # No lazy initialisation: the kernel would write in the background while images are
+        # compared. RAND_SEED-like inputs are fixed, so that a failure repeats.
         run("mke2fs", "-q", "-F", "-t", "ext4", "-E", "lazy_itable_init=0,lazy_journal_init=0,"
             "hash_seed=6d6f6f6e-6c69-6768-7420-736f6e617461", *args, self.file)
 
@@ -392,11 +416,15 @@ class Volume:
 
     def detach(self):
         if self.dev:
-            subprocess.run(["losetup", "-d", self.dev], stderr=subprocess.DEVNULL, timeout=60, check=False)
+            subprocess.run(["losetup", "-d", self.dev], stderr=subprocess.DEVNULL, timeout=60,
+                           check=False)
             self.dev = None
 
     def mount(self, *opts, ok=True, point=None, environ=None):
-        """Serves the volume with fusedio in the foreground, so that its process is known. environ: more for its environment."""
+        """
+        Serves the volume with fusedio in the foreground, so that its process is known. environ:
+        more for its environment.
+        """
         return FuseMount(self, opts, point, environ).start(ok)
 
     @contextlib.contextmanager
@@ -425,10 +453,11 @@ class Volume:
 
     def kernel_gone(self):
         """
-        umount has returned, but whoever made a mount namespace in the meantime has a copy of the mount, and the kernel writes the
-        superblock when the last one goes.
+        umount has returned, but whoever made a mount namespace in the meantime has a copy of the
+        mount, and the kernel writes the superblock when the last one goes.
         """
-        wait_for(lambda: not self.kernel_has(), "the kernel lets go of the file system (a mount namespace has a copy of it?)", 100)
+        wait_for(lambda: not self.kernel_has(),
+                 "the kernel lets go of the file system (a mount namespace has a copy of it?)", 100)
 
     def kernel_has(self):
         if self.dev:
@@ -445,18 +474,23 @@ class Volume:
             run("blockdev", "--flushbufs", self.dev, ok=None)
         p = run("e2fsck", "-fn", self.target, ok=None, timeout=120)
         if p.returncode != 0:
-            raise Fail(f"e2fsck -fn: exit status {p.returncode}: " + " | ".join(p.stdout.strip().splitlines()[:12])[:900])
+            raise Fail(f"e2fsck -fn: exit status {p.returncode}: "
+                       + " | ".join(p.stdout.strip().splitlines()[:12])[:900])
         if clean:
             s = self.super()
-            expect("needs_recovery" not in s["Filesystem features"], "needs_recovery is set after unmount")
+            expect("needs_recovery" not in s["Filesystem features"],
+                   "needs_recovery is set after unmount")
             expect_eq(s["Filesystem state"], "clean", "state after unmount")
 
     def super(self):
         out = run("dumpe2fs", "-h", self.target).stdout
-        return dict((k, v.strip()) for k, _, v in (line.partition(":") for line in out.splitlines()) if v)
+        return dict((k, v.strip()) for k, _, v in (line.partition(":") for line in out.splitlines())
+                    if v)
 
     def copy(self):
-        """A copy of the image as it is now, as a volume of its own (what a power cut would leave)."""
+        """
+        A copy of the image as it is now, as a volume of its own (what a power cut would leave).
+        """
         other = Volume(self.env, 1, (), "image", self.sector, fresh=False)
         run("cp", "--sparse=always", self.file, other.file)
         return other
@@ -471,7 +505,8 @@ def loop_files():
 
 def kernel_umount(d):
     for i in range(50):
-        p = subprocess.run(["umount", d], stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+        p = subprocess.run(["umount", d], stderr=subprocess.PIPE, text=True, timeout=120,
+                           check=False)
         if p.returncode == 0 or "not mounted" in p.stderr or "no mount point" in p.stderr:
             return
         time.sleep(0.1)
@@ -497,15 +532,18 @@ class FuseMount:
     def start(self, ok=True):
         if TRANSPORT == "uring" and "transport=uring" in self.opts:
             offer_ring()
-        cmd = [FUSEDIO, "-f"] + (["-o", ",".join(self.opts)] if self.opts else []) + [self.vol.target, self.point]
+        cmd = [FUSEDIO, "-f"] + (["-o", ",".join(self.opts)] if self.opts else []) + [
+            self.vol.target, self.point]
         with open(self.log, "wb") as log:
-            self.proc = subprocess.Popen(cmd, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environ)
+            self.proc = subprocess.Popen(cmd, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                         env=self.environ)
         self.env.daemons.append(self.proc)
         self.env.undo.callback(self.destroy)
         if ok:
             wait_for(lambda: self.served() or self.proc.poll() is not None, "mount", 30)
             if self.proc.poll() is not None:
-                raise Fail(f"fusedio ended with {self.proc.returncode} instead of serving: {self.tail()}")
+                raise Fail(
+                    f"fusedio ended with {self.proc.returncode} instead of serving: {self.tail()}")
             os.statvfs(self.point)
         return self
 
@@ -531,7 +569,8 @@ class FuseMount:
 
     def umount(self, status=0):
         p = None
-        for _ in range(100):  # somebody may still look at it (a tool that just ended, the kernel's async release)
+        # somebody may still look at it (a tool that just ended, the kernel's async release)
+        for _ in range(100):
             p = run("umount", self.point, ok=None, timeout=120)
             if p.returncode == 0:
                 break
@@ -539,13 +578,17 @@ class FuseMount:
                 raise Fail(f"umount: {p.stderr.strip()}; log: {self.tail()}")
             time.sleep(0.05)
         if p.returncode != 0:
-            raise Fail(f"umount: {p.stderr.strip()}; {run('fuser', '-vm', self.point, ok=None).stderr.strip()[:300]}")
+            raise Fail(f"umount: {p.stderr.strip()}; "
+                       f"{run('fuser', '-vm', self.point, ok=None).stderr.strip()[:300]}")
         rc = self.wait()
         if status is not None:
             expect_eq(rc, status, f"exit status of fusedio ({self.tail()})")
 
     def kill(self, sig=signal.SIGKILL):
-        """As the power going, but for the device's cache: the daemon ends where it stands, the mount is removed."""
+        """
+        As the power going, but for the device's cache: the daemon ends where it stands, the mount
+        is removed.
+        """
         self.proc.send_signal(sig)
         self.proc.wait(60)
         run("umount", "-l", self.point, ok=None)
@@ -553,14 +596,16 @@ class FuseMount:
     def destroy(self):
         """Whatever state it is in: afterwards there is neither a mount nor a process."""
         if self.proc.poll() is None and mountinfo(self.point):
-            subprocess.run(["umount", self.point], stderr=subprocess.DEVNULL, timeout=60, check=False)
+            subprocess.run(["umount", self.point], stderr=subprocess.DEVNULL, timeout=60,
+                           check=False)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.proc.wait(20)
         if self.proc.poll() is None:
             self.proc.kill()
             self.proc.wait(60)
         while mountinfo(self.point):
-            if subprocess.run(["umount", "-l", self.point], stderr=subprocess.DEVNULL, timeout=60, check=False).returncode:
+            if subprocess.run(["umount", "-l", self.point], stderr=subprocess.DEVNULL, timeout=60,
+                              check=False).returncode:
                 break
 
     def __enter__(self):
@@ -573,7 +618,10 @@ class FuseMount:
 
 
 class Timer:
-    """The watchdog of one case: past its time the daemons are killed, and what waits for them gets an error."""
+    """
+    The watchdog of one case: past its time the daemons are killed, and what waits for them gets an
+    error.
+    """
 
     def __init__(self, env, seconds):
         self.fired = False
@@ -603,7 +651,10 @@ def can_run():
 
 
 def label(kind):
-    """What tells one run of a case from another: what is served, and over which channel if that is given."""
+    """
+    What tells one run of a case from another: what is served, and over which channel if that is
+    given.
+    """
     words = [w for w in (kind, TRANSPORT) if w]
     return f"[{','.join(words)}]" if words else ""
 
@@ -663,7 +714,8 @@ def run_case(fn, kind, timeout, param):
 
 def main():
     """Runs the script's cases; arguments select those whose name contains one of them."""
-    # Ended from outside (a time limit, Control-C): what was mounted, attached or frozen is undone all the same.
+    # Ended from outside (a time limit, Control-C): what was mounted, attached or frozen is undone
+    # all the same.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     reason = can_run()
     count = {"pass": 0, "fail": 0, "skip": 0}
@@ -674,7 +726,8 @@ def main():
                 if wanted and not any(w in f"{fn.__name__}-{param}[{kind}]" for w in wanted):
                     continue
                 if reason:
-                    print(f"{'not ok' if REQUIRE else 'skip'} {SCRIPT}/{fn.__name__}{label(kind)}: {reason}", flush=True)
+                    print(f"{'not ok' if REQUIRE else 'skip'} {SCRIPT}/{fn.__name__}{label(kind)}: "
+                          f"{reason}", flush=True)
                     count["fail" if REQUIRE else "skip"] += 1
                     continue
                 count[run_case(fn, kind, timeout, param)] += 1
@@ -713,7 +766,8 @@ def pattern(n, seed=1):
     out = bytearray()
     i = 0
     while len(out) < n:
-        out += (b"%08x:%012x;" % (seed & 0xffffffff, i)) * 23 + b"."  # 507 bytes: never in step with sectors
+        # 507 bytes: never in step with sectors
+        out += (b"%08x:%012x;" % (seed & 0xffffffff, i)) * 23 + b"."
         i += 1
     return bytes(out[:n])
 

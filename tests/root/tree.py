@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Trees of files that use what ext4 has, and their comparison: fill() makes one below a directory, scan() reads one back into
-a table, differences() compares two tables. The same code runs on a mount by the kernel and on one by fusedio.
+Trees of files that use what ext4 has, and their comparison: fill() makes one below a directory,
+scan() reads one back into a table, differences() compares two tables. The same code runs on a mount
+by the kernel and on one by fusedio.
 """
 import contextlib
 import ctypes
@@ -14,21 +15,25 @@ import struct
 from lib import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, fallocate, pattern
 
 TIMES = [  # nanoseconds since the epoch: before 1970, around the ends of 32 bits, far ahead
-    0, 1, 999_999_999, -1, -1_000_000_000, -86_400 * 365 * 10**9 - 5, -(2**31) * 10**9, (2**31 - 1) * 10**9 + 999_999_999,
-    2**31 * 10**9, (2**32 - 1) * 10**9 + 7, 2**32 * 10**9, (2**33 + 12345) * 10**9 + 123_456_789, 15032385535 * 10**9,
+    0, 1, 999_999_999, -1, -1_000_000_000, -86_400 * 365 * 10**9 - 5, -(2**31) * 10**9,
+    (2**31 - 1) * 10**9 + 999_999_999, 2**31 * 10**9, (2**32 - 1) * 10**9 + 7, 2**32 * 10**9,
+    (2**33 + 12345) * 10**9 + 123_456_789, 15032385535 * 10**9,
 ]
-SHORT_TIMES = [0, 10**9, -(2**31) * 10**9, (2**31 - 1) * 10**9, 1_700_000_000 * 10**9]  # inodes of 128 bytes: seconds only
+# inodes of 128 bytes: seconds only
+SHORT_TIMES = [0, 10**9, -(2**31) * 10**9, (2**31 - 1) * 10**9, 1_700_000_000 * 10**9]
 
 
 def acl(*entries):
     """A POSIX ACL as the kernel's extended attribute; entries are (tag, permissions, id)."""
-    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", t, p, i & 0xffffffff) for t, p, i in entries)
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", t, p, i & 0xffffffff)
+                                           for t, p, i in entries)
 
 
 ACL_USER_OBJ, ACL_USER, ACL_GROUP_OBJ, ACL_GROUP, ACL_MASK, ACL_OTHER = 1, 2, 4, 8, 16, 32
-ACCESS = acl((ACL_USER_OBJ, 6, -1), (ACL_USER, 4, 1000), (ACL_USER, 7, 70000), (ACL_GROUP_OBJ, 4, -1), (ACL_GROUP, 5, 2000),
-             (ACL_MASK, 5, -1), (ACL_OTHER, 0, -1))
-DEFAULT = acl((ACL_USER_OBJ, 7, -1), (ACL_USER, 6, 1001), (ACL_GROUP_OBJ, 5, -1), (ACL_MASK, 7, -1), (ACL_OTHER, 1, -1))
+ACCESS = acl((ACL_USER_OBJ, 6, -1), (ACL_USER, 4, 1000), (ACL_USER, 7, 70000),
+             (ACL_GROUP_OBJ, 4, -1), (ACL_GROUP, 5, 2000), (ACL_MASK, 5, -1), (ACL_OTHER, 0, -1))
+DEFAULT = acl((ACL_USER_OBJ, 7, -1), (ACL_USER, 6, 1001), (ACL_GROUP_OBJ, 5, -1), (ACL_MASK, 7, -1),
+              (ACL_OTHER, 1, -1))
 CAPABILITY = struct.pack("<IIIII", 0x02000001, 1 << 10, 0, 0, 0)  # cap_net_bind_service+ep
 
 
@@ -86,14 +91,16 @@ def fill_links(d, bs):
     os.link(os.path.join(d, b"linked"), os.path.join(d, b"linked-2"))
     os.mkdir(os.path.join(d, b"sub"))
     os.link(os.path.join(d, b"linked"), os.path.join(d, b"sub", b"linked-3"))
-    for name, kind, dev in ((b"fifo", stat.S_IFIFO, 0), (b"socket", stat.S_IFSOCK, 0), (b"char", stat.S_IFCHR, os.makedev(1, 3)),
-                            (b"block", stat.S_IFBLK, os.makedev(7, 200)), (b"big-dev", stat.S_IFCHR, os.makedev(300, 70000))):
+    for name, kind, dev in ((b"fifo", stat.S_IFIFO, 0), (b"socket", stat.S_IFSOCK, 0),
+                            (b"char", stat.S_IFCHR, os.makedev(1, 3)),
+                            (b"block", stat.S_IFBLK, os.makedev(7, 200)),
+                            (b"big-dev", stat.S_IFCHR, os.makedev(300, 70000))):
         os.mknod(os.path.join(d, name), kind | 0o640, dev)
 
 
 def fill_attrs(d, bs, acls=True):
-    for i, (mode, uid, gid) in enumerate(((0o4755, 0, 0), (0o2755, 1, 2), (0o1777, 65534, 65534), (0o000, 70000, 80000),
-                                          (0o600, 4294967294, 4294967294), (0o6111, 1000, 0))):
+    for i, (mode, uid, gid) in enumerate(((0o4755, 0, 0), (0o2755, 1, 2), (0o1777, 65534, 65534), (
+            0o000, 70000, 80000), (0o600, 4294967294, 4294967294), (0o6111, 1000, 0))):
         p = os.path.join(d, b"owner-%d" % i)
         put(p, b"%d" % i)
         os.chown(p, uid, gid)
@@ -125,15 +132,20 @@ def fill_attrs(d, bs, acls=True):
 
 def fill_names(d, entries):
     for i in range(entries):
-        os.close(os.open(os.path.join(d, b"entry-%06d-of-a-directory-with-an-index" % i), os.O_CREAT | os.O_WRONLY, 0o644))
+        os.close(os.open(os.path.join(d, b"entry-%06d-of-a-directory-with-an-index" % i),
+                         os.O_CREAT | os.O_WRONLY, 0o644))
     for i in range(0, entries, 3):
         os.unlink(os.path.join(d, b"entry-%06d-of-a-directory-with-an-index" % i))
-    for name in (b"\xff\xfe not UTF-8", b"new\nline", b" ", b"...", b"-rf", b"x" * 255, "snö".encode()):
+    for name in (b"\xff\xfe not UTF-8", b"new\nline", b" ", b"...", b"-rf", b"x" * 255,
+                 "snö".encode()):
         put(os.path.join(d, name), name)
 
 
 def fill(root, bs, extents=2000, entries=6000, times=None, acls=True, huge=True):
-    """Makes the whole zoo below root (bytes or str). huge: with holes of gigabytes, which programs that copy would read."""
+    """
+    Makes the whole zoo below root (bytes or str). huge: with holes of gigabytes, which programs
+    that copy would read.
+    """
     root = os.fsencode(root)
     for sub in (b"files", b"links", b"attrs", b"names", b"times", b"deep"):
         os.mkdir(os.path.join(root, sub))
@@ -172,7 +184,10 @@ def segments(fd, size):
 
 
 def digest(fd, segs):
-    """Hash of the data; holes are read only at their edges (a hole of a gigabyte is read nowhere else)."""
+    """
+    Hash of the data; holes are read only at their edges (a hole of a gigabyte is read nowhere
+    else).
+    """
     h = hashlib.sha256()
     for start, end in segs:
         off = start
@@ -187,9 +202,12 @@ def digest(fd, segs):
 
 
 class Statx(ctypes.Structure):
-    _fields_ = [("mask", ctypes.c_uint32), ("blksize", ctypes.c_uint32), ("attributes", ctypes.c_uint64), ("nlink", ctypes.c_uint32),
-                ("uid", ctypes.c_uint32), ("gid", ctypes.c_uint32), ("mode", ctypes.c_uint16), ("pad0", ctypes.c_uint16),
-                ("ino", ctypes.c_uint64), ("size", ctypes.c_uint64), ("blocks", ctypes.c_uint64), ("attributes_mask", ctypes.c_uint64),
+    _fields_ = [("mask", ctypes.c_uint32), ("blksize", ctypes.c_uint32),
+                ("attributes", ctypes.c_uint64), ("nlink", ctypes.c_uint32),
+                ("uid", ctypes.c_uint32), ("gid", ctypes.c_uint32), ("mode", ctypes.c_uint16),
+                ("pad0", ctypes.c_uint16),
+                ("ino", ctypes.c_uint64), ("size", ctypes.c_uint64), ("blocks", ctypes.c_uint64),
+                ("attributes_mask", ctypes.c_uint64),
                 ("times", ctypes.c_int64 * 8), ("rest", ctypes.c_uint64 * 24)]
 
 
@@ -206,8 +224,9 @@ def birth(path):
 
 def record(path, is_root):
     st = os.lstat(path)
-    r = {"mode": oct(st.st_mode), "uid": st.st_uid, "gid": st.st_gid, "nlink": st.st_nlink, "mtime": st.st_mtime_ns,
-         "ctime": st.st_ctime_ns, "atime": st.st_atime_ns, "blocks": st.st_blocks, "ino": st.st_ino}
+    r = {"mode": oct(st.st_mode), "uid": st.st_uid, "gid": st.st_gid, "nlink": st.st_nlink,
+         "mtime": st.st_mtime_ns, "ctime": st.st_ctime_ns, "atime": st.st_atime_ns,
+         "blocks": st.st_blocks, "ino": st.st_ino}
     if not stat.S_ISDIR(st.st_mode) or not is_root:
         r["birth"] = birth(path)
     if not stat.S_ISDIR(st.st_mode):
@@ -227,7 +246,8 @@ def record(path, is_root):
         finally:
             os.close(fd)
     with contextlib.suppress(OSError):
-        r["xattrs"] = {n: os.getxattr(path, n, follow_symlinks=False) for n in sorted(os.listxattr(path, follow_symlinks=False))
+        r["xattrs"] = {n: os.getxattr(path, n, follow_symlinks=False)
+                       for n in sorted(os.listxattr(path, follow_symlinks=False))
                        if n != "security.selinux"}
     return r
 

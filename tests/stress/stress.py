@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Everything at once, for as long as one likes: fio that verifies, one file against a model, many processes in one tree, listings;
-in rounds over both channels, with changing options, ending in every way a mount can end under load; in some rounds the device fails,
-hangs for a while and is slow, at random. STRESS_SECONDS says how long
-(default 120), STRESS_SEED where the random numbers begin; both are printed, and a failure names its round.
+Everything at once, for as long as one likes: fio that verifies, one file against a model, many
+processes in one tree, listings; in rounds over both channels, with changing options, ending in
+every way a mount can end under load; in some rounds the device fails, hangs for a while and is
+slow, at random. STRESS_SECONDS says how long (default 120), STRESS_SEED where the random numbers
+begin; both are printed, and a failure names its round.
 
-After each round: every client has ended; where the mount was left in peace, the daemon has answered every request and the kernel
-waits for none; after the unmount, or the recovery where there was none, e2fsck -fn finds nothing.
+After each round: every client has ended; where the mount was left in peace, the daemon has answered
+every request and the kernel waits for none; after the unmount, or the recovery where there was
+none, e2fsck -fn finds nothing.
 """
 import contextlib
 import errno
@@ -21,7 +23,8 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "root"))
 from hangdisk import Disk  # noqa: E402  (the path comes first)
-from lib import BUILD, SLOW, Fail, Skip, case, counters, expect, main, need, offer_ring, run, wait_for  # noqa: E402  (the path comes first)
+from lib import (BUILD, SLOW, Fail, Skip, case, counters, expect, main,  # noqa: E402
+                 need, offer_ring, run, wait_for)
 
 SECONDS = int(os.environ.get("STRESS_SECONDS") or "120")
 SEED = int(os.environ.get("STRESS_SEED") or "1")
@@ -29,8 +32,8 @@ ROUND = 8  # seconds of load
 TOTAL = {"rounds": 0, "faults": 0}
 CHURN = os.path.join(BUILD, "tests/stress/churn")
 FSX = os.path.join(BUILD, "tests/root/fsxtool")
-OPTIONS = ([], ["noparallel_dio"], ["dio=relaxed"], ["queue_depth=4"], ["workers=2", "commit=1"], ["queue_depth=2", "noparallel_dio"],
-           ["discard", "commit=1"])
+OPTIONS = ([], ["noparallel_dio"], ["dio=relaxed"], ["queue_depth=4"], ["workers=2", "commit=1"],
+           ["queue_depth=2", "noparallel_dio"], ["discard", "commit=1"])
 ENDS = ("peace", "faults", "term", "busy", "force", "kill", "lazy")
 FORMATS = (("-b", "4096"), ("-b", "1024"), ("-b", "4096", "-O", "^metadata_csum"))
 
@@ -42,10 +45,12 @@ class Client:
         self.name = name
         self.log = env.unique("out-")
         # A page that cannot be read is SIGBUS for who has it mapped: no fault of the program.
-        own = {k: ":".join(x for x in (os.environ.get(k), "handle_sigbus=0") if x) for k in ("ASAN_OPTIONS", "TSAN_OPTIONS")}
+        own = {k: ":".join(x for x in (os.environ.get(k), "handle_sigbus=0") if x)
+               for k in ("ASAN_OPTIONS", "TSAN_OPTIONS")}
         with open(self.log, "wb") as f:
-            self.proc = subprocess.Popen([str(a) for a in argv], stdin=subprocess.DEVNULL, stdout=f, stderr=f, cwd=env.dir,
-                                         start_new_session=True, env={**os.environ, **own})
+            self.proc = subprocess.Popen([str(a) for a in argv], stdin=subprocess.DEVNULL, stdout=f,
+                                         stderr=f, cwd=env.dir, start_new_session=True,
+                                         env={**os.environ, **own})
 
     def tail(self):
         with open(self.log, errors="replace") as f:
@@ -67,28 +72,31 @@ def members(sid):
                     rest = f.read().rsplit(")", 1)[1].split()
                 if int(rest[3]) == sid and rest[0] != "Z":
                     with open(f"/proc/{d}/stack") as f:
-                        out.append(f"{d} {rest[0]} " + " ".join(x.split()[-1] for x in f.read().splitlines()[:5]))
+                        out.append(f"{d} {rest[0]} "
+                                   + " ".join(x.split()[-1] for x in f.read().splitlines()[:5]))
     return out
 
 
 def start_clients(env, m, rng, seconds, dying):
     def fio(name, *args):
-        return Client(env, "fio " + name, "fio", f"--name={name}", f"--directory={m.point}", "--time_based", f"--runtime={seconds}",
-                      "--thread", "--verify_state_save=0", "--fallocate=none", *args)
+        return Client(env, "fio " + name, "fio", f"--name={name}", f"--directory={m.point}",
+                      "--time_based", f"--runtime={seconds}", "--thread", "--verify_state_save=0",
+                      "--fallocate=none", *args)
     align = 1 if "dio=relaxed" in m.opts else 512
-    out = [
-        fio("aio", "--size=12m", "--rw=randrw", "--bsrange=512-64k", "--blockalign=512", "--direct=1", "--ioengine=libaio",
-            "--iodepth=16"),
-        fio("check", "--size=8m", "--rw=randwrite", "--bs=4k", "--direct=1", "--ioengine=libaio", "--iodepth=8", "--verify=crc32c",
-            "--verify_backlog=64", "--verify_fatal=1", "--numjobs=2"),
-        fio("cached", "--size=8m", "--rw=randrw", "--bs=8k", "--ioengine=psync", "--fsync=50", "--verify=crc32c",
-            "--verify_backlog=64", "--verify_fatal=1"),
-        fio("sync", "--size=4m", "--rw=randwrite", "--bs=4k", "--direct=1", "--sync=dsync", "--ioengine=psync", "--numjobs=2"),
-        Client(env, "churn", CHURN, m.path("churn"), rng.randrange(1 << 30), seconds, 4, *(["dying"] if dying else [])),
-    ]
+    out = [fio("aio", "--size=12m", "--rw=randrw", "--bsrange=512-64k", "--blockalign=512",
+               "--direct=1", "--ioengine=libaio", "--iodepth=16"),
+           fio("check", "--size=8m", "--rw=randwrite", "--bs=4k", "--direct=1", "--ioengine=libaio",
+               "--iodepth=8", "--verify=crc32c", "--verify_backlog=64", "--verify_fatal=1",
+               "--numjobs=2"),
+           fio("cached", "--size=8m", "--rw=randrw", "--bs=8k", "--ioengine=psync", "--fsync=50",
+               "--verify=crc32c", "--verify_backlog=64", "--verify_fatal=1"),
+           fio("sync", "--size=4m", "--rw=randwrite", "--bs=4k", "--direct=1", "--sync=dsync",
+               "--ioengine=psync", "--numjobs=2"),
+           Client(env, "churn", CHURN, m.path("churn"), rng.randrange(1 << 30), seconds, 4,
+                  *(["dying"] if dying else []))]
     for k in range(2):
-        out.append(Client(env, f"fsxtool {k}", FSX, m.path(f"fsx{k}"), rng.randrange(1 << 30), 10**9, 256 << 10, align,
-                          f"seconds={seconds}"))
+        out.append(Client(env, f"fsxtool {k}", FSX, m.path(f"fsx{k}"), rng.randrange(1 << 30),
+                          10**9, 256 << 10, align, f"seconds={seconds}"))
     return out
 
 
@@ -108,14 +116,16 @@ def wait_clients(clients, seconds, must_succeed):
             said = True
             print(f"#   {c.name} took {late:.1f} s longer than it was told", flush=True)
     for c in clients:
-        wait_for(lambda c=c: not members(c.proc.pid), f"the end of what {c.name} started: {members(c.proc.pid)[:3]}", 30)
+        wait_for(lambda c=c: not members(c.proc.pid),
+                 f"the end of what {c.name} started: {members(c.proc.pid)[:3]}", 30)
 
 
 def waiting(m):
     """How many requests the kernel has under way on this mount."""
     minor = os.stat(m.point).st_dev
     try:
-        with open(f"/sys/fs/fuse/connections/{os.minor(minor) | os.major(minor) << 20}/waiting") as f:
+        with open(
+                f"/sys/fs/fuse/connections/{os.minor(minor) | os.major(minor) << 20}/waiting") as f:
             return int(f.read())
     except FileNotFoundError:
         return 0
@@ -123,7 +133,8 @@ def waiting(m):
 
 def at_rest(m):
     """Nothing is in flight: the kernel waits for nothing and the daemon owes nothing."""
-    wait_for(lambda: waiting(m) == 0, f"an end of the {waiting(m)} requests the kernel waits for", 30)
+    wait_for(lambda: waiting(m) == 0, f"an end of the {waiting(m)} requests the kernel waits for",
+             30)
 
     def settled():
         c = counters(m)
@@ -131,7 +142,8 @@ def at_rest(m):
     wait_for(settled, "an answer to every request", 30)
     bad = counters(m)
     for name in ("ext4_corrupt", "transport_bad_message", "dio_io_error"):
-        # A client that goes past the end of the device, or asks for what cannot be, gets its error elsewhere.
+        # A client that goes past the end of the device, or asks for what cannot be, gets its error
+        # elsewhere.
         expect(not bad.get(name), f"{bad.get(name)} {name}")
 
 
@@ -139,7 +151,8 @@ def end_under_load(m, how, rng):
     time.sleep(rng.uniform(0.3, 0.7) * ROUND)
     if how == "busy":
         p = run("umount", m.point, ok=None)
-        expect(p.returncode != 0 and "busy" in p.stderr, f"umount of a busy mount: {p.returncode} {p.stderr}")
+        expect(p.returncode != 0 and "busy" in p.stderr,
+               f"umount of a busy mount: {p.returncode} {p.stderr}")
         return
     if how == "term":
         m.proc.send_signal(signal.SIGTERM)
@@ -153,7 +166,10 @@ def end_under_load(m, how, rng):
 
 
 def claimable(path):
-    """Nobody holds the device any more: the kernel lets go of what a killed process had a moment after its end."""
+    """
+    Nobody holds the device any more: the kernel lets go of what a killed process had a moment after
+    its end.
+    """
     try:
         os.close(os.open(path, os.O_RDONLY | os.O_EXCL))
     except OSError as e:
@@ -164,7 +180,8 @@ def claimable(path):
 
 
 def one_round(env, vol, transport, nr, rng):
-    opts = OPTIONS[(nr + nr // len(ENDS)) % len(OPTIONS)]  # every end meets every option in the course of time
+    # every end meets every option in the course of time
+    opts = OPTIONS[(nr + nr // len(ENDS)) % len(OPTIONS)]
     how = ENDS[nr % len(ENDS)]
     quiet = how in ("peace", "busy")  # a lazy unmount takes the paths away
     m = vol.mount(f"transport={transport}", *opts)
@@ -192,11 +209,13 @@ def one_round(env, vol, transport, nr, rng):
     vol.check()
     env.expect_no_reports()
     tidy(vol)
-    print(f"#   round {nr}: {transport} {','.join(opts) or 'defaults'}, {how}: {time.monotonic() - begun:.1f} s", flush=True)
+    print(f"#   round {nr}: {transport} {','.join(opts) or 'defaults'}, {how}: "
+          f"{time.monotonic() - begun:.1f} s", flush=True)
 
 
 # A failed write sooner or later is one of the journal's, which ends all writing: first reads.
-FAULTS = (("fail r 4", "fail r 40", "slow 3", "slow 30", "hold"), ("fail w 400", "fail w 4000", "fail f 10", "fail w 40", "slow 3", "hold"))
+FAULTS = (("fail r 4", "fail r 40", "slow 3", "slow 30", "hold"),
+          ("fail w 400", "fail w 4000", "fail f 10", "fail w 40", "slow 3", "hold"))
 
 
 def trouble(disk, rng, seconds):
@@ -205,27 +224,37 @@ def trouble(disk, rng, seconds):
     while time.monotonic() < end:
         time.sleep(rng.uniform(0.1, 0.5))
         kinds = FAULTS[time.monotonic() > end - seconds / 2]
-        disk.tell(rng.choice(kinds).replace("hold", f"hold {rng.choice('rw')} 0 {rng.choice((1, 8, 1000)) << 20}"))
+        disk.tell(rng.choice(kinds).replace(
+            "hold", f"hold {rng.choice('rw')} 0 {rng.choice((1, 8, 1000)) << 20}"))
         time.sleep(rng.uniform(0.1, 1.5))
         disk.tell("go")
 
 
-# e2fsck does not use the orphan list of a file system with errors, and if there are two inodes on it, finds the link from one to the
-# next, for which it wants to be asked; also in what the kernel's ext4 leaves behind.
+# e2fsck does not use the orphan list of a file system with errors, and if there are two inodes on
+# it, finds the link from one to the next, for which it wants to be asked; also in what the kernel's
+# ext4 leaves behind.
 REFUGEES = "Inodes that were part of a corrupted orphan linked list found."
-OF_ORPHANS = re.compile(r"e2fsck \d|Pass \d|Fix\? yes|Inode \d+ was part of the orphaned inode list|Deleted inode \d+ has zero dtime|"
-                        r"(Block|Inode) bitmap differences:|(Free (blocks|inodes)|Directories) count wrong|"
-                        r"Inode \d+ extent tree \(at level \d\) could be|\S+: \*+ FILE SYSTEM WAS MODIFIED|\S+: \d+/\d+ files")
+OF_ORPHANS = re.compile(
+    r"e2fsck \d|Pass \d|Fix\? yes|Inode \d+ was part of the orphaned inode list|Deleted "
+    r"inode \d+ has zero dtime|"
+    r"(Block|Inode) bitmap differences:|(Free (blocks|inodes)|Directories) count wrong|"
+    r"Inode \d+ extent tree \(at level \d\) could be|\S+: \*+ FILE SYSTEM WAS "
+    r"MODIFIED|\S+: \d+/\d+ files")
 
 
 def repair(target):
-    """An aborted journal leaves a note of the error, and deletions that were under way to e2fsck: to be done without asking."""
+    """
+    An aborted journal leaves a note of the error, and deletions that were under way to e2fsck: to
+    be done without asking.
+    """
     p = run("e2fsck", "-fp", target, ok=None, timeout=120)
     if p.returncode == 4 and REFUGEES in p.stdout.splitlines()[-1]:
         p = run("e2fsck", "-fy", target, ok=None, timeout=120)
-        other = [x for x in p.stdout.splitlines() if x and REFUGEES not in x and not OF_ORPHANS.match(x)]
+        other = [x for x in p.stdout.splitlines() if x and REFUGEES not in x
+                 and not OF_ORPHANS.match(x)]
         expect(not other, "e2fsck -fy: " + " | ".join(other[:6])[:600])
-    expect(p.returncode in (0, 1), f"e2fsck: exit status {p.returncode}: " + " | ".join(p.stdout.strip().splitlines()[-6:])[:600])
+    expect(p.returncode in (0, 1), f"e2fsck: exit status {p.returncode}: "
+           + " | ".join(p.stdout.strip().splitlines()[-6:])[:600])
 
 
 def faults_round(env, transport, nr, rng):
@@ -258,7 +287,8 @@ def faults_round(env, transport, nr, rng):
     env.expect_no_reports()
     os.unlink(vol.file)
     TOTAL["faults"] += n
-    print(f"#   round {nr}: {transport} {','.join(opts) or 'defaults'}, {n} failed device requests: {time.monotonic() - begun:.1f} s", flush=True)
+    print(f"#   round {nr}: {transport} {','.join(opts) or 'defaults'}, {n} failed device "
+          f"requests: {time.monotonic() - begun:.1f} s", flush=True)
 
 
 def tidy(vol):
@@ -297,8 +327,10 @@ def soak(env, transport):
 if __name__ == "__main__":
     print(f"# STRESS_SECONDS={SECONDS} STRESS_SEED={SEED}", flush=True)
     if not os.path.ismount("/sys/fs/fuse/connections"):
-        subprocess.run(["mount", "-t", "fusectl", "none", "/sys/fs/fuse/connections"], stderr=subprocess.DEVNULL, check=False)
+        subprocess.run(["mount", "-t", "fusectl", "none", "/sys/fs/fuse/connections"],
+                       stderr=subprocess.DEVNULL, check=False)
     try:
         main()
     finally:
-        print(f"# {TOTAL['rounds']} rounds, {TOTAL['faults']} faults of the device, STRESS_SEED={SEED}", flush=True)
+        print(f"# {TOTAL['rounds']} rounds, {TOTAL['faults']} faults of the device, "
+              f"STRESS_SEED={SEED}", flush=True)

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-The daemon in a virtual machine, on emulated NVMe drives that work, fail, vanish and lose their power. Called by
-`make check-vm`; needs no root.
+The daemon in a virtual machine, on emulated NVMe drives that work, fail, vanish and lose their
+power. Called by `make check-vm`; needs no root.
 
-    check-vm.py [--list] [NAME...]     the scenarios whose names contain one of these words (default: all)
+    check-vm.py [--list] [NAME...]     the scenarios whose names contain one of these words
+    (default: all)
 
     CHECK_VM=require      what is missing is a failure, not a reason to skip
     CHECK_VM_SET=short    the scenarios that a change must pass every time, in half the time
@@ -14,8 +15,8 @@ The daemon in a virtual machine, on emulated NVMe drives that work, fail, vanish
     FDIO_VM_CACHE, FDIO_VM_DEB   the guest's kernel, see vm_kernel.py
     FDIO_TOTALS           a file that gets the line "check-vm PASSED FAILED SKIPPED"
 
-Prints "ok SCENARIO: WHAT" or "not ok SCENARIO: WHAT: WHY" for each check and a line of totals. Exits with 0, with 1 if a check
-failed, with 77 if the tests cannot run here.
+Prints "ok SCENARIO: WHAT" or "not ok SCENARIO: WHAT: WHY" for each check and a line of totals.
+Exits with 0, with 1 if a check failed, with 77 if the tests cannot run here.
 """
 import os
 import shutil
@@ -60,7 +61,8 @@ class Shared:
     """What all guests use: the kernel and the archives."""
 
     def __init__(self, directory):
-        vm_env.need("qemu-system-x86_64", "qemu-img", "mke2fs", "e2fsck", "debugfs", "dumpe2fs", "ldd")
+        vm_env.need("qemu-system-x86_64", "qemu-img", "mke2fs", "e2fsck", "debugfs", "dumpe2fs",
+                    "ldd")
         if os.uname().machine != "x86_64":
             raise Skip("the guest is an x86-64 one, and this machine is not")
         if shutil.disk_usage(directory).free < 1024 * MIB:
@@ -203,7 +205,8 @@ def main(words):
     end_early(base)
     try:
         shared = Shared(base)
-        with ThreadPoolExecutor(int(os.environ.get("VM_JOBS") or min(2, os.cpu_count() or 1))) as pool:
+        with ThreadPoolExecutor(
+                int(os.environ.get("VM_JOBS") or min(2, os.cpu_count() or 1))) as pool:
             for name, fn in chosen:
                 pool.submit(run_scenario, name, fn, shared, results, base)
     except Skip as e:

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck shell=sh source=/dev/null
 #
-# The first process of the guest: makes it a usable system, runs the script named on the kernel's command line
-# (script=NAME; arg=WORD becomes $ARG), reports its exit status and switches off.
+# The first process of the guest: makes it a usable system, runs the script named on the kernel's
+# command line (script=NAME; arg=WORD becomes $ARG), reports its exit status and switches off.
 /bin/busybox --install -s /bin 2>/dev/null
 export PATH=/bin LD_LIBRARY_PATH=/lib HOME=/
 mount -t proc proc /proc

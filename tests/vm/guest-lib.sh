@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
-# What the guest's scripts share: checks that report on the second serial line, drives by their number, mounts.
+# What the guest's scripts share: checks that report on the second serial line, drives by their
+# number, mounts.
 say() { echo "$*" >/dev/ttyS1; }
 
 # Drive by number of its namespace: the names of devices need not follow it.
@@ -20,7 +21,9 @@ want() {
 	# shellcheck disable=SC2254  # a pattern
 	case $got in
 		$expected) say "ok $what" ;;
-		*) say "not ok $what :: got '$got', want '$expected' $(tail -n 2 /tmp/stderr | tr '\n' ' ')" ;;
+		*)
+			say "not ok $what :: got '$got', want '$expected'" \
+				"$(tail -n 2 /tmp/stderr | tr '\n' ' ')" ;;
 	esac
 }
 
@@ -28,7 +31,11 @@ want() {
 works() {
 	what=$1
 	shift
-	if "$@" >/tmp/stdout 2>&1; then say "ok $what"; else say "not ok $what :: status $? $(tail -n 3 /tmp/stdout | tr '\n' ' ')"; fi
+	if "$@" >/tmp/stdout 2>&1; then
+		say "ok $what"
+	else
+		say "not ok $what :: status $? $(tail -n 3 /tmp/stdout | tr '\n' ' ')"
+	fi
 }
 fails() {
 	what=$1

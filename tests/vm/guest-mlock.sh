@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck source=/dev/null
 #
-# A daemon with -o mlock, which takes privileges that a test's machine may not have: it is locked in memory, exempt from the kernel's
-# hunt for memory, and writes out with next to nothing left in its memory cgroup.
+# A daemon with -o mlock, which takes privileges that a test's machine may not have: it is locked in
+# memory, exempt from the kernel's hunt for memory, and writes out with next to nothing left in its
+# memory cgroup.
 . /vm/lib.sh
 a=$(drive 1)
 limit=$((384 * 1024)) # the kernel accounts in steps of 256 KiB on each CPU; there is one
@@ -21,11 +22,13 @@ daemon() {
 write_out() {
 	rm -f /mnt/new /mnt/cached &&
 		dd if=/tmp/data of=/mnt/new bs=256k oflag=direct conv=fsync &&
-		[ "$(vmio write /mnt/old 0 1048576 65536 1 create,direct,dsync | tail -n 1)" = ok ] &&
+		vmio write /mnt/old 0 1048576 65536 1 create,direct,dsync | tail -n 1 |
+		grep -qx ok &&
 		dd if=/tmp/data of=/mnt/cached bs=64k conv=fsync
 }
 enter() {
-	mkdir -p /tmp/cg && mount -t cgroup2 none /tmp/cg && echo +memory >/tmp/cg/cgroup.subtree_control && mkdir /tmp/cg/d &&
+	mkdir -p /tmp/cg && mount -t cgroup2 none /tmp/cg &&
+		echo +memory >/tmp/cg/cgroup.subtree_control && mkdir /tmp/cg/d &&
 		echo "$limit" >/tmp/cg/d/memory.max && echo "$1" >/tmp/cg/d/cgroup.procs
 }
 

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck source=/dev/null
 #
-# On each drive another request fails, once or for good. Whatever it hits: steps end with an error or with all done, what was
-# announced is announced to the host ("DRIVE N STEP M"), reads go on, umount ends.
+# On each drive another request fails, once or for good. Whatever it hits: steps end with an error
+# or with all done, what was announced is announced to the host ("DRIVE N STEP M"), reads go on,
+# umount ends.
 . /vm/lib.sh
 n=0
 for d in /sys/block/nvme*; do

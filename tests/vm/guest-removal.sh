@@ -21,7 +21,8 @@ works "the drive is gone" until_true 20 no_device "$dev"
 works "everybody gets an error" until_true 30 no_load
 say "$(grep STEP /tmp/load.steps | tail -n 1)"
 for load in direct read steps; do
-	want "*:E*" "what the $load load got: $(tail -n 1 /tmp/load.$load)" tail -n 1 /tmp/load.$load
+	want "*:E*" "what the $load load got: $(tail -n 1 /tmp/load.$load)" \
+		tail -n 1 /tmp/load.$load
 done
 want "read:EIO" "direct read" vmio read /mnt/data 0 4096 4096 1 direct
 want "*:E*" "direct overwrite" vmio write /mnt/over 0 4096 4096 2 direct

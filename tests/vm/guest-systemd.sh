@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck source=/dev/null
 #
-# Runs as a service of the guest's systemd, in the name space of everybody else; fusedio@srv-db was started at boot.
+# Runs as a service of the guest's systemd, in the name space of everybody else; fusedio@srv-db was
+# started at boot.
 . /vm/lib.sh
 a=$(drive 1)
 unit=fusedio@srv-db
@@ -11,11 +12,15 @@ echo 1 >/run/vm-rc
 show() { systemctl show -p "$2" --value "$1"; }
 mounted() { grep -q " $1 fuse" /proc/self/mounts; }
 of_daemon() { sed -n "s/^$1:[^0-9a-f]*//p" "/proc/$(show $unit MainPID)/status"; }
-same_space() { [ "$(readlink "/proc/$(show $unit MainPID)/ns/mnt")" = "$(readlink /proc/1/ns/mnt)" ]; }
+namespace_of() { readlink "/proc/$1/ns/mnt"; }
+same_space() { [ "$(namespace_of "$(show $unit MainPID)")" = "$(namespace_of 1)" ]; }
 is_inactive() { [ "$(show "$1" ActiveState)" = inactive ]; }
 is_failed() { [ "$(show "$1" ActiveState)" = failed ]; }
 has_status() { [ "$(show "$2" ExecMainStatus)" = "$1" ]; }
-is_new() { [ "$(show $unit ActiveState)" = active ] && [ "$(show $unit MainPID)" != "$1" ] && mounted /srv/db; }
+is_new() {
+	[ "$(show $unit ActiveState)" = active ] && [ "$(show $unit MainPID)" != "$1" ] &&
+		mounted /srv/db
+}
 
 want active "the unit is active after the boot" show $unit ActiveState
 works "its mount is there for others" mounted /srv/db

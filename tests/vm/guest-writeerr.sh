@@ -29,13 +29,14 @@ want ok "journal: list" vmio list /mnt
 sleep 1.5
 works "journal: umount" umount /mnt
 
-# 3: the inode table cannot be written in place: known when the log is emptied, at the latest by umount.
+# 3: the inode table cannot be written in place: known when the log is emptied, at the latest by
+# umount.
 works "checkpoint: mount" serve "$(drive 3)" /mnt
 want ok "checkpoint: a new file, durable by the log" vmio write /mnt/new 0 4096 4096 4 create,fsync
 works "checkpoint: umount" umount /mnt
 
-# 4: flushes fail from a moment that the host chooses.
-# The last block of the drive does not belong to the file system; QEMU passes on no flush where nothing was written.
+# 4: flushes fail from a moment that the host chooses. The last block of the drive does not belong
+# to the file system; QEMU passes on no flush where nothing was written.
 flush_fails() { [ "$(vmio write "$1" 50327552 4096 4096 1 direct,fsync)" != ok ]; }
 works "flush: mount" serve "$(drive 4)" /mnt
 say "FLUSHES-SHALL-FAIL"

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Everyday use on drives with sectors of 512 and of 4096 bytes, and on a second namespace; and a daemon that is locked in memory."""
+"""
+Everyday use on drives with sectors of 512 and of 4096 bytes, and on a second namespace; and a
+daemon that is locked in memory.
+"""
 from vm_env import MIB, e2fsck_clean, make_image
 from vm_qemu import raw_drive
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-What the modules of the tests in a virtual machine share: where things are, the results, programs run with a time limit,
-and ext4 images, made and examined without root.
+What the modules of the tests in a virtual machine share: where things are, the results, programs
+run with a time limit, and ext4 images, made and examined without root.
 """
 import os
 import re
@@ -57,10 +57,14 @@ class Results:
 
 
 def run(*argv, timeout=60, ok=(0,), text=True):
-    """Runs a program to its end and returns its CompletedProcess. An exit status that is not in ok is a failure."""
+    """
+    Runs a program to its end and returns its CompletedProcess. An exit status that is not in ok is
+    a failure.
+    """
     try:
-        p = subprocess.run([str(a) for a in argv], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                           timeout=timeout * SLOW, text=text, errors="replace" if text else None, check=False)
+        p = subprocess.run([str(a) for a in argv], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                           stderr=subprocess.PIPE, timeout=timeout * SLOW, text=text,
+                           errors="replace" if text else None, check=False)
     except subprocess.TimeoutExpired:
         raise Fail(f"{argv[0]}: no end after {timeout * SLOW:.0f} s") from None
     except FileNotFoundError:
@@ -105,7 +109,8 @@ def make_image(path, size_mib, *mke2fs, reserve=0):
     """An ext4 file system in a sparse file, with `reserve` bytes behind it that it does not use."""
     with open(path, "wb") as f:
         f.truncate(size_mib * MIB)
-    run("mke2fs", "-q", "-F", "-t", "ext4", "-E", "lazy_itable_init=0", *mke2fs, path, (size_mib * MIB - reserve) // 1024)
+    run("mke2fs", "-q", "-F", "-t", "ext4", "-E", "lazy_itable_init=0", *mke2fs, path,
+        (size_mib * MIB - reserve) // 1024)
     return path
 
 
@@ -134,7 +139,8 @@ def blocks_of(image, path):
 def superblock(path):
     """dumpe2fs -h as a dictionary."""
     out = run("dumpe2fs", "-h", path).stdout
-    return {k.strip(): v.strip() for k, _, v in (line.partition(":") for line in out.splitlines()) if v}
+    return {k.strip(): v.strip() for k, _, v in (line.partition(":") for line in out.splitlines())
+            if v}
 
 
 def number_in(text, pattern):

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Drives that fail: media errors at chosen blocks, on the N-th write or flush, and a drive that vanishes. Afterwards the fault is
-gone, and the image must be what the daemon has promised: a replay of the journal, a clean e2fsck, everything there that
-was announced as durable, the error noted in the superblock where the daemon gave up.
+Drives that fail: media errors at chosen blocks, on the N-th write or flush, and a drive that
+vanishes. Afterwards the fault is gone, and the image must be what the daemon has promised: a replay
+of the journal, a clean e2fsck, everything there that was announced as durable, the error noted in
+the superblock where the daemon gave up.
 """
 import os
 import re
 
-from vm_env import Fail, blocks_of, copy, debugfs, e2fsck_clean, e2fsck_replay, expect, make_image, number_in, run, superblock
+from vm_env import (Fail, blocks_of, copy, debugfs, e2fsck_clean, e2fsck_replay, expect, make_image,
+                    number_in, run, superblock)
 from vm_qemu import blkdebug_drive, break_drive, raw_drive
 from vm_steps import check_image, content
 
@@ -30,7 +32,8 @@ def populate(directory):
     for i in range(FILES):
         put(f"inodes/f{i}", b"")
     put("inodes/other", b"")
-    with open(os.path.join(directory, "tree"), "wb") as f:  # holes between blocks: more extents than fit into an inode
+    # holes between blocks: more extents than fit into an inode
+    with open(os.path.join(directory, "tree"), "wb") as f:
         for i in range(12):
             f.seek(i * 2 * BLOCK)
             f.write(content(BLOCK, 1, i * 2 * BLOCK))
@@ -40,7 +43,8 @@ def populated_image(env, name="base.img"):
     tree = env.path("tree")
     if not os.path.isdir(tree):
         populate(tree)
-    image = make_image(env.path(name), IMAGE_MIB, "-b", BLOCK, "-J", "size=4", "-N", 512, "-d", tree, reserve=64 << 10)
+    image = make_image(env.path(name), IMAGE_MIB, "-b", BLOCK, "-J", "size=4", "-N", 512, "-d",
+                       tree, reserve=64 << 10)
     value = env.path("value")
     with open(value, "wb") as f:
         f.write(b"v" * 1500)
@@ -55,18 +59,22 @@ def inode_block(image, path):
 
 def faults(iotype, blocks):
     """Errors at these blocks, for good."""
-    return [{"event": "none", "iotype": iotype, "sector": b * BLOCK // 512 + s} for b in blocks for s in range(BLOCK // 512)]
+    return [{"event": "none", "iotype": iotype, "sector": b * BLOCK // 512 + s} for b in blocks
+            for s in range(BLOCK // 512)]
 
 
 def read_errors(env):
     image = populated_image(env)
-    needed = {inode_block(image, p) for p in ("/", "/data", "/attr", "/tree", "/baddir", "/inodes", "/inodes/other")}
-    bad_file, inode = next((f"f{i}", b) for i in range(FILES) for b in [inode_block(image, f"/inodes/f{i}")] if b not in needed)
+    needed = {inode_block(image, p)
+              for p in ("/", "/data", "/attr", "/tree", "/baddir", "/inodes", "/inodes/other")}
+    bad_file, inode = next((f"f{i}", b) for i in range(FILES)
+                           for b in [inode_block(image, f"/inodes/f{i}")] if b not in needed)
     tree = number_in(debugfs(image, "ex /tree"), r"(?m)^ 0/ 1 .*?\s(\d+)\s+\d+\s*$")
     attr = number_in(debugfs(image, "stat /attr"), r"File ACL: (\d+)")
     expect(attr > 0, "the attributes are in the inode")
     bad = [blocks_of(image, "/data")[8], inode, blocks_of(image, "/baddir")[0], attr, tree]
-    env.boot("readerr", [blkdebug_drive("d1", image, inject_error=faults("read", bad))], append=f"arg={bad_file}")
+    env.boot("readerr", [blkdebug_drive("d1", image, inject_error=faults("read", bad))],
+             append=f"arg={bad_file}")
     env.check("e2fsck", e2fsck_clean, image)
 
 
@@ -74,22 +82,23 @@ def noted(image):
     """The daemon has noted an error, in the superblock or, where it could not, in the journal's."""
     sb = superblock(image)
     journal = debugfs(image, "logdump -S") + str(sb)
-    expect("errors" in sb.get("Filesystem state", "") or re.search(r"(?i)journal errno:\s+(?!0)", journal),
-           f"no error noted: {sb.get('Filesystem state')}")
+    expect("errors" in sb.get("Filesystem state", "") or re.search(
+        r"(?i)journal errno:\s+(?!0)", journal), f"no error noted: {sb.get('Filesystem state')}")
 
 
 def recovers(image):
     """
-    With the fault gone, e2fsck replays what is in the log and then finds nothing wrong: an error that is noted makes it check
-    everything, without changing anything but the note.
+    With the fault gone, e2fsck replays what is in the log and then finds nothing wrong: an error
+    that is noted makes it check everything, without changing anything but the note.
     """
     p = run("e2fsck", "-fy", image, ok=None, timeout=120)
     expect(p.returncode in (0, 1), f"e2fsck -fy: status {p.returncode}: {p.stdout[-300:]}")
-    said = [line for line in p.stdout.splitlines()
-            if line and not re.match(r"Pass \d|.*FILE SYSTEM WAS MODIFIED|.*recovering journal$|.*: \d+/\d+ files", line)]
+    said = [line for line in p.stdout.splitlines() if line and not re.match(
+        r"Pass \d|.*FILE SYSTEM WAS MODIFIED|.*recovering journal$|.*: \d+/\d+ files", line)]
     # As with the kernel, the counts in the superblock are brought up to date at unmount only.
     counts = re.compile(r"Free (blocks|inodes) count wrong \(\d+, counted=\d+\)\.$")
-    said = [a for a, before in zip(said, [""] + said) if not counts.match(a) and not (a == "Fix? yes" and counts.match(before))]
+    said = [a for a, before in zip(said, [""] + said) if not counts.match(a)
+            and not (a == "Fix? yes" and counts.match(before))]
     expect(not said, f"e2fsck repaired: {said}")
     e2fsck_clean(image)
 
@@ -104,20 +113,26 @@ def write_errors(env):
     images = [copy(base, env.path(f"drive{n}.img")) for n in range(1, 7)]
     journal = blocks_of(base, "<8>")
     log = faults("write", journal[1:4])
-    rules = [faults("write", [blocks_of(base, "/data")[8]]), log, faults("write", [inode_block(base, "/data")]), None, log, log]
-    g = env.guest("writeerr", [blkdebug_drive(f"d{n}", image, inject_error=rule) if rule else raw_drive(f"d{n}", image)
+    rules = [faults("write", [blocks_of(base, "/data")[8]]), log,
+             faults("write", [inode_block(base, "/data")]), None, log, log]
+    g = env.guest("writeerr", [blkdebug_drive(f"d{n}", image, inject_error=rule) if rule
+                               else raw_drive(f"d{n}", image)
                                for n, (image, rule) in enumerate(zip(images, rules), 1)])
     g.expect_line("FLUSHES-SHALL-FAIL")
     break_drive(g, "d4", inject_error=[{"event": "none", "iotype": "flush"}])
     env.finish(g)
     data, aborted, checkpoint, flush, panic, cont = images
     env.check("data: e2fsck", e2fsck_clean, data)
-    for name, image in (("journal", aborted), ("checkpoint", checkpoint), ("flush", flush), ("panic", panic), ("continue", cont)):
+    for name, image in (("journal", aborted), ("checkpoint", checkpoint), ("flush", flush),
+                        ("panic", panic), ("continue", cont)):
         env.check(f"{name}: the error is noted", noted, image)
-    env.check("checkpoint: what could not be written in place is still in the log", no_longer_dirty, checkpoint, True)
-    for name, image in (("journal", aborted), ("checkpoint", checkpoint), ("flush", flush), ("panic", panic), ("continue", cont)):
+    env.check("checkpoint: what could not be written in place is still in the log", no_longer_dirty,
+              checkpoint, True)
+    for name, image in (("journal", aborted), ("checkpoint", checkpoint), ("flush", flush),
+                        ("panic", panic), ("continue", cont)):
         env.check(f"{name}: a replay makes it whole", recovers, image)
-    env.check("checkpoint: the durable file is there", file_is, env, checkpoint, "/new", content(4096, 4))
+    env.check("checkpoint: the durable file is there", file_is, env, checkpoint, "/new",
+              content(4096, 4))
 
 
 def file_is(env, image, path, want):
@@ -130,7 +145,8 @@ def file_is(env, image, path, want):
 def nth_rules(event, iotype, n, once):
     """The n-th request of a kind fails, and, unless once, all that follow."""
     states = [{"event": event, "state": s, "new_state": s + 1} for s in range(1, n)]
-    return {**({"set_state": states} if states else {}), "inject_error": [{"event": event, "iotype": iotype, "state": n, "once": once}]}
+    return {**({"set_state": states} if states else {}),
+            "inject_error": [{"event": event, "iotype": iotype, "state": n, "once": once}]}
 
 
 def check_nth(env, image, step):
@@ -145,7 +161,8 @@ def nth(env, event, iotype, numbers):
     images = [copy(base, env.path(f"{iotype}{n}{'once' if once else ''}.img")) for n, once in cases]
     g = env.boot("nth", [blkdebug_drive(f"d{i}", image, **nth_rules(event, iotype, n, once))
                          for i, (image, (n, once)) in enumerate(zip(images, cases))])
-    ended = {int(m.group(1)): m for m in (re.match(r"DRIVE (\d+) STEP (\d+) (.*)", line) for line in g.lines()) if m}
+    ended = {int(m.group(1)): m
+             for m in (re.match(r"DRIVE (\d+) STEP (\d+) (.*)", line) for line in g.lines()) if m}
     hit = 0
     for i, (image, (n, once)) in enumerate(zip(images, cases), 1):
         what = f"{iotype} {n} {'fails once' if once else 'and all later ones fail'}"
@@ -153,8 +170,8 @@ def nth(env, event, iotype, numbers):
             env.bad(what, "no report")
             continue
         hit += ended[i].group(3) != "DONE"
-        env.check(f"{what}: recovery, and {ended[i].group(2)} announced steps are there", check_nth, env, image,
-                  int(ended[i].group(2)))
+        env.check(f"{what}: recovery, and {ended[i].group(2)} announced steps are there", check_nth,
+                  env, image, int(ended[i].group(2)))
     env.results.note(f"{env.name}: {hit} of {len(cases)} drives made a step or the mount fail")
     if hit < len(cases) // 2:
         raise Fail(f"only {hit} of {len(cases)} faults were seen by anybody")

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-The guest's file system: cpio archives with busybox, the daemon as built here, e2fsprogs and the guest's scripts, and
-fio in an archive of its own, because of its many libraries: the kernel unpacks archives that follow each other. Libraries
-are those that ldd names, all in /lib. A third archive has Debian's systemd, with few units, and the unit of fusedio as built.
+The guest's file system: cpio archives with busybox, the daemon as built here, e2fsprogs and the
+guest's scripts, and fio in an archive of its own, because of its many libraries: the kernel unpacks
+archives that follow each other. Libraries are those that ldd names, all in /lib. A third archive
+has Debian's systemd, with few units, and the unit of fusedio as built.
 """
 import glob
 import os
@@ -12,11 +13,13 @@ import shutil
 from vm_env import BUILD, FUSEDIO, HERE, VMIO, Skip, expect, run
 
 CORE = ("mke2fs", "e2fsck", "dumpe2fs")
-APPLETS = set("cat cmp cp cut dd diff grep insmod mkdir mount mv pidof poweroff rm sed sh sleep stat stty switch_root syslogd tail "
-              "timeout touch tr umount".split())
+APPLETS = set(
+    "cat cmp cp cut dd diff grep insmod mkdir mount mv pidof poweroff rm sed sh sleep stat "
+    "stty switch_root syslogd tail " "timeout touch tr umount".split())
 SYSTEMD = "/lib/systemd"
-UNITS = ("sysinit.target", "basic.target", "local-fs.target", "local-fs-pre.target", "umount.target", "shutdown.target",
-         "final.target", "poweroff.target", "systemd-poweroff.service")
+UNITS = ("sysinit.target", "basic.target", "local-fs.target", "local-fs-pre.target",
+         "umount.target", "shutdown.target", "final.target", "poweroff.target",
+         "systemd-poweroff.service")
 OUR_UNIT = os.path.join(BUILD, "contrib/systemd/fusedio@.service")
 DIRS = ("bin", "dev", "etc", "lib", "lib64", "mnt", "mnt2", "proc", "run", "sys", "tmp", "vm")
 
@@ -50,14 +53,18 @@ class Archive:
 
 
 def libraries(program):
-    """What the dynamic linker will load: name in /lib -> file; the linker itself has a place of its own."""
+    """
+    What the dynamic linker will load: name in /lib -> file; the linker itself has a place of its
+    own.
+    """
     found = {}
     for line in run("ldd", program, ok=(0, 1)).stdout.splitlines():
         expect("not found" not in line, f"{program}: {line.strip()}")
         m = re.search(r"(?:(\S+) => )?(/\S+) \(0x", line)
         if m:
             lib = m.group(2)
-            found["lib64/" + os.path.basename(lib) if "ld-linux" in lib else "lib/" + (m.group(1) or os.path.basename(lib))] = lib
+            found["lib64/" + os.path.basename(lib) if "ld-linux" in lib
+                  else "lib/" + (m.group(1) or os.path.basename(lib))] = lib
     return found
 
 
@@ -82,20 +89,24 @@ def busybox():
     path = which("busybox")
     missing = APPLETS - set(run(path, "--list").stdout.split())
     if missing:
-        raise Skip(f"busybox has no {' '.join(sorted(missing))} (the one of the package busybox-static has)")
+        raise Skip(
+            f"busybox has no {' '.join(sorted(missing))} (the one of the package busybox-static "
+            "has)")
     return path
 
 
 def systemd(path):
     """An archive to follow the small one; None where systemd is not installed."""
+    # busybox has no umount -c
     programs = {"systemd": f"{SYSTEMD}/systemd", "systemd-shutdown": f"{SYSTEMD}/systemd-shutdown",
-                **{p: shutil.which(p) for p in ("systemctl", "mount", "umount")}}  # busybox has no umount -c
-    if not all(p and os.path.exists(p) for p in (*programs.values(), *(f"{SYSTEMD}/system/{u}" for u in UNITS), OUR_UNIT)):
+                **{p: shutil.which(p) for p in ("systemctl", "mount", "umount")}}
+    if not all(p and os.path.exists(p)
+               for p in (*programs.values(), *(f"{SYSTEMD}/system/{u}" for u in UNITS), OUR_UNIT)):
         return None
     a = Archive(path)
     add_programs(a, programs, set())
-    for d in ("lib/systemd", "lib/systemd/system", "lib/systemd/system-shutdown", "etc/systemd", "etc/systemd/system",
-              "etc/systemd/system/fusedio@.service.d", "sbin"):
+    for d in ("lib/systemd", "lib/systemd/system", "lib/systemd/system-shutdown", "etc/systemd",
+              "etc/systemd/system", "etc/systemd/system/fusedio@.service.d", "sbin"):
         a.entry(d, 0o040755)
     for name in ("systemd", "systemd-shutdown"):
         a.link(f"lib/systemd/{name}", f"/bin/{name}")
@@ -106,7 +117,8 @@ def systemd(path):
     for u in ("vmtest.service", "user.service"):
         a.file(f"etc/systemd/system/{u}", os.path.join(HERE, u), 0o644)
     # There is no journal.
-    a.entry("etc/systemd/system/fusedio@.service.d/log.conf", 0o100644, b"[Service]\nStandardError=file:/dev/console\n")
+    a.entry("etc/systemd/system/fusedio@.service.d/log.conf", 0o100644,
+            b"[Service]\nStandardError=file:/dev/console\n")
     with open(OUR_UNIT, encoding="utf-8") as f:
         where = re.search(r"^ExecStart=(\S+)/fusedio ", f.read(), re.M).group(1).strip("/")
     for n in range(1, where.count("/") + 2):
@@ -126,7 +138,10 @@ def joined(path, *archives):
 
 
 def build(directory, kernel):
-    """Returns the paths of three archives: the small one, the one with fio as well, the one with systemd as well (or None)."""
+    """
+    Returns the paths of three archives: the small one, the one with fio as well, the one with
+    systemd as well (or None).
+    """
     small, fio = os.path.join(directory, "small.cpio"), os.path.join(directory, "fio.cpio")
     have = set()
     core = Archive(small)
@@ -142,7 +157,8 @@ def build(directory, kernel):
         core.file("etc/mke2fs.conf", "/etc/mke2fs.conf", 0o644)
     core.entry("etc/passwd", 0o100644, b"root:x:0:0:root:/:/bin/sh\n")
     core.entry("etc/group", 0o100644, b"root:x:0:\n")
-    add_programs(core, {"busybox": busybox(), "fusedio": FUSEDIO, "vmio": VMIO, **{p: which(p) for p in CORE}}, have)
+    add_programs(core, {"busybox": busybox(), "fusedio": FUSEDIO, "vmio": VMIO,
+                        **{p: which(p) for p in CORE}}, have)
     core.close()
     more = Archive(fio + ".part")
     add_programs(more, {"fio": which("fio")}, have)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-The guest's kernel: Debian's linux-image-cloud-amd64, which has NVMe built in and FUSE built in or as one module. Taken from
-the package archive once, without installing it, and kept in a directory:
+The guest's kernel: Debian's linux-image-cloud-amd64, which has NVMe built in and FUSE built in or
+as one module. Taken from the package archive once, without installing it, and kept in a directory:
 
     FDIO_VM_CACHE    that directory (default: $XDG_CACHE_HOME/fusedio-vm, else ~/.cache/fusedio-vm)
     FDIO_VM_DEB      the .deb file of another linux-image package, to use in its place
@@ -25,7 +25,8 @@ META = "linux-image-cloud-amd64"
 def cache_dir():
     base = os.environ.get("FDIO_VM_CACHE")
     if not base:
-        base = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "fusedio-vm")
+        base = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"),
+                            "fusedio-vm")
     os.makedirs(base, exist_ok=True)
     return base
 
@@ -52,7 +53,8 @@ def unpack(deb, target):
                 data = tar.extractfile(member).read()
                 if base.endswith(".xz"):
                     data = lzma.decompress(data)
-                with open(os.path.join(tmp, "fuse.ko" if base.startswith("fuse") else "vmlinuz"), "wb") as f:
+                with open(os.path.join(tmp, "fuse.ko" if base.startswith("fuse") else "vmlinuz"),
+                          "wb") as f:
                     f.write(data)
         p.wait()
     if not os.path.exists(os.path.join(tmp, "vmlinuz")):
@@ -68,13 +70,15 @@ def download(package, target):
     with tempfile.TemporaryDirectory(dir=os.path.dirname(target)) as tmp:
         os.chmod(tmp, 0o777)  # apt downloads as another user
         try:
-            p = subprocess.run(["apt-get", "download", "-q", package], cwd=tmp, stdin=subprocess.DEVNULL, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300, check=False)
+            p = subprocess.run(["apt-get", "download", "-q", package], cwd=tmp,
+                               stdin=subprocess.DEVNULL, text=True, stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT, timeout=300, check=False)
         except (OSError, subprocess.TimeoutExpired) as e:
             raise Skip(f"the kernel cannot be had: {e}") from None
         debs = glob.glob(os.path.join(tmp, "*.deb"))
         if p.returncode or not debs:
-            raise Skip(f"the kernel cannot be had: apt-get download {package}: {p.stdout.strip()[-200:]}")
+            raise Skip(
+                f"the kernel cannot be had: apt-get download {package}: {p.stdout.strip()[-200:]}")
         return unpack(debs[0], target)
 
 
@@ -84,7 +88,8 @@ def find():
     cache = cache_dir()
     own = os.environ.get("FDIO_VM_DEB")
     if own:
-        name = f"own-{hashlib.sha256(os.path.abspath(own).encode()).hexdigest()[:8]}-{int(os.stat(own).st_mtime)}"
+        path_hash = hashlib.sha256(os.path.abspath(own).encode()).hexdigest()[:8]
+        name = f"own-{path_hash}-{int(os.stat(own).st_mtime)}"
         target = os.path.join(cache, name)
         return target if os.path.isdir(target) else unpack(own, target)
     package = wanted_package()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-What a power cut leaves. Twice over: QEMU is killed while its drive has a volatile cache; and all writes are recorded, then
-every image that a cut could have left is recovered, by the daemon (as root) and by e2fsck, and compared with what had been
-announced as durable at that moment.
+What a power cut leaves. Twice over: QEMU is killed while its drive has a volatile cache; and all
+writes are recorded, then every image that a cut could have left is recovered, by the daemon (as
+root) and by e2fsck, and compared with what had been announced as durable at that moment.
 """
 import os
 import random
@@ -10,7 +10,8 @@ import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from vm_env import FUSEDIO, MIB, Fail, copy, e2fsck_clean, e2fsck_replay, expect, make_image, run, wait_for
+from vm_env import (FUSEDIO, MIB, Fail, copy, e2fsck_clean, e2fsck_replay, expect, make_image, run,
+                    wait_for)
 from vm_qemu import log_drive, qcow2_drive
 from vm_steps import announced, check, check_image
 from vm_writelog import crash_states, marks, parse, put
@@ -29,7 +30,10 @@ def can_mount():
 
 
 def recover_by_daemon(image, last, mnt):
-    """Mounts the image here: the daemon replays the journal. Everything announced is there; afterwards e2fsck is content."""
+    """
+    Mounts the image here: the daemon replays the journal. Everything announced is there; afterwards
+    e2fsck is content.
+    """
     os.makedirs(mnt, exist_ok=True)
     run(FUSEDIO, image, mnt, timeout=120)
     try:
@@ -56,7 +60,8 @@ def record(env, steps):
     image = new_image(env, "drive.img")
     base = copy(image, env.path("base.img"))
     g = env.boot("steps", [log_drive("d1", image, env.path("log"))], append=f"arg=1,{steps},{MARK}")
-    expect(announced(g.lines()) == steps, f"only {announced(g.lines())} of {steps} steps: {g.lines()[-3:]}")
+    expect(announced(g.lines()) == steps,
+           f"only {announced(g.lines())} of {steps} steps: {g.lines()[-3:]}")
     return base, image, parse(env.path("log"))
 
 
@@ -128,7 +133,8 @@ def write_log(env, steps=35, subsets=2):
     for bad in replay.bad[:5]:
         env.bad("a state after a power cut", f"seed {SEED}: {bad}")
     if not replay.bad:
-        env.ok(f"{count} states of {len(entries)} requests, {steps} announced steps, recovered by {how}")
+        env.ok(f"{count} states of {len(entries)} requests, {steps} announced steps, recovered by "
+               f"{how}")
     expect(count > steps, f"only {count} states")
 
 
@@ -140,16 +146,22 @@ def write_log_long(env):
 
 def overlay(env, base, n):
     path = env.path(f"overlay{n}.qcow2")
-    run("qemu-img", "create", "-q", "-f", "qcow2", "-o", f"cluster_size=32k,extended_l2=on,backing_file={base},backing_fmt=raw", path)
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-o",
+        f"cluster_size=32k,extended_l2=on,backing_file={base},backing_fmt=raw", path)
     return path
 
 
 def cut(env, base, n, first, steps, rng, deaf=False):
-    """Runs steps on an overlay of base, kills QEMU after some; returns the image that is left, and the last announced."""
+    """
+    Runs steps on an overlay of base, kills QEMU after some; returns the image that is left, and the
+    last announced.
+    """
     over = overlay(env, base, n)
-    g = env.guest("steps", [qcow2_drive("d1", over)], append=f"arg={first},1000000,none{',deaf' if deaf else ''}")
+    g = env.guest("steps", [qcow2_drive("d1", over)],
+                  append=f"arg={first},1000000,none{',deaf' if deaf else ''}")
     want = first - 1 + steps
-    expect(g.wait(lambda: announced(g.lines()) >= want, g.timeout), f"{want} steps were not reached: {g.lines()[-2:]} {g.tail()}")
+    expect(g.wait(lambda: announced(g.lines()) >= want, g.timeout),
+           f"{want} steps were not reached: {g.lines()[-2:]} {g.tail()}")
     time.sleep(rng.random() * 0.3)
     g.kill()
     left = env.path(f"cut{n}.img")
@@ -165,14 +177,16 @@ def power_cut(env, cuts=3):
     for n in range(cuts):
         image, last = cut(env, image, n, last + 1, rng.randrange(15, 30), rng)
         second = copy(image, env.path("copy.img"))
-        env.check(f"cut {n + 1}: {last} announced steps are there", recover_by_e2fsck, second, last, env.path("files"))
+        env.check(f"cut {n + 1}: {last} announced steps are there", recover_by_e2fsck, second, last,
+                  env.path("files"))
     over = overlay(env, image, cuts)
     env.boot("steps", [qcow2_drive("d1", over)], append="arg=1,0,none")
     final = env.path("final.img")
     run("qemu-img", "convert", "-f", "qcow2", "-O", "raw", over, final)
     env.check("e2fsck after the daemon's recovery on the drive", e2fsck_clean, final)
     shutil.rmtree(env.path("files"), ignore_errors=True)
-    env.check(f"{last} announced steps are there after it", check_image, final, last, env.path("files"))
+    env.check(f"{last} announced steps are there after it", check_image, final, last,
+              env.path("files"))
 
 
 def power_cut_control(env):

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-What must be in a directory after `vmio steps` has announced step N, whatever happened to the machine afterwards. The steps are
-those of vmio.c. Step N+1 may have happened in part, so what it touches may be old or new, and nothing else.
+What must be in a directory after `vmio steps` has announced step N, whatever happened to the
+machine afterwards. The steps are those of vmio.c. Step N+1 may have happened in part, so what it
+touches may be old or new, and nothing else.
 """
 import os
 
@@ -13,7 +14,8 @@ RECORD, SLOT, SLOTS, APPEND, NAMES, UNLINK_AFTER, KINDS = 16, 4096, 16, 1008, 4,
 def content(length, step, off=0):
     """What step writes at off."""
     first = off // RECORD
-    text = b"".join(b"%07d:%07x\n" % (step, first + i) for i in range((length + RECORD - 1) // RECORD))
+    text = b"".join(b"%07d:%07x\n" % (step, first + i)
+                    for i in range((length + RECORD - 1) // RECORD))
     return text[:length]
 
 
@@ -32,8 +34,10 @@ def read(path):
 def same(root, name, n, length=None):
     got, want = read(os.path.join(root, name)), content(length or step_length(n), n)
     if got != want:
-        at = next((i for i, (a, b) in enumerate(zip(got, want)) if a != b), min(len(got), len(want)))
-        raise Fail(f"{name}: differs at byte {at} of {len(want)} (length {len(got)}): {got[at:at + 16]!r}")
+        at = next((i for i, (a, b) in enumerate(zip(got, want)) if a != b),
+                  min(len(got), len(want)))
+        raise Fail(
+            f"{name}: differs at byte {at} of {len(want)} (length {len(got)}): {got[at:at + 16]!r}")
 
 
 def steps_of_kind(kind, last):
@@ -49,7 +53,8 @@ def check_slots(root, last, begun):
     for slot, n in newest.items():
         got = data[slot * SLOT:(slot + 1) * SLOT]
         allowed = [n] + ([begun] if begun % KINDS == 2 and begun // KINDS % SLOTS == slot else [])
-        expect(any(got == content(SLOT, s, slot * SLOT) for s in allowed), f"slot {slot} of step {n}: {got[:16]!r}")
+        expect(any(got == content(SLOT, s, slot * SLOT) for s in allowed),
+               f"slot {slot} of step {n}: {got[:16]!r}")
 
 
 def check_log(root, last):
@@ -59,7 +64,8 @@ def check_log(root, last):
     data = read(os.path.join(root, "log"))
     for n in steps:
         off = n // KINDS * APPEND
-        expect(data[off:off + APPEND] == content(APPEND, n, off), f"log: append of step {n}: {data[off:off + 16]!r}")
+        expect(data[off:off + APPEND] == content(APPEND, n, off),
+               f"log: append of step {n}: {data[off:off + 16]!r}")
 
 
 def check_names(root, last, begun):
@@ -77,7 +83,8 @@ def check_gone(root, last, begun):
     for n in steps_of_kind(6, last):
         path = f"gone{n}"
         if n + UNLINK_AFTER <= last:
-            expect(not os.path.exists(os.path.join(root, path)), f"{path}: deleted durably, and there again")
+            expect(not os.path.exists(os.path.join(root, path)),
+                   f"{path}: deleted durably, and there again")
         elif n + UNLINK_AFTER != begun or os.path.exists(os.path.join(root, path)):
             same(root, path, n)
 

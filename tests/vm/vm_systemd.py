@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-The unit fusedio@.service under a real systemd, the first process of the guest: at boot, by hand, after a crash, on a wrong device,
-and when the machine is switched off while a service writes.
+The unit fusedio@.service under a real systemd, the first process of the guest: at boot, by hand,
+after a crash, on a wrong device, and when the machine is switched off while a service writes.
 """
 import os
 
@@ -25,9 +25,13 @@ def systemd(env):
     one, two = make_image(env.path("one.img"), 64, "-b", 4096), env.path("two.img")
     with open(two, "wb") as f:
         f.truncate(8 * MIB)
-    g = env.boot("systemd", [raw_drive("d1", one), raw_drive("d2", two)], initrd=env.shared.initrd_systemd, timeout=300,
-                 append="boot=systemd systemd.unit=vmtest.service systemd.log_target=kmsg systemd.show_status=0 printk.devkmsg=on")
+    g = env.boot("systemd", [raw_drive("d1", one), raw_drive("d2", two)],
+                 initrd=env.shared.initrd_systemd, timeout=300,
+                 append="boot=systemd systemd.unit=vmtest.service systemd.log_target=kmsg "
+                 "systemd.show_status=0 printk.devkmsg=on")
     for text in ("does not hold an ext4 file system", "cannot find /dev/nothing"):
-        env.check(f"what is wrong with the device is logged: {text}", said, os.path.join(g.directory, "console.log"), text)
-    env.check("a service that writes while the machine is switched off could do so to its end", in_image, one, "/bye", "bye")
+        env.check(f"what is wrong with the device is logged: {text}", said,
+                  os.path.join(g.directory, "console.log"), text)
+    env.check("a service that writes while the machine is switched off could do so to its end",
+              in_image, one, "/bye", "bye")
     env.check("e2fsck after switching off", e2fsck_clean, one)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-A recorded log of a drive's writes, in the format of dm-log-writes, and the images that a power cut could have left:
-everything up to a flush, and after that any of the writes. The log has the order of completion.
+A recorded log of a drive's writes, in the format of dm-log-writes, and the images that a power cut
+could have left: everything up to a flush, and after that any of the writes. The log has the order
+of completion.
 """
 import random
 import struct
@@ -30,7 +31,8 @@ def parse(path):
         start, sectors, flags, _ = struct.unpack_from("<QQQQ", log, at)
         at += SECTOR
         size = 0 if flags & DISCARD else sectors * SECTOR
-        entries.append(Entry(start * SECTOR, sectors * SECTOR, flags, log[at:at + size] if size else None))
+        entries.append(Entry(start * SECTOR, sectors * SECTOR, flags,
+                             log[at:at + size] if size else None))
         at += size
     return entries
 
@@ -54,8 +56,9 @@ def marks(entries, offset):
 
 def crash_states(entries, subsets, seed):
     """
-    Yields (name, index, indices): the image of a state is that of the entries up to index, in full, and of those behind it
-    that indices name. At each flush: all before it; and random choices of what is written up to the next flush.
+    Yields (name, index, indices): the image of a state is that of the entries up to index, in full,
+    and of those behind it that indices name. At each flush: all before it; and random choices of
+    what is written up to the next flush.
     """
     rng = random.Random(seed)
     flushes = [i for i, e in enumerate(entries) if e.flags & FLUSH] + [len(entries)]

@@ -151,7 +151,8 @@ int ext4_inode_hash_new(struct ext4_inode *inode)
 	 * number ended. Another thread may be reading the number just now, and will find it
 	 * unused: wait for it, but not on a loop thread.
 	 */
-	while ((old = ext4_inode_find_locked(vol, inode->ino)) && old->inode.loading && !nowait_on())
+	while ((old = ext4_inode_find_locked(vol, inode->ino)) && old->inode.loading &&
+	       !nowait_on())
 		fdio_cond_wait(&vol->inode.cond, &vol->inode.lock);
 	if (!old)
 		ext4_inode_hash_locked(inode);

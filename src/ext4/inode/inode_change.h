@@ -32,7 +32,9 @@ int ext4_inode_change_begin(struct ext4_inode *inode, unsigned credits,
 			    struct journal_handle **ret) FDIO_MAY_MISS;
 int ext4_inode_change_end(struct journal_handle *handle, struct ext4_inode *inode, int err,
 			  bool data_needed) FDIO_MAY_MISS;
-/* The second half of ext4_inode_dirty alone. A cancelled handle leaves it: that waits needlessly. */
+/*
+ * The second half of ext4_inode_dirty alone. A cancelled handle leaves it: that waits needlessly.
+ */
 void ext4_inode_note_tid(struct journal_handle *handle, struct ext4_inode *inode, bool data_needed);
 /* The extent tree was changed and the map with it: a cancelled handle has to drop the map. */
 void ext4_inode_map_edited(struct ext4_inode *inode);

@@ -1,8 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
-# The scripts around the tests, with programs in their way that only pretend: build-aux/packages.sh while another apt-get has its
-# locks; tests/run-root.sh when a script, or the whole run, takes too long.
+# The scripts around the tests, with programs in their way that only pretend: build-aux/packages.sh
+# while another apt-get has its locks; tests/run-root.sh when a script, or the whole run, takes too
+# long.
 set -eu
 src=$(cd "${srcdir:-.}" && pwd)
 work=$(mktemp -d "${TMPDIR:-/tmp}/fdio-scripts.XXXXXX")
@@ -26,8 +27,12 @@ cat >"$work/bin/apt-get" <<'END'
 n=$(cat "$STATE" 2>/dev/null || echo 0)
 echo $((n + 1)) >"$STATE"
 case $n in
-	0) echo "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 1 (apt-get)" >&2; exit 100 ;;
-	2) echo "E: Unable to acquire the dpkg frontend lock (/var/lib/dpkg/lock-frontend)" >&2; exit 100 ;;
+	0)
+		echo "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 1" >&2
+		exit 100 ;;
+	2)
+		echo "E: Unable to acquire the dpkg frontend lock (/var/lib/dpkg/lock-frontend)" >&2
+		exit 100 ;;
 esac
 [ "$n" -lt "${BROKEN_FROM:-99}" ] || { echo "E: Unable to locate package" >&2; exit 100; }
 echo "apt-get was called: $*"
@@ -36,7 +41,8 @@ printf '#!/bin/sh\nexit 1\n' >"$work/bin/dpkg-query"
 printf '#!/bin/sh\necho 0\n' >"$work/bin/id"
 chmod +x "$work/bin/apt-get" "$work/bin/dpkg-query" "$work/bin/id"
 packages() {
-	PATH="$work/bin:$PATH" STATE="$work/state" PACKAGES_WAIT=0 sh "$src/build-aux/packages.sh" run >"$work/out" 2>&1
+	PATH="$work/bin:$PATH" STATE="$work/state" PACKAGES_WAIT=0 \
+		sh "$src/build-aux/packages.sh" run >"$work/out" 2>&1
 }
 packages || bad "packages.sh: status $?"
 expect "$work/out" "waiting for it"
@@ -51,9 +57,13 @@ command -v python3 >/dev/null 2>&1 || exit $failed
 mkdir -p "$work/t/root"
 cp "$src/tests/run-root.sh" "$work/t/"
 echo 'print("ok 00-good/case (0.0 s)")' >"$work/t/root/00-good.py"
-printf 'import time\nprint("ok 01-slow/first (0.0 s)", flush=True)\ntime.sleep(300)\n' >"$work/t/root/01-slow.py"
-export FDIO_BUILD="$work" FDIO_TRANSPORT=devfuse FDIO_TOTALS="$work/totals" FDIO_JOBS=1 FDIO_TIMEOUT_FACTOR=1
-if FDIO_SCRIPT_TIMEOUT=2 sh "$work/t/run-root.sh" >"$work/out" 2>&1; then bad "run-root.sh: a script over its time passed"; fi
+printf 'import time\nprint("ok 01-slow/first (0.0 s)", flush=True)\ntime.sleep(300)\n' \
+	>"$work/t/root/01-slow.py"
+export FDIO_BUILD="$work" FDIO_TRANSPORT=devfuse FDIO_TOTALS="$work/totals" FDIO_JOBS=1 \
+	FDIO_TIMEOUT_FACTOR=1
+if FDIO_SCRIPT_TIMEOUT=2 sh "$work/t/run-root.sh" >"$work/out" 2>&1; then
+	bad "run-root.sh: a script over its time passed"
+fi
 expect "$work/out" "not ok 01-slow-devfuse: time limit"
 expect "$work/out" "check-root: 2 passed, 1 failed, 0 skipped"
 rm "$work/totals"
