@@ -140,6 +140,35 @@ START_TEST(used_maps_have_a_limit)
 }
 END_TEST
 
+/*
+ * A handle changes the inode that it has begun without the inode's locks, its map too: the map
+ * stays as long as that handle is open, while all the others go.
+ */
+START_TEST(map_of_a_begun_inode_stays)
+{
+	struct fake_dev *fake = testvol_shape(2);
+	struct ext4_vol *vol = testvol_mount(fake);
+	struct ext4_inode *inode[FILES];
+	struct journal_handle *handle;
+
+	stop_ticker(vol);
+	make_files(vol, inode, FILES);
+	load_all(inode, FILES);
+	/* The map that was loaded last stays anyway. */
+	ck_assert_uint_ne(vol->data.map_newest, inode[0]->ino);
+	vol->data.map_budget = 64;
+	ck_assert_int_eq(journal_begin(vol->journal, EXT4_CREDITS_INODE, &handle), 0);
+	ck_assert_int_eq(ext4_inode_begin(handle, inode[0]), 0);
+	(void)ext4_maps_shrink(vol);
+	ck_assert_ptr_nonnull(inode[0]->data.map);
+	ck_assert_uint_eq(with_map(inode + 1, FILES - 1), 0);
+	journal_end(handle);
+	(void)ext4_maps_shrink(vol);
+	ck_assert_ptr_null(inode[0]->data.map);
+	put_files(vol, fake, inode);
+}
+END_TEST
+
 /* With a link, so that a mount leaves it alone; no directory has it. */
 static void keep_file(struct ext4_inode *inode)
 {
@@ -383,6 +412,7 @@ Suite *unit_suite(void)
 
 	unit_test(t, idle_maps_go_first);
 	unit_test(t, used_maps_have_a_limit);
+	unit_test(t, map_of_a_begun_inode_stays);
 	unit_loop(t, ticker_gives_up_maps, 0, 2);
 	unit_test(t, readers_see_nothing_of_it);
 	unit_test(t, trim_leaves_few_bitmaps);

@@ -182,43 +182,6 @@ START_TEST(file_system_larger_than_device_is_refused)
 }
 END_TEST
 
-/*
- * A crash with an unlinked open file and an interrupted change: replay, then the orphan is deleted.
- */
-START_TEST(crash_is_replayed_and_orphans_deleted)
-{
-	struct fake_dev *fake = testvol_shape((unsigned)_i), *cut;
-	struct ext4_statfs before, after;
-	struct ext2_super_block sb;
-	struct ext4_inode *inode;
-	struct ext4_vol *vol = testvol_mount(fake);
-	uint32_t ino;
-
-	ext4_vol_statfs(vol, &before);
-	inode = testvol_tmpfile(vol, S_IFREG | 0600);
-	ino = inode->ino;
-	ck_assert_int_eq(testvol_fill(inode, 0, 300), 0);
-	ck_assert_int_eq(ext4_vol_sync(vol), 0);
-	cut = fake_power_cut(fake, FAKE_CUT_DROP, 1);
-	ext4_vol_abandon(vol);
-	epoch_drain();
-	fake_free(fake);
-	ck_assert_int_eq(fake_e2fsck_replay(cut), 0);
-
-	vol = testvol_mount(cut);
-	ck_assert_int_eq(ext4_inode_get(vol, ino, NULL, &inode), -ENOENT);
-	ck_assert_int_eq(ext4_vol_sync(vol), 0);
-	ext4_vol_statfs(vol, &after);
-	ck_assert_uint_eq(after.bfree, before.bfree);
-	ck_assert_uint_eq(after.ffree, before.ffree);
-	testvol_check_groups(vol);
-	testvol_unmount_check(vol, cut);
-	testvol_super(cut, &sb);
-	ck_assert_uint_eq(sb.s_last_orphan, 0);
-	fake_free(cut);
-}
-END_TEST
-
 /* needs_recovery, but nothing in the log: the crash came before the first commit. */
 START_TEST(crash_before_the_first_commit)
 {
@@ -405,87 +368,6 @@ START_TEST(torn_superblock_is_completed_from_a_backup)
 	testvol_unmount_check(vol, cut[old]);
 	fake_free(cut[0]);
 	fake_free(cut[1]);
-}
-END_TEST
-
-/* What a kernel leaves that was not unmounted: an entry in the orphan file. */
-START_TEST(orphan_file_of_a_kernel_is_emptied)
-{
-	struct fake_dev *fake = fake_mkfs(32 << 20, "-t ext4 -b 1024 -J size=4 -O "
-						    "orphan_file,metadata_csum");
-	struct ext4_inode *of, *inode;
-	struct ext2_super_block sb;
-	uint32_t block[256], ino, seed;
-	uint64_t blk;
-	struct ext4_vol *vol;
-
-	ck_assert_ptr_nonnull(fake);
-	ck_assert_int_eq(fake_run(fake,
-				  "head -c 50000 $IMG > $IMG.src && debugfs -w -R \"write $IMG.src "
-				  "lost\" $IMG >/dev/null 2>&1 && rm $IMG.src && "
-				  "debugfs -w -R 'unlink lost' $IMG 2>/dev/null",
-				  NULL, 0, true),
-			 0);
-	/*
-	 * The file without a name has the first free number; as a crash leaves it, its link count
-	 * is 0.
-	 */
-	testvol_super(fake, &sb);
-	ino = sb.s_orphan_file_inum + 1;
-	ck_assert_uint_eq(ino, 13);
-	ck_assert_int_eq(fake_run(fake,
-				  "debugfs -w -R 'set_inode_field <13> links_count 0' $IMG "
-				  "2>/dev/null",
-				  NULL, 0, true),
-			 0);
-	testvol_super(fake, &sb);
-	vol = testvol_mount(fake);
-	ck_assert_int_eq(ext4_inode_get_special(vol, sb.s_orphan_file_inum, &of), 0);
-	ck_assert_int_eq(ext4_bmap(of, 0, &blk), 0);
-	seed = of->checksum_seed;
-	ext4_inode_put(of);
-	ck_assert_int_eq(ext4_vol_close(vol), 0);
-	epoch_drain();
-
-	fake_peek(fake, block, sizeof(block), blk << 10);
-	ck_assert_uint_eq(block[254], 0x0b10ca04);
-	block[5] = ino;
-	block[255] = fdio_crc32c(fdio_crc32c(seed, &blk, 8), block, 254 * 4);
-	fake_poke(fake, block, sizeof(block), blk << 10);
-	testvol_super(fake, &sb);
-	sb.s_feature_ro_compat |= EXT4_FEATURE_RO_COMPAT_ORPHAN_PRESENT;
-	testvol_poke_super(fake, &sb);
-
-	vol = testvol_mount(fake);
-	ck_assert_int_eq(ext4_inode_get_special(vol, ino, &inode), 0);
-	ck_assert_uint_ne(inode->raw->i_dtime, 0);
-	inode->inode.bad = true; /* a look at a deleted inode: not to be deleted again */
-	ext4_inode_put(inode);
-	testvol_unmount_check(vol, fake);
-	testvol_super(fake, &sb);
-	ck_assert(!(sb.s_feature_ro_compat & EXT4_FEATURE_RO_COMPAT_ORPHAN_PRESENT));
-	fake_free(fake);
-}
-END_TEST
-
-/* An orphan list that leads nowhere is cut, noted, and the rest is served. */
-START_TEST(damaged_orphan_list_is_cut)
-{
-	struct fake_dev *fake = testvol_shape(0);
-	struct ext2_super_block sb;
-	struct ext4_vol *vol;
-
-	testvol_super(fake, &sb);
-	sb.s_last_orphan = _i == 0 ? 0x7fffffff : _i == 1 ? 500 : 8;
-	testvol_poke_super(fake, &sb);
-	vol = testvol_mount(fake);
-	ck_assert(!ext4_vol_read_only(vol));
-	ck_assert_int_eq(ext4_vol_close(vol), 0);
-	testvol_super(fake, &sb);
-	ck_assert_uint_eq(sb.s_last_orphan, 0);
-	ck_assert(sb.s_state & EXT2_ERROR_FS);
-	ck_assert_uint_gt(sb.s_error_count, 0);
-	fake_free(fake);
 }
 END_TEST
 
@@ -872,13 +754,10 @@ Suite *unit_suite(void)
 	unit_loop(t, every_feature_has_its_verdict, 0, (int)ARRAY_SIZE(verdicts));
 	unit_test(t, what_is_no_file_system_is_refused);
 	unit_test(t, file_system_larger_than_device_is_refused);
-	unit_loop(t, crash_is_replayed_and_orphans_deleted, 0, n);
 	unit_test(t, crash_before_the_first_commit);
 	unit_test(t, recovery_of_what_is_read_only);
 	unit_test(t, log_without_its_bit_is_not_guessed_about);
 	unit_loop(t, torn_superblock_is_completed_from_a_backup, 0, 4);
-	unit_test(t, orphan_file_of_a_kernel_is_emptied);
-	unit_loop(t, damaged_orphan_list_is_cut, 0, 3);
 	unit_loop(t, damaged_log_inode_is_refused, 0, 3);
 	unit_loop(t, errors_option_is_followed, 0, 2);
 	unit_loop(t, read_errors_of_metadata_are_noted, 0, 3);
