@@ -10,8 +10,8 @@ src=${1:-.}
 [ -d "$src/src/base" ] || { echo "check-asserts: no source tree at $src" >&2; exit 2; }
 
 pure="sizeof ARRAY_SIZE __atomic_load_n list_empty nowait_on nowait_missed rank_may_repeat
-	journal_log_wrap journal_log_blocks_needed journal_transaction_is_empty ext4_extent_limit
-	ext4_extent_node_max ext4_window_end"
+	ends_in_place JOURNAL_MUTATED journal_log_blocks_needed journal_transaction_is_empty
+	ext4_extent_limit ext4_extent_node_max ext4_window_end"
 
 find "$src/src" "$src/tests" -type f \( -name '*.c' -o -name '*.h' \) | LC_ALL=C sort |
 	awk -v top="$src/" -v pure="$pure" '

@@ -6,6 +6,7 @@
 # library's headers are included by the ext4 room only, a header named types.h or *_types.h only
 # inside its own room, and every directory in src/ is a room.
 #
+# Of journal, other rooms include src/journal/journal.h alone.
 # ext4 has rooms of its own with an order of their own. Other rooms include src/ext4/ext4.h alone. A
 # room of ext4 offers ROOM.h, and to the rooms of ext4 headers named ROOM_*.h; its other headers are
 # private. core/structs.h composes the parts of the volume and the inode, one a room, of headers
@@ -90,6 +91,8 @@ BEGIN {
 		if (mine == "ext4" && theirs == "ext4") check_inner(inc)
 		else if (theirs == "ext4" && inc != "ext4/ext4.h")
 			bad("\"" inc "\" is private to ext4")
+		if (theirs == "journal" && mine != "journal" && inc != "journal/journal.h")
+			bad("\"" inc "\" is private to journal")
 	}
 	close(file)
 	if (wrong) failed++; else passed++

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Memory for small records that end together: those of a handle (journal_handle_alloc) and of a
- * transaction (journal_transaction_alloc). A chunk that is there from the start serves all that is
- * usual; more is allocated, and freed again with what it was for. So no handle of the write-out
- * path asks the system for memory.
+ * Arenas: memory for small records that end together, those of a handle (journal_handle_alloc) and
+ * those of a transaction (journal_transaction_alloc). The first chunk is allocated when the journal
+ * starts and holds the records of any usual handle or transaction, so no handle of the write-out
+ * path asks the system for memory. Further chunks are freed together with the records in them.
  *
- * The owner guards it: whoever holds the handle lock, or for a closed transaction the thread that
- * commits, which alone knows it. Failure: NULL or -ENOMEM, and nothing has changed.
+ * Runs on every thread that has a handle, loop threads included, and on the committing thread. The
+ * arena's owner guards it: the thread that holds the handle lock, or, for a closed transaction, the
+ * committing thread, which alone knows it. Failure: NULL or -ENOMEM, and nothing has changed.
  */
 #include "base/counters.h"
 #include "base/poison.h"
@@ -16,6 +17,7 @@
 #include <stdalign.h>
 #include <stdlib.h>
 
+/* GAP: poisoned bytes between two records, so that AddressSanitizer sees an overrun. */
 enum { ALIGN = alignof(max_align_t), GAP = FDIO_ASAN ? ALIGN : 0 };
 
 struct journal_arena_chunk {

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A set of block numbers, as a hash table with open addressing: what a transaction has revoked. The
- * owner guards it (handle and state lock for the running transaction); any thread. Failure is
- * -ENOMEM and changes nothing; looking and deleting cannot fail.
+ * A set of block numbers, as a hash table with open addressing: the blocks that a transaction has
+ * revoked. The table is never more than half full, so a search always ends at an empty slot.
+ *
+ * Any thread, loop threads included; never waits. The owner guards it: handle lock and state lock
+ * for the running transaction. Failure is -ENOMEM and changes nothing; looking and removing cannot
+ * fail.
  */
 #include "journal/journal_types.h"
 
@@ -79,8 +82,8 @@ bool journal_block_set_remove(struct journal_block_set *set, uint64_t blk)
 	if (!set->slot[hole])
 		return false;
 	/*
-	 * Close the gap: move back every later key of the run whose home is not between the hole
-	 * and itself.
+	 * Close the gap: of the keys that follow without an empty slot between, move into the hole
+	 * each whose search would pass the hole (its home slot is not behind the hole).
 	 */
 	for (i = (hole + 1) & (set->cap - 1); set->slot[i]; i = (i + 1) & (set->cap - 1)) {
 		unsigned home = set_home(set, set->slot[i]);

@@ -2,19 +2,20 @@
 /*
  * The metadata block cache: 64 shards, each a hash table with a clock hand.
  *
- * Threads: any. journal_read_cached, journal_buffer_ref and journal_buffer_release are for loop
- * threads, too: they never block on I/O, and a release is one atomic subtraction.
- * journal_read_block reads from the device, or misses in the mode of nowait.h. Each shard has a
- * lock, which guards its table and its clock; a buffer's count and state are atomic.
+ * Threads: any. journal_read_cached and journal_buffer_release never wait for I/O, so loop threads
+ * call them; a release is one atomic subtraction. journal_read_block reads from the device, or, in
+ * the mode of base/nowait.h, misses. Each shard has a lock, which guards its hash table and its
+ * clock; a buffer's reference count and state are atomic.
  *
- * A block number has at most one buffer in the hash. A buffer with references, or in a transaction
- * or on a checkpoint list (each holds a reference), is never evicted. A buffer's content is defined
- * once its state has left JOURNAL_BUFFER_READING. Eviction and look-up both hold the shard lock, so
- * a buffer found is a buffer referenced. Taken out of the hash, it carries JOURNAL_BUFFER_DEAD in
- * its count, and the last reference frees it. The limit is soft: what is pinned may exceed it.
+ * A block has at most one buffer in the hash table. A buffer with references is never evicted;
+ * transactions and checkpoint lists hold references too. Eviction and lookup both hold the shard's
+ * lock, so lookup takes its reference before the buffer can be evicted. A buffer that is taken out
+ * of the table has JOURNAL_BUFFER_DEAD in its count, and its last reference frees it. A buffer's
+ * content is defined once its state has left JOURNAL_BUFFER_READING. The limit of the cache is
+ * soft: buffers with references may exceed it.
  *
  * Failure: -EIO for an unreadable block (it is not cached, so the next reader tries again),
- * -ENOMEM, -EUCLEAN for a number outside the file system.
+ * -ENOMEM, -EUCLEAN for a block number outside the file system.
  */
 #include "base/counters.h"
 #include "base/log.h"
@@ -104,10 +105,7 @@ void journal_cache_put(struct journal_cache_buffer *buffer)
 	uint32_t old = __atomic_fetch_sub(&buffer->refs, 1, __ATOMIC_ACQ_REL);
 
 	FDIO_ASSERT(old & ~JOURNAL_BUFFER_DEAD);
-	/*
-	 * A live buffer may be evicted from here on: buffer must not be touched unless it is dead,
-	 * hence ours.
-	 */
+	/* From here on buffer may be evicted. Only a dead one is still ours, to be freed. */
 	if (old == (JOURNAL_BUFFER_DEAD | 1))
 		buffer_free(buffer);
 }
@@ -139,7 +137,7 @@ static void shard_unlink(struct journal_cache_shard *shard, struct journal_cache
 	shard->nr_buffers--;
 }
 
-/* Shard lock held: looks at so many buffers, gives up to max back that nobody uses. */
+/* Shard lock held: looks at scan buffers, frees at most max that are unused. Returns how many. */
 static unsigned shard_drop(struct journal_cache_shard *shard, unsigned scan, unsigned max)
 {
 	unsigned freed = 0;
@@ -160,7 +158,7 @@ static unsigned shard_drop(struct journal_cache_shard *shard, unsigned scan, uns
 	return freed;
 }
 
-/* Shard lock held: if the cache is over its limit. */
+/* Shard lock held: frees up to two buffers if the cache is over its limit. */
 static void shard_evict(struct journal *journal, struct journal_cache_shard *shard)
 {
 	if (__atomic_load_n(&journal->nr_buffers, __ATOMIC_RELAXED) >= journal->max_buffers)
@@ -171,23 +169,20 @@ int journal_cache_reserve(struct journal *journal)
 {
 	unsigned n = journal->max_buffers / 16;
 
-	return journal_slab_reserve(&journal->buffer_slab, n) ||
-					       journal_slab_reserve(&journal->data_slab, n)
-			       ? -ENOMEM
-			       : 0;
+	int err = journal_slab_reserve(&journal->buffer_slab, n);
+
+	return err ? err : journal_slab_reserve(&journal->data_slab, n);
 }
 
 bool journal_cache_shed(struct journal *journal)
 {
-	/* Two rounds of each: the first may only find that all were used a short time ago. */
 	for (unsigned i = 0; i < JOURNAL_CACHE_SHARDS; i++) {
-		struct journal_cache_shard *shard =
-				&journal->shards[__atomic_fetch_add(&journal->shed_at, 1,
-								    __ATOMIC_RELAXED) %
-						 JOURNAL_CACHE_SHARDS];
+		uint32_t at = __atomic_fetch_add(&journal->shed_at, 1, __ATOMIC_RELAXED);
+		struct journal_cache_shard *shard = &journal->shards[at % JOURNAL_CACHE_SHARDS];
 		unsigned freed;
 
 		fdio_mutex_lock(&shard->lock);
+		/* Two rounds: the first may only clear the recent marks of all buffers. */
 		freed = shard_drop(shard, shard->nr_buffers * 2, 1);
 		fdio_mutex_unlock(&shard->lock);
 		if (freed) {
@@ -273,7 +268,7 @@ int journal_cache_get(struct journal *journal, uint64_t blk, struct journal_cach
 	*ret_created = false;
 	if (blk >= journal->params.nr_blocks)
 		return -EUCLEAN;
-	/* Others may take what was shed. */
+	/* Another thread may take the memory that journal_cache_shed has freed: try again. */
 	for (unsigned tries = 0; tries < SHED_TRIES; tries++) {
 		fdio_mutex_lock(&shard->lock);
 		buffer = shard_find(shard, blk);
@@ -322,7 +317,6 @@ int journal_cache_wait(struct journal_cache_buffer *buffer)
 
 		if (nowait_on())
 			return nowait_miss();
-
 		fdio_mutex_lock(&shard->lock);
 		while ((state = __atomic_load_n(&buffer->state, __ATOMIC_ACQUIRE)) ==
 		       JOURNAL_BUFFER_READING)
@@ -386,7 +380,7 @@ int journal_read_cached(struct journal *journal, uint64_t blk, struct journal_bu
 	return 0;
 }
 
-/* Reads the run of n buffers, all in JOURNAL_BUFFER_READING and ours, with one device request. */
+/* Reads n neighbouring buffers, all made by this thread, with one device request. */
 static void readahead_run(struct journal *journal, struct journal_cache_buffer **buffer, unsigned n)
 {
 	uint8_t *tmp = n > 1 ? fdio_alloc_aligned(4096, (size_t)n * journal->block_size) : NULL;
@@ -396,7 +390,7 @@ static void readahead_run(struct journal *journal, struct journal_cache_buffer *
 	for (unsigned i = 0; i < n; i++) {
 		int err = 0;
 
-		/* Without memory, or with a bad block in the run, each is read for itself. */
+		/* No memory, or a bad block in the run: read each block by itself. */
 		if (whole)
 			memcpy(buffer[i]->public.data, tmp + (size_t)i * journal->block_size,
 			       journal->block_size);
@@ -417,7 +411,7 @@ void journal_readahead(struct journal *journal, uint64_t blk, unsigned n)
 
 	if (nowait_on())
 		return;
-	/* Reading ahead must not push out what is in use. */
+	/* Readahead must not evict the blocks that are in use. */
 	n = FDIO_MIN(n, journal->max_buffers / 8);
 	for (; n > 0 && blk < journal->params.nr_blocks; n--, blk++) {
 		bool created;
@@ -443,12 +437,6 @@ void journal_buffer_release(struct journal_buffer *buffer)
 {
 	if (buffer)
 		journal_cache_put(to_cache_buffer(buffer));
-}
-
-struct journal_buffer *journal_buffer_ref(struct journal_buffer *buffer)
-{
-	journal_cache_ref(to_cache_buffer(buffer));
-	return buffer;
 }
 
 void journal_cache_drop_all(struct journal *journal)

@@ -1,21 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The checkpoint thread: writes committed images home and moves the tail of the log behind them, in
- * the background when half the log is used or half the cache is pinned, at once when a handle waits
- * for space. It is the only writer of home locations while the journal runs, so two home writes of
- * one block cannot overtake each other. journal_checkpoint_all does the same at the end, when that
- * thread is gone.
+ * The checkpoint thread writes committed blocks home and moves the tail of the log behind them:
+ * when half the log is used or half the cache is on checkpoint lists, when a transaction has waited
+ * for AGE_NS, and at once when a handle waits for log space. While the journal runs it is the only
+ * writer of home locations, so two home writes of one block cannot overtake each other. When it has
+ * ended, journal_checkpoint_all does the same on the thread that stops the journal.
  *
  * The state lock guards the checkpoint lists. It is held to choose blocks and to copy each of them,
- * and never across I/O; the items and the stage are the thread's own.
+ * never across I/O. The items and the stage belong to the thread.
  *
- * A block on a list is the newest committed image of it. If it is also in the running or the
- * closing transaction, or forgotten by one, it must not be written (JOURNAL-6): its next commit
- * moves it to a younger list, or drops it. If nothing else is left in the oldest transaction, a
- * commit is forced.
+ * A buffer on a checkpoint list has the newest committed content of its block. A block that is also
+ * in the running or the closing transaction, or forgotten by one of them, must not be written
+ * (JOURNAL-6); when that transaction commits, the block moves to its list or leaves the lists. If
+ * the oldest transaction has only such blocks left, a commit is forced.
  *
  * Implements JOURNAL-6, JOURNAL-7 and the first half of JOURNAL-11. Failure: a failed home write
- * aborts the journal; the log still holds the images, so the next mount replays them.
+ * aborts the journal. The log still holds the images, so the next mount replays them.
  */
 #include "base/counters.h"
 #include "journal/journal_types.h"
@@ -25,7 +25,7 @@
 
 enum { BATCH = 256, BATCH_SCAN = 4096 };
 
-/* Committed transactions go home after this long even without pressure, to keep a replay short. */
+/* After this time a committed transaction goes home without need, to keep a replay short. */
 #define AGE_NS (30ull * 1000000000ull)
 
 struct journal_checkpoint_item {
@@ -47,37 +47,6 @@ void journal_checkpoint_fini(struct journal *journal)
 	free(journal->checkpoint_stage);
 }
 
-void journal_checkpoint_add(struct journal *journal, struct journal_transaction *transaction,
-			    struct journal_cache_buffer *buffer)
-{
-	FDIO_ASSERT(!buffer->checkpoint);
-	buffer->checkpoint = transaction;
-	list_add_tail(&transaction->checkpoint_list, &buffer->checkpoint_node);
-	journal->nr_checkpoint++;
-}
-
-void journal_checkpoint_drop(struct journal *journal, struct journal_cache_buffer *buffer)
-{
-	if (!buffer->checkpoint)
-		return;
-	buffer->checkpoint = NULL;
-	list_del(&buffer->checkpoint_node);
-	journal->nr_checkpoint--;
-	journal_cache_put(buffer);
-}
-
-bool journal_checkpoint_due(const struct journal *journal)
-{
-	uint32_t avail = __atomic_load_n(&journal->log.free, __ATOMIC_RELAXED);
-
-	if (list_empty(&journal->committed))
-		return false;
-	if (JOURNAL_LAZY)
-		return journal->space_waiters;
-	return journal->space_waiters || avail < journal->log.len / 2 ||
-	       journal->nr_checkpoint > journal->max_buffers / 2;
-}
-
 /* State lock held (JOURNAL-6). */
 static bool may_go_home(const struct journal_cache_buffer *buffer)
 {
@@ -92,7 +61,7 @@ static int by_block(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-/* State lock held: the oldest blocks that may be written, sorted. Each gets a reference. */
+/* State lock held: makes items of the oldest blocks that may go home, sorted, with references. */
 static unsigned gather(struct journal *journal)
 {
 	unsigned n = 0, scanned = 0;
@@ -119,7 +88,8 @@ out:
 }
 
 /*
- * Copies what may still go home to the stage, a short hold of the state lock each; drops the rest.
+ * Copies to the stage each block that may still go home, and drops the other items. Takes the state
+ * lock anew for each block, so that nobody waits long for it. Returns how many are left.
  */
 static unsigned copy_items(struct journal *journal, unsigned n)
 {
@@ -145,9 +115,20 @@ static unsigned copy_items(struct journal *journal, unsigned n)
 	return kept;
 }
 
+/* How many items from i on, of n, are neighbours on the device and fit in one request. */
+static unsigned run_length(const struct journal *journal, unsigned i, unsigned n)
+{
+	uint32_t most = FDIO_MAX(journal->dev->caps.max_io_bytes / journal->block_size, 1u);
+	const struct journal_checkpoint_item *item = &journal->checkpoint_items[i];
+	unsigned run = 1;
+
+	while (i + run < n && run < most && item[run].blk == item->blk + run)
+		run++;
+	return run;
+}
+
 static int write_items(struct journal *journal, unsigned n)
 {
-	uint32_t max_run = FDIO_MAX(journal->dev->caps.max_io_bytes / journal->block_size, 1u);
 	enum { MAX_VEC = 32 };
 	struct dev_vec vec[MAX_VEC];
 	unsigned i = 0;
@@ -157,12 +138,8 @@ static int write_items(struct journal *journal, unsigned n)
 		unsigned nr = 0;
 
 		for (; i < n && nr < MAX_VEC; nr++) {
-			unsigned run = 1;
+			unsigned run = run_length(journal, i, n);
 
-			while (i + run < n && run < max_run &&
-			       journal->checkpoint_items[i + run].blk ==
-					       journal->checkpoint_items[i].blk + run)
-				run++;
 			vec[nr] = (struct dev_vec){
 				.off = journal->checkpoint_items[i].blk * journal->block_size,
 				.buf = journal->checkpoint_stage + (size_t)i * journal->block_size,
@@ -183,10 +160,7 @@ static void items_done(struct journal *journal, unsigned n, bool written)
 		struct journal_checkpoint_item *item = &journal->checkpoint_items[i];
 
 		item->buffer->home_write_in_flight = false;
-		/*
-		 * A younger commit may have moved item meanwhile: then its newer image is still
-		 * due.
-		 */
+		/* If a younger commit has moved the block to its own list, it is not home yet. */
 		if (written && item->buffer->checkpoint == item->transaction)
 			journal_checkpoint_drop(journal, item->buffer);
 		journal_cache_put(item->buffer);
@@ -196,14 +170,14 @@ static void items_done(struct journal *journal, unsigned n, bool written)
 }
 
 /*
- * JOURNAL-7. Frees the log space of the oldest transactions that are completely home. Returns
- * -errno, or how many.
+ * JOURNAL-7. Frees the log space of the oldest transactions that are completely home. Returns how
+ * many, or -errno.
  */
 static int move_tail(struct journal *journal)
 {
 	struct journal_transaction *transaction, *tmp, *last = NULL;
 	struct list gone = LIST_INIT(gone);
-	uint32_t freed = 0;
+	uint32_t freed = 0, tail;
 	int err, n = 0;
 
 	fdio_mutex_lock(&journal->state_lock);
@@ -219,12 +193,11 @@ static int move_tail(struct journal *journal)
 	fdio_mutex_unlock(&journal->state_lock);
 	if (!last)
 		return 0;
+	tail = journal_log_wrap(&journal->log, (uint64_t)last->log_start + last->log_len);
 	err = JOURNAL_MUTATED(JOURNAL_MUTATION_NO_TAIL_FLUSH) ? 0 : dev_flush(journal->dev);
 	if (!err)
 		err = journal_log_write_superblock(
-				journal, last->tid + 1,
-				journal_log_wrap(&journal->log,
-						 (uint64_t)last->log_start + last->log_len),
+				journal, last->tid + 1, tail,
 				JOURNAL_MUTATED(JOURNAL_MUTATION_NO_TAIL_FUA) ? 0 : DEV_FUA);
 	fdio_mutex_lock(&journal->state_lock);
 	if (!err) {
@@ -240,7 +213,10 @@ static int move_tail(struct journal *journal)
 	return err ? err : n;
 }
 
-/* The oldest transaction has only blocks that are in use: their next commit sets it free. */
+/*
+ * No block of the oldest transaction may go home, because the running transaction has it or has
+ * forgotten it: a commit takes the blocks off the oldest list.
+ */
 static void force_commit(struct journal *journal)
 {
 	journal_tid tid;
@@ -252,7 +228,7 @@ static void force_commit(struct journal *journal)
 	journal_commit_wait(journal, tid, NULL);
 }
 
-/* One batch home. Returns -errno, or the number of blocks written. */
+/* Writes one batch home. Returns the number of blocks, or -errno. */
 static int one_batch(struct journal *journal)
 {
 	unsigned n;
@@ -286,7 +262,18 @@ int journal_checkpoint_all(struct journal *journal)
 	return 0;
 }
 
-/* Batches until enough of the log is free again, the tail following each. */
+/* State lock held: a quarter of the log or of the cache is still taken, or a handle waits. */
+static bool wants_relief(const struct journal *journal)
+{
+	if (list_empty(&journal->committed))
+		return false;
+	if (journal->space_waiters)
+		return true;
+	return !JOURNAL_LAZY && (journal->log.free < journal->log.len / 4 * 3 ||
+				 journal->nr_checkpoint > journal->max_buffers / 4);
+}
+
+/* Writes batches home, and moves the tail after each, until enough of the log is free again. */
 static void relieve(struct journal *journal)
 {
 	bool more = true;
@@ -301,10 +288,7 @@ static void relieve(struct journal *journal)
 		}
 		fdio_mutex_lock(&journal->state_lock);
 		stuck = !written && !moved && !list_empty(&journal->committed);
-		more = !journal->stop_checkpoint && !list_empty(&journal->committed) &&
-		       (journal->space_waiters ||
-			(!JOURNAL_LAZY && (journal->log.free < journal->log.len / 4 * 3 ||
-					   journal->nr_checkpoint > journal->max_buffers / 4)));
+		more = !journal->stop_checkpoint && wants_relief(journal);
 		fdio_mutex_unlock(&journal->state_lock);
 		if (stuck && more)
 			force_commit(journal);
@@ -314,11 +298,12 @@ static void relieve(struct journal *journal)
 /* State lock held. */
 static bool aged(struct journal *journal)
 {
+	struct journal_transaction *oldest;
+
 	if (list_empty(&journal->committed))
 		return false;
-	return fdio_now_ns() - list_first(&journal->committed, struct journal_transaction, node)
-					       ->commit_ns >
-	       AGE_NS;
+	oldest = list_first(&journal->committed, struct journal_transaction, node);
+	return fdio_now_ns() - oldest->commit_ns > AGE_NS;
 }
 
 static void write_aged(struct journal *journal)
@@ -340,11 +325,13 @@ void *journal_checkpoint_thread(void *arg)
 	fdio_magic_check(journal, MAGIC_JOURNAL);
 	fdio_mutex_lock(&journal->state_lock);
 	while (!journal->stop_checkpoint && !journal_abort_error(journal)) {
-		void (*work)(struct journal *) = journal_checkpoint_due(journal) ? relieve
-						 : aged(journal)                 ? write_aged
-										 : NULL;
+		void (*work)(struct journal *) = NULL;
 
-		if (!work) {
+		if (journal_checkpoint_due(journal)) {
+			work = relieve;
+		} else if (aged(journal)) {
+			work = write_aged;
+		} else {
 			fdio_cond_timedwait(&journal->checkpoint_cv, &journal->state_lock,
 					    fdio_now_ns() + AGE_NS / 3);
 			continue;

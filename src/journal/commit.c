@@ -2,30 +2,28 @@
 /*
  * Commits: which transaction is written, when, and by whom. How it is written is in commit_write.c.
  *
- * Threads: the commit thread commits every few seconds, and for those who do not wait. A thread
- * that waits for a transaction which nobody commits yet does it itself (journal_commit_wait), which
- * saves two changes of thread an fsync. One transaction is written at a time, and all who ask
- * meanwhile share the next (group commit). What the one who commits is at (enum
- * journal_commit_state), changed by set_commit_state under the state lock:
+ * Threads: the commit thread commits every few seconds, and when a commit is requested. A thread
+ * that waits for a transaction which nobody commits yet commits it itself (journal_commit_wait).
+ * Whichever it is, comments call it the committing thread. It writes one transaction; requests that
+ * come meanwhile share the next one (group commit). Its state (enum journal_commit_state) is
+ * changed by set_commit_state under the state lock:
  *
- *   state       event                                     next        function
- *   IDLE        somebody asks, or the interval is over    CLOSING     journal_commit_now
- *   CLOSING     the running transaction has changes       WRITING     make_committing
- *   CLOSING     nothing has changed                       ONLY_FLUSH  empty_round
- *   CLOSING     the journal has aborted                   IDLE        journal_commit_now,
- *   end_commit
- *   WRITING     the commit block is durable               CALLBACKS   finish
- *   WRITING     the journal aborts                        IDLE        journal_commit_now,
- *   end_commit
- *   ONLY_FLUSH  the flush has ended, well or not          IDLE        empty_round, end_commit
- *   CALLBACKS   all callbacks have run                    IDLE        finish, end_commit
+ *   state       event                                   next        function
+ *   IDLE        a commit is requested, or it is time    CLOSING     journal_commit_now
+ *   CLOSING     the running transaction has changes     WRITING     make_committing
+ *   CLOSING     nothing has changed                     ONLY_FLUSH  empty_round
+ *   CLOSING     the journal has aborted                 IDLE        end_commit
+ *   WRITING     the commit block is durable             CALLBACKS   finish
+ *   WRITING     the journal aborts                      IDLE        end_commit
+ *   ONLY_FLUSH  the flush has ended, well or not        IDLE        end_commit
+ *   CALLBACKS   all callbacks have run                  IDLE        end_commit
  *
  * Locks: closing takes handle_lock, so no handle is open; the seal callback runs inside a last
- * handle. From then on handles run again beside the writing (JOURNAL-2 makes that safe). The state
- * lock is held for moments, never across I/O or a callback.
+ * handle. After that, handles run again while the transaction is written (JOURNAL-2 makes that
+ * safe). The state lock is held for moments, never across I/O or a callback.
  *
- * Implements JOURNAL-8 and JOURNAL-9. Failure: any failed write or flush aborts the journal; the
- * transaction stays in memory, its callbacks and waiters get -EIO.
+ * Implements JOURNAL-8 and JOURNAL-9. Failure: any failed write or flush aborts the journal. The
+ * transaction stays in memory; its callbacks and waiters get -EIO.
  */
 #include "base/counters.h"
 #include "journal/journal_types.h"
@@ -74,8 +72,8 @@ static void end_commit(struct journal *journal)
 /* ---- closing ---- */
 
 /*
- * What the seal callback may still change: limited by the log space that was reserved and the image
- * list.
+ * Blocks that the seal callback may change: as many as the free log space and the transaction's
+ * table have room for.
  */
 static unsigned seal_credits(struct journal *journal, struct journal_transaction *transaction)
 {
@@ -97,10 +95,7 @@ static void seal(struct journal *journal, struct journal_transaction *transactio
 	journal_handle_done(journal);
 }
 
-/*
- * State lock held, no handle open: the transaction gets its place in the log (JOURNAL-3,
- * JOURNAL-9).
- */
+/* Handle and state lock held: the transaction gets its place in the log (JOURNAL-3, JOURNAL-9). */
 static void make_committing(struct journal *journal, struct journal_transaction *transaction)
 {
 	struct journal_log *log = &journal->log;
@@ -130,7 +125,7 @@ static void make_committing(struct journal *journal, struct journal_transaction 
 	pthread_cond_broadcast(&journal->done_cv);
 }
 
-/* The closed transaction, or NULL when there is nothing to commit. */
+/* Closes the running transaction and returns it; NULL: nothing has changed, or an abort. */
 static struct journal_transaction *close_running(struct journal *journal)
 {
 	struct journal_transaction *transaction;
@@ -159,8 +154,8 @@ static struct journal_transaction *close_running(struct journal *journal)
 /* ---- afterwards ---- */
 
 /*
- * State lock held. JOURNAL-8: no home write of a block that this transaction frees may still be in
- * flight.
+ * State lock held. JOURNAL-8: waits for home writes of the blocks that this transaction frees, and
+ * takes these blocks off their checkpoint lists and out of the cache.
  */
 static void drop_forgotten(struct journal *journal, struct journal_transaction *transaction)
 {
@@ -174,7 +169,7 @@ static void drop_forgotten(struct journal *journal, struct journal_transaction *
 		if (buffer->forgotten_by == transaction)
 			buffer->forgotten_by = NULL;
 		journal_checkpoint_drop(journal, buffer);
-		/* Its next life starts from the device or from zeroes, never from here. */
+		/* Whoever uses the block next reads it from the device or makes it new. */
 		if (!buffer->running && !buffer->forget_count)
 			journal_cache_unhash(buffer);
 		journal_cache_put(buffer);
@@ -182,7 +177,7 @@ static void drop_forgotten(struct journal *journal, struct journal_transaction *
 	transaction->nr_forgets = 0;
 }
 
-/* State lock held: the images now wait to be written home. */
+/* State lock held: the transaction's blocks go to its checkpoint list. */
 static void to_checkpoint(struct journal *journal, struct journal_transaction *transaction)
 {
 	for (unsigned i = 0; i < transaction->nr_buffers; i++) {
@@ -217,9 +212,9 @@ static void finish(struct journal *journal, struct journal_transaction *transact
 	__atomic_store_n(&journal->durable_tid, transaction->tid, __ATOMIC_RELEASE);
 	fdio_mutex_unlock(&journal->state_lock);
 
-	/* transaction may be gone from here on: the checkpoint thread owns it. */
+	/* From here on the checkpoint thread owns transaction and may free it. */
 	journal_run_callbacks(callbacks, 0);
-	journal_transaction_clear_kit(kit); /* only now: the callbacks lie in its memory */
+	journal_transaction_clear_kit(kit); /* only now: its arena holds the callbacks */
 	fdio_mutex_lock(&journal->state_lock);
 	journal_transaction_return_kit(journal, kit);
 	journal->done_tid = journal->durable_tid;
@@ -231,7 +226,7 @@ static void finish(struct journal *journal, struct journal_transaction *transact
 
 /* ---- the thread ---- */
 
-/* Someone asked for a commit of nothing: what they are owed is the flush. */
+/* A commit was requested and nothing has changed: its waiters still rely on a flush. */
 static void empty_round(struct journal *journal)
 {
 	uint64_t round;
@@ -251,7 +246,7 @@ static void empty_round(struct journal *journal)
 	fdio_mutex_unlock(&journal->state_lock);
 }
 
-/* False: the journal has aborted, and the commit is still to be ended. */
+/* One commit. False: the journal has aborted, and the caller must call end_commit. */
 static bool commit_closed(struct journal *journal)
 {
 	struct journal_transaction *transaction = close_running(journal);
@@ -284,8 +279,8 @@ void journal_commit_now(struct journal *journal)
 }
 
 /*
- * After an abort: nothing that was not durable will become so. Taking handle_lock waits for the
- * last open handle.
+ * After an abort: the callbacks of transactions that are not durable hear of the error. Taking
+ * handle_lock waits for the last open handle.
  */
 static void fail_callbacks(struct journal *journal)
 {
@@ -310,18 +305,17 @@ static void fail_callbacks(struct journal *journal)
 }
 
 /*
- * State lock held: whether to commit now; else *ret_deadline says when to look again. Nobody wakes
- * the thread for a transaction that has just begun: one whole interval from now none of these is
- * due yet.
+ * State lock held. True: commit now. False: sleep until *ret_deadline at most. A transaction that
+ * begins while the thread sleeps does not wake it, so the sleep is one interval, and no such
+ * transaction is due before it ends.
  */
 static bool commit_due(struct journal *journal, uint64_t *ret_deadline)
 {
-	uint64_t dirty = journal->running ? __atomic_load_n(&journal->running->dirty_ns,
-							    __ATOMIC_RELAXED)
-					  : 0,
-		 now = fdio_now_ns();
 	uint64_t interval = (uint64_t)journal->params.commit_interval_s * 1000000000ull;
+	uint64_t dirty = 0, now = fdio_now_ns();
 
+	if (journal->running)
+		dirty = __atomic_load_n(&journal->running->dirty_ns, __ATOMIC_RELAXED);
 	*ret_deadline = now + interval;
 	if (journal->commit_state != JOURNAL_COMMIT_IDLE)
 		return false;

@@ -1,41 +1,40 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Writing one closed transaction to the log: revocations, descriptors with their images, the flush
- * and the commit block. Called by commit.c on the thread that commits, with no lock held; blocks on
+ * and the commit block. Called by commit.c on the committing thread, with no lock held; blocks on
  * the device.
  *
- * Whoever commits owns the head of the log, the stage in which log blocks are gathered for large
- * writes, and last_commit. Handles run meanwhile, so each image is copied under the state lock, or
- * is the copy that a handle has made before it changed the block.
+ * The committing thread owns the head of the log, last_commit, and the stage in which log blocks
+ * are gathered for large writes. Handles run meanwhile, so each image is copied under the state
+ * lock, or is the copy ("frozen") that a handle made before it changed the block.
  *
  * Implements JOURNAL-2, JOURNAL-4, JOURNAL-5 and the order of times in JOURNAL-9. Failure: the
- * error of a write or flush; what is in the log is then no complete transaction, and the caller
- * aborts.
+ * error of a write or flush. The log then holds no complete transaction, and the caller aborts.
  */
 #include "journal/journal_types.h"
 
 #include <errno.h>
 
-/* Log blocks gathered for one big write. */
+/* Log blocks gathered for one write. */
 struct stage {
 	struct journal *journal;
-	uint32_t pos; /* log block of the first */
+	uint32_t pos; /* log block that the first of them is written to */
 	unsigned nr_blocks;
 };
 
 static int stage_flush(struct stage *stage)
 {
-	int err = stage->nr_blocks ? journal_log_write(stage->journal, stage->pos, stage->nr_blocks,
-						       stage->journal->log.stage)
-				   : 0;
+	struct journal_log *log = &stage->journal->log;
+	int err = 0;
 
-	stage->pos = journal_log_wrap(&stage->journal->log,
-				      (uint64_t)stage->pos + stage->nr_blocks);
+	if (stage->nr_blocks)
+		err = journal_log_write(stage->journal, stage->pos, stage->nr_blocks, log->stage);
+	stage->pos = journal_log_wrap(log, (uint64_t)stage->pos + stage->nr_blocks);
 	stage->nr_blocks = 0;
 	return err;
 }
 
-/* Makes room for n blocks that must stay together until they are complete. */
+/* Makes room for n blocks that must be in the stage together until all are filled. */
 static int stage_room(struct stage *stage, unsigned n)
 {
 	return stage->nr_blocks + n > stage->journal->log.stage_blocks ? stage_flush(stage) : 0;
@@ -124,7 +123,10 @@ static void put_tag(struct journal *journal, uint8_t *tag, struct journal_transa
 		fdio_put_be32(tag, 8, (uint32_t)(blk >> 32));
 }
 
-/* An image that begins with the log's magic number would be taken for a log block. */
+/*
+ * Replay would take an image that begins with the log's magic number for a log block: such an image
+ * is written with zeroes in that place, and the tag says so. True: done.
+ */
 static bool escape(uint8_t *image)
 {
 	if (fdio_get_be32(image, 0) != JOURNAL_MAGIC || JOURNAL_MUTATED(JOURNAL_MUTATION_NO_ESCAPE))
@@ -166,19 +168,19 @@ static int write_group(struct stage *stage, struct journal_transaction *transact
 	return 0;
 }
 
-/* Everything but the commit block. Returns its log position. */
+/* Writes everything but the commit block; *ret_pos: the commit block's place in the log. */
 static int write_body(struct journal *journal, struct journal_transaction *transaction,
 		      uint32_t *ret_pos)
 {
 	struct stage stage = { .journal = journal, .pos = transaction->log_start };
-	int err = JOURNAL_MUTATED(JOURNAL_MUTATION_NO_REVOKE) ? 0
-							      : write_revokes(&stage, transaction);
+	unsigned most = journal->log.tags_per_descriptor;
+	int err = 0;
 
-	for (unsigned i = 0; i < transaction->nr_buffers && !err;
-	     i += journal->log.tags_per_descriptor)
+	if (!JOURNAL_MUTATED(JOURNAL_MUTATION_NO_REVOKE))
+		err = write_revokes(&stage, transaction);
+	for (unsigned i = 0; i < transaction->nr_buffers && !err; i += most)
 		err = write_group(&stage, transaction, transaction->kit->buffers + i,
-				  FDIO_MIN(transaction->nr_buffers - i,
-					   journal->log.tags_per_descriptor));
+				  FDIO_MIN(transaction->nr_buffers - i, most));
 	if (!err)
 		err = stage_flush(&stage);
 	*ret_pos = stage.pos;
@@ -192,10 +194,7 @@ static int write_commit_block(struct journal *journal, struct journal_transactio
 	struct timespec now;
 
 	dev_now(journal->dev, &now);
-	/*
-	 * JOURNAL-9: a clock that was set back must not make this commit look older than the one
-	 * before.
-	 */
+	/* JOURNAL-9: even if the clock was set back, no commit is older than the one before. */
 	if (now.tv_sec < journal->last_commit.tv_sec ||
 	    (now.tv_sec == journal->last_commit.tv_sec &&
 	     now.tv_nsec < journal->last_commit.tv_nsec))
@@ -213,15 +212,33 @@ static int write_commit_block(struct journal *journal, struct journal_transactio
 			 JOURNAL_MUTATED(JOURNAL_MUTATION_NO_FUA) ? 0 : DEV_FUA);
 }
 
-/* JOURNAL-5 */
+/* JOURNAL-5: before the first transaction is durable, the superblock says where the log begins. */
 static int start_log(struct journal *journal, struct journal_transaction *transaction)
 {
-	int err = journal->log.active ? 0
-				      : journal_log_write_superblock(journal, transaction->tid,
-								     transaction->log_start, 0);
+	int err = 0;
 
+	if (!journal->log.active)
+		err = journal_log_write_superblock(journal, transaction->tid,
+						   transaction->log_start, 0);
 	journal->log.active = !err;
 	return err;
+}
+
+static void set_flushing(struct journal *journal, struct journal_transaction *transaction)
+{
+	fdio_mutex_lock(&journal->state_lock);
+	journal_transaction_set_state(transaction, JOURNAL_TRANSACTION_FLUSHING);
+	fdio_mutex_unlock(&journal->state_lock);
+}
+
+/* The body and the commit block fill exactly the place that the transaction was given. */
+static bool ends_in_place(struct journal *journal, struct journal_transaction *transaction,
+			  uint32_t pos)
+{
+	uint64_t end = (uint64_t)transaction->log_start + transaction->log_len;
+
+	return journal_log_wrap(&journal->log, (uint64_t)pos + 1) ==
+	       journal_log_wrap(&journal->log, end);
 }
 
 /* JOURNAL-4, JOURNAL-5 */
@@ -236,20 +253,16 @@ int journal_commit_write(struct journal *journal, struct journal_transaction *tr
 	err = JOURNAL_MUTATED(JOURNAL_MUTATION_LATE_START) ? 0 : start_log(journal, transaction);
 	if (err)
 		return err;
-	if (!JOURNAL_MUTATED(JOURNAL_MUTATION_NO_REVOKE))
-		FDIO_ASSERT(journal_log_wrap(&journal->log, (uint64_t)pos + 1) ==
-			    journal_log_wrap(&journal->log, (uint64_t)transaction->log_start +
-									    transaction->log_len));
-	fdio_mutex_lock(&journal->state_lock);
-	journal_transaction_set_state(transaction, JOURNAL_TRANSACTION_FLUSHING);
-	fdio_mutex_unlock(&journal->state_lock);
+	FDIO_ASSERT(JOURNAL_MUTATED(JOURNAL_MUTATION_NO_REVOKE) ||
+		    ends_in_place(journal, transaction, pos));
+	set_flushing(journal, transaction);
 	err = JOURNAL_MUTATED(JOURNAL_MUTATION_NO_PREFLUSH) ? 0 : dev_flush(journal->dev);
 	if (err)
 		return err;
 	if (journal_abort_error(journal))
 		return -EIO; /* JOURNAL-10 */
 	err = write_commit_block(journal, transaction, pos);
-	return JOURNAL_MUTATED(JOURNAL_MUTATION_LATE_START) && !err
-			       ? start_log(journal, transaction)
-			       : err;
+	if (JOURNAL_MUTATED(JOURNAL_MUTATION_LATE_START) && !err)
+		err = start_log(journal, transaction);
+	return err;
 }

@@ -1,21 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The life of a handle: journal_begin reserves, journal_end gives the changes to the running
- * transaction. What a handle changes in between, and how journal_cancel takes it back, is in
- * undo.c.
+ * The life of a handle: journal_begin reserves log space, journal_end leaves the changes to the
+ * running transaction, journal_cancel undoes them. undo.c has what a handle does in between.
  *
- * Threads: the rooms above call on any thread that may block, and on loop threads in the mode of
- * nowait.h, where journal_begin fails with -EAGAIN instead of waiting, and so does whatever meets
- * an abort. Whoever commits opens one more handle of the closing transaction, for the seal
- * callback.
+ * Threads: workers, and loop threads in the mode of base/nowait.h; there journal_begin misses with
+ * -EAGAIN instead of waiting, and every call misses that meets an abort. The committing thread
+ * opens one more handle of the closing transaction, for the seal callback.
  *
- * Locks: there is one handle at a time. It is j->handle, and its owner holds handle_lock from
- * journal_begin to journal_end or journal_cancel. The memory for the records of callers belongs to
- * the journal and is there from its start, so a handle that is not exceptionally large allocates
- * nothing.
+ * Locks: there is one handle at a time, journal->handle. Its thread holds handle_lock from
+ * journal_begin to journal_end or journal_cancel. Its memory belongs to the journal and is set
+ * aside at the start, so a handle that is not exceptionally large allocates nothing.
  *
  * Failure: -EROFS after an abort or on a read-only journal, -ENOSPC for more credits than a
- * transaction may hold, -ENOMEM. A failed journal_begin has changed nothing and holds nothing.
+ * transaction may hold, -ENOMEM. After a failed journal_begin no lock is held.
  */
 #include "base/counters.h"
 #include "base/log.h"
@@ -32,7 +29,7 @@ static int take_handle_lock(struct journal *journal)
 
 	if (err)
 		return err;
-	/* The committer goes first, or a stream of handles would keep it out. */
+	/* A stream of handles would keep the committing thread out, so it goes first. */
 	while (unlikely(__atomic_load_n(&journal->close_pending, __ATOMIC_RELAXED))) {
 		if (nowait_on()) {
 			fdio_mutex_unlock(&journal->handle_lock);
@@ -60,7 +57,7 @@ void journal_handle_open(struct journal *journal, unsigned credits)
 	handle->arena_mark = journal_arena_mark(&handle->transaction->kit->arena);
 }
 
-/* Ends the running transaction early, waits until another can start. handle_lock not held. */
+/* Has the running transaction tid closed, and waits until it is. handle_lock not held. */
 static void wait_closed(struct journal *journal, journal_tid tid)
 {
 	fdio_mutex_lock(&journal->state_lock);
@@ -73,7 +70,7 @@ static void wait_closed(struct journal *journal, journal_tid tid)
 	fdio_mutex_unlock(&journal->state_lock);
 }
 
-/* JOURNAL-3: waits until the checkpoint has made room. handle_lock not held. */
+/* JOURNAL-3: waits until the checkpoint thread has freed log space. handle_lock not held. */
 static void wait_space(struct journal *journal, uint32_t need)
 {
 	fdio_count(COUNTER_journal_space_wait);
@@ -88,7 +85,7 @@ static void wait_space(struct journal *journal, uint32_t need)
 	fdio_mutex_unlock(&journal->state_lock);
 }
 
-/* handle_lock held: the running transaction, made if there is none. */
+/* handle_lock held: makes a running transaction if there is none. */
 static int get_running(struct journal *journal)
 {
 	struct journal_transaction *transaction;
@@ -107,8 +104,8 @@ static int get_running(struct journal *journal)
 }
 
 /*
- * There is no memory for more records: the next transaction begins with what is set aside. One that
- * is empty has that already.
+ * There is no memory for more records in this transaction. True: close it, because the next begins
+ * with the memory that is set aside. An empty transaction has only just begun with that memory.
  */
 static bool close_for_room(struct journal_transaction *transaction)
 {
@@ -118,9 +115,20 @@ static bool close_for_room(struct journal_transaction *transaction)
 	return true;
 }
 
+/* No room in the transaction for so many more blocks, for more revocations, or for records. */
+static bool is_full(struct journal *journal, struct journal_transaction *transaction,
+		    unsigned credits)
+{
+	unsigned revoke_blocks = journal_transaction_revoke_blocks(journal, transaction);
+
+	return transaction->nr_buffers + credits > journal->credit_limit ||
+	       revoke_blocks > journal->revoke_slack / 2 ||
+	       (!journal_transaction_has_room(transaction) && close_for_room(transaction));
+}
+
 /*
- * handle_lock held: 1 when the handle may start; else drops the lock, waits, and 0 (try again) or
- * an error. May not wait: -EAGAIN.
+ * handle_lock held. 1: the handle may start. Otherwise the lock is dropped, and the result is an
+ * error, or, after a wait, 0: try again.
  */
 static int try_begin(struct journal *journal, unsigned credits)
 {
@@ -134,9 +142,7 @@ static int try_begin(struct journal *journal, unsigned credits)
 		return err;
 	}
 	transaction = journal->running;
-	if (transaction->nr_buffers + credits > journal->credit_limit ||
-	    journal_transaction_revoke_blocks(journal, transaction) > journal->revoke_slack / 2 ||
-	    (!journal_transaction_has_room(transaction) && close_for_room(transaction))) {
+	if (is_full(journal, transaction, credits)) {
 		journal_tid tid = transaction->tid;
 
 		fdio_mutex_unlock(&journal->handle_lock);
@@ -207,7 +213,7 @@ journal_tid journal_handle_close(struct journal *journal)
 		transaction->callbacks_tail = handle->callbacks_tail;
 	}
 	if (!transaction->dirty_ns && !journal_transaction_is_empty(transaction))
-		/* the commit thread looks often enough */
+		/* No need to wake the commit thread: it looks once in each interval. */
 		__atomic_store_n(&transaction->dirty_ns, fdio_now_ns(), __ATOMIC_RELAXED);
 	handle->sequence++;
 	/* An empty transaction is never written, and its number serves the next change. */
@@ -237,8 +243,8 @@ void journal_run_callbacks(struct journal_callback *callback, int err)
 }
 
 /*
- * A deliberate mistake, see JOURNAL_MUTATED: freed blocks are let go before their freeing is
- * durable.
+ * For the deliberate mistake EARLY_REUSE (mutation.h): the commit callbacks, which let freed blocks
+ * be used again, run before the transaction is durable.
  */
 static struct journal_callback *take_early(struct journal_handle *handle)
 {
@@ -268,6 +274,27 @@ journal_tid journal_end(struct journal_handle *handle)
 	if (unlikely(full))
 		journal_commit_start(journal, tid);
 	return tid;
+}
+
+void journal_cancel(struct journal_handle *handle)
+{
+	struct journal *journal = handle->journal;
+
+	fdio_magic_check(handle, MAGIC_JOURNAL_HANDLE);
+	fdio_count(COUNTER_journal_rollback);
+	journal_undo_all(handle);
+	journal_run_callbacks(handle->undo_callbacks, 0);
+	handle->callbacks = NULL;
+	journal_arena_cut(&handle->transaction->kit->arena, handle->arena_mark);
+	journal_handle_close(journal);
+	journal_handle_done(journal);
+	fdio_mutex_unlock(&journal->handle_lock);
+	/*
+	 * JOURNAL-10: the handle may be cancelled because journal_get_write met an abort that is
+	 * still going on. Wait until the aborted callback has returned.
+	 */
+	if (!nowait_on())
+		nowait_ignore(journal_abort_error_told(journal));
 }
 
 void journal_on_commit(struct journal_handle *handle, struct journal_callback *callback)

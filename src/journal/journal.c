@@ -1,17 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The life of the journal: open, start, stop, close; waiting for durability; abort. The volume
- * calls open, start, stop and close, on one thread that may block. Whoever syncs waits here, on
- * workers; any thread that meets a fatal error aborts.
+ * The life of the journal: open, start, stop, close. The volume calls these on one thread that may
+ * block: the main thread opens, starts and closes, the control thread stops.
  *
- * The state lock guards which transactions there are and what has been asked for; waiting is on
- * done_cv under it. Implements the jump of JOURNAL-9, JOURNAL-10 and JOURNAL-11.
+ * While one of them runs no handle is open and nobody waits, so most of what they touch needs no
+ * lock; the state lock is taken for what the commit and the checkpoint thread read. Implements the
+ * jump of JOURNAL-9, and JOURNAL-11.
  *
- * Failure: what opens says why in reason; waiting returns -EIO once the journal has aborted.
+ * Failure: journal_open says why in reason and leaves nothing behind. After a failed journal_start
+ * the journal serves reads until journal_close. A failure in journal_stop aborts the journal.
  */
-#include "base/counters.h"
-#include "base/log.h"
-#include "base/nowait.h"
 #include "base/thread.h"
 #include "journal/journal_types.h"
 
@@ -112,7 +110,7 @@ void journal_close(struct journal *journal)
 	fdio_magic_clear(journal, MAGIC_JOURNAL);
 	journal_transaction_fini_kits(journal);
 	journal_checkpoint_fini(journal);
-	journal_handle_fini(journal);
+	journal_undo_fini(journal);
 	journal_log_close(journal);
 	journal_cache_fini(journal);
 	/* Transactions, buffers and images, in use or not, live in the slabs. */
@@ -201,8 +199,8 @@ static int start_threads(struct journal *journal)
 			   journal);
 	if (err)
 		return err;
-	err = thread_start(&journal->checkpoint_thread, "journal-checkpoint",
-			   journal_checkpoint_thread, journal);
+	err = thread_start(&journal->checkpoint_thread, "checkpoint", journal_checkpoint_thread,
+			   journal);
 	if (err) {
 		fdio_mutex_lock(&journal->state_lock);
 		journal->stop_commit = true;
@@ -234,7 +232,7 @@ int journal_start(struct journal *journal)
 	if (!err)
 		err = journal_transaction_init_kits(journal);
 	if (!err)
-		err = journal_handle_init(journal);
+		err = journal_undo_init(journal);
 	if (err)
 		return err;
 	err = reset_log(journal);
@@ -251,25 +249,6 @@ static void stop_thread(struct journal *journal, bool *flag, pthread_cond_t *cv,
 	pthread_cond_broadcast(cv);
 	fdio_mutex_unlock(&journal->state_lock);
 	pthread_join(thread, NULL);
-}
-
-void journal_abort_wait_told(struct journal *journal)
-{
-	while (!journal->abort_told)
-		fdio_cond_wait(&journal->done_cv, &journal->state_lock);
-}
-
-/* 0, or the error of the abort once the owner knows of it. */
-int journal_abort_error_told(struct journal *journal)
-{
-	if (likely(!journal_abort_error(journal)))
-		return 0;
-	if (nowait_on())
-		return nowait_miss();
-	fdio_mutex_lock(&journal->state_lock);
-	journal_abort_wait_told(journal);
-	fdio_mutex_unlock(&journal->state_lock);
-	return journal_abort_error(journal);
 }
 
 int journal_stop(struct journal *journal)
@@ -297,128 +276,4 @@ int journal_stop(struct journal *journal)
 	else
 		journal->log.active = false;
 	return err;
-}
-
-/* ---- durability ---- */
-
-/* State lock held. */
-static void request(struct journal *journal, journal_tid tid)
-{
-	if (journal_tid_geq(tid, journal->head_tid))
-		tid = journal->head_tid;
-	if (!journal->commit_requested || journal_tid_geq(tid, journal->commit_request))
-		journal->commit_request = tid;
-	journal->commit_requested = true;
-	pthread_cond_signal(&journal->commit_cv);
-}
-
-int journal_commit_wait(struct journal *journal, journal_tid tid, bool *ret_flushed)
-{
-	bool flushed = false;
-	uint64_t round;
-	int err = 0;
-
-	if (ret_flushed)
-		*ret_flushed = false;
-	if (!journal->started)
-		return journal_abort_error_told(journal) ? -EIO : 0;
-	fdio_mutex_lock(&journal->state_lock);
-	if (!journal_tid_geq(journal->done_tid, tid) && !journal_abort_error(journal)) {
-		if (journal_tid_geq(tid, journal->head_tid))
-			tid = journal->head_tid;
-		round = journal->empty_started + 1;
-		flushed = tid == journal->head_tid ||
-			  (journal->committing && journal->committing->tid == tid &&
-			   journal->committing->state == JOURNAL_TRANSACTION_WRITING);
-		while (!journal_tid_geq(journal->done_tid, tid) && journal->empty_done < round &&
-		       !journal_abort_error(journal)) {
-			if (tid == journal->head_tid &&
-			    journal->commit_state == JOURNAL_COMMIT_IDLE)
-				journal_commit_now(journal);
-			else
-				fdio_cond_wait(&journal->done_cv, &journal->state_lock);
-		}
-	}
-	if (journal_abort_error(journal)) {
-		journal_abort_wait_told(journal);
-		err = -EIO;
-	}
-	fdio_mutex_unlock(&journal->state_lock);
-	if (ret_flushed)
-		*ret_flushed = flushed && !err;
-	return err;
-}
-
-void journal_commit_wait_turn(struct journal *journal, journal_tid tid)
-{
-	if (!journal->started)
-		return;
-	fdio_mutex_lock(&journal->state_lock);
-	while (journal->commit_state != JOURNAL_COMMIT_IDLE &&
-	       journal_tid_geq(tid, journal->head_tid) && !journal_abort_error(journal))
-		fdio_cond_wait(&journal->done_cv, &journal->state_lock);
-	fdio_mutex_unlock(&journal->state_lock);
-}
-
-void journal_commit_start(struct journal *journal, journal_tid tid)
-{
-	if (!journal->started)
-		return;
-	fdio_mutex_lock(&journal->state_lock);
-	if (journal_tid_geq(tid, journal->head_tid) && journal->running &&
-	    __atomic_load_n(&journal->running->dirty_ns, __ATOMIC_RELAXED))
-		request(journal, tid);
-	fdio_mutex_unlock(&journal->state_lock);
-}
-
-int journal_sync(struct journal *journal)
-{
-	journal_tid tid;
-
-	if (!journal->started)
-		return journal_abort_error_told(journal) ? -EIO : 0;
-	fdio_mutex_lock(&journal->state_lock);
-	tid = journal->head_tid;
-	fdio_mutex_unlock(&journal->state_lock);
-	return journal_commit_wait(journal, tid, NULL);
-}
-
-bool journal_tid_durable(struct journal *journal, journal_tid tid)
-{
-	return !journal->started ||
-	       journal_tid_geq(__atomic_load_n(&journal->durable_tid, __ATOMIC_ACQUIRE), tid);
-}
-
-/* ---- abort ---- */
-
-int journal_error(struct journal *journal)
-{
-	return journal_abort_error(journal);
-}
-
-void journal_abort(struct journal *journal, int err)
-{
-	int none = 0;
-
-	if (err >= 0)
-		err = -EIO;
-	if (!__atomic_compare_exchange_n(&journal->error, &none, err, false, __ATOMIC_ACQ_REL,
-					 __ATOMIC_ACQUIRE))
-		return;
-	if (err != -ESHUTDOWN)
-		log_err("the journal has aborted (error %d); the file system is read-only from now "
-			"on",
-			-err);
-	/* JOURNAL-10: who is woken finds the owner read-only and its error noted. */
-	if (journal->params.aborted)
-		journal->params.aborted(journal->params.arg, err);
-	fdio_mutex_lock(&journal->state_lock);
-	journal->abort_told = true;
-	pthread_cond_broadcast(&journal->commit_cv);
-	pthread_cond_broadcast(&journal->done_cv);
-	pthread_cond_broadcast(&journal->checkpoint_cv);
-	pthread_cond_broadcast(&journal->space_cv);
-	fdio_mutex_unlock(&journal->state_lock);
-	if (err != -ESHUTDOWN)
-		journal_log_write_error(journal, err);
 }

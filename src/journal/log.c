@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The log as blocks: where its blocks lie on the device, its superblock, its checksums. The thread
- * that opens, whoever commits, the checkpoint thread and the replay call it; it blocks on the
- * device.
+ * The log as blocks: where its blocks lie on the device, its superblock, its checksums. Called by
+ * the main thread (open, replay), the committing thread, the checkpoint thread and any thread that
+ * aborts; blocks on the device.
  *
- * jsb_lock guards the superblock's image and is held while it is written, so two writers cannot
- * overtake each other. Everything read from the image is bounded here once; afterwards positions
- * are trusted.
+ * superblock_lock guards the superblock's image and is held while it is written, so two writers
+ * cannot overtake each other. journal_log_open checks every position that the image names; from
+ * then on positions are trusted, and asserted.
  *
- * Failure: the error of the device; opening says in reason what is wrong with the log. Writing the
- * superblock after an abort is -EIO and writes nothing (JOURNAL-10).
+ * Failure: the error of the device; journal_log_open says in reason what is wrong with the log.
+ * After an abort journal_log_write_superblock writes nothing and returns -EIO (JOURNAL-10).
  */
 #include "base/crc32c.h"
 #include "base/log.h"
@@ -19,13 +19,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Log blocks that are gathered before they are written. */
+/* The stage, where log blocks are gathered for one write, has at least so many blocks. */
 enum { STAGE_BLOCKS_MIN = 256, STAGE_BYTES = 1 << 20 };
 
-static int fail(struct fdio_reason *reason, int r, const char *text)
+static int fail(struct fdio_reason *reason, int err, const char *text)
 {
-	fdio_reason_set(reason, "journal: %s", text);
-	return r;
+	return fdio_reason_fail(reason, err, "journal: %s", text);
 }
 
 static int by_place(const void *a, const void *b)
@@ -35,7 +34,10 @@ static int by_place(const void *a, const void *b)
 	return x->pblk < y->pblk ? -1 : x->pblk > y->pblk;
 }
 
-/* The extents by their place. A block that is there twice would make a short log look long. */
+/*
+ * Sorts the extents by their place on the device. -EUCLEAN if a block is in two of them: such a log
+ * would have fewer blocks than it says.
+ */
 static int sort_places(struct journal *journal)
 {
 	struct journal_log *log = &journal->log;
@@ -200,7 +202,7 @@ bool journal_is_log_block(struct journal *journal, uint64_t blk)
 	const struct journal_extent *extent = journal->log.places;
 	unsigned lo = 0, hi = journal->log.nr_extents;
 
-	/* The first that begins behind blk: it can only be in the one before. */
+	/* Find the first extent that begins behind blk: only the one before it can hold blk. */
 	while (lo < hi) {
 		unsigned mid = lo + (hi - lo) / 2;
 
@@ -214,6 +216,7 @@ bool journal_is_log_block(struct journal *journal, uint64_t blk)
 
 /* ---- reading and writing ---- */
 
+/* Log blocks from lblk on that follow each other in the ring. The superblock stands alone. */
 static uint32_t until_wrap(const struct journal_log *log, uint32_t lblk)
 {
 	return lblk < log->first ? 1 : log->end - lblk;
@@ -293,7 +296,7 @@ bool journal_log_superblock_checksum_ok(const uint8_t *sb)
 	       fdio_get_be32(sb, JOURNAL_SB_CHECKSUM) == superblock_checksum(sb);
 }
 
-/* jsb_lock held */
+/* superblock_lock held. */
 static int write_superblock_locked(struct journal *journal, unsigned flags)
 {
 	struct journal_log *log = &journal->log;
@@ -333,7 +336,8 @@ void journal_log_write_error(struct journal *journal, int err)
 		return;
 	fdio_mutex_lock(&log->superblock_lock);
 	/*
-	 * Only the error changes: positions that were not written before the abort stay unwritten.
+	 * Change only the error, in what is on the device: positions in the image that were not
+	 * written before the abort must stay unwritten.
 	 */
 	if (!journal_log_read(journal, 0, 1, disk) &&
 	    fdio_get_be32(disk, JOURNAL_HEADER_MAGIC) == JOURNAL_MAGIC) {

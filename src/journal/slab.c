@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Slabs of equal objects: buffers, block images, transactions. Every path takes its objects from
- * them, so that after a warm-up no handle and no commit calls malloc. Any thread; each slab has a
- * lock of its own, under which nothing is taken. Failure is NULL or -ENOMEM and changes nothing.
+ * Slabs of equal objects: buffers, images of blocks, transactions. Freed objects are kept for the
+ * next allocation, so after a warm-up no handle and no commit calls malloc.
+ *
+ * Any thread, loop threads included. Each slab has a lock of its own; no other lock is taken under
+ * it. Failure is NULL or -ENOMEM and changes nothing.
  */
 #include "base/poison.h"
 #include "journal/journal_types.h"
@@ -10,10 +12,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-/*
- * With AddressSanitizer every object is a piece of memory of its own, and out of bounds while it is
- * free.
- */
+/* With AddressSanitizer every object is a chunk of its own, and poisoned while it is free. */
 #define LONE_OBJECTS FDIO_ASAN
 
 void journal_slab_init(struct journal_slab *slab, size_t size, size_t align, unsigned per_chunk)
@@ -25,7 +24,7 @@ void journal_slab_init(struct journal_slab *slab, size_t size, size_t align, uns
 	slab->per_chunk = LONE_OBJECTS ? 1 : per_chunk;
 }
 
-/* All but the link of the free list. */
+/* Poisons a free object, except the link of the free list. */
 static void hide(struct journal_slab *slab, void *obj)
 {
 	fdio_poison((uint8_t *)obj + sizeof(void *), slab->size - sizeof(void *));

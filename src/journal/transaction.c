@@ -1,44 +1,46 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Transactions as containers: which blocks they hold, which they have forgotten and revoked.
- * Handles change the running one with handle lock and state lock held; whoever commits has the
- * closed one to itself. The list of images has a fixed size given by the log (JOURNAL-3), so adding
- * to it cannot fail; forgetting can, with -ENOMEM and nothing changed. Lists and tables are those
- * of a kit (struct journal_kit).
+ * Transactions as containers: the blocks that one holds, and those that it has forgotten and
+ * revoked. The tables are those of its kit (struct journal_kit).
+ *
+ * Runs on every thread that has a handle, loop threads included, on the committing thread and on
+ * the checkpoint thread; never waits. Handles change the running transaction with handle lock and
+ * state lock held; the closed one belongs to the committing thread. The table of blocks has a fixed
+ * size that follows from the log (JOURNAL-3), so adding to it cannot fail; forgetting can fail,
+ * with -ENOMEM and nothing changed.
  *
  * The states of a transaction (enum journal_transaction_state), changed by
  * journal_transaction_set_state under the state lock:
  *
- *   state      event                                        next       function
- *   NONE       a handle begins and none is running          RUNNING    get_running (handle.c)
- *   RUNNING    it is closed: it has its place in the log    WRITING    make_committing (commit.c)
- *   WRITING    its log blocks have completed                FLUSHING   journal_commit_write
- *   (commit_write.c)
- *   FLUSHING   its commit block is durable                  COMMITTED  finish (commit.c)
- *   COMMITTED  all blocks are home, the tail moves over it  HOME       move_tail (checkpoint.c)
+ *   state      event                                      next       function
+ *   NONE       a handle begins and none is running        RUNNING    get_running, handle.c
+ *   RUNNING    it is closed and has its place in the log  WRITING    make_committing, commit.c
+ *   WRITING    its log blocks have completed              FLUSHING   set_flushing, commit_write.c
+ *   FLUSHING   its commit block is durable                COMMITTED  finish, commit.c
+ *   COMMITTED  all its blocks are home                    HOME       move_tail, checkpoint.c
  *
- * A transaction in RUNNING is j->running, one in WRITING or FLUSHING is j->committing, one in
- * COMMITTED is on j->committed; there is at most one of each of the first two kinds. One in HOME is
- * freed. After an abort the transactions that are not committed stay in their state until the
- * journal is closed.
+ * journal->running is the transaction in RUNNING, journal->committing the one in WRITING or
+ * FLUSHING; there is at most one of each. journal->committed lists those in COMMITTED. One in HOME
+ * is freed once the tail of the log has moved over it. After an abort a transaction that is not
+ * committed stays in its state until the journal is closed.
  */
 #include "journal/journal_types.h"
 
 #include <errno.h>
 #include <stdlib.h>
 
-/*
- * KIT_ARENA_BYTES: records of freed blocks (journal_transaction_alloc), some 600 of them.
- * ROOM_ARENA_BYTES, FREES: what a handle of the write-out path may free at most, nodes of an extent
- * tree, with room to spare. FREES_READY: what the tables are made for; beyond FREES_KEPT they are
- * not kept. TRANSACTIONS_READY: transactions whose blocks are still to be written home.
- */
 enum {
+	/* first chunk of a kit's arena: some 600 records of freed blocks */
 	KIT_ARENA_BYTES = 64 << 10,
+	/*
+	 * More than a handle of the write-out path can need, which frees at most the nodes of one
+	 * extent tree: bytes of records, and blocks that it forgets.
+	 */
 	ROOM_ARENA_BYTES = 8 << 10,
-	FREES = 64,
-	FREES_READY = 512,
-	FREES_KEPT = 8192,
+	ROOM_FREES = 64,
+	FREES_READY = 512,  /* blocks that the tables of a new kit have room for */
+	FREES_KEPT = 8192,  /* larger tables are given back after use */
+	/* transactions set aside, because those whose blocks are not home cannot be reused */
 	TRANSACTIONS_READY = 2048
 };
 
@@ -94,7 +96,9 @@ struct journal_transaction *journal_transaction_new(struct journal *journal)
 	return transaction;
 }
 
-/* What a large truncation needed is given back, unless there is no memory for smaller tables. */
+/*
+ * Gives back tables that a large truncation made large, unless there is no memory for smaller ones.
+ */
 static void shrink_kit(struct journal_kit *kit)
 {
 	struct journal_block_set small = { 0 };
@@ -146,15 +150,15 @@ bool journal_transaction_has_room(struct journal_transaction *transaction)
 	struct journal_kit *kit = transaction->kit;
 
 	return !journal_arena_ensure(&kit->arena, ROOM_ARENA_BYTES) &&
-	       !journal_block_set_reserve(&kit->revokes, FREES) &&
-	       !forgets_reserve(transaction, FREES);
+	       !journal_block_set_reserve(&kit->revokes, ROOM_FREES) &&
+	       !forgets_reserve(transaction, ROOM_FREES);
 }
 
 void journal_transaction_set_state(struct journal_transaction *transaction,
 				   enum journal_transaction_state next)
 {
 	fdio_magic_check(transaction, MAGIC_JOURNAL_TRANSACTION);
-	/* There is one way through the states, and no way back. */
+	/* The states follow each other in the order of the enum. */
 	FDIO_ASSERT(next == transaction->state + 1 && next <= JOURNAL_TRANSACTION_HOME);
 	transaction->state = next;
 }

@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What a handle changes, and how it is taken back. journal_get_write and journal_new_block declare
- * blocks that will change, journal_forget those that are freed; each leaves a record in the
- * handle's undo log, and journal_cancel walks the log backwards (JOURNAL-1).
+ * What a handle changes, and how that is undone. journal_get_write and journal_new_block declare
+ * blocks that will change, journal_forget declares blocks that are freed. Each leaves records in
+ * the handle's undo log, which journal_undo_all walks backwards (JOURNAL-1).
  *
- * Threads: whoever has the handle. Locks: the undo log and the before images are guarded by
- * handle_lock; the transaction's lists, and the fields of blocks that say which transaction has
- * them, by the state lock, which is taken here for a moment each time. Undo log and images are
- * there from the journal's start and grow when a handle is exceptionally large; the log stays as
- * large, most of the images are given back.
+ * Runs on the thread that has the handle: workers, the committing thread (seal callback), and loop
+ * threads in the mode of base/nowait.h. handle_lock guards the undo log and the before images. The
+ * state lock guards the transaction's tables, and the fields of a buffer that name transactions; it
+ * is taken for a moment each time. Undo log and images are set aside when the journal starts. Both
+ * grow for an exceptionally large handle; afterwards the log keeps its size, and most of the images
+ * are given back.
  *
- * Failure: -EROFS after an abort, -ENOSPC for more blocks than asked for, -ENOMEM, -EUCLEAN for a
- * block outside the file system. A failed call has changed nothing: the handle can go on or be
- * cancelled. Taking back cannot fail.
+ * Failure: -EROFS after an abort, -ENOSPC for more blocks than the handle has credits, -ENOMEM,
+ * -EUCLEAN for a block outside the file system; then the handle can go on or be cancelled. Undoing
+ * cannot fail.
  */
 #include "base/counters.h"
 #include "base/log.h"
@@ -22,12 +23,12 @@
 #include <errno.h>
 #include <stdlib.h>
 
-/*
- * IMAGES_KEPT: before images kept for the next handle; what a larger handle needed beyond that is
- * given back. The others are there from the start: images, undo records, bytes for the records of
- * callers.
- */
-enum { IMAGES_KEPT = 256, IMAGES_READY = 64, UNDO_READY = 512, HANDLE_ARENA_BYTES = 64 << 10 };
+enum {
+	IMAGES_READY = 64, /* before images that are allocated when the journal starts */
+	IMAGES_KEPT = 256, /* of a larger handle's images, so many are kept for the next handle */
+	UNDO_READY = 512,  /* records in the first undo log */
+	HANDLE_ARENA_BYTES = 64 << 10 /* for journal_handle_alloc */
+};
 
 /* ---- the undo log and the before images ---- */
 
@@ -41,7 +42,7 @@ static void trim_images(struct journal_handle *handle)
 
 void journal_undo_end(struct journal_handle *handle)
 {
-	/* The references that undo records hold. */
+	/* Records of these two kinds hold a reference. */
 	for (unsigned i = 0; i < handle->nr_undo; i++)
 		if (handle->undo[i].kind == JOURNAL_UNDO_NEW ||
 		    (handle->undo[i].kind == JOURNAL_UNDO_FORGET && handle->undo[i].buffer))
@@ -61,7 +62,8 @@ static int undo_grow(struct journal_handle *handle, unsigned cap)
 }
 
 /*
- * Room for one more undo record; the caller fills it and counts it once nothing can fail any more.
+ * Room for one more undo record, all zeroes; NULL: no memory. The caller fills it, and counts it in
+ * nr_undo once nothing can fail any more.
  */
 static struct journal_undo *undo_slot(struct journal_handle *handle)
 {
@@ -84,13 +86,14 @@ static int images_grow(struct journal_handle *handle, unsigned cap)
 	return 0;
 }
 
-uint8_t *journal_image_alloc(struct journal *journal)
+/* Memory for an image of a block; if there is none, an unused block of the cache gives way. */
+static uint8_t *image_alloc(struct journal *journal)
 {
 	uint8_t *image = journal_slab_alloc(&journal->data_slab);
 
-	return likely(image) || !journal_cache_shed(journal)
-			       ? image
-			       : journal_slab_alloc(&journal->data_slab);
+	if (likely(image) || !journal_cache_shed(journal))
+		return image;
+	return journal_slab_alloc(&journal->data_slab);
 }
 
 static uint8_t *next_image(struct journal_handle *handle)
@@ -99,12 +102,11 @@ static uint8_t *next_image(struct journal_handle *handle)
 	    images_grow(handle, handle->cap_images * 2))
 		return NULL;
 	if (unlikely(!handle->images[handle->nr_images]))
-		handle->images[handle->nr_images] = journal_image_alloc(handle->journal);
+		handle->images[handle->nr_images] = image_alloc(handle->journal);
 	return handle->images[handle->nr_images];
 }
 
-/* What a handle of usual size needs is there from the start. */
-int journal_handle_init(struct journal *journal)
+int journal_undo_init(struct journal *journal)
 {
 	struct journal_handle *handle = &journal->handle;
 
@@ -121,7 +123,7 @@ int journal_handle_init(struct journal *journal)
 
 /* ---- changing blocks ---- */
 
-/* JOURNAL-1: the before image. */
+/* JOURNAL-1: keeps the before image of the block, which costs a credit. */
 static int take_image(struct journal_handle *handle, struct journal_cache_buffer *buffer)
 {
 	struct journal_undo *undo;
@@ -149,13 +151,13 @@ static int take_image(struct journal_handle *handle, struct journal_cache_buffer
 	return 0;
 }
 
-/* State lock held. JOURNAL-2: the committer still needs the block as it is. */
+/* State lock held. JOURNAL-2: copies the block if the committing thread still needs it as it is. */
 static int freeze(struct journal_cache_buffer *buffer)
 {
 	if (!buffer->committing || buffer->copied || buffer->frozen ||
 	    JOURNAL_MUTATED(JOURNAL_MUTATION_NO_FREEZE))
 		return 0;
-	buffer->frozen = journal_image_alloc(buffer->journal);
+	buffer->frozen = image_alloc(buffer->journal);
 	if (!buffer->frozen)
 		return -ENOMEM;
 	memcpy(buffer->frozen, buffer->public.data, buffer->journal->block_size);
@@ -164,8 +166,8 @@ static int freeze(struct journal_cache_buffer *buffer)
 }
 
 /*
- * Into the running transaction. A revocation made earlier in the same transaction must not kill the
- * new image (JOURNAL-8).
+ * The block joins the running transaction. If the same transaction has revoked it before, the
+ * revocation goes, or replay would not write the new image (JOURNAL-8).
  */
 static int join(struct journal_handle *handle, struct journal_cache_buffer *buffer)
 {
@@ -195,8 +197,8 @@ static int join(struct journal_handle *handle, struct journal_cache_buffer *buff
 }
 
 /*
- * The image just taken of a block that could not join: nothing changes it, and the handle has no
- * reference.
+ * Takes back take_image for a block that could not join: the handle must not keep a record of a
+ * buffer to which it has no reference.
  */
 static void drop_image(struct journal_handle *handle, struct journal_cache_buffer *buffer)
 {
@@ -230,6 +232,40 @@ int journal_get_write(struct journal_handle *handle, struct journal_buffer *publ
 	return err;
 }
 
+/*
+ * A reference to the block's buffer, whose content does not matter: made without reading the block,
+ * or as it is in the cache. Another thread may have failed to read the block meanwhile: its buffer
+ * has left the cache, and the second try makes one.
+ */
+static int get_unread(struct journal *journal, uint64_t blk, struct journal_cache_buffer **ret,
+		      bool *ret_created)
+{
+	for (unsigned tries = 0; tries < 2; tries++) {
+		int err = journal_cache_get(journal, blk, ret, ret_created);
+
+		if (err || *ret_created || !journal_cache_wait(*ret))
+			return err;
+		journal_cache_put(*ret);
+	}
+	return -EIO;
+}
+
+/* Records a buffer that this handle has made, and ends its JOURNAL_BUFFER_READING. */
+static int record_new(struct journal_handle *handle, struct journal_cache_buffer *buffer)
+{
+	struct journal_undo *undo = undo_slot(handle);
+
+	memset(buffer->public.data, 0, handle->journal->block_size);
+	journal_cache_set_state(buffer, undo ? JOURNAL_BUFFER_VALID : JOURNAL_BUFFER_ERROR);
+	if (!undo)
+		return -ENOMEM;
+	undo->kind = JOURNAL_UNDO_NEW;
+	undo->buffer = buffer;
+	journal_cache_ref(buffer);
+	handle->nr_undo++;
+	return 0;
+}
+
 int journal_new_block(struct journal_handle *handle, uint64_t blk, struct journal_buffer **ret)
 {
 	struct journal_cache_buffer *buffer;
@@ -237,35 +273,13 @@ int journal_new_block(struct journal_handle *handle, uint64_t blk, struct journa
 	int err;
 
 	*ret = NULL;
-	err = journal_cache_get(handle->journal, blk, &buffer, &created);
+	err = get_unread(handle->journal, blk, &buffer, &created);
 	if (err)
 		return err;
-	if (!created && journal_cache_wait(buffer)) {
-		/* Another thread failed to read it: what was there does not matter. */
-		journal_cache_put(buffer);
-		err = journal_cache_get(handle->journal, blk, &buffer, &created);
-		if (err)
-			return err;
-		if (!created && journal_cache_wait(buffer)) {
-			journal_cache_put(buffer);
-			return -EIO;
-		}
-	}
-	if (created) {
-		struct journal_undo *undo = undo_slot(handle);
-
-		memset(buffer->public.data, 0, handle->journal->block_size);
-		journal_cache_set_state(buffer, undo ? JOURNAL_BUFFER_VALID : JOURNAL_BUFFER_ERROR);
-		if (!undo) {
-			journal_cache_put(buffer);
-			return -ENOMEM;
-		}
-		undo->kind = JOURNAL_UNDO_NEW;
-		undo->buffer = buffer;
-		journal_cache_ref(buffer);
-		handle->nr_undo++;
-	}
-	err = journal_get_write(handle, &buffer->public);
+	if (created)
+		err = record_new(handle, buffer);
+	if (!err)
+		err = journal_get_write(handle, &buffer->public);
 	if (err) {
 		journal_cache_put(buffer);
 		return err;
@@ -278,50 +292,75 @@ int journal_new_block(struct journal_handle *handle, uint64_t blk, struct journa
 
 /* ---- forgetting ---- */
 
+/* State lock held: 1 revoked, 0 it was, -ENOSPC: no room in the log for more, -ENOMEM. */
+static int revoke_block(struct journal *journal, struct journal_transaction *transaction,
+			uint64_t blk)
+{
+	struct journal_block_set *revokes = &transaction->kit->revokes;
+	int ret = journal_block_set_add(revokes, blk);
+
+	if (ret > 0 &&
+	    journal_transaction_revoke_blocks(journal, transaction) > journal->revoke_slack) {
+		journal_block_set_remove(revokes, blk);
+		return -ENOSPC;
+	}
+	return ret;
+}
+
+/* State lock held: a cached block enters kit->forgets and leaves the running transaction. */
+static int forget_cached(struct journal_transaction *transaction,
+			 struct journal_cache_buffer *buffer, struct journal_undo *undo)
+{
+	if (buffer->forgotten_by != transaction) {
+		int err = journal_transaction_forget(transaction, buffer);
+
+		if (err)
+			return err;
+		undo->forgot = true;
+	}
+	if (buffer->running == transaction) {
+		journal_transaction_remove(transaction, buffer);
+		undo->was_running = true;
+	}
+	__atomic_store_n(&buffer->public.verified, 0, __ATOMIC_RELAXED);
+	undo->buffer = buffer;
+	return 0;
+}
+
+/* State lock held. */
+static int forget_locked(struct journal_handle *handle, struct journal_undo *undo, uint64_t blk)
+{
+	struct journal_transaction *transaction = handle->transaction;
+	struct journal_cache_buffer *buffer;
+	int err, ret = revoke_block(handle->journal, transaction, blk);
+
+	if (ret < 0)
+		return ret;
+	*undo = (struct journal_undo){ .kind = JOURNAL_UNDO_FORGET,
+				       .blk = blk,
+				       .revoked = ret > 0 };
+	buffer = journal_cache_peek(handle->journal, blk);
+	err = buffer ? forget_cached(transaction, buffer, undo) : 0;
+	if (err) {
+		if (undo->revoked)
+			journal_block_set_remove(&transaction->kit->revokes, blk);
+		journal_cache_put(buffer);
+		return err;
+	}
+	handle->nr_undo++;
+	return 0;
+}
+
 static int forget_one(struct journal_handle *handle, uint64_t blk)
 {
-	struct journal *journal = handle->journal;
-	struct journal_transaction *transaction = handle->transaction;
 	struct journal_undo *undo = undo_slot(handle);
-	struct journal_cache_buffer *buffer;
 	int err;
 
 	if (!undo)
 		return -ENOMEM;
-	fdio_mutex_lock(&journal->state_lock);
-	err = journal_block_set_add(&transaction->kit->revokes, blk);
-	if (err > 0 &&
-	    journal_transaction_revoke_blocks(journal, transaction) > journal->revoke_slack) {
-		journal_block_set_remove(&transaction->kit->revokes, blk);
-		err = -ENOSPC;
-	}
-	if (err < 0)
-		goto out;
-	*undo = (struct journal_undo){ .kind = JOURNAL_UNDO_FORGET,
-				       .blk = blk,
-				       .revoked = err > 0 };
-	err = 0;
-	buffer = journal_cache_peek(journal, blk);
-	if (buffer && buffer->forgotten_by != transaction) {
-		err = journal_transaction_forget(transaction, buffer);
-		if (err) {
-			if (undo->revoked)
-				journal_block_set_remove(&transaction->kit->revokes, blk);
-			journal_cache_put(buffer);
-			goto out;
-		}
-		undo->forgot = true;
-	}
-	if (buffer && buffer->running == transaction) {
-		journal_transaction_remove(transaction, buffer);
-		undo->was_running = true;
-	}
-	if (buffer)
-		__atomic_store_n(&buffer->public.verified, 0, __ATOMIC_RELAXED);
-	undo->buffer = buffer;
-	handle->nr_undo++;
-out:
-	fdio_mutex_unlock(&journal->state_lock);
+	fdio_mutex_lock(&handle->journal->state_lock);
+	err = forget_locked(handle, undo, blk);
+	fdio_mutex_unlock(&handle->journal->state_lock);
 	return err;
 }
 
@@ -341,22 +380,22 @@ int journal_forget(struct journal_handle *handle, uint64_t blk, uint64_t n)
 	return 0;
 }
 
-/* What is revoked changes only inside handles. */
+/* The caller's handle keeps revokes from changing, so no lock is needed. */
 uint64_t journal_forgets_left(struct journal_handle *handle)
 {
 	const struct journal *journal = handle->journal;
 	uint64_t most = (uint64_t)journal->revoke_slack * journal->log.revokes_per_block;
 
-	return most > handle->transaction->kit->revokes.nr
-			       ? most - handle->transaction->kit->revokes.nr
-			       : 0;
+	unsigned nr = handle->transaction->kit->revokes.nr;
+
+	return most > nr ? most - nr : 0;
 }
 
-/* ---- taking it back ---- */
+/* ---- undoing ---- */
 
 /*
- * Only lines that differ are written: readers of neighbouring inodes in the block hold no lock of
- * ours.
+ * Writes only the cache lines that differ: others may be read meanwhile, by readers of other inodes
+ * in the block, which this handle's locks do not exclude.
  */
 static void restore_image(struct journal *journal, struct journal_undo *undo)
 {
@@ -366,7 +405,9 @@ static void restore_image(struct journal *journal, struct journal_undo *undo)
 	__atomic_store_n(&undo->buffer->public.verified, undo->verified, __ATOMIC_RELAXED);
 }
 
-/* State lock held. The set had the block before, and the list the entry, so neither grows. */
+/*
+ * State lock held. Both tables had the entry before this handle removed it, so they have room.
+ */
 static void undo_join(struct journal_transaction *transaction, struct journal_undo *undo)
 {
 	int err;
@@ -394,9 +435,9 @@ static void undo_forget(struct journal_transaction *transaction, struct journal_
 }
 
 /*
- * Before any block leaves the transaction, which is what keeps its content from being written home
- * (JOURNAL-6) and its buffer from being evicted. A block that was forgotten in the handle is kept
- * by that.
+ * Comes before any block leaves the transaction: until then the transaction keeps the block's
+ * content from being written home (JOURNAL-6) and its buffer from being evicted. For a block that
+ * this handle has forgotten, the entry in kit->forgets does the same.
  */
 static void restore_images(struct journal_handle *handle)
 {
@@ -421,30 +462,14 @@ static void undo_one(struct journal *journal, struct journal_transaction *transa
 		journal_cache_unhash(undo->buffer);
 }
 
-void journal_cancel(struct journal_handle *handle)
+void journal_undo_all(struct journal_handle *handle)
 {
-	struct journal *journal = handle->journal;
-
-	fdio_magic_check(handle, MAGIC_JOURNAL_HANDLE);
-	fdio_count(COUNTER_journal_rollback);
 	restore_images(handle);
 	for (unsigned i = handle->nr_undo; i-- > 0;)
-		undo_one(journal, handle->transaction, &handle->undo[i]);
-	journal_run_callbacks(handle->undo_callbacks, 0);
-	handle->callbacks = NULL;
-	journal_arena_cut(&handle->transaction->kit->arena, handle->arena_mark);
-	journal_handle_close(journal);
-	journal_handle_done(journal);
-	fdio_mutex_unlock(&journal->handle_lock);
-	/*
-	 * Perhaps it is cancelled because journal_get_write met an abort that is under way: its
-	 * caller must find the owner told. JOURNAL-10
-	 */
-	if (!nowait_on())
-		nowait_ignore(journal_abort_error_told(journal));
+		undo_one(handle->journal, handle->transaction, &handle->undo[i]);
 }
 
-void journal_handle_fini(struct journal *journal)
+void journal_undo_fini(struct journal *journal)
 {
 	free(journal->handle.undo);
 	free(journal->handle.images); /* the images themselves belong to the slab */
