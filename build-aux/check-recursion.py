@@ -28,7 +28,7 @@ BOUNDED = {
         "the level falls from 3",
     ("pointer_free", "children_free"):
         "the level falls from 3",
-    ("collect_ind", "collect_ind"):
+    ("collect_indirect", "collect_indirect"):
         "the level falls from 3",
     ("get_found", "ext4_inode_put"):
         "an inode that could not be read is not deleted",

@@ -70,7 +70,7 @@ POINTERS = {
     "inode_undo": ["ext4_map_drop"],
     "ext4_inode_free": ["inode_free", "ext4_map_drop", "forget_names"],
     "ext4_map_mem_check": ["volume/ticker.c:crowded"],
-    "free_chain": ["chunk_free_cb", "map_free_cb", "top_free_cb"],
+    "free_chain": ["map_chunk_free", "map_free", "map_top_free"],
     "journal_run_callbacks": ["orphan_undo", "new_undo", "note_done", "inode_undo",
                           "feature_undo", "gop_undo"],
     "dev_now": [],        # the device's clock, which only tests have

@@ -41,7 +41,7 @@
 
 uint64_t ext4_window_end(const struct ext4_inode *inode)
 {
-	return __atomic_load_n(&inode->data.win_end, __ATOMIC_ACQUIRE);
+	return __atomic_load_n(&inode->data.window.end, __ATOMIC_ACQUIRE);
 }
 
 void ext4_window_publish(struct ext4_inode *inode, uint64_t size)
@@ -60,7 +60,7 @@ static uint32_t unsettled(const struct ext4_inode *inode)
 {
 	uint64_t end = ext4_inode_size(inode) >> inode->vol->block_bits;
 	/* and then the transaction to wait for */
-	uint32_t first = __atomic_load_n(&inode->data.win_lblk, __ATOMIC_ACQUIRE);
+	uint32_t first = __atomic_load_n(&inode->data.window.lblk, __ATOMIC_ACQUIRE);
 
 	return end > first ? (uint32_t)(end - first) : 0;
 }
@@ -75,14 +75,14 @@ uint32_t ext4_window_unsettled(const struct ext4_inode *inode)
 static void list_window(struct ext4_inode *inode)
 {
 	ext4_inode_cache_lock(inode->vol);
-	list_add_tail(&inode->vol->data.windows, &inode->data.win_link);
+	list_add_tail(&inode->vol->data.windows, &inode->data.window.link);
 	ext4_inode_cache_unlock(inode->vol);
 }
 
 static void unlist_window(struct ext4_inode *inode)
 {
 	ext4_inode_cache_lock(inode->vol);
-	list_del(&inode->data.win_link);
+	list_del(&inode->data.window.link);
 	ext4_inode_cache_unlock(inode->vol);
 }
 
@@ -92,7 +92,7 @@ unsigned ext4_windows_count(struct ext4_vol *vol)
 	unsigned n = 0;
 
 	ext4_inode_cache_lock(vol);
-	list_for_each(inode, &vol->data.windows, data.win_link)
+	list_for_each(inode, &vol->data.windows, data.window.link)
 		n++;
 	ext4_inode_cache_unlock(vol);
 	return n;
@@ -104,8 +104,8 @@ struct ext4_inode *ext4_windows_next(struct ext4_vol *vol)
 
 	ext4_inode_cache_lock(vol);
 	if (!list_empty(&vol->data.windows)) {
-		inode = list_first(&vol->data.windows, struct ext4_inode, data.win_link);
-		list_move_tail(&vol->data.windows, &inode->data.win_link);
+		inode = list_first(&vol->data.windows, struct ext4_inode, data.window.link);
+		list_move_tail(&vol->data.windows, &inode->data.window.link);
 		ext4_iref_locked(inode); /* an open file holds one already */
 	}
 	ext4_inode_cache_unlock(vol);
@@ -129,7 +129,7 @@ bool ext4_windows_reclaim(struct ext4_vol *vol)
 static uint64_t fair_share(struct ext4_vol *vol, bool root)
 {
 	uint64_t available = ext4_blocks_available(vol, root),
-		 held = __atomic_load_n(&vol->data.win_blocks, __ATOMIC_RELAXED);
+		 held = __atomic_load_n(&vol->data.window_blocks, __ATOMIC_RELAXED);
 	uint64_t all = (available + held) / SHARE_ALL;
 
 	return FDIO_MIN(available / SHARE, all > held ? all - held : 0);
@@ -141,7 +141,7 @@ static bool may_open(struct ext4_inode *inode, uint64_t size)
 	struct ext4_vol *vol = inode->vol;
 	struct ext4_extent extent;
 
-	if (inode->data.untrimmed || ext4_map_kind(inode) != EXT4_MAPPED_EXTENTS ||
+	if (inode->data.beyond_stale || ext4_map_kind(inode) != EXT4_MAPPED_EXTENTS ||
 	    size & (vol->block_size - 1) || ext4_raw_size(inode) != size)
 		return false;
 	if (ext4_map_lookup(inode, (uint32_t)(size >> vol->block_bits), &extent))
@@ -184,7 +184,7 @@ int ext4_window_open(struct ext4_inode *inode, uint64_t bytes, bool root)
 	want = FDIO_MIN(want, (uint64_t)EXT4_EXTENT_WRITTEN_MAX);
 	if (want < MIN_BLOCKS || !may_open(inode, size))
 		return -ENOSPC;
-	inode->data.trimmed = true; /* from here on the window's own blocks lie there */
+	inode->data.beyond_checked = true; /* from here on the window's own blocks lie there */
 	fdio_mutex_lock(&inode->map_lock);
 	meta = ext4_extent_metadata_for(inode, 1);
 	fdio_mutex_unlock(&inode->map_lock);
@@ -198,16 +198,16 @@ int ext4_window_open(struct ext4_inode *inode, uint64_t bytes, bool root)
 	}
 	fdio_mutex_lock(&inode->map_lock);
 	/* unsettled() may be asked by somebody who saw the last window */
-	__atomic_store_n(&inode->data.win_lblk, extent.lblk, __ATOMIC_RELEASE);
-	inode->data.win_len = extent.len;
-	inode->data.win_pblk = extent.pblk;
-	inode->data.win_meta = meta;
+	__atomic_store_n(&inode->data.window.lblk, extent.lblk, __ATOMIC_RELEASE);
+	inode->data.window.len = extent.len;
+	inode->data.window.pblk = extent.pblk;
+	inode->data.window.meta = meta;
 	ext4_map_apply(inode, &extent);
 	__atomic_store_n(&inode->window_published, size, __ATOMIC_SEQ_CST);
-	__atomic_store_n(&inode->data.win_end,
+	__atomic_store_n(&inode->data.window.end,
 			 (uint64_t)(extent.lblk + extent.len) << vol->block_bits, __ATOMIC_RELEASE);
 	fdio_mutex_unlock(&inode->map_lock);
-	__atomic_add_fetch(&vol->data.win_blocks, extent.len, __ATOMIC_RELAXED);
+	__atomic_add_fetch(&vol->data.window_blocks, extent.len, __ATOMIC_RELAXED);
 	list_window(inode);
 	return 0;
 }
@@ -222,22 +222,22 @@ static void refresh_meta(struct ext4_inode *inode)
 {
 	unsigned meta = ext4_extent_metadata_for(inode, 1);
 
-	if (meta > inode->data.win_meta &&
-	    !ext4_metadata_reserve(inode->vol, meta - inode->data.win_meta, EXT4_REQUESTER_SYSTEM))
-		inode->data.win_meta = meta;
+	if (meta > inode->data.window.meta &&
+	    !ext4_metadata_reserve(inode->vol, meta - inode->data.window.meta, EXT4_REQUESTER_SYSTEM))
+		inode->data.window.meta = meta;
 }
 
 static int settle_locked(struct ext4_inode *inode)
 {
 	struct ext4_vol *vol = inode->vol;
-	struct ext4_extent extent = { inode->data.win_lblk, ext4_window_unsettled(inode),
-				      inode->data.win_pblk, EXT4_EXTENT_WRITTEN };
+	struct ext4_extent extent = { inode->data.window.lblk, ext4_window_unsettled(inode),
+				      inode->data.window.pblk, EXT4_EXTENT_WRITTEN };
 	struct journal_handle *handle;
 	int err;
 
 	if (!extent.len)
 		return 0;
-	FDIO_ASSERT(extent.len <= inode->data.win_len);
+	FDIO_ASSERT(extent.len <= inode->data.window.len);
 	refresh_meta(inode);
 	err = ext4_inode_change_begin(inode, ext4_insert_credits(inode, &extent), &handle);
 	if (err)
@@ -257,11 +257,11 @@ static int settle_locked(struct ext4_inode *inode)
 		journal_cancel(handle);
 		return err;
 	}
-	__atomic_store_n(&inode->data.win_lblk, extent.lblk + extent.len, __ATOMIC_RELEASE);
-	inode->data.win_len -= extent.len;
-	inode->data.win_pblk += extent.len;
+	__atomic_store_n(&inode->data.window.lblk, extent.lblk + extent.len, __ATOMIC_RELEASE);
+	inode->data.window.len -= extent.len;
+	inode->data.window.pblk += extent.len;
 	journal_end(handle);
-	__atomic_sub_fetch(&vol->data.win_blocks, extent.len, __ATOMIC_RELAXED);
+	__atomic_sub_fetch(&vol->data.window_blocks, extent.len, __ATOMIC_RELAXED);
 	fdio_count(COUNTER_ext4_window_settled);
 	return 0;
 }
@@ -300,9 +300,9 @@ int ext4_windows_settle(struct ext4_vol *vol)
 
 int ext4_window_lost(struct ext4_inode *inode, bool clear)
 {
-	int err = __atomic_load_n(&inode->data.win_lost, __ATOMIC_ACQUIRE);
+	int err = __atomic_load_n(&inode->data.window.lost, __ATOMIC_ACQUIRE);
 
-	return err && clear ? __atomic_exchange_n(&inode->data.win_lost, 0, __ATOMIC_ACQ_REL) : err;
+	return err && clear ? __atomic_exchange_n(&inode->data.window.lost, 0, __ATOMIC_ACQ_REL) : err;
 }
 
 int ext4_window_close(struct ext4_inode *inode, void (*drain)(void *arg), void *arg)
@@ -317,13 +317,13 @@ int ext4_window_close(struct ext4_inode *inode, void (*drain)(void *arg), void *
 		return 0;
 	fdio_mutex_lock(&inode->map_lock);
 	err = settle_locked(inode);
-	left = inode->data.win_len;
-	left_blk = inode->data.win_pblk;
-	meta = inode->data.win_meta;
-	__atomic_store_n(&inode->data.win_end, 0, __ATOMIC_RELEASE);
+	left = inode->data.window.len;
+	left_blk = inode->data.window.pblk;
+	meta = inode->data.window.meta;
+	__atomic_store_n(&inode->data.window.end, 0, __ATOMIC_RELEASE);
 	__atomic_store_n(&inode->window_published, 0, __ATOMIC_SEQ_CST);
-	inode->data.win_len = 0;
-	inode->data.win_meta = 0;
+	inode->data.window.len = 0;
+	inode->data.window.meta = 0;
 	if (err) {
 		log_err("inode %u: %llu bytes that were appended are lost: %s", inode->ino,
 			(unsigned long long)(ext4_inode_size(inode) - ext4_raw_size(inode)),
@@ -331,18 +331,18 @@ int ext4_window_close(struct ext4_inode *inode, void (*drain)(void *arg), void *
 		fdio_mutex_lock(&inode->attr);
 		ext4_size_store(inode, ext4_raw_size(inode));
 		fdio_mutex_unlock(&inode->attr);
-		__atomic_store_n(&inode->data.win_lost, err == -EROFS ? err : -EIO,
+		__atomic_store_n(&inode->data.window.lost, err == -EROFS ? err : -EIO,
 				 __ATOMIC_RELEASE);
 	}
 	if (left)
-		ext4_map_apply(inode, &(struct ext4_extent){ .lblk = inode->data.win_lblk,
+		ext4_map_apply(inode, &(struct ext4_extent){ .lblk = inode->data.window.lblk,
 							     .len = left,
 							     .state = EXT4_EXTENT_HOLE });
 	fdio_mutex_unlock(&inode->map_lock);
 	unlist_window(inode);
 	if (err && drain)
 		drain(arg);
-	__atomic_sub_fetch(&vol->data.win_blocks, left, __ATOMIC_RELAXED);
+	__atomic_sub_fetch(&vol->data.window_blocks, left, __ATOMIC_RELAXED);
 	if (left) {
 		ext4_blocks_unreserve(vol, left_blk, left);
 		ext4_blocks_next(inode, left_blk);

@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Files mapped by indirect blocks, as older file systems have them: their map is loaded into the
- * same snapshot as that of an extent tree, and their blocks can be freed. They are never allocated
- * to: what needs a block gets extents first (data/block_map_convert.c). Called by ext4_map_load and
- * ext4_remove_step, with what guards the inode's tree held.
+ * Files mapped by indirect blocks, as older file systems have them: collecting their map, and
+ * freeing their blocks. Nothing is allocated here: an inode that needs a block gets extents first
+ * (block_map_convert.c). Called by map_load.c and truncate.c with what guards the tree held.
+ * Workers; loop threads free in the mode of base/nowait.h, but do not load.
  *
- * A pointer that leads outside the data area is damage (-EUCLEAN). Indirect blocks carry no
- * checksum and no sign of what they are, so an image can make them refer to each other; the walk
- * is at most three levels deep, and gives up when it has seen more blocks than the file system
- * has, or has collected one indirect block twice (data/map_twice.c).
+ * Indirect blocks carry no checksum and nothing that tells what they are, so a damaged image can
+ * make them refer to each other. Therefore a walk is at most three levels deep, and loading gives
+ * up when it has seen more blocks than the file system has or one indirect block twice
+ * (map_twice.c). A pointer that leads outside the data area is damage: recorded, -EUCLEAN.
  *
- * Freeing goes from the end downwards, like the removal of extents. Every freed pointer is zeroed
- * in the same transaction, so a removal that runs out of credits continues with the next handle.
- * Indirect blocks are freed as metadata: revoked.
+ * Freeing goes from the end downwards, as in extent.c. Each freed pointer is zeroed in the same
+ * transaction, so a removal that runs out of credits continues in the next handle. Indirect blocks
+ * are freed as metadata: revoked.
  */
 #include "ext4/data/extent.h"
 
@@ -20,7 +20,7 @@
 
 #define LEVELS 3
 
-/* First logical block and reach of one i_block slot. */
+/* First logical block that a slot of i_block reaches; per: pointers in an indirect block. */
 static uint64_t slot_start(uint64_t per, unsigned slot)
 {
 	if (slot <= EXT2_IND_BLOCK)
@@ -28,10 +28,7 @@ static uint64_t slot_start(uint64_t per, unsigned slot)
 	return EXT2_NDIR_BLOCKS + per + (slot > EXT2_DIND_BLOCK ? per * per : 0);
 }
 
-/*
- * Blocks that one pointer of this level reaches: 0 a data block, 1..3 an indirect block of that
- * height.
- */
+/* Blocks that one pointer reaches; level 0 points at data, 1 to 3 at an indirect block. */
 static uint64_t level_span(uint64_t per, unsigned level)
 {
 	uint64_t n = 1;
@@ -75,12 +72,11 @@ static int load_check(struct load *load, uint32_t blk, uint64_t lblk)
 	return 0;
 }
 
-/* At most LEVELS deep. */
+/* Collects what one pointer reaches. At most LEVELS deep: each level calls the one below. */
 static int load_pointer(struct load *load, uint32_t blk, unsigned level, uint64_t lblk)
 {
 	uint64_t span = level_span(load->per, level ? level - 1 : 0);
 	struct journal_buffer *buffer;
-	const uint32_t *p;
 	int err;
 
 	if (!blk)
@@ -96,9 +92,9 @@ static int load_pointer(struct load *load, uint32_t blk, unsigned level, uint64_
 		err = journal_read_block(load->inode->vol->journal, blk, &buffer);
 	if (err)
 		return err;
-	p = (const uint32_t *)buffer->data;
 	for (uint64_t k = 0; k < load->per && !err; k++)
-		err = load_pointer(load, le32toh(p[k]), level - 1, lblk + k * span);
+		err = load_pointer(load, fdio_get_le32(buffer->data, 4 * k), level - 1,
+				   lblk + k * span);
 	journal_buffer_release(buffer);
 	return err;
 }
@@ -111,7 +107,7 @@ int ext4_indirect_load(struct ext4_inode *inode, struct ext4_map_builder *builde
 	int err = 0;
 
 	for (unsigned s = 0; s < EXT2_N_BLOCKS && !err; s++)
-		err = load_pointer(&load, le32toh(inode->raw->i_block[s]), slot_level(s),
+		err = load_pointer(&load, fdio_get_le32(inode->raw->i_block, 4 * s), slot_level(s),
 				   slot_start(load.per, s));
 	return err;
 }
@@ -122,14 +118,15 @@ struct unmap {
 	struct journal_handle *handle;
 	struct ext4_inode *inode;
 	uint64_t per, from, to;
-	uint64_t run;    /* data blocks [run, run + n) wait to be freed in one go */
+	uint64_t run;    /* data blocks [run, run + n) are freed in one go, later */
 	uint32_t n;
-	bool metadata, more;
+	bool metadata;
+	bool more;       /* out: credits ran low before the end */
 };
 
 /*
- * A step may touch one bitmap for the waiting run, one for an indirect block, an indirect block per
- * level, inode, orphans.
+ * One step may change the bitmap of the waiting run, that of an indirect block, one indirect block
+ * of each level, the inode and the orphan list.
  */
 static bool credits_low(struct unmap *unmap)
 {
@@ -149,6 +146,7 @@ static int run_free(struct unmap *unmap)
 	return err ? err : ext4_raw_add_blocks(unmap->inode, -(int64_t)n);
 }
 
+/* Adds a data block to the waiting run, or frees that run and begins a new one. */
 static int data_free(struct unmap *unmap, uint32_t blk)
 {
 	int err = 0;
@@ -171,7 +169,7 @@ static int data_free(struct unmap *unmap, uint32_t blk)
 static int pointer_free(struct unmap *unmap, uint32_t *slot, unsigned level, uint64_t lblk,
 			struct journal_buffer *holder);
 
-/* The pointers of one indirect block, last first. */
+/* Frees what the pointers of one indirect block reach in [from, to), last first. */
 static int children_free(struct unmap *unmap, uint32_t blk, unsigned level, uint64_t lblk)
 {
 	uint64_t span = level_span(unmap->per, level - 1);
@@ -198,12 +196,13 @@ static int children_free(struct unmap *unmap, uint32_t blk, unsigned level, uint
 }
 
 /*
- * What the pointer reaches in [from, to), and itself when all of that is gone. At most LEVELS deep.
+ * Frees what the pointer reaches in [from, to), and its indirect block when that is empty then.
+ * At most LEVELS deep: each level calls the one below.
  */
 static int pointer_free(struct unmap *unmap, uint32_t *slot, unsigned level, uint64_t lblk,
 			struct journal_buffer *holder)
 {
-	uint32_t blk = le32toh(*slot);
+	uint32_t blk = fdio_get_le32(slot, 0);
 	int err = 0;
 
 	if (!blk)
@@ -227,7 +226,10 @@ static int pointer_free(struct unmap *unmap, uint32_t *slot, unsigned level, uin
 	}
 	if (!err && holder) {
 		err = journal_get_write(unmap->handle, holder);
-		/* Another inode may have it too, and as something that it is checked to be once. */
+		/*
+		 * In a damaged image another inode may use this block as something that is checked
+		 * once for each read: it has to be checked again.
+		 */
 		__atomic_store_n(&holder->verified, 0, __ATOMIC_RELAXED);
 	}
 	if (!err)
@@ -246,10 +248,7 @@ int ext4_indirect_remove(struct journal_handle *handle, struct ext4_inode *inode
 			       .metadata = metadata };
 	int err = 0;
 
-	/*
-	 * To the end of the file means all that the pointers can reach, also beyond what a size can
-	 * say.
-	 */
+	/* Up to the end of the file means all that pointers reach, also beyond the last block. */
 	if (to == EXT4_LBLK_END)
 		unmap.to = UINT64_MAX;
 	for (unsigned s = EXT2_N_BLOCKS; s-- > 0 && !err && !unmap.more;) {

@@ -1,32 +1,34 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A file with a block map that has to get a block becomes a file with extents first, where all of
- * it fits into the inode: at most EXT4_EXTENT_ROOT_MAX runs and EXT4_INDIRECT_MOST indirect blocks,
- * so one handle does it. An inode without any blocks always fits. The map in memory stays as it is,
- * and readers notice nothing. What does not fit is refused with -EOPNOTSUPP, before anything has
- * changed, and the log names the way out.
+ * A file with a block map that needs a block becomes a file with extents first. Only a file that
+ * fits into the inode is converted: at most EXT4_EXTENT_ROOT_MAX runs and INDIRECT_MOST indirect
+ * blocks, so that one handle does it. An inode without any blocks always fits. The map in memory
+ * stays as it is, so readers notice nothing. What does not fit is refused with -EOPNOTSUPP before
+ * anything has changed, and the log names the way out.
  *
- * Called with what guards the inode's tree held: for directories inside the handle that makes them
- * grow, for files by ext4_indirect_convert_file, which opens one. On workers; for directories also
- * in the mode of nowait.h. Indirect blocks that lead outside the data area are damage (-EUCLEAN).
+ * Called with what guards the tree held: for directories inside the handle that makes them grow
+ * (workers, and loop threads in the mode of base/nowait.h), for files by
+ * ext4_indirect_convert_file, which opens a handle (workers; it misses on a loop thread). Indirect
+ * blocks that lead outside the data area are damage: recorded, -EUCLEAN.
  */
 #include "ext4/data/extent.h"
 
 #include "base/counters.h"
 #include "base/log.h"
-#include "base/nowait.h"
 
 #include <errno.h>
 #include <string.h>
 
 #define LEVELS 3
+/* Freeing each of them takes one credit. */
+#define INDIRECT_MOST EXT4_INDIRECT_CREDITS
 
 struct convert {
 	struct ext4_inode *inode;
 	struct ext4_extent run[EXT4_EXTENT_ROOT_MAX];
 	unsigned nr_runs;
-	uint32_t ind[EXT4_INDIRECT_MOST]; /* indirect blocks, to be freed */
-	unsigned nr_ind;
+	uint32_t indirect[INDIRECT_MOST]; /* indirect blocks, to be freed */
+	unsigned nr_indirect;
 };
 
 static bool has_extents(const struct ext4_vol *vol)
@@ -65,10 +67,10 @@ static int collect_runs(struct convert *convert)
 }
 
 /*
- * The block and those below it that are no data. At most LEVELS deep, and EXT4_INDIRECT_MOST of
- * them.
+ * Collects an indirect block and the indirect blocks below it. At most LEVELS deep: each level
+ * calls the one below; and it stops after INDIRECT_MOST blocks.
  */
-static int collect_ind(struct convert *convert, uint32_t blk, unsigned level)
+static int collect_indirect(struct convert *convert, uint32_t blk, unsigned level)
 {
 	struct ext4_vol *vol = convert->inode->vol;
 	struct journal_buffer *buffer;
@@ -79,46 +81,45 @@ static int collect_ind(struct convert *convert, uint32_t blk, unsigned level)
 	if (!ext4_blocks_valid(vol, blk, 1))
 		return EXT4_CORRUPT(vol, convert->inode->ino, blk,
 				    "indirect block outside the data area");
-	if (convert->nr_ind == ARRAY_SIZE(convert->ind))
+	if (convert->nr_indirect == ARRAY_SIZE(convert->indirect))
 		return -EOPNOTSUPP;
-	convert->ind[convert->nr_ind++] = blk;
+	convert->indirect[convert->nr_indirect++] = blk;
 	if (level == 1)
 		return 0;
 	err = journal_read_block(vol->journal, blk, &buffer);
 	if (err)
 		return err;
 	for (uint32_t k = 0; k < vol->block_size / 4 && !err; k++)
-		err = collect_ind(convert, le32toh(((const uint32_t *)buffer->data)[k]), level - 1);
+		err = collect_indirect(convert, fdio_get_le32(buffer->data, 4 * k), level - 1);
 	journal_buffer_release(buffer);
 	return err;
 }
 
 static int collect(struct convert *convert)
 {
+	const uint32_t *slot = &convert->inode->raw->i_block[EXT2_IND_BLOCK];
 	int err = has_extents(convert->inode->vol) ? collect_runs(convert) : -EOPNOTSUPP;
 
 	for (unsigned level = 1; level <= LEVELS && !err; level++)
-		err = collect_ind(convert,
-				  le32toh(convert->inode->raw->i_block[EXT2_IND_BLOCK + level - 1]),
-				  level);
+		err = collect_indirect(convert, fdio_get_le32(&slot[level - 1], 0), level);
 	return err;
 }
 
-/* In the handle: the indirect blocks go, the runs stand in the inode. */
+/* In the handle: frees the indirect blocks and writes the runs into the inode. */
 static int apply(struct journal_handle *handle, struct convert *convert)
 {
 	struct ext3_extent_header *root;
 	int err = 0;
 
-	for (unsigned k = 0; k < convert->nr_ind && !err; k++)
-		err = ext4_blocks_free(handle, convert->inode, convert->ind[k], 1, true);
-	if (!err && convert->nr_ind)
-		err = ext4_raw_add_blocks(convert->inode, -(int64_t)convert->nr_ind);
+	for (unsigned k = 0; k < convert->nr_indirect && !err; k++)
+		err = ext4_blocks_free(handle, convert->inode, convert->indirect[k], 1, true);
+	if (!err && convert->nr_indirect)
+		err = ext4_raw_add_blocks(convert->inode, -(int64_t)convert->nr_indirect);
 	if (err)
 		return err;
 	ext4_extent_init(convert->inode);
 	root = ext4_extent_root(convert->inode);
-	root->eh_entries = htole16(convert->nr_runs);
+	fdio_put_le16(&root->eh_entries, 0, convert->nr_runs);
 	for (unsigned k = 0; k < convert->nr_runs; k++)
 		ext4_extent_encode(&ext4_extent_node_extents(root)[k], &convert->run[k]);
 	fdio_count(COUNTER_ext4_indirect_convert);

@@ -1,41 +1,39 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Nodes of extent trees: reading them with every check that keeps a damaged or hostile image from
- * leading anywhere, their checksums, and the walk that loads a whole tree into a map. Called by the
- * other files of the extents part, on workers, with what guards the tree held.
+ * Nodes of extent trees: how an inode is mapped, reading nodes with every check that keeps a damaged
+ * or hostile image from leading anywhere, their checksums, and the walk that collects a whole tree.
  *
- * A node is accepted only if its header has the magic, the depth that its parent promised (so the
- * walk is at most EXT4_EXTENT_MAX_DEPTH deep and cannot loop), an entry count between 1 and its
- * capacity, and ascending entries; the load further requires every entry to lie between its
- * parent's key and the next one, so that no node can be visited twice, and no block to be there
- * twice (data/map_twice.c). The checks of a block's content are done once per read from the device
- * (journal_buffer.verified); the header is looked at each time, because a damaged image can make
- * two structures share a block.
+ * A node is accepted only if its header has the magic, the depth that its parent promised (so a
+ * walk is at most EXT4_EXTENT_MAX_DEPTH deep and cannot loop), between one entry and its capacity,
+ * and ascending entries. The walk also requires every entry to lie between its parent's key and the
+ * next key, so that no node is visited twice, and no block to be there twice (map_twice.c).
+ * Checksum and entries are checked once for each read from the device (journal_buffer.verified);
+ * the header is checked at each use, because in a damaged image two structures may share a block.
  *
- * Damage is recorded (EXT4_CORRUPT) and is -EUCLEAN.
+ * Workers; loop threads in the mode of base/nowait.h. Callers hold what guards the tree. Damage is
+ * recorded (EXT4_CORRUPT) and is -EUCLEAN; a read error is -EIO.
  */
 #include "ext4/data/extent.h"
 
 #include "base/crc32c.h"
-#include "base/nowait.h"
 
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
 
 /*
- * No block of its own besides one (with bigalloc a cluster) for attributes; what the flags say does
- * not count. Where values can lie in inodes their blocks are counted too, so that the size alone
- * decides. As in the kernel.
+ * A fast link has no block of its own, except one (with bigalloc: a cluster) for attributes; its
+ * flags do not matter. With ea_inode, i_blocks counts the blocks of attribute values too, so there
+ * the size alone decides. All this is as in the kernel.
  */
 bool ext4_link_is_fast(const struct ext4_inode *inode)
 {
-	uint64_t acl = le32toh(inode->raw->i_file_acl) |
-		       (uint64_t)le16toh(inode->raw->osd2.linux2.l_i_file_acl_high) << 32;
+	uint64_t acl = inode->raw->i_file_acl |
+		       (uint64_t)inode->raw->osd2.linux2.l_i_file_acl_high << 32;
 	uint64_t own = acl ? (inode->vol->block_size / 512) * EXT2FS_CLUSTER_RATIO(inode->vol->fs)
 			   : 0;
 
-	if (!S_ISLNK(le16toh(inode->raw->i_mode)) || ext4_inode_inline(inode))
+	if (!S_ISLNK(inode->raw->i_mode) || ext4_inode_inline(inode))
 		return false;
 	return ext4_raw_size(inode) < sizeof(inode->raw->i_block) &&
 	       (inode->vol->has_ea_inode || ext4_raw_blocks_512(inode) <= own);
@@ -43,7 +41,7 @@ bool ext4_link_is_fast(const struct ext4_inode *inode)
 
 enum ext4_map_kind ext4_map_kind(const struct ext4_inode *inode)
 {
-	uint32_t flags = le32toh(inode->raw->i_flags), mode = le16toh(inode->raw->i_mode);
+	uint32_t flags = inode->raw->i_flags, mode = inode->raw->i_mode;
 
 	if (ext4_inode_inline(inode))
 		return EXT4_MAPPED_NOT;
@@ -58,73 +56,75 @@ enum ext4_map_kind ext4_map_kind(const struct ext4_inode *inode)
 
 void ext4_extent_decode(const struct ext3_extent *extent, struct ext4_extent *ret)
 {
-	uint32_t len = le16toh(extent->ee_len);
+	uint32_t len = fdio_get_le16(&extent->ee_len, 0);
 
-	ret->lblk = le32toh(extent->ee_block);
+	ret->lblk = ext4_extent_key(extent);
 	ret->state = len > EXT4_EXTENT_WRITTEN_MAX ? EXT4_EXTENT_UNWRITTEN : EXT4_EXTENT_WRITTEN;
 	ret->len = len > EXT4_EXTENT_WRITTEN_MAX ? len - EXT4_EXTENT_WRITTEN_MAX : len;
-	ret->pblk = le32toh(extent->ee_start) | (uint64_t)le16toh(extent->ee_start_hi) << 32;
+	ret->pblk = fdio_get_le32(&extent->ee_start, 0) |
+		    (uint64_t)fdio_get_le16(&extent->ee_start_hi, 0) << 32;
 }
 
-void ext4_extent_encode(struct ext3_extent *extent, const struct ext4_extent *x)
+void ext4_extent_encode(struct ext3_extent *extent, const struct ext4_extent *from)
 {
-	FDIO_ASSERT(x->len && x->len <= ext4_extent_limit(x->state));
-	extent->ee_block = htole32(x->lblk);
-	extent->ee_len =
-			htole16(x->state == EXT4_EXTENT_UNWRITTEN ? x->len + EXT4_EXTENT_WRITTEN_MAX
-								  : x->len);
-	extent->ee_start = htole32((uint32_t)x->pblk);
-	extent->ee_start_hi = htole16(x->pblk >> 32);
+	bool unwritten = from->state == EXT4_EXTENT_UNWRITTEN;
+
+	FDIO_ASSERT(from->len && from->len <= ext4_extent_limit(from->state));
+	fdio_put_le32(&extent->ee_block, 0, from->lblk);
+	fdio_put_le16(&extent->ee_len, 0, from->len + (unwritten ? EXT4_EXTENT_WRITTEN_MAX : 0));
+	fdio_put_le32(&extent->ee_start, 0, (uint32_t)from->pblk);
+	fdio_put_le16(&extent->ee_start_hi, 0, from->pblk >> 32);
 }
 
-/* The checksum stands right behind the last possible entry: in the block, whatever the header says.
- * */
-static size_t csum_at(const struct ext4_inode *inode, const uint8_t *data)
+/*
+ * Where the checksum of a node is: right behind the last possible entry, and inside the block
+ * whatever the header says.
+ */
+static size_t checksum_offset(const struct ext4_inode *inode, const uint8_t *data)
 {
 	const struct ext3_extent_header *header = (const void *)data;
+	unsigned max = FDIO_MIN(ext4_extent_node_max(header), ext4_extent_cap(inode->vol));
 
-	return sizeof(*header) +
-	       FDIO_MIN(ext4_extent_node_max(header), ext4_extent_cap(inode->vol)) *
-			       sizeof(struct ext3_extent);
+	return sizeof(*header) + max * sizeof(struct ext3_extent);
 }
 
-static uint32_t node_csum(const struct ext4_inode *inode, const uint8_t *data)
+static uint32_t node_checksum(const struct ext4_inode *inode, const uint8_t *data)
 {
-	return fdio_crc32c(inode->checksum_seed, data, csum_at(inode, data));
+	return fdio_crc32c(inode->checksum_seed, data, checksum_offset(inode, data));
 }
 
 void ext4_extent_node_checksum(struct ext4_inode *inode, struct journal_buffer *buffer)
 {
-	uint32_t c;
-
-	/* As a node and as nothing else: what it was read as before may have been another owner's
-	 * directory. */
+	/*
+	 * Verified as a node and as nothing else: what the buffer was verified as before may have
+	 * been another owner's directory block.
+	 */
 	__atomic_store_n(&buffer->verified, EXT4_VERIFIED_EXTENT, __ATOMIC_RELAXED);
-	if (!inode->vol->has_csum)
-		return;
-	c = htole32(node_csum(inode, buffer->data));
-	memcpy(buffer->data + csum_at(inode, buffer->data), &c, sizeof(c));
+	if (inode->vol->has_csum)
+		fdio_put_le32(buffer->data, checksum_offset(inode, buffer->data),
+			      node_checksum(inode, buffer->data));
 }
 
-static bool node_csum_ok(const struct ext4_inode *inode, uint8_t *data)
+static bool node_checksum_ok(const struct ext4_inode *inode, const uint8_t *data)
 {
-	uint32_t c;
-
-	if (!inode->vol->has_csum)
-		return true;
-	memcpy(&c, data + csum_at(inode, data), sizeof(c));
-	return le32toh(c) == node_csum(inode, data);
+	return !inode->vol->has_csum ||
+	       fdio_get_le32(data, checksum_offset(inode, data)) == node_checksum(inode, data);
 }
 
-/* What must hold before any entry is looked at. */
-static bool header_ok(const struct ext3_extent_header *header, unsigned depth, unsigned max,
+static unsigned node_magic(const struct ext3_extent_header *header)
+{
+	return fdio_get_le16(&header->eh_magic, 0);
+}
+
+/* What must hold before any entry is looked at. Only the root of an empty tree has no entry. */
+static bool header_ok(const struct ext3_extent_header *header, unsigned depth, unsigned most,
 		      bool root)
 {
-	return le16toh(header->eh_magic) == EXT3_EXT_MAGIC &&
-	       ext4_extent_node_depth(header) == depth && ext4_extent_node_max(header) <= max &&
-	       ext4_extent_node_max(header) >= EXT4_EXTENT_ROOT_MAX &&
-	       ext4_extent_node_entries(header) <= ext4_extent_node_max(header) &&
-	       (ext4_extent_node_entries(header) || (root && !depth));
+	unsigned entries = ext4_extent_node_entries(header), max = ext4_extent_node_max(header);
+
+	return node_magic(header) == EXT3_EXT_MAGIC && ext4_extent_node_depth(header) == depth &&
+	       max >= EXT4_EXTENT_ROOT_MAX && max <= most && entries <= max &&
+	       (entries || (root && !depth));
 }
 
 static bool leaf_ok(struct ext4_vol *vol, struct ext3_extent_header *header)
@@ -146,11 +146,11 @@ static bool leaf_ok(struct ext4_vol *vol, struct ext3_extent_header *header)
 static bool index_ok(struct ext4_vol *vol, struct ext3_extent_header *header)
 {
 	for (unsigned k = 0; k < ext4_extent_node_entries(header); k++) {
-		const struct ext3_extent_idx *idx = &ext4_extent_node_indexes(header)[k];
+		const struct ext3_extent_idx *index = &ext4_extent_node_indexes(header)[k];
 
-		if (!ext4_blocks_valid(vol, ext4_extent_index_block(idx), 1))
+		if (!ext4_blocks_valid(vol, ext4_extent_index_block(index), 1))
 			return false;
-		if (k && le32toh(idx[0].ei_block) <= le32toh(idx[-1].ei_block))
+		if (k && ext4_extent_key(&index[0]) <= ext4_extent_key(&index[-1]))
 			return false;
 	}
 	return true;
@@ -170,8 +170,23 @@ int ext4_extent_check_root(struct ext4_inode *inode)
 	    !entries_ok(inode->vol, header))
 		return EXT4_CORRUPT(inode->vol, inode->ino, 0,
 				    "bad extent tree root (magic %#x, depth %u, %u of %u entries)",
-				    le16toh(header->eh_magic), ext4_extent_node_depth(header),
+				    node_magic(header), ext4_extent_node_depth(header),
 				    ext4_extent_node_entries(header), ext4_extent_node_max(header));
+	return 0;
+}
+
+/* What is checked once for each read from the device. */
+static int content_check(struct ext4_inode *inode, struct journal_buffer *buffer)
+{
+	if (__atomic_load_n(&buffer->verified, __ATOMIC_RELAXED) & EXT4_VERIFIED_EXTENT)
+		return 0;
+	if (!node_checksum_ok(inode, buffer->data))
+		return EXT4_CORRUPT(inode->vol, inode->ino, buffer->blk,
+				    "extent tree node has a wrong checksum");
+	if (!entries_ok(inode->vol, (struct ext3_extent_header *)buffer->data))
+		return EXT4_CORRUPT(inode->vol, inode->ino, buffer->blk,
+				    "extent tree node has entries out of order or out of range");
+	__atomic_fetch_or(&buffer->verified, EXT4_VERIFIED_EXTENT, __ATOMIC_RELAXED);
 	return 0;
 }
 
@@ -190,55 +205,41 @@ int ext4_extent_node_read(struct ext4_inode *inode, uint64_t blk, unsigned depth
 	if (err)
 		return err;
 	header = (struct ext3_extent_header *)buffer->data;
-	if (!header_ok(header, depth, ext4_extent_cap(vol), false)) {
+	if (header_ok(header, depth, ext4_extent_cap(vol), false))
+		err = content_check(inode, buffer);
+	else
 		err = EXT4_CORRUPT(vol, inode->ino, blk,
 				   "bad extent tree node (magic %#x, depth %u instead of %u, %u of "
 				   "%u entries)",
-				   le16toh(header->eh_magic), ext4_extent_node_depth(header), depth,
+				   node_magic(header), ext4_extent_node_depth(header), depth,
 				   ext4_extent_node_entries(header), ext4_extent_node_max(header));
-		goto fail;
-	}
-	if (!(__atomic_load_n(&buffer->verified, __ATOMIC_RELAXED) & EXT4_VERIFIED_EXTENT)) {
-		if (!node_csum_ok(inode, buffer->data)) {
-			err = EXT4_CORRUPT(vol, inode->ino, blk,
-					   "extent tree node has a wrong checksum");
-			goto fail;
-		}
-		if (!entries_ok(vol, header)) {
-			err = EXT4_CORRUPT(vol, inode->ino, blk,
-					   "extent tree node has entries out of order or out of "
-					   "range");
-			goto fail;
-		}
-		__atomic_fetch_or(&buffer->verified, EXT4_VERIFIED_EXTENT, __ATOMIC_RELAXED);
-	}
-	*ret = buffer;
-	return 0;
-fail:
-	journal_buffer_release(buffer);
+	if (err)
+		journal_buffer_release(buffer);
+	else
+		*ret = buffer;
 	return err;
 }
 
 /* ---- loading ---- */
 
-/* Children that lie next to each other on the device are read in one go. */
+/* Child nodes that lie next to each other on the device are read in one go. */
 static void readahead_children(struct ext4_inode *inode, struct ext3_extent_header *header,
 			       unsigned from)
 {
-	uint64_t first = ext4_extent_index_block(&ext4_extent_node_indexes(header)[from]);
+	const struct ext3_extent_idx *index = ext4_extent_node_indexes(header);
+	uint64_t first = ext4_extent_index_block(&index[from]);
 	unsigned n = 1;
 
-	if (from &&
-	    ext4_extent_index_block(&ext4_extent_node_indexes(header)[from - 1]) + 1 == first)
-		return; /* read with the run that it belongs to */
+	if (from && ext4_extent_index_block(&index[from - 1]) + 1 == first)
+		return; /* read already, with the child before it */
 	while (from + n < ext4_extent_node_entries(header) &&
-	       ext4_extent_index_block(&ext4_extent_node_indexes(header)[from + n]) == first + n)
+	       ext4_extent_index_block(&index[from + n]) == first + n)
 		n++;
 	if (ext4_blocks_valid(inode->vol, first, n))
 		journal_readahead(inode->vol->journal, first, n);
 }
 
-/* The runs of a leaf, all of which lie in [lo, hi). */
+/* Collects the runs of a leaf, all of which must lie in [lo, hi). */
 static int load_leaf(struct ext4_inode *inode, struct ext3_extent_header *header, uint64_t lo,
 		     uint64_t hi, struct ext4_map_builder *builder)
 {
@@ -259,7 +260,7 @@ static int load_leaf(struct ext4_inode *inode, struct ext3_extent_header *header
 	return 0;
 }
 
-/* Bounded by the depth in the root, which each level checks. */
+/* Recursion ends after the depth that the root names: each node has one less than its parent. */
 static int load_node(struct ext4_inode *inode, struct ext3_extent_header *header, uint64_t lo,
 		     uint64_t hi, struct ext4_map_builder *builder)
 {
@@ -268,20 +269,20 @@ static int load_node(struct ext4_inode *inode, struct ext3_extent_header *header
 	if (!depth)
 		return load_leaf(inode, header, lo, hi, builder);
 	for (unsigned k = 0; k < n; k++) {
-		struct ext3_extent_idx *idx = &ext4_extent_node_indexes(header)[k];
-		uint64_t key = le32toh(idx->ei_block),
-			 next = k + 1 < n ? le32toh(idx[1].ei_block) : hi;
+		struct ext3_extent_idx *index = &ext4_extent_node_indexes(header)[k];
+		uint64_t key = ext4_extent_key(index), blk = ext4_extent_index_block(index),
+			 next = k + 1 < n ? ext4_extent_key(&index[1]) : hi;
 		struct journal_buffer *child;
 		int err;
 
 		if (key < lo || next > hi || key >= next)
-			return EXT4_CORRUPT(inode->vol, inode->ino, ext4_extent_index_block(idx),
+			return EXT4_CORRUPT(inode->vol, inode->ino, blk,
 					    "extent index key %u out of order", (unsigned)key);
 		readahead_children(inode, header, k);
-		err = ext4_extent_node_read(inode, ext4_extent_index_block(idx), depth - 1, &child);
+		err = ext4_extent_node_read(inode, blk, depth - 1, &child);
 		if (err)
 			return err;
-		err = ext4_map_builder_node(builder, ext4_extent_index_block(idx));
+		err = ext4_map_builder_node(builder, blk);
 		if (!err)
 			err = load_node(inode, (struct ext3_extent_header *)child->data, key, next,
 					builder);
@@ -297,73 +298,4 @@ int ext4_extent_load(struct ext4_inode *inode, struct ext4_map_builder *builder)
 	int err = ext4_extent_check_root(inode);
 
 	return err ? err : load_node(inode, ext4_extent_root(inode), 0, EXT4_LBLK_END, builder);
-}
-
-/* On a file system with shared_blocks, which is only read, files may have a block twice. */
-static int check_twice(struct ext4_inode *inode, struct ext4_map_builder *builder)
-{
-	bool shared = ext2fs_has_feature_shared_blocks(inode->vol->fs->super);
-	uint64_t blk = 0;
-	int err = shared && S_ISREG(le16toh(inode->raw->i_mode))
-				  ? 0
-				  : ext4_map_builder_check(builder, &blk);
-
-	return err == -EUCLEAN ? EXT4_CORRUPT(inode->vol, inode->ino, blk, "it has the block twice")
-			       : err;
-}
-
-int ext4_map_load_locked(struct ext4_inode *inode)
-{
-	struct ext4_map_builder builder = { 0 };
-	int err = -EINVAL;
-
-	if (__atomic_load_n(&inode->data.map, __ATOMIC_ACQUIRE))
-		return 0;
-	/* Small enough for a loop thread is what lies in the inode. */
-	if (nowait_on() && (ext4_map_kind(inode) != EXT4_MAPPED_EXTENTS ||
-			    ext4_extent_node_depth(ext4_extent_root(inode))))
-		return nowait_miss();
-	switch (ext4_map_kind(inode)) {
-	case EXT4_MAPPED_EXTENTS:
-		err = ext4_extent_load(inode, &builder);
-		break;
-	case EXT4_MAPPED_INDIRECT:
-		err = ext4_indirect_load(inode, &builder);
-		break;
-	case EXT4_MAPPED_NOT:
-		err = -EINVAL;
-		if (ext4_inode_inline(inode) &&
-		    ext2fs_has_feature_inline_data(inode->vol->fs->super))
-			err = -EOPNOTSUPP; /* ext4_inline_read */
-		else if (ext4_inode_inline(inode))
-			err = EXT4_CORRUPT(inode->vol, inode->ino, 0,
-				       "inline data, which the file system does not have");
-		break;
-	}
-	if (!err)
-		err = check_twice(inode, &builder);
-	if (!err && inode->data.win_len) /* behind everything else: WINDOW-1, WINDOW-3 */
-		err = ext4_map_builder_add(&builder, &(struct ext4_extent){ inode->data.win_lblk,
-									    inode->data.win_len,
-									    inode->data.win_pblk,
-									    EXT4_EXTENT_WRITTEN });
-	if (err) {
-		ext4_map_builder_free(&builder);
-		return err;
-	}
-	err = ext4_map_builder_publish(&builder, inode);
-	__atomic_store_n(&inode->vol->data.map_newest, inode->ino, __ATOMIC_RELAXED);
-	ext4_map_mem_check(inode->vol);
-	return err;
-}
-
-int ext4_map_load(struct ext4_inode *inode)
-{
-	int err = fdio_mutex_enter(&inode->map_lock);
-
-	if (err)
-		return err;
-	err = ext4_map_load_locked(inode);
-	fdio_mutex_unlock(&inode->map_lock);
-	return err;
 }

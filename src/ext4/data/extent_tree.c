@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Edits of extent trees: finding the path to a block, replacing entries of a leaf, splitting nodes,
- * adding a level, freeing nodes that became empty, pulling an only child into the root. Called by
- * data/extent.c, inside a handle, with the inode open (ext4_inode_begin) and what guards the tree
- * held.
+ * adding a level, freeing nodes that became empty, moving an only child into the root. Called by
+ * extent.c, inside a handle, with the inode open (ext4_inode_begin) and what guards the tree held.
+ * Workers; loop threads in the mode of base/nowait.h.
  *
- * Invariants kept: an index entry's key is the first logical block of what it points at; no node
- * but the root is empty; the checksum of every changed block is right when the call returns;
+ * Invariants: the key of an index entry is the first logical block of what it points at; no node
+ * but the root is empty; when a call returns, the checksum of every changed block is right and
  * i_blocks counts the nodes.
  *
- * A step that fails may leave the tree half changed: the caller cancels the handle, which puts
- * every block and the inode back.
+ * A call that fails may leave the tree half changed: the caller cancels the handle, which restores
+ * every block and the inode.
  */
 #include "ext4/data/extent.h"
 
@@ -29,10 +29,7 @@ void ext4_path_release(struct ext4_path *path)
 	}
 }
 
-/*
- * Last entry of a node that starts at or before lblk, -1 if none does. Index and leaf entries begin
- * with their block alike.
- */
+/* The last entry of a node that starts at or before lblk, -1 if none does. */
 static int entry_find(struct ext3_extent_header *header, uint32_t lblk)
 {
 	int lo = 0, hi = ext4_extent_node_entries(header);
@@ -40,12 +37,17 @@ static int entry_find(struct ext3_extent_header *header, uint32_t lblk)
 	while (lo < hi) {
 		int mid = lo + (hi - lo) / 2;
 
-		if (le32toh(ext4_extent_node_extents(header)[mid].ee_block) <= lblk)
+		if (ext4_extent_key(&ext4_extent_node_extents(header)[mid]) <= lblk)
 			lo = mid + 1;
 		else
 			hi = mid;
 	}
 	return lo - 1;
+}
+
+static uint64_t child_block(struct ext3_extent_header *header, unsigned at)
+{
+	return ext4_extent_index_block(&ext4_extent_node_indexes(header)[at]);
 }
 
 int ext4_path_find(struct ext4_inode *inode, uint32_t lblk, struct ext4_path *path)
@@ -59,13 +61,11 @@ int ext4_path_find(struct ext4_inode *inode, uint32_t lblk, struct ext4_path *pa
 	path->level[0].header = ext4_extent_root(inode);
 	for (unsigned depth = ext4_extent_node_depth(path->level[0].header); depth; depth--) {
 		unsigned l = path->depth;
-		/* before the first key: the first child takes it */
+		/* A block before the first key belongs to the first child. */
 		int at = FDIO_MAX(entry_find(path->level[l].header, lblk), 0);
 
 		path->level[l].at = at;
-		err = ext4_extent_node_read(inode,
-					    ext4_extent_index_block(&ext4_extent_node_indexes(
-							    path->level[l].header)[at]),
+		err = ext4_extent_node_read(inode, child_block(path->level[l].header, at),
 					    depth - 1, &path->level[l + 1].buffer);
 		if (err) {
 			ext4_path_release(path);
@@ -85,19 +85,21 @@ uint32_t ext4_path_next(const struct ext4_path *path)
 		int next = path->level[l].at + 1;
 
 		if (next < (int)ext4_extent_node_entries(path->level[l].header))
-			return le32toh(ext4_extent_node_extents(path->level[l].header)[next]
-						       .ee_block);
+			return ext4_extent_key(
+					&ext4_extent_node_extents(path->level[l].header)[next]);
 	}
 	return EXT4_LBLK_END;
 }
 
 /* ---- single nodes ---- */
 
+/* Before the node of level l changes. */
 static int node_write(struct journal_handle *handle, struct ext4_path *path, unsigned l)
 {
 	return path->level[l].buffer ? journal_get_write(handle, path->level[l].buffer) : 0;
 }
 
+/* After the node of level l has changed. */
 static void node_changed(struct ext4_inode *inode, struct ext4_path *path, unsigned l)
 {
 	if (path->level[l].buffer)
@@ -106,10 +108,10 @@ static void node_changed(struct ext4_inode *inode, struct ext4_path *path, unsig
 
 static void set_entries(struct ext3_extent_header *header, unsigned n)
 {
-	header->eh_entries = htole16(n);
+	fdio_put_le16(&header->eh_entries, 0, n);
 }
 
-/* Makes n entries of del at pos, moving what follows; the header's count follows too. */
+/* Makes room for n entries where del are, at pos; moves what follows and sets the count. */
 static void entries_resize(struct ext3_extent_header *header, unsigned pos, unsigned del,
 			   unsigned n)
 {
@@ -123,32 +125,32 @@ static void entries_resize(struct ext3_extent_header *header, unsigned pos, unsi
 	set_entries(header, all - del + n);
 }
 
-static void idx_set(struct ext3_extent_idx *idx, uint32_t key, uint64_t blk)
+static void index_set(struct ext3_extent_idx *index, uint32_t key, uint64_t blk)
 {
-	idx->ei_block = htole32(key);
-	idx->ei_leaf = htole32((uint32_t)blk);
-	idx->ei_leaf_hi = htole16(blk >> 32);
-	idx->ei_unused = 0;
+	fdio_put_le32(&index->ei_block, 0, key);
+	fdio_put_le32(&index->ei_leaf, 0, (uint32_t)blk);
+	fdio_put_le16(&index->ei_leaf_hi, 0, blk >> 32);
+	index->ei_unused = 0;
 }
 
-/* The first block of level l's node changed: so do the keys that lead to it. */
+/* The first key of level l's node has changed: so do the keys of the index entries above it. */
 static int keys_fix(struct journal_handle *handle, struct ext4_inode *inode, struct ext4_path *path,
 		    unsigned l)
 {
-	/* little-endian, copied as it is */
+	/* little-endian: copied, not converted */
 	uint32_t key = ext4_extent_node_extents(path->level[l].header)[0].ee_block;
 
 	while (l-- > 0) {
-		struct ext3_extent_idx *idx =
+		struct ext3_extent_idx *index =
 				&ext4_extent_node_indexes(path->level[l].header)[path->level[l].at];
 		int err;
 
-		if (idx->ei_block == key)
+		if (index->ei_block == key)
 			break;
 		err = node_write(handle, path, l);
 		if (err)
 			return err;
-		idx->ei_block = key;
+		index->ei_block = key;
 		node_changed(inode, path, l);
 		if (path->level[l].at)
 			break;
@@ -156,7 +158,7 @@ static int keys_fix(struct journal_handle *handle, struct ext4_inode *inode, str
 	return 0;
 }
 
-/* A fresh tree block near the node given, counted in i_blocks. */
+/* Allocates a tree block, at near if possible, and counts it in i_blocks. */
 static int node_new(struct journal_handle *handle, struct ext4_inode *inode, uint64_t near,
 		    struct journal_buffer **ret)
 {
@@ -188,9 +190,9 @@ static void node_init(struct ext4_inode *inode, struct journal_buffer *buffer, u
 {
 	struct ext3_extent_header *header = (struct ext3_extent_header *)buffer->data;
 
-	header->eh_magic = htole16(EXT3_EXT_MAGIC);
-	header->eh_max = htole16(ext4_extent_cap(inode->vol));
-	header->eh_depth = htole16(depth);
+	fdio_put_le16(&header->eh_magic, 0, EXT3_EXT_MAGIC);
+	fdio_put_le16(&header->eh_max, 0, ext4_extent_cap(inode->vol));
+	fdio_put_le16(&header->eh_depth, 0, depth);
 	header->eh_generation = 0;
 	set_entries(header, n);
 	memcpy(ext4_extent_node_extents(header), from, n * ENTRY_SIZE);
@@ -199,11 +201,12 @@ static void node_init(struct ext4_inode *inode, struct journal_buffer *buffer, u
 
 /* ---- growing ---- */
 
+/* One level more: the entries of the root move to a new node, its only child. */
 static int tree_grow(struct journal_handle *handle, struct ext4_inode *inode)
 {
 	struct ext3_extent_header *root = ext4_extent_root(inode);
 	unsigned depth = ext4_extent_node_depth(root), n = ext4_extent_node_entries(root);
-	uint32_t key = le32toh(ext4_extent_node_extents(root)[0].ee_block);
+	uint32_t key = ext4_extent_key(&ext4_extent_node_extents(root)[0]);
 	struct journal_buffer *buffer;
 	int err;
 
@@ -215,24 +218,24 @@ static int tree_grow(struct journal_handle *handle, struct ext4_inode *inode)
 		return err;
 	node_init(inode, buffer, depth, ext4_extent_node_extents(root), n);
 	memset(ext4_extent_node_extents(root), 0, EXT4_EXTENT_ROOT_MAX * ENTRY_SIZE);
-	idx_set(&ext4_extent_node_indexes(root)[0], key, buffer->blk);
+	index_set(&ext4_extent_node_indexes(root)[0], key, buffer->blk);
 	set_entries(root, 1);
-	root->eh_max = htole16(EXT4_EXTENT_ROOT_MAX);
-	root->eh_depth = htole16(depth + 1);
+	fdio_put_le16(&root->eh_max, 0, EXT4_EXTENT_ROOT_MAX);
+	fdio_put_le16(&root->eh_depth, 0, depth + 1);
 	journal_buffer_release(buffer);
 	return 0;
 }
 
-/* Splits the node of level l >= 1; its parent has room. */
+/* Splits the node of level l >= 1, whose parent has room. */
 static int node_split(struct journal_handle *handle, struct ext4_inode *inode,
 		      struct ext4_path *path, unsigned l)
 {
 	struct ext3_extent_header *old = path->level[l].header, *parent = path->level[l - 1].header;
 	unsigned n = ext4_extent_node_entries(old);
-	/* Growing at its end, a file leaves full nodes behind; elsewhere both halves get room. */
+	/* A file that grows at its end leaves full nodes behind; else both halves get room. */
 	unsigned moved = path->level[l].at + 1 >= (int)n ? 1 : n / 2;
 	struct ext3_extent *from = &ext4_extent_node_extents(old)[n - moved];
-	uint32_t key = le32toh(from->ee_block);
+	uint32_t key = ext4_extent_key(from);
 	struct journal_buffer *buffer;
 	int err;
 
@@ -248,7 +251,7 @@ static int node_split(struct journal_handle *handle, struct ext4_inode *inode,
 	set_entries(old, n - moved);
 	node_changed(inode, path, l);
 	entries_resize(parent, path->level[l - 1].at + 1, 0, 1);
-	idx_set(&ext4_extent_node_indexes(parent)[path->level[l - 1].at + 1], key, buffer->blk);
+	index_set(&ext4_extent_node_indexes(parent)[path->level[l - 1].at + 1], key, buffer->blk);
 	node_changed(inode, path, l - 1);
 	journal_buffer_release(buffer);
 	return 0;
@@ -260,15 +263,12 @@ int ext4_tree_make_room(struct journal_handle *handle, struct ext4_inode *inode,
 	unsigned l = path->depth;
 	int err;
 
-	/*
-	 * The leaf is full: the lowest ancestor with room takes a second half of the child on the
-	 * path.
-	 */
 	if (ext4_extent_node_entries(path->level[l].header) + need <=
 	    ext4_extent_node_max(path->level[l].header)) {
 		ext4_path_release(path);
 		return 0;
 	}
+	/* Splits the child of the lowest ancestor that has room; without one the tree grows. */
 	while (l > 0 && ext4_extent_node_entries(path->level[l - 1].header) >=
 					ext4_extent_node_max(path->level[l - 1].header))
 		l--;
@@ -279,9 +279,7 @@ int ext4_tree_make_room(struct journal_handle *handle, struct ext4_inode *inode,
 
 /* ---- shrinking ---- */
 
-/*
- * The leaf of the path has lost its last entry: it and every ancestor that becomes empty are freed.
- */
+/* Frees the leaf of the path, which loses its last entry, and each ancestor that becomes empty. */
 static int tree_prune(struct journal_handle *handle, struct ext4_inode *inode,
 		      struct ext4_path *path)
 {
@@ -292,13 +290,13 @@ static int tree_prune(struct journal_handle *handle, struct ext4_inode *inode,
 		if (err)
 			return err;
 		if (ext4_extent_node_entries(parent) == 1 && l > 1)
-			continue; /* the parent goes as a whole */
+			continue; /* the next round frees the parent too */
 		err = node_write(handle, path, l - 1);
 		if (err)
 			return err;
 		entries_resize(parent, path->level[l - 1].at, 1, 0);
 		if (!ext4_extent_node_entries(parent)) {
-			parent->eh_depth = 0; /* the empty root */
+			parent->eh_depth = 0; /* only the root can be empty */
 			return 0;
 		}
 		node_changed(inode, path, l - 1);
@@ -340,10 +338,20 @@ int ext4_tree_collapse(struct journal_handle *handle, struct ext4_inode *inode)
 	return 0;
 }
 
+/* Moves all entries of right to the end of left. */
+static void entries_append(struct ext3_extent_header *left, struct ext3_extent_header *right)
+{
+	unsigned n = ext4_extent_node_entries(left), more = ext4_extent_node_entries(right);
+
+	memcpy(&ext4_extent_node_extents(left)[n], ext4_extent_node_extents(right),
+	       more * ENTRY_SIZE);
+	set_entries(left, n + more);
+}
+
 /*
- * A leaf that has become sparse joins its neighbour under the same parent when both together fill
- * no more than half a node, so that a file punched full of holes does not keep a block for every
- * extent that is left.
+ * Joins the leaf of the path, if it is sparse, with its neighbour under the same parent when both
+ * together fill no more than half a node. Otherwise a file punched full of holes would keep a block
+ * for every extent that is left.
  */
 static int leaf_join(struct journal_handle *handle, struct ext4_inode *inode,
 		     struct ext4_path *path)
@@ -361,10 +369,8 @@ static int leaf_join(struct journal_handle *handle, struct ext4_inode *inode,
 	with_next = at + 1 < ext4_extent_node_entries(parent);
 	if (!with_next && !at)
 		return 0;
-	err = ext4_extent_node_read(inode,
-				    ext4_extent_index_block(&ext4_extent_node_indexes(
-						    parent)[with_next ? at + 1 : at - 1]),
-				    0, &other);
+	err = ext4_extent_node_read(inode, child_block(parent, with_next ? at + 1 : at - 1), 0,
+				    &other);
 	if (err)
 		return err;
 	left = with_next ? path->level[l].header : (struct ext3_extent_header *)other->data;
@@ -377,10 +383,7 @@ static int leaf_join(struct journal_handle *handle, struct ext4_inode *inode,
 		err = node_write(handle, path, l - 1);
 	if (err)
 		goto out;
-	n = ext4_extent_node_entries(left);
-	memcpy(&ext4_extent_node_extents(left)[n], ext4_extent_node_extents(right),
-	       ext4_extent_node_entries(right) * ENTRY_SIZE);
-	set_entries(left, n + ext4_extent_node_entries(right));
+	entries_append(left, right);
 	ext4_extent_node_checksum(inode, with_next ? path->level[l].buffer : other);
 	entries_resize(parent, with_next ? at + 1 : at, 1, 0);
 	node_changed(inode, path, l - 1);
@@ -392,14 +395,14 @@ out:
 
 /* ---- leaves ---- */
 
-static bool ext_merge(const struct ext4_extent *a, const struct ext4_extent *b)
+static bool extents_merge(const struct ext4_extent *a, const struct ext4_extent *b)
 {
 	return a->state == b->state && ext4_extent_end(a) == b->lblk &&
 	       a->pblk + a->len == b->pblk &&
 	       (uint64_t)a->len + b->len <= ext4_extent_limit(a->state);
 }
 
-/* The replacement after merging inside itself and with the neighbours in the leaf. */
+/* What ext4_leaf_edit writes: the new extents after merging with each other and with neighbours. */
 struct replacement {
 	struct ext4_extent extent[5];
 	unsigned n, pos, del;
@@ -407,7 +410,7 @@ struct replacement {
 
 static void replacement_add(struct replacement *replacement, const struct ext4_extent *extent)
 {
-	if (replacement->n && ext_merge(&replacement->extent[replacement->n - 1], extent))
+	if (replacement->n && extents_merge(&replacement->extent[replacement->n - 1], extent))
 		replacement->extent[replacement->n - 1].len += extent->len;
 	else
 		replacement->extent[replacement->n++] = *extent;
@@ -422,7 +425,7 @@ static void replacement_make(struct replacement *replacement, struct ext3_extent
 	*replacement = (struct replacement) { .pos = pos, .del = ndel };
 	if (pos && nnew) {
 		ext4_extent_decode(&ext4_extent_node_extents(leaf)[pos - 1], &side);
-		if (ext_merge(&side, &new[0])) {
+		if (extents_merge(&side, &new[0])) {
 			replacement->pos--;
 			replacement->del++;
 			replacement_add(replacement, &side);
@@ -432,7 +435,7 @@ static void replacement_make(struct replacement *replacement, struct ext3_extent
 		replacement_add(replacement, &new[k]);
 	if (nnew && pos + ndel < ext4_extent_node_entries(leaf)) {
 		ext4_extent_decode(&ext4_extent_node_extents(leaf)[pos + ndel], &side);
-		if (ext_merge(&replacement->extent[replacement->n - 1], &side)) {
+		if (extents_merge(&replacement->extent[replacement->n - 1], &side)) {
 			replacement->del++;
 			replacement_add(replacement, &side);
 		}
@@ -445,14 +448,15 @@ int ext4_leaf_edit(struct journal_handle *handle, struct ext4_inode *inode, stru
 	unsigned l = path->depth;
 	struct ext3_extent_header *leaf = path->level[l].header;
 	struct replacement replacement;
+	unsigned entries;
 	int err;
 
 	FDIO_ASSERT(nnew <= 3 && pos >= 0);
 	replacement_make(&replacement, leaf, pos, ndel, new, nnew);
-	if (ext4_extent_node_entries(leaf) - replacement.del + replacement.n >
-	    ext4_extent_node_max(leaf))
+	entries = ext4_extent_node_entries(leaf) - replacement.del + replacement.n;
+	if (entries > ext4_extent_node_max(leaf))
 		return -EAGAIN;
-	if (l && ext4_extent_node_entries(leaf) - replacement.del + replacement.n == 0)
+	if (l && !entries)
 		return tree_prune(handle, inode, path);
 	err = node_write(handle, path, l);
 	if (err)

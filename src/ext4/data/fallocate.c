@@ -150,7 +150,7 @@ static int zero_range(struct ext4_inode *inode, const struct range *range, uint6
 
 static int check(struct ext4_inode *inode, int mode, uint64_t off, uint64_t len)
 {
-	uint32_t flags = le32toh(inode->raw->i_flags), type = le16toh(inode->raw->i_mode) & S_IFMT;
+	uint32_t flags = inode->raw->i_flags, type = inode->raw->i_mode & S_IFMT;
 	int how = mode & ~EXT4_FALLOC_KEEP_SIZE;
 
 	if (ext4_vol_read_only(inode->vol))

@@ -63,7 +63,7 @@ int ext4_map_log_extents(struct ext4_vol *vol, uint32_t journal_ino, struct jour
 	/* As the kernel: deleted, it is no journal; nor is it deleted for that here. */
 	if (!inode->raw->i_links_count)
 		ext4_inode_set_bad(inode);
-	err = S_ISREG(le16toh(inode->raw->i_mode)) && !ext4_inode_is_bad(inode)
+	err = ext4_is_regular(inode) && !ext4_inode_is_bad(inode)
 			      ? ext4_map_load(inode)
 			      : -EUCLEAN;
 	if (!err)

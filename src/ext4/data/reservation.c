@@ -22,65 +22,8 @@
 #include <errno.h>
 #include <string.h>
 
-uint64_t ext4_max_size(const struct ext4_inode *inode)
-{
-	const struct ext4_vol *vol = inode->vol;
-	uint64_t per = vol->block_size / 4, blocks = EXT4_LBLK_END, max;
-
-	if (ext4_map_kind(inode) == EXT4_MAPPED_INDIRECT)
-		blocks = FDIO_MIN(blocks, EXT2_NDIR_BLOCKS + per + per * per + per * per * per);
-	max = blocks << vol->block_bits;
-	if (!ext2fs_has_feature_large_file(vol->fs->super))
-		max = FDIO_MIN(max, (uint64_t)INT32_MAX);
-	return max;
-}
-
-void ext4_stamp(struct ext4_inode *inode, uint64_t size)
-{
-	struct timespec now = ext4_now(inode->vol);
-
-	fdio_mutex_lock(&inode->attr);
-	if (size != EXT4_SIZE_KEEP) {
-		if (ext4_size_waits(inode))
-			ext4_raw_put_size(inode, size);
-		else
-			ext4_raw_set_size(inode, size);
-	}
-	ext4_raw_set_time(inode, EXT4_SET_MTIME, now);
-	ext4_raw_set_time(inode, EXT4_SET_CTIME, now);
-	fdio_mutex_unlock(&inode->attr);
-}
-
-/* The size only grows here. */
-static void stamp_grown(struct ext4_inode *inode, uint64_t size)
-{
-	ext4_stamp(inode, size > ext4_raw_size(inode) ? size : EXT4_SIZE_KEEP);
-}
-
-/* The size must not move over what a failed truncate has left. */
-static bool over_untrimmed(const struct ext4_inode *inode, uint64_t new_size)
-{
-	return new_size && inode->data.untrimmed && new_size > ext4_raw_size(inode);
-}
-
-int ext4_publish_size(struct ext4_inode *inode, uint64_t new_size)
-{
-	struct journal_handle *handle;
-	int err;
-
-	if (new_size > ext4_max_size(inode))
-		return -EFBIG;
-	if (over_untrimmed(inode, new_size))
-		return -EIO;
-	err = ext4_inode_change_begin(inode, EXT4_CREDITS_INODE, &handle);
-	if (err)
-		return err;
-	stamp_grown(inode, new_size);
-	return ext4_inode_change_end(handle, inode, 0, true);
-}
-
 /* Sets blocks aside for the nodes that n inserts may need; *ret_n is how many, to be given back. */
-static int meta_reserve(struct ext4_inode *inode, unsigned n, bool root, unsigned *ret_n)
+static int reserve_tree_blocks(struct ext4_inode *inode, unsigned n, bool root, unsigned *ret_n)
 {
 	unsigned meta;
 	int err;
@@ -99,7 +42,7 @@ static int meta_reserve(struct ext4_inode *inode, unsigned n, bool root, unsigne
 
 /* ---- reserving ---- */
 
-static int resv_room(struct ext4_reservation *reservation)
+static int room_for_extent(struct ext4_reservation *reservation)
 {
 	unsigned cap = reservation->cap * 2;
 	struct ext4_extent *extent;
@@ -118,13 +61,13 @@ static int resv_room(struct ext4_reservation *reservation)
 }
 
 /* One run of blocks for the hole at lblk, at most len; *goal moves behind it. */
-static int resv_some(struct ext4_reservation *reservation, uint32_t lblk, uint32_t len,
+static int reserve_run(struct ext4_reservation *reservation, uint32_t lblk, uint32_t len,
 		     enum ext4_extent_state state, uint64_t *goal, uint32_t *ret_n)
 {
 	struct ext4_extent *last;
 	uint64_t blk;
 	uint32_t n;
-	int err = resv_room(reservation);
+	int err = room_for_extent(reservation);
 
 	if (err)
 		return err;
@@ -144,7 +87,7 @@ static int resv_some(struct ext4_reservation *reservation, uint32_t lblk, uint32
 	return 0;
 }
 
-static int resv_fill(struct ext4_reservation *reservation, uint32_t lblk, uint32_t len,
+static int reserve_in_holes(struct ext4_reservation *reservation, uint32_t lblk, uint32_t len,
 		     enum ext4_extent_state state)
 {
 	uint64_t end = (uint64_t)lblk + len, goal = 0;
@@ -166,7 +109,7 @@ static int resv_fill(struct ext4_reservation *reservation, uint32_t lblk, uint32
 		} else {
 			err = ext4_indirect_convert_file(reservation->inode);
 			if (!err)
-				err = resv_some(reservation, lblk, n, state, &goal, &n);
+				err = reserve_run(reservation, lblk, n, state, &goal, &n);
 			if (err)
 				return err;
 		}
@@ -189,9 +132,9 @@ int ext4_reserve_range(struct ext4_inode *inode, uint32_t lblk, uint32_t len, bo
 		return -EROFS;
 	if ((uint64_t)lblk + len > EXT4_LBLK_END)
 		return -EFBIG;
-	err = resv_fill(reservation, lblk, len, state);
+	err = reserve_in_holes(reservation, lblk, len, state);
 	if (!err && reservation->nr)
-		err = meta_reserve(inode, reservation->nr, root, &reservation->meta);
+		err = reserve_tree_blocks(inode, reservation->nr, root, &reservation->meta);
 	if (err)
 		ext4_reservation_free(reservation);
 	return err;
@@ -259,7 +202,7 @@ static int insert_batch(struct ext4_inode *inode, const struct ext4_extent *ext,
 						 extent->state == EXT4_EXTENT_UNWRITTEN);
 	}
 	if (!err)
-		stamp_grown(inode, last && done == n ? new_size
+		ext4_stamp_grown(inode, last && done == n ? new_size
 						     : size_upto(inode, new_size,
 								 ext4_extent_end(&ext[done - 1])));
 	err = ext4_inode_change_end(handle, inode, err, true);
@@ -300,7 +243,7 @@ int ext4_convert_range(struct ext4_inode *inode, uint32_t lblk, uint32_t end,
 		if (!err && next == lblk)
 			err = -ENOSPC; /* the log is too small for this tree */
 		if (!err)
-			stamp_grown(inode,
+			ext4_stamp_grown(inode,
 				    next == end ? new_size : size_upto(inode, new_size, next));
 		err = ext4_inode_change_end(handle, inode, err, true);
 		if (err)
@@ -365,10 +308,10 @@ int ext4_insert(struct ext4_inode *inode, struct ext4_reservation *reservation, 
 
 	if (new_size > ext4_max_size(inode) || (uint64_t)conv_lblk + conv_len > EXT4_LBLK_END)
 		return -EFBIG;
-	if (over_untrimmed(inode, new_size))
+	if (ext4_size_over_stale(inode, new_size))
 		return -EIO;
 	if (conv_len) {
-		err = meta_reserve(inode, 2, true, &meta);
+		err = reserve_tree_blocks(inode, 2, true, &meta);
 		if (err)
 			return err;
 	}

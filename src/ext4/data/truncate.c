@@ -148,7 +148,7 @@ int ext4_free_root_blocks(struct journal_handle *handle, struct ext4_inode *inod
 	if (nothing_mapped(inode))
 		return 0;
 	ext4_map_drop(inode);
-	err = ext4_remove_step(handle, inode, 0, &to, !S_ISREG(le16toh(inode->raw->i_mode)));
+	err = ext4_remove_step(handle, inode, 0, &to, !ext4_is_regular(inode));
 	return !err && to ? -ENOSPC : err;
 }
 
@@ -159,8 +159,8 @@ int ext4_free_all_blocks(struct ext4_inode *inode)
 	/* Nobody reads this file any more: edits need not keep the map up. */
 	ext4_map_drop(inode);
 	return ext4_remove_range(inode, 0, EXT4_LBLK_END,
-				 !S_ISREG(le16toh(inode->raw->i_mode)) ||
-						 (le32toh(inode->raw->i_flags) & EXT4_EA_INODE_FL),
+				 !ext4_is_regular(inode) ||
+						 (inode->raw->i_flags & EXT4_EA_INODE_FL),
 				 false);
 }
 
@@ -170,7 +170,7 @@ int ext4_free_all_blocks(struct ext4_inode *inode)
  * One transaction of a truncate: the size with the first, the orphan list where it takes more than
  * one.
  */
-static int trunc_step(struct ext4_inode *inode, uint64_t size, bool first, uint32_t from,
+static int truncate_step(struct ext4_inode *inode, uint64_t size, bool first, uint32_t from,
 		      uint32_t *to)
 {
 	struct journal_handle *handle;
@@ -199,7 +199,7 @@ static int trunc_step(struct ext4_inode *inode, uint64_t size, bool first, uint3
 }
 
 /* The size, and the blocks behind keep freed. */
-static int trunc_blocks(struct ext4_inode *inode, uint64_t size, uint64_t keep)
+static int truncate_blocks(struct ext4_inode *inode, uint64_t size, uint64_t keep)
 {
 	uint32_t from = FDIO_MIN(fdio_blocks(keep, inode->vol->block_bits),
 				 (uint64_t)EXT4_LBLK_END),
@@ -216,10 +216,10 @@ static int trunc_blocks(struct ext4_inode *inode, uint64_t size, uint64_t keep)
 	if (!err && !runs)
 		to = from;
 	while (!err && (first || to > from)) {
-		err = trunc_step(inode, size, first, from, &to);
+		err = truncate_step(inode, size, first, from, &to);
 		first = false;
 		if (!err)
-			inode->data.untrimmed = to > from;
+			inode->data.beyond_stale = to > from;
 	}
 	fdio_mutex_unlock(&inode->map_lock);
 	return err;
@@ -248,11 +248,11 @@ static int data_beyond(struct ext4_inode *inode, uint64_t size, bool *ret)
 
 int ext4_truncate_finish(struct ext4_inode *inode)
 {
-	bool stale = inode->data.untrimmed;
+	bool stale = inode->data.beyond_stale;
 	uint64_t size;
 	int err = 0;
 
-	if (likely(inode->data.trimmed && !stale))
+	if (likely(inode->data.beyond_checked && !stale))
 		return 0;
 	if (ext4_vol_read_only(inode->vol))
 		return -EROFS;
@@ -262,8 +262,8 @@ int ext4_truncate_finish(struct ext4_inode *inode)
 	if (!err && stale)
 		err = ext4_zero_tail(inode, size);
 	if (!err && stale)
-		err = trunc_blocks(inode, size, size);
-	inode->data.trimmed = !err;
+		err = truncate_blocks(inode, size, size);
+	inode->data.beyond_checked = !err;
 	return err;
 }
 
@@ -272,7 +272,7 @@ int ext4_truncate(struct ext4_inode *inode, uint64_t size)
 	uint64_t old;
 	int err;
 
-	if (!S_ISREG(le16toh(inode->raw->i_mode)))
+	if (!ext4_is_regular(inode))
 		return -EINVAL;
 	if (ext4_vol_read_only(inode->vol))
 		return -EROFS; /* before the device is written */
@@ -288,17 +288,17 @@ int ext4_truncate(struct ext4_inode *inode, uint64_t size)
 	 */
 	err = ext4_zero_tail(inode, FDIO_MIN(size, old));
 	if (err || size <= old)
-		return err ? err : trunc_blocks(inode, size, size);
+		return err ? err : truncate_blocks(inode, size, size);
 	/*
 	 * In full before the size grows: on the way, or after a crash, the old contents would show.
 	 */
 	err = ext4_truncate_finish(inode);
 	/* A file that grows keeps what was preallocated for it. */
-	return err ? err : trunc_blocks(inode, size, UINT64_MAX - inode->vol->block_size);
+	return err ? err : truncate_blocks(inode, size, UINT64_MAX - inode->vol->block_size);
 }
 
-bool ext4_truncate_pending(const struct ext4_inode *inode) { return inode->data.untrimmed; }
+bool ext4_truncate_pending(const struct ext4_inode *inode) { return inode->data.beyond_stale; }
 void ext4_truncate_interrupted(struct ext4_inode *inode)
 {
-	inode->data.untrimmed = S_ISREG(inode->raw->i_mode);
+	inode->data.beyond_stale = ext4_is_regular(inode);
 }

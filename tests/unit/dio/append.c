@@ -180,7 +180,7 @@ static void *reclaim_thread(void *arg)
 START_TEST(what_is_given_up_is_not_read)
 {
 	struct engine *e = with_window(&(struct engine_opt){ .threads = 1, .relaxed = true }, 2);
-	uint64_t held = e->vol->data.win_blocks, available = ext4_blocks_available(e->vol, true);
+	uint64_t held = e->vol->data.window_blocks, available = ext4_blocks_available(e->vol, true);
 	uint64_t waits = counter(COUNTER_dio_gate_wait);
 	uint8_t *b = buffer_new(BS), *want = buffer_new(BS), *w = buffer_new(BS);
 	struct treq req, tw;
@@ -198,7 +198,7 @@ START_TEST(what_is_given_up_is_not_read)
 	else
 		req_submit(e, e->file, &tw, DIO_WRITE, 6 * BS, w, 100);
 	wait_counter(COUNTER_dio_gate_wait, waits + 1);
-	ck_assert_uint_eq(e->vol->data.win_blocks, held);
+	ck_assert_uint_eq(e->vol->data.window_blocks, held);
 	ck_assert_uint_eq(ext4_blocks_available(e->vol, true), available);
 	fake_complete(e->fake, 0);
 	if (_i)
@@ -209,7 +209,7 @@ START_TEST(what_is_given_up_is_not_read)
 	fake_set_mode(e->fake, FAKE_INLINE, 0);
 	ck_assert_int_eq(req_wait(e, &req), BS);
 	ck_assert_mem_eq(b, want, BS);
-	ck_assert_uint_eq(e->vol->data.win_blocks, 0);
+	ck_assert_uint_eq(e->vol->data.window_blocks, 0);
 	ck_assert_uint_gt(ext4_blocks_available(e->vol, true), available);
 	ck_assert_uint_eq(ext4_inode_size(e->inode), 2 * BS);
 	free(b);
@@ -555,7 +555,7 @@ START_TEST(many_windows_hold_little)
 	}
 	ck_assert_uint_gt(windows, 4);
 	ck_assert_uint_lt(windows, FILES);
-	ck_assert_uint_le(e->vol->data.win_blocks, available / 8);
+	ck_assert_uint_le(e->vol->data.window_blocks, available / 8);
 	for (unsigned n = 0; !err; n++) {
 		snprintf(name, sizeof(name), "d%u", n);
 		err = ext4_create(root, name, (unsigned)strlen(name), 040755, 0, &credentials,
@@ -564,9 +564,9 @@ START_TEST(many_windows_hold_little)
 			ext4_inode_put(dir);
 	}
 	ck_assert_int_eq(err, -ENOSPC);
-	ck_assert_uint_gt(e->vol->data.win_blocks, 0);
+	ck_assert_uint_gt(e->vol->data.window_blocks, 0);
 	ck_assert(ext4_space_has_come(e->vol, -ENOSPC, &since));
-	ck_assert_uint_eq(e->vol->data.win_blocks, 0);
+	ck_assert_uint_eq(e->vol->data.window_blocks, 0);
 	ck_assert_int_eq(ext4_create(root, name, (unsigned)strlen(name), 040755, 0, &credentials,
 				     &dir),
 			 0);
