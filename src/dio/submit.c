@@ -5,7 +5,7 @@
  *   DIRECT  Reads, and overwrites of mapped, written blocks inside the size, from the loop thread
  *           straight to the device. A request of one piece uses the dev_io embedded in it: nothing
  *           is allocated or counted, submitting it is the last touch, its completion answers. The
- *           second piece hands over to extents.c. Holes and unwritten blocks of a read are zeroed
+ *           second piece hands over to segments.c. Holes and unwritten blocks of a read are zeroed
  *           here. Of a write whose beginning is mapped and whose rest is not, the rest (the
  *           remainder) takes the slow path once the beginning has completed.
  *   WINDOW, SMALL  Appends without a worker: append.c says when.

@@ -6,7 +6,7 @@
  * The files, in the order of their calls (each calls only files below its line):
  *
  *   submit.c                 checks a request and chooses its way
- *   extents.c  append.c      over several extents; which way an append goes
+ *   segments.c  append.c      over several extents; which way an append goes
  *   complete.c               all pieces of the direct part are through
  *   append_small.c           a small append, from submission to the extent
  *   slow.c  slow_data.c      a worker does it, waiting for what it needs
@@ -501,7 +501,7 @@ void dio_direct_finished(struct dio_req *req);
 /* No piece could be sent: req is in the gate, and for a worker. */
 void dio_direct_nothing(struct dio_req *req);
 
-/* ---- extents.c: loop threads ---- */
+/* ---- segments.c: loop threads ---- */
 /* first is the piece at byte first_at; the next one is at byte at. */
 void dio_multi_start(struct dio_req *req, const struct dio_piece *first, uint32_t first_at,
 		     uint32_t at);
