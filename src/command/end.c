@@ -12,6 +12,7 @@
 #include "command/signals.h"
 #include "command/unmounter.h"
 #include "command/watchdog.h"
+#include "dio/engine.h"
 #include "ops/ops.h"
 
 #include <errno.h>

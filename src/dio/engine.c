@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The engine's life: made at mount, drained and freed at unmount, on the thread of the mount.
- * Everything that requests need is made here, so that no request allocates. Fails with EINVAL (the
- * configuration, or blocks smaller than the device's) and ENOMEM.
+ * The life of the engine: made at mount, on the main thread; drained at the end of the mount, on
+ * the control thread; freed on the main thread. Memory that requests need is allocated here and at
+ * open, so that no request allocates. Fails with EINVAL (the configuration, or blocks smaller than
+ * the device's sectors) and ENOMEM.
  */
 #include "dio/types.h"
 
@@ -19,7 +20,7 @@ int dio_new(const struct dio_config *config, struct dio **ret)
 	if (!config->dev || !config->vol || !config->workers || !config->syncers ||
 	    !config->nr_cpus)
 		return -EINVAL;
-	/* A block smaller than a sector could not be written alone. */
+	/* The device could not write a block that is smaller than its sector. */
 	if ((1u << ext4_vol_block_bits(config->vol)) < config->dev->caps.sector_bytes)
 		return -EINVAL;
 	dio = fdio_alloc_aligned(FDIO_CACHELINE, sizeof(*dio));
@@ -33,8 +34,8 @@ int dio_new(const struct dio_config *config, struct dio **ret)
 	dio->page_size = (uint64_t)sysconf(_SC_PAGESIZE);
 	dio->mem_align = FDIO_MAX(config->dev->caps.mem_align, 1u);
 	/*
-	 * Without FUA in the device the block layer writes and flushes, and joins flushes as well
-	 * as the sync queue does.
+	 * For a device without FUA the kernel's block layer makes a write and a flush of a FUA
+	 * write, and joins flushes of several writers as the sync queue does.
 	 */
 	dio->fua_ok = config->dev->caps.fua || !config->dev->caps.volatile_cache ||
 		    (config->dev->caps.is_block && !config->dev->caps.fua_ignored);
@@ -54,8 +55,8 @@ int dio_new(const struct dio_config *config, struct dio **ret)
 }
 
 /*
- * Polling, because whoever ends the last request must not touch the engine afterwards; only unmount
- * waits here.
+ * Polls, because the thread that ends the last request must not touch the engine afterwards, so it
+ * cannot wake this one. Only unmount waits here.
  */
 void dio_drain(struct dio *dio)
 {
@@ -64,7 +65,7 @@ void dio_drain(struct dio *dio)
 	for (unsigned c = 0; c < dio->config.nr_cpus; c++)
 		while (__atomic_load_n(&dio->cpus[c].inflight, __ATOMIC_ACQUIRE))
 			nanosleep(&nap, NULL);
-	/* Batches that answered their last waiter may still be returning. */
+	/* A syncer that has answered its last waiter may not have returned yet. */
 	work_queue_drain(dio->config.syncers);
 	work_queue_drain(dio->config.workers);
 }

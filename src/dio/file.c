@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Opening and closing a file for I/O. On workers, and on loop threads in the mode of nowait.h,
- * where closing the last file leaves an append window to a worker. An open file holds a reference
- * of its inode and the reserved segment that guarantees progress of its requests. Opening fails
- * with ENOMEM; closing does not fail.
+ * Opening and closing a file for I/O. Runs on workers, and on loop threads in the mode of nowait.h;
+ * a loop thread that closes the last file leaves closing the append window to a worker. An open
+ * file holds a reference of its inode, and the reserved segment that guarantees progress of its
+ * requests. Guards nothing: its counts are atomic. Opening fails with ENOMEM; closing does not
+ * fail.
  */
 #include "base/log.h"
 #include "base/nowait.h"
@@ -26,7 +27,7 @@ int dio_file_open(struct dio *dio, struct ext4_inode *inode, struct dio_file **r
 		return err;
 	}
 	file->dio = dio;
-	file->errs_seen = dio_sync_errs_at_open(file->dinode);
+	file->errors_seen = dio_sync_errors_at_open(file->dinode);
 	__atomic_fetch_add(&file->dinode->nr_files, 1, __ATOMIC_RELAXED);
 	file->inode = ext4_inode_ref(inode);
 	ext4_opened(inode, 1);
@@ -34,8 +35,8 @@ int dio_file_open(struct dio *dio, struct ext4_inode *inode, struct dio_file **r
 	file->reserve.file = file;
 	list_init(&file->reserve.link);
 	/*
-	 * The first requests find the extent map in memory. If loading it would block, or fails,
-	 * open succeeds anyway: what is wrong with the map is told to the requests that need it.
+	 * Load the extent map, so that the first requests find it in memory. If that would block,
+	 * or fails, open succeeds anyway: requests that need the map meet the error.
 	 */
 	saved = nowait_save();
 	if (ext4_map_load(inode))
@@ -61,12 +62,9 @@ void dio_file_close(struct dio_file *file)
 	FDIO_ASSERT(!__atomic_load_n(&file->reserve_busy, __ATOMIC_ACQUIRE));
 	if (file->may_map)
 		__atomic_fetch_sub(&file->dinode->nr_mappers, 1, __ATOMIC_ACQ_REL);
-	/*
-	 * Somebody who only reads may close meanwhile: the window stays with those who have the
-	 * file open.
-	 */
+	/* The window stays as long as any file of the inode is open, a reader's too. */
 	if (__atomic_sub_fetch(&file->dinode->nr_files, 1, __ATOMIC_ACQ_REL) == 0) {
-		/* the window was opened after the caller of dio_file_close_waits asked */
+		/* A window may have been opened after the caller asked dio_file_close_waits. */
 		if (nowait_on())
 			dio_append_stop_later(file->dinode, file->inode);
 		else

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The gate: counts of direct requests in flight, one cache line for each CPU, and the word that
- * keeps new ones out. Entering and leaving run on loop threads and take no lock; closing runs on
- * workers and waits. Only dio_gate_close can fail, for want of memory.
+ * The gate of an inode: counts of direct requests in flight, one cache line for each loop, and the
+ * word that keeps new ones out. Entering and leaving run on loop threads and take no lock; closing
+ * runs on workers and waits. Only dio_gate_close can fail, for want of memory.
  *
  * States (enum dio_gate_state, kept as two counts of closers in one word):
  *
@@ -11,20 +11,20 @@
  *   OPEN       closed for all            SHUT        dio_gate_shut(ALL)
  *   NO_WRITES  closed for all            SHUT        dio_gate_shut(ALL)
  *   NO_WRITES  its last closer opens     OPEN        dio_gate_unshut(WRITES)
- *   SHUT       the last one for all      NO_WRITES or OPEN, by the closers for writes that are left
+ *   SHUT       the last closer for all   NO_WRITES if closers for writes are left, else OPEN
  *              opens                                 dio_gate_unshut(ALL)
  *
- * In OPEN everything enters, in NO_WRITES reads do, in SHUT nothing does. What is in flight when
- * the state changes goes on; the closer waits until it has left (draining), and only then returns.
+ * In OPEN everything enters, in NO_WRITES reads do, in SHUT nothing does. Requests in flight when
+ * the state changes go on; dio_gate_shut waits until they have left, and only then returns.
  *
- * Entering adds to the CPU's count and then reads the gate; closing raises the gate and then reads
- * the counts; all four sequentially consistent, so at least one of the two sees the other: either
- * the request backs out, or the closer waits for it. In the same way leaving subtracts and then
- * reads gate_waiters, while the closer announces itself and then reads the counts: no wake-up is
- * lost. The lock is only for sleeping.
+ * Why no request slips through: entering adds to the loop's count and then reads the gate; closing
+ * raises the gate and then reads the counts. All four are sequentially consistent, so at least one
+ * side sees the other: the request backs out, or the closer waits for it. In the same way leaving
+ * subtracts and then reads gate_waiters, while the closer raises gate_waiters and then reads the
+ * counts, so no wake-up is lost. gate_lock is only for sleeping.
  *
- * The file of a request holds the inode, and done runs after leaving: so di lives while it is
- * touched here.
+ * The inode's part lives while it is touched here: the file of a request holds the inode, and done
+ * runs after the request has left the gate.
  */
 #include "dio/types.h"
 
@@ -35,6 +35,7 @@ static enum dio_gate_state state_of(uint32_t gate)
 	return gate & DIO_GATE_ALL_MASK ? DIO_GATE_SHUT : DIO_GATE_NO_WRITES;
 }
 
+/* kind: DIO_COUNT_. */
 static bool is_closed(uint32_t gate, unsigned kind)
 {
 	enum dio_gate_state state = state_of(gate);
@@ -81,7 +82,7 @@ void dio_gate_shut(struct dio_inode *dinode, enum dio_gate_kind kind)
 		&dinode->gate, kind == DIO_GATE_ALL ? DIO_GATE_ALL_ONE : DIO_GATE_WRITES_ONE,
 		__ATOMIC_SEQ_CST);
 
-	/* Fewer closers than threads; 65535 of one kind would carry into the other half. */
+	/* There are fewer closers than threads. 65,536 would carry into the other half. */
 	FDIO_ASSERT((old & 0xffff) != 0xffff && old >> 16 != 0xffff);
 	if (is_drained(dinode, kind))
 		return;
@@ -102,7 +103,10 @@ void dio_gate_unshut(struct dio_inode *dinode, enum dio_gate_kind kind)
 	FDIO_ASSERT(kind == DIO_GATE_ALL ? (old & 0xffff) != 0 : old >> 16 != 0);
 }
 
-/* Those in flight end without the inode lock: on loop threads, which never wait for it. */
+/*
+ * May be called with the inode lock held: requests in flight end on loop threads, which do not wait
+ * for that lock.
+ */
 void dio_gate_drain(void *arg)
 {
 	dio_gate_shut(arg, DIO_GATE_ALL);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * What the engine keeps for an inode: made when the inode is first opened or its gate is first
- * closed, freed with the inode. Any thread; inodes_lock guards the engine's list of them. Fails
- * with ENOMEM.
+ * closed, freed by the ext4 room with the inode. Any thread, loop threads too; nothing waits.
+ * inodes_lock guards the engine's list of them. Fails with ENOMEM.
  */
 #include "dio/types.h"
 
@@ -18,7 +18,7 @@ static void inode_free(void *p)
 	fdio_mutex_unlock(&dinode->dio->inodes_lock);
 	pthread_cond_destroy(&dinode->range_cond);
 	fdio_mutex_fini(&dinode->range_lock);
-	fdio_mutex_fini(&dinode->app_lock);
+	fdio_mutex_fini(&dinode->append_lock);
 	free(dinode);
 }
 
@@ -38,8 +38,8 @@ int dio_inode_attach(struct dio *dio, struct ext4_inode *inode, struct dio_inode
 	fdio_mutex_init(&dinode->range_lock, RANK_DIO_RANGE);
 	fdio_cond_init(&dinode->range_cond);
 	list_init(&dinode->ranges);
-	fdio_mutex_init(&dinode->app_lock, RANK_LEAF);
-	list_init(&dinode->app_reqs);
+	fdio_mutex_init(&dinode->append_lock, RANK_LEAF);
+	list_init(&dinode->appends);
 	dinode->hole_lo = UINT64_MAX;
 	fdio_mutex_lock(&dio->inodes_lock);
 	list_add_tail(&dio->inodes, &dinode->link);

@@ -1,25 +1,25 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What the kernel's page cache may hold that nobody has told us: stores through shared mappings.
- * The kernel says nothing of a mapping, nor of a store; but only a file open for reading and
- * writing can be stored to, and a page that is mapped was read through the page cache first, or
- * written as a whole (then it lies neither over a hole nor at the end). So these leave notes here,
- * on loop threads, without a lock; and what would answer wrongly because of such a store asks for a
- * note, and has the kernel write the pages back and forget them (dio_config.launder, or the rooms
- * above).
+ * What the kernel's page cache may hold without the daemon's knowledge: stores through shared
+ * mappings. The kernel tells of neither mappings nor stores. But only a file open for reading and
+ * writing can be stored to, and a mapped page was read through the page cache first, or written as
+ * a whole (then it lies neither over a hole nor at the end). So such requests leave notes here, on
+ * loop threads, without a lock. Operations that would answer wrongly because of such a store take a
+ * note, and have the kernel write the pages back and forget them (dio_config.launder, or src/ops).
  *
- * - The page that holds the end of the file: what is stored behind the end is no part of the file,
- *   but kernels before 7.3 let it become one when the file grows over it (DIO_CACHED_TAIL). They
- *   write back no further than their own end of the file, so this is done after the growth and
- *   before its answer. Truncate cannot do that, because the kernel holds back what it writes
- *   meanwhile. It writes back and forgets all pages right after the answer, so what lies behind the
- *   old end then is masked: zeroed in pages written back, until somebody reads or writes the page
- *   anew, for which it must be gone.
- * - Pages over holes: SEEK_DATA and the count of blocks do not know them (DIO_CACHED_HOLES).
- * - Any page: written back later, it would change the time that utime has set (DIO_CACHED_ALL).
+ * - The page that holds the end of the file (DIO_CACHED_TAIL): bytes stored behind the end are no
+ *   part of the file, but kernels before 7.3 make them one when the file grows over them. Kernels
+ *   write back no further than their own end of the file, so the page is forgotten after the growth
+ *   and before its answer. Truncate cannot do that, because the kernel holds back writes to the
+ *   file while it waits for truncate; it writes back and forgets all pages right after the answer.
+ *   So bytes behind the old end are masked then: zeroed in pages written back, until a request
+ *   reads or writes the page anew, which means that the kernel has forgotten it.
+ * - Pages over holes (DIO_CACHED_HOLES): SEEK_DATA and the count of blocks do not know them.
+ * - Any page (DIO_CACHED_ALL): written back later, it would change the time that utime has set.
  *
- * A note is taken when the pages begin to be forgotten: a read that comes then leaves a new one. It
- * is put back if they were not forgotten in time.
+ * A note is taken when the kernel begins to forget the pages: a read that comes then leaves a new
+ * note. It is put back if the pages were not forgotten in time. Nothing here blocks or fails;
+ * append_lock guards the mask.
  */
 #include "dio/types.h"
 
@@ -34,11 +34,13 @@ static bool has_mappings(const struct dio_inode *dinode)
 
 /* ---- notes ---- */
 
+/* 1 + number of the page that holds the end of a file of size bytes, if inside it; else 0. */
 static uint64_t tail_of(const struct dio *dio, uint64_t size)
 {
 	return size & (dio->page_size - 1) ? size / dio->page_size + 1 : 0;
 }
 
+/* Widens the range in which holes were read. */
 static void note_range(struct dio_inode *dinode, uint64_t lo, uint64_t hi)
 {
 	uint64_t was = __atomic_load_n(&dinode->hole_lo, SEQ);
@@ -66,7 +68,7 @@ static bool reads_hole(struct dio_req *req, uint64_t end)
 	return false;
 }
 
-/* A store only where it changes something: the line is read by every CPU that reads the file. */
+/* Stores only what changes: every CPU that reads the file reads this cache line. */
 void dio_cached_note(struct dio_req *req)
 {
 	struct dio_inode *dinode = req->file->dinode;
@@ -114,7 +116,7 @@ void dio_cached_forget(struct dio_inode *dinode, uint64_t off, uint64_t end)
 		__atomic_compare_exchange_n(&dinode->tail_page, &tail, 0, false, SEQ, SEQ);
 }
 
-/* While somebody else has them forgotten there is nothing left to take: then all pages. */
+/* If another caller has taken the range and is not done, takes all pages. */
 static void take_holes(struct dio_inode *dinode, struct dio_cached *cached)
 {
 	__atomic_fetch_add(&dinode->laundering, 1, SEQ);
@@ -157,7 +159,7 @@ void dio_cached_done(struct ext4_inode *inode, const struct dio_cached *cached, 
 
 	switch (cached->what) {
 	case DIO_CACHED_TAIL:
-		break; /* the file has grown: that page does not hold its end any more */
+		break; /* no note to put back: the page does not hold the end any more */
 	case DIO_CACHED_HOLES:
 		if (late)
 			note_range(dinode, cached->off, cached->end);
@@ -174,14 +176,15 @@ void dio_cached_done(struct ext4_inode *inode, const struct dio_cached *cached, 
 
 static void mask_store(struct dio_inode *dinode, uint64_t from, uint64_t to)
 {
-	fdio_mutex_lock(&dinode->app_lock);
+	fdio_mutex_lock(&dinode->append_lock);
 	dinode->mask_from = from;
 	__atomic_store_n(&dinode->mask_to, to, SEQ);
-	fdio_mutex_unlock(&dinode->app_lock);
+	fdio_mutex_unlock(&dinode->append_lock);
 }
 
 /*
- * With another size the kernel forgets all pages; without, it keeps them, and what is noted stays.
+ * After a truncate to another size the kernel forgets all pages. If the size stays, it keeps them,
+ * and so are the notes kept here.
  */
 bool dio_mask_set(struct ext4_inode *inode, uint64_t old, uint64_t size)
 {
@@ -204,7 +207,10 @@ void dio_mask_undo(struct ext4_inode *inode, uint64_t old)
 	mask_store(dinode, 0, 0);
 }
 
-/* Behind the old end everything reads as zeroes already: an end of the page need not be written. */
+/*
+ * Masks bytes [from, to) of pages written back. Behind the old end the file reads as zeroes
+ * already, so a masked end of the request is cut off instead.
+ */
 static void mask(struct dio_req *req, uint64_t from, uint64_t to)
 {
 	if (to == req->pos + req->len)
@@ -221,7 +227,7 @@ void dio_mask_req(struct dio_req *req)
 
 	if ((req->flags & (DIO_WRITE | DIO_DIRECT)) == DIO_DIRECT)
 		return;
-	fdio_mutex_lock(&dinode->app_lock);
+	fdio_mutex_lock(&dinode->append_lock);
 	page = fdio_round_down(dinode->mask_from, dio_own(req)->dio->page_size);
 	from = FDIO_MAX(req->pos, dinode->mask_from);
 	to = FDIO_MIN(req->pos + req->len, dinode->mask_to);
@@ -231,5 +237,5 @@ void dio_mask_req(struct dio_req *req)
 	} else if (req->pos < dinode->mask_to && req->pos + req->len > page) {
 		__atomic_store_n(&dinode->mask_to, 0, SEQ);
 	}
-	fdio_mutex_unlock(&dinode->app_lock);
+	fdio_mutex_unlock(&dinode->append_lock);
 }

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Device I/O of one piece of a request: where a byte of the file lies, the device request for it,
- * and what happens when the device did not do all of it. The bottom of the engine: called where
- * requests are split and where their pieces complete, on loop threads, and by the slow path on
- * workers. Guards nothing, never blocks, allocates nothing.
+ * Device I/O of one piece: where a byte of the file lies, the device request for it, and what
+ * happens when the device did not do all of it. Called where requests are split and where their
+ * pieces complete, on loop threads, and by workers. Guards nothing, never blocks, allocates
+ * nothing.
  *
  * Fails with -EAGAIN (the map is not in memory), -EUCLEAN (the map is wrong), and what the device
  * says.
@@ -53,7 +53,7 @@ void dio_io_fill(struct dio_req *req, struct dev_io *io, uint32_t at, const stru
 		fdio_count(COUNTER_dio_fua);
 }
 
-bool dio_io_again(struct dio *dio, struct dev_io *io, uint32_t *retries, int *ret_err)
+bool dio_io_resubmit(struct dio *dio, struct dev_io *io, uint32_t *retries, int *ret_err)
 {
 	int res = io->result;
 
@@ -74,7 +74,7 @@ bool dio_io_again(struct dio *dio, struct dev_io *io, uint32_t *retries, int *re
 		*ret_err = res < 0 ? res : -EIO;
 		return false;
 	}
-	/* Go on at the device block that was not completed. */
+	/* A short transfer: go on at the first sector that was not transferred. */
 	uint32_t n = fdio_round_down(res, dio->sector_bytes);
 	if (!n && (*retries)++ >= DIO_RETRIES_MAX) {
 		*ret_err = -EIO;

@@ -1,29 +1,29 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Memory that is there before it is needed: segments of requests over several extents, one pool a
- * loop, and the bounce blocks of slow writes. Made at mount (ENOMEM).
+ * Memory that is allocated before requests need it: segments of requests over several extents, one
+ * pool for each loop, and the bounce blocks of slow writes. Made at mount (ENOMEM).
  *
- * Segments are taken and given on loop threads, where requests are split and where their pieces
- * complete, without waiting: a request that finds its pool empty takes the reserve of its file, and
- * if that is out too the request waits in the loop's queue; it never fails. Waiting ends because
- * segments are held only by device requests in flight, each of which completes without needing
- * another segment, and a pool has at least one. The lock of a pool is the loop's own.
+ * Segments are taken and put back on loop threads, where requests are split and where their pieces
+ * complete, without waiting. A request that finds its pool empty takes the reserve of its file; if
+ * that is in use too, the request waits in the loop's queue; it never fails. That wait ends: only
+ * device requests in flight hold segments, each of them completes without another segment, and a
+ * pool has at least one. dio_cpu.lock, one for each loop, guards its pool.
  *
- * Bounce blocks are for workers, which wait for one under bounce_lock.
+ * Workers take bounce blocks, and wait for one if there is none; bounce_lock guards the list.
  */
 #include "dio/types.h"
 
 #include <errno.h>
 #include <stdlib.h>
 
-static void cpu_init(struct dio *dio, struct dio_cpu *cpu, struct dio_segment *segs, unsigned n)
+static void init_cpu(struct dio_cpu *cpu, struct dio_segment *segments, unsigned n)
 {
 	fdio_mutex_init(&cpu->lock, RANK_LEAF);
 	list_init(&cpu->free);
 	list_init(&cpu->waiting);
 	for (unsigned i = 0; i < n; i++) {
-		segs[i].home = cpu;
-		list_add_tail(&cpu->free, &segs[i].link);
+		segments[i].home = cpu;
+		list_add_tail(&cpu->free, &segments[i].link);
 	}
 }
 
@@ -38,13 +38,13 @@ int dio_pool_init(struct dio *dio)
 	dio->segments = calloc((size_t)dio->config.nr_cpus * per, sizeof(*dio->segments));
 	dio->bounce_mem = fdio_alloc_aligned(4096, (size_t)2 * DIO_NR_BOUNCE * dio->block_size);
 	if (!dio->cpus || !dio->segments || !dio->bounce_mem) {
-		/* dio_pool_fini looks at cpus to know whether their locks are there */
+		/* For dio_pool_fini: the locks in cpus are not initialized. */
 		free(dio->cpus);
 		dio->cpus = NULL;
 		return -ENOMEM;
 	}
 	for (unsigned c = 0; c < dio->config.nr_cpus; c++)
-		cpu_init(dio, &dio->cpus[c], dio->segments + (size_t)c * per, per);
+		init_cpu(&dio->cpus[c], dio->segments + (size_t)c * per, per);
 	for (unsigned i = 0; i < DIO_NR_BOUNCE; i++) {
 		for (unsigned k = 0; k < 2; k++)
 			dio->bounce[i].buf[k] =
@@ -69,38 +69,38 @@ void dio_pool_fini(struct dio *dio)
 
 static bool reserve_take(struct dio_file *file)
 {
-	uint32_t free_ = 0;
+	uint32_t unused = 0;
 
-	return __atomic_compare_exchange_n(&file->reserve_busy, &free_, 1, false, __ATOMIC_ACQUIRE,
+	return __atomic_compare_exchange_n(&file->reserve_busy, &unused, 1, false, __ATOMIC_ACQUIRE,
 					   __ATOMIC_RELAXED);
 }
 
 struct dio_segment *dio_segment_take(struct dio_req *req,
-			     void (*go_on)(struct dio_req *req, struct dio_segment *seg))
+				     void (*resume)(struct dio_req *req, struct dio_segment *))
 {
-	struct dio_own *o = dio_own(req);
-	struct dio_cpu *cpu = &o->dio->cpus[o->cpu];
-	struct dio_segment *seg = NULL;
+	struct dio_own *own = dio_own(req);
+	struct dio_cpu *cpu = &own->dio->cpus[own->cpu];
+	struct dio_segment *segment = NULL;
 
 	fdio_mutex_lock(&cpu->lock);
 	if (list_empty(&cpu->waiting) && !list_empty(&cpu->free)) {
-		seg = list_first(&cpu->free, struct dio_segment, link);
-		list_del(&seg->link);
+		segment = list_first(&cpu->free, struct dio_segment, link);
+		list_del(&segment->link);
 	} else if (reserve_take(req->file)) {
-		seg = &req->file->reserve;
+		segment = &req->file->reserve;
 		fdio_count(COUNTER_dio_reserve_used);
 	} else {
 		fdio_count(COUNTER_dio_pool_wait);
-		o->go_on = go_on;
-		list_add_tail(&cpu->waiting, &o->link);
+		own->resume = resume;
+		list_add_tail(&cpu->waiting, &own->link);
 	}
 	fdio_mutex_unlock(&cpu->lock);
-	return seg;
+	return segment;
 }
 
 /*
- * Not nested: requests that complete while they are being resumed give their segments to the outer
- * call.
+ * Gives free segments to waiting requests. A request that completes inside resume puts its segment
+ * back and comes here again: resuming leaves that segment to the outer call.
  */
 static void resume_waiting(struct dio_cpu *cpu)
 {
@@ -111,28 +111,28 @@ static void resume_waiting(struct dio_cpu *cpu)
 	}
 	cpu->resuming = true;
 	while (!list_empty(&cpu->free) && !list_empty(&cpu->waiting)) {
-		struct dio_segment *seg = list_first(&cpu->free, struct dio_segment, link);
-		struct dio_own *o = list_first(&cpu->waiting, struct dio_own, link);
-		list_del(&seg->link);
-		list_del(&o->link);
+		struct dio_segment *segment = list_first(&cpu->free, struct dio_segment, link);
+		struct dio_own *own = list_first(&cpu->waiting, struct dio_own, link);
+		list_del(&segment->link);
+		list_del(&own->link);
 		fdio_mutex_unlock(&cpu->lock);
-		o->go_on(dio_req_of(o), seg);
+		own->resume(dio_req_of(own), segment);
 		fdio_mutex_lock(&cpu->lock);
 	}
 	cpu->resuming = false;
 	fdio_mutex_unlock(&cpu->lock);
 }
 
-void dio_segment_put(struct dio_segment *seg)
+void dio_segment_put(struct dio_segment *segment)
 {
-	struct dio_cpu *cpu = seg->home;
+	struct dio_cpu *cpu = segment->home;
 
-	if (seg->is_reserve) {
-		__atomic_store_n(&seg->file->reserve_busy, 0, __ATOMIC_RELEASE);
+	if (segment->is_reserve) {
+		__atomic_store_n(&segment->file->reserve_busy, 0, __ATOMIC_RELEASE);
 		return;
 	}
 	fdio_mutex_lock(&cpu->lock);
-	list_add(&cpu->free, &seg->link);
+	list_add(&cpu->free, &segment->link);
 	bool wanted = !list_empty(&cpu->waiting);
 	fdio_mutex_unlock(&cpu->lock);
 	if (unlikely(wanted))

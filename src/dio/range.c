@@ -1,19 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Block range locks of an inode, for writes on workers: two that share a block follow each other in
- * order of arrival, others do not meet. The mutex guards the list only and is never held across
- * I/O. A worker takes at most one range, after the inode lock.
+ * Block range locks of an inode, for writes on workers: two writes that share a block run in order
+ * of arrival; others do not wait for each other. range_lock guards the list and is never held
+ * across I/O. A worker takes at most one range, after the inode lock. Nothing fails.
  */
 #include "dio/types.h"
 
+/* True if an earlier range in the list shares a block with range. */
 static bool must_wait(struct dio_inode *dinode, struct dio_range *range)
 {
-	struct dio_range *o;
+	struct dio_range *other;
 
-	list_for_each(o, &dinode->ranges, link) {
-		if (o == range)
+	list_for_each(other, &dinode->ranges, link) {
+		if (other == range)
 			return false;
-		if (o->first <= range->last && range->first <= o->last)
+		if (other->first <= range->last && range->first <= other->last)
 			return true;
 	}
 	return false;

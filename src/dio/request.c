@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A request's own part and its end. dio_req_end answers: on the loop thread that completed the last
- * piece, on a worker, or on a syncer. It holds nothing while done runs, which may free the request
- * and whose caller may free the engine right after (DIO-1).
+ * The engine's own part of a request, and its end. dio_req_end answers: on the loop thread that
+ * completed the last piece, on a worker, on a syncer, or on the thread that calls back after an
+ * invalidation. It holds nothing while done runs, and touches neither the request afterwards, which
+ * done may free, nor the engine after the count is lowered, which dio_drain waits for (DIO-1).
  */
 #include "dio/types.h"
 
-/* The public header keeps room for what the engine has in a request. */
+/* DIO_REQ_OWN and DIO_SYNC_OWN, in the public header, are the sizes of the engine's parts. */
 #define FITS(own, type, room) (sizeof(own) <= (room) && _Alignof(own) <= _Alignof(type))
 _Static_assert(FITS(struct dio_own, struct dio_req, DIO_REQ_OWN), "DIO_REQ_OWN is too small");
 _Static_assert(FITS(struct dio_sync_own, struct dio_sync, DIO_SYNC_OWN),
@@ -18,12 +19,12 @@ _Static_assert(sizeof(struct dio_sync_own) == DIO_SYNC_OWN, "DIO_SYNC_OWN is lar
 
 void dio_req_end(struct dio_req *req)
 {
-	struct dio_own *o = dio_own(req);
-	struct dio *dio = o->dio;
-	uint32_t cpu = o->cpu;
-	ssize_t result = o->error ? o->error : (ssize_t)o->want;
+	struct dio_own *own = dio_own(req);
+	struct dio *dio = own->dio;
+	uint32_t cpu = own->cpu;
+	ssize_t result = own->error ? own->error : (ssize_t)own->want;
 
-	o->stage = DIO_AT_ENDED;
+	own->stage = DIO_AT_ENDED;
 	req->done(req, result); /* req may be gone */
 	__atomic_fetch_sub(&dio->cpus[cpu].inflight, 1, __ATOMIC_RELEASE); /* dio may be gone */
 }

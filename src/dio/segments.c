@@ -1,25 +1,33 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Direct requests over several extents. The first piece uses the request's embedded dev_io, the
- * others segments from the pool. On the loop thread that submits the request, or that gives it the
- * segment it waits for; never blocks. Errors of the map and of the device are recorded and told at
- * the end, the first one; after an error no further piece is sent.
+ * Direct requests over several extents. The first piece uses the dev_io inside the request, each
+ * further one a segment of the pool. Runs on the loop thread that submits the request, or that
+ * gives it the segment it waits for; never blocks.
  *
- * refs counts the pieces in flight plus one for the splitter, and is set before the first piece is
- * submitted (DIO-2). Completions come in any order and, in tests, on any thread: the count is
- * atomic, and whoever takes it to 0 finishes. Only the holder of the splitter's reference touches
- * nr_done (the next byte to split) and direct_len; it passes to another thread with the request
- * when that waits for a segment.
+ * refs counts the pieces in flight, plus one for the splitter (the thread in send_segments), and is
+ * set before the first piece is submitted (DIO-2). Completions come in any order, and in tests on
+ * any thread, so the count is atomic. drop_reference is where a request waits for its segments: who
+ * takes the count to 0 ends the direct part, which also hands a remainder to a worker
+ * (dio_pieces_done). Only the splitter touches nr_sent and direct_len. Its reference goes to
+ * another thread with the request when that waits for a segment.
+ *
+ * The first error of the map or of the device is recorded and told at the end; after an error no
+ * further piece is sent.
  */
 #include "dio/types.h"
 
 #include <errno.h>
 #include <string.h>
 
-static void unref(struct dio_req *req)
+static void take_reference(struct dio_req *req)
+{
+	__atomic_fetch_add(&dio_own(req)->refs, 1, __ATOMIC_RELAXED);
+}
+
+static void drop_reference(struct dio_req *req)
 {
 	if (__atomic_sub_fetch(&dio_own(req)->refs, 1, __ATOMIC_ACQ_REL) == 0)
-		dio_direct_finished(req);
+		dio_pieces_done(req);
 }
 
 static void record_error(struct dio_req *req, int err)
@@ -30,89 +38,93 @@ static void record_error(struct dio_req *req, int err)
 				    __ATOMIC_RELAXED);
 }
 
-static void first_done(struct dev_io *io)
+static void first_piece_done(struct dev_io *io)
 {
 	struct dio_req *req = dio_req_of_io(io);
 	int err;
 
-	if (dio_io_again(dio_own(req)->dio, io, &dio_own(req)->retries, &err))
+	if (dio_io_resubmit(dio_own(req)->dio, io, &dio_own(req)->retries, &err))
 		return;
 	if (err)
 		record_error(req, err);
-	unref(req);
+	drop_reference(req);
 }
 
-static void seg_done(struct dev_io *io)
+static void segment_done(struct dev_io *io)
 {
-	struct dio_segment *seg = container_of(io, struct dio_segment, io);
-	struct dio_req *req = seg->req;
+	struct dio_segment *segment = container_of(io, struct dio_segment, io);
+	struct dio_req *req = segment->req;
 	int err;
 
-	if (dio_io_again(dio_own(req)->dio, io, &seg->retries, &err))
+	if (dio_io_resubmit(dio_own(req)->dio, io, &segment->retries, &err))
 		return;
 	if (err)
-		/* before the segment is given on: req itself may be waiting for it */
+		/* Before dio_segment_put, which may go on with this very request. */
 		record_error(req, err);
-	/* before the last reference: the reserve is part of the file */
-	dio_segment_put(seg);
-	unref(req);
+	/* Before the last reference: the file, which holds its reserve, may go with the request. */
+	dio_segment_put(segment);
+	drop_reference(req);
 }
 
-/* Sends the written piece at nr_done with seg. */
-static void send_piece(struct dio_req *req, struct dio_segment *seg, const struct dio_piece *piece)
+/* Sends the written piece at nr_sent, which takes a reference of the request. */
+static void send_segment(struct dio_req *req, struct dio_segment *segment,
+			 const struct dio_piece *piece)
 {
-	uint32_t at = dio_own(req)->nr_done;
+	uint32_t at = dio_own(req)->nr_sent;
 
-	seg->req = req;
-	seg->retries = 0;
-	dio_io_fill(req, &seg->io, at, piece, seg_done);
-	dio_own(req)->nr_done = at + piece->len;
-	__atomic_fetch_add(&dio_own(req)->refs, 1, __ATOMIC_RELAXED);
-	dev_submit(dio_own(req)->dio->config.dev, &seg->io);
+	segment->req = req;
+	segment->retries = 0;
+	dio_io_fill(req, &segment->io, at, piece, segment_done);
+	dio_own(req)->nr_sent = at + piece->len;
+	take_reference(req);
+	dev_submit(dio_own(req)->dio->config.dev, &segment->io);
 }
 
-/* Go on splitting req with a segment just obtained, or NULL. */
-static void split(struct dio_req *req, struct dio_segment *seg)
+/*
+ * The splitter: sends pieces from nr_sent on, with a segment for the next one or NULL. It stops at
+ * a piece that a worker must do; what follows is the remainder.
+ */
+static void send_segments(struct dio_req *req, struct dio_segment *segment)
 {
-	struct dio_own *o = dio_own(req);
+	struct dio_own *own = dio_own(req);
 	struct dio_piece piece;
 	int err;
 
-	while (o->nr_done < o->span && !__atomic_load_n(&o->error, __ATOMIC_ACQUIRE)) {
-		err = dio_piece_at(o->dio, req->file->inode, req->pos + o->nr_done,
-				   o->span - o->nr_done, &piece);
+	while (own->nr_sent < own->span && !__atomic_load_n(&own->error, __ATOMIC_ACQUIRE)) {
+		err = dio_piece_at(own->dio, req->file->inode, req->pos + own->nr_sent,
+				   own->span - own->nr_sent, &piece);
 		if (err == -EAGAIN ||
 		    (!err && (req->flags & DIO_WRITE) && piece.state != EXT4_EXTENT_WRITTEN))
-			break; /* the rest is for a worker */
+			break;
 		if (err) {
 			record_error(req, err);
 			break;
 		}
 		if (piece.state != EXT4_EXTENT_WRITTEN) {
-			memset((uint8_t *)req->buf + o->nr_done, 0, piece.len);
-			o->nr_done += piece.len;
+			memset((uint8_t *)req->buf + own->nr_sent, 0, piece.len);
+			own->nr_sent += piece.len;
 			continue;
 		}
-		if (!seg && !(seg = dio_segment_take(req, split)))
-			return; /* req goes on when its turn has come */
-		send_piece(req, seg, &piece);
-		seg = NULL;
+		if (!segment && !(segment = dio_segment_take(req, send_segments)))
+			return; /* called again with a segment, perhaps already */
+		send_segment(req, segment, &piece);
+		segment = NULL;
 	}
-	o->direct_len = FDIO_MIN(o->nr_done, o->want);
-	if (seg)
-		dio_segment_put(seg);
-	unref(req);
+	own->direct_len = FDIO_MIN(own->nr_sent, own->want);
+	if (segment)
+		dio_segment_put(segment);
+	drop_reference(req);
 }
 
-void dio_multi_start(struct dio_req *req, const struct dio_piece *first, uint32_t first_at,
-		     uint32_t at)
+void dio_segments_start(struct dio_req *req, const struct dio_piece *first, uint32_t first_at,
+			uint32_t at)
 {
-	struct dio_own *o = dio_own(req);
+	struct dio_own *own = dio_own(req);
 
 	fdio_count(req->flags & DIO_WRITE ? COUNTER_dio_write_multi : COUNTER_dio_read_multi);
-	o->nr_done = at;
-	__atomic_store_n(&o->refs, 2, __ATOMIC_RELAXED); /* the splitter and the first piece */
-	dio_io_fill(req, &o->io, first_at, first, first_done);
-	dev_submit(o->dio->config.dev, &o->io);
-	split(req, NULL);
+	own->nr_sent = at;
+	__atomic_store_n(&own->refs, 2, __ATOMIC_RELAXED); /* the splitter and the first piece */
+	dio_io_fill(req, &own->io, first_at, first, first_piece_done);
+	dev_submit(own->dio->config.dev, &own->io);
+	send_segments(req, NULL);
 }

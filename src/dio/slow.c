@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The slow path, on workers: everything that the direct way and the appends on loop threads leave.
- * Reads whose map is not in memory or that are not aligned; writes that allocate, convert, extend,
- * or touch part of a sector, and the remainder of a write whose beginning went out directly.
- * dio_req_slow, which hands a request over, runs on any thread; the request then holds nothing.
+ * The slow path: a worker does what loop threads leave. Reads whose map is not in memory or that
+ * are not aligned; writes that allocate, convert, extend, or touch part of a sector; and the
+ * remainder of a write whose beginning went out directly. dio_hand_to_worker, which queues a
+ * request for this, runs on any thread; the request then holds nothing. All else here runs on
+ * workers, and waits.
  *
- * A write: kill privileges; close the gate for writes if part of a sector changes; inode lock,
- * exclusive if the file grows, shared otherwise; block range lock; reserve blocks for all holes
- * (ENOSPC here, with nothing changed); data; then extents and size in one step (DIO-4); unlock, and
- * only then what follows a write (DIO-3). An error before publishing leaves the extents as they
- * were: blocks that were reserved are given back, unwritten ones stay unwritten, so whatever was
- * written to them stays unreachable.
+ * A write takes these steps: kill privileges; close the gate for writes if part of a sector changes
+ * or the file grows; lock the inode, exclusive if the file grows, else shared; lock the block
+ * range; reserve blocks for all holes (ENOSPC comes from here, with nothing changed); write the
+ * data; publish extents and size in one step (DIO-4); unlock; then what follows a write (DIO-3).
+ * After an error before publishing the extents are as they were: reserved blocks are given back,
+ * unwritten ones stay unwritten, so what was written to them is never read.
  */
 #include "base/log.h"
 #include "dio/types.h"
@@ -31,7 +32,7 @@ static int slow_read(struct dio_req *req)
 
 	fdio_count(COUNTER_dio_read_slow);
 	ext4_inode_lock_shared(slow.inode);
-	/* The size may have shrunk since submission; what was read already stays. */
+	/* The file may have become shorter since submission. What was read directly stays. */
 	size = ext4_inode_size(slow.inode);
 	end = FDIO_MIN(end, size);
 	end = FDIO_MAX(end, pos);
@@ -52,6 +53,7 @@ static int slow_read(struct dio_req *req)
 	return err;
 }
 
+/* Reserves blocks for all holes that the write covers, if there is one. */
 static int reserve(struct dio_slow *slow)
 {
 	struct dio_piece piece;
@@ -67,25 +69,28 @@ static int reserve(struct dio_slow *slow)
 			 last = (slow->end - 1) >> slow->dio->block_bits;
 		err = ext4_reserve_holes(slow->inode, first, last - first + 1,
 					 slow->req->flags & DIO_ROOT, &slow->reservation);
-		slow->has_resv = !err;
+		slow->has_reservation = !err;
 		return err;
 	}
 	return 0;
 }
 
+/* Makes the data part of the file: extents, then size (DIO-4). */
 static int publish(struct dio_slow *slow)
 {
 	uint64_t new_size = slow->end > slow->size ? slow->end : 0;
-	uint32_t conv = slow->conv_first < slow->conv_end ? slow->conv_end - slow->conv_first : 0;
+	uint32_t convert = slow->convert_first < slow->convert_end
+				   ? slow->convert_end - slow->convert_first
+				   : 0;
 
 	if (slow->append) {
 		ext4_window_publish(slow->inode, slow->end);
 		ext4_touch_write(slow->inode);
 		return 0;
 	}
-	if (slow->has_resv)
-		return ext4_insert(slow->inode, &slow->reservation, conv ? slow->conv_first : 0,
-				   conv, new_size);
+	if (slow->has_reservation)
+		return ext4_insert(slow->inode, &slow->reservation,
+				   convert ? slow->convert_first : 0, convert, new_size);
 	if (new_size)
 		return ext4_publish_size(slow->inode, new_size);
 	ext4_touch_write(slow->inode);
@@ -110,7 +115,7 @@ static int write_locked(struct dio_slow *slow)
 		err = dio_slow_data(slow);
 	if (!err)
 		err = publish(slow);
-	if (slow->has_resv)
+	if (slow->has_reservation)
 		ext4_reservation_free(&slow->reservation);
 	if (!err && slow->end > slow->size && !slow->append)
 		dio_append_refill(slow);
@@ -118,8 +123,8 @@ static int write_locked(struct dio_slow *slow)
 }
 
 /*
- * Exclusive if the file grows, and then with the gate closed for writes. The size is stable under
- * either mode, but for appends on loop threads: those the gate keeps out.
+ * Locks the inode, exclusive if the file grows, and then with the gate closed for writes. Either
+ * mode keeps the size stable, except for appends on loop threads, which the gate keeps out.
  */
 static void lock_inode(struct dio_slow *slow)
 {
@@ -153,20 +158,20 @@ static int kill_privileges(struct dio_req *req)
 
 static int slow_write(struct dio_req *req)
 {
-	struct dio_own *o = dio_own(req);
+	struct dio_own *own = dio_own(req);
 	struct dio_slow slow = {
-		.req = req, .dio = o->dio, .inode = req->file->inode, .dinode = req->file->dinode
+		.req = req, .dio = own->dio, .inode = req->file->inode, .dinode = req->file->dinode
 	};
 	struct dio_range range;
 	int err;
 
 	fdio_count(COUNTER_dio_write_slow);
 	/*
-	 * Meant for all of it, but the map was dropped on the way: what is written here is not
-	 * durable by itself.
+	 * FUA was chosen for the whole write, but the map was dropped meanwhile: what is written
+	 * here is not durable by itself.
 	 */
-	o->bits &= ~DIO_R_FUA;
-	slow.pos = req->pos + o->direct_len;
+	own->bits &= ~DIO_R_FUA;
+	slow.pos = req->pos + own->direct_len;
 	slow.end = req->pos + req->len;
 	slow.shut = (slow.pos | slow.end) & (slow.dio->sector_bytes - 1);
 	err = kill_privileges(req);
@@ -180,7 +185,7 @@ static int slow_write(struct dio_req *req)
 	dio_range_lock(slow.dinode, &range, slow.pos >> slow.dio->block_bits,
 		       (slow.end - 1) >> slow.dio->block_bits);
 	err = write_locked(&slow);
-	/* Also after an error: some of it may be in the device's cache. */
+	/* Also after an error: part of the write may be in the device's cache. */
 	dio_mark_dirty(slow.dio, slow.dinode);
 	__atomic_sub_fetch(&slow.dinode->slow_writes, 1, __ATOMIC_SEQ_CST);
 	dio_range_unlock(slow.dinode, &range);
@@ -194,21 +199,21 @@ static int slow_write(struct dio_req *req)
 static void slow_work(struct work *work)
 {
 	struct dio_req *req = dio_req_of_work(work);
-	struct dio_own *o = dio_own(req);
-	struct ext4_vol *vol = o->dio->config.vol;
+	struct dio_own *own = dio_own(req);
+	struct ext4_vol *vol = own->dio->config.vol;
 	bool write = req->flags & DIO_WRITE;
 	uint64_t since = ext4_evictions(vol);
 
-	o->error = write ? slow_write(req) : slow_read(req);
-	while (write && ext4_space_has_come(vol, o->error, &since))
-		o->error = slow_write(req);
-	if (o->error) {
+	own->error = write ? slow_write(req) : slow_read(req);
+	while (write && ext4_space_has_come(vol, own->error, &since))
+		own->error = slow_write(req);
+	if (own->error) {
 		fdio_count(COUNTER_dio_io_error);
-		if (o->error != -ENOSPC)
+		if (own->error != -ENOSPC)
 			log_ratelimited(FDIO_LOG_ERR, "inode %u: %s of %u bytes at %llu failed: %s",
 					ext4_inode_ino(req->file->inode), write ? "write" : "read",
 					req->len, (unsigned long long)req->pos,
-					strerror(-o->error));
+					strerror(-own->error));
 	}
 	if (write)
 		dio_write_finish(req, false);
@@ -216,7 +221,7 @@ static void slow_work(struct work *work)
 		dio_req_end(req);
 }
 
-void dio_req_slow(struct dio_req *req)
+void dio_hand_to_worker(struct dio_req *req)
 {
 	dio_own(req)->stage = DIO_AT_SLOW;
 	work_queue_add(dio_own(req)->dio->config.workers, &dio_own(req)->work, slow_work);

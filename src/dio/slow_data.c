@@ -2,11 +2,13 @@
 /*
  * The data phase of a slow write: what is left of the request is cut into pieces and written in
  * batches. Whole sectors go out of the caller's buffer. Where the write begins or ends inside a
- * sector of a written block, that sector is read, changed and written back; where it begins or ends
- * inside a new or unwritten block, the rest of that block is zeroed in the same batch, also beyond
- * the end of the file, so that the extent may become readable as a whole. At most two such edges,
- * hence two bounce blocks. On a worker, under the inode lock and the block range lock;
- * read-modify-write also with the gate closed for writes.
+ * sector of a written block, that sector is read, changed and written back. Where it begins or ends
+ * inside a new or unwritten block, the rest of that block is zeroed in the same batch, also behind
+ * the end of the file, because the extent becomes readable as a whole. There are at most two such
+ * edges, hence two bounce blocks.
+ *
+ * Runs on a worker, under the inode lock and the block range lock; changing part of a sector also
+ * needs the gate closed for writes. Fails with what the device or the map says.
  */
 #include "dio/types.h"
 
@@ -18,12 +20,12 @@ static uint8_t *user_buf(struct dio_slow *slow, uint64_t pos)
 	return (uint8_t *)slow->req->buf + (pos - slow->req->pos);
 }
 
-/* The reserved blocks for a hole. */
+/* piece is a hole: fills in the blocks reserved for it. */
 static int piece_reserved(struct dio_slow *slow, uint64_t pos, struct dio_piece *piece)
 {
 	uint64_t lblk = pos >> slow->dio->block_bits;
 
-	for (unsigned k = 0; slow->has_resv && k < slow->reservation.nr; k++) {
+	for (unsigned k = 0; slow->has_reservation && k < slow->reservation.nr; k++) {
 		const struct ext4_extent *extent = &slow->reservation.ext[k];
 		if (lblk < extent->lblk || lblk >= (uint64_t)extent->lblk + extent->len)
 			continue;
@@ -33,14 +35,14 @@ static int piece_reserved(struct dio_slow *slow, uint64_t pos, struct dio_piece 
 				      ((uint64_t)extent->len << slow->dio->block_bits) - in);
 		return 0;
 	}
-	return -EUCLEAN; /* a reservation that does not cover what was asked */
+	return -EUCLEAN; /* the reservation does not cover the hole */
 }
 
 int dio_slow_piece(struct dio_slow *slow, uint64_t pos, uint64_t end, struct dio_piece *ret)
 {
 	int err;
 
-	/* The map may be dropped again at any time, but not for ever. */
+	/* The map may be dropped again at any time, but not each time. */
 	for (unsigned tries = 0; tries < 8; tries++) {
 		err = dio_piece_at(slow->dio, slow->inode, pos,
 				   FDIO_MIN(end - pos, (uint64_t)UINT32_MAX), ret);
@@ -53,11 +55,12 @@ int dio_slow_piece(struct dio_slow *slow, uint64_t pos, uint64_t end, struct dio
 	return -EIO;
 }
 
+/* Writes what add_vec has collected. */
 static int flush_vecs(struct dio_slow *slow)
 {
-	int err = slow->nv ? dev_write_many(slow->dio->config.dev, slow->vec, slow->nv) : 0;
+	int err = slow->nr_vec ? dev_write_many(slow->dio->config.dev, slow->vec, slow->nr_vec) : 0;
 
-	slow->nv = 0;
+	slow->nr_vec = 0;
 	return err;
 }
 
@@ -65,12 +68,12 @@ static int add_vec(struct dio_slow *slow, uint64_t off, void *buf, uint64_t len)
 {
 	while (len) {
 		uint32_t n = FDIO_MIN(len, (uint64_t)slow->dio->max_io);
-		if (slow->nv == DIO_NR_VECS) {
+		if (slow->nr_vec == DIO_NR_VEC) {
 			int err = flush_vecs(slow);
 			if (err)
 				return err;
 		}
-		slow->vec[slow->nv++] = (struct dev_vec){ .off = off, .buf = buf, .len = n };
+		slow->vec[slow->nr_vec++] = (struct dev_vec){ .off = off, .buf = buf, .len = n };
 		off += n;
 		buf = (uint8_t *)buf + n;
 		len -= n;
@@ -79,8 +82,8 @@ static int add_vec(struct dio_slow *slow, uint64_t off, void *buf, uint64_t len)
 }
 
 /*
- * One unit (a block of a new extent, a sector of a written one) of which only [in, in + len) is
- * ours. off is the device address of the unit.
+ * Adds one unit (a block of a new extent, or a sector of a written one) of which the write covers
+ * only len bytes at byte in. off is where the unit lies on the device.
  */
 static int add_edge(struct dio_slow *slow, uint64_t off, uint32_t unit, uint32_t in, uint64_t pos,
 		    uint32_t len, bool written)
@@ -101,7 +104,7 @@ static int add_edge(struct dio_slow *slow, uint64_t off, uint32_t unit, uint32_t
 	return add_vec(slow, off, b, unit);
 }
 
-/* [p, q) lies in one run whose device address of p is off. */
+/* Adds bytes [p, q) of the file, which lie in one run of blocks; p is at off of the device. */
 static int add_run(struct dio_slow *slow, uint64_t p, uint64_t q, uint64_t off, bool written)
 {
 	uint32_t unit = written ? slow->dio->sector_bytes : slow->dio->block_size;
@@ -129,7 +132,7 @@ int dio_slow_data(struct dio_slow *slow)
 	uint64_t pos = slow->pos;
 	int err;
 
-	slow->conv_first = UINT64_MAX;
+	slow->convert_first = UINT64_MAX;
 	while (pos < slow->end) {
 		err = dio_slow_piece(slow, pos, slow->end, &piece);
 		if (!err && piece.state == EXT4_EXTENT_HOLE)
@@ -140,8 +143,9 @@ int dio_slow_data(struct dio_slow *slow)
 		if (err)
 			return err;
 		if (piece.state == EXT4_EXTENT_UNWRITTEN) {
-			slow->conv_first = FDIO_MIN(slow->conv_first, pos >> slow->dio->block_bits);
-			slow->conv_end = fdio_blocks(pos + piece.len, slow->dio->block_bits);
+			slow->convert_first = FDIO_MIN(slow->convert_first,
+						       pos >> slow->dio->block_bits);
+			slow->convert_end = fdio_blocks(pos + piece.len, slow->dio->block_bits);
 		}
 		pos += piece.len;
 	}
@@ -149,10 +153,10 @@ int dio_slow_data(struct dio_slow *slow)
 }
 
 /*
- * The write begins behind the end of the file: what the last block holds between the old end and
- * the new data must read as zeroes. Blocks that follow are holes or unwritten and do so already. No
- * fast write can be in the sector that holds the end of the file (it would not be inside the size),
- * so the gate need not be closed.
+ * The write begins behind the end of the file: zeroes what the last block holds between the old end
+ * and the new data. Blocks that follow are holes or unwritten and read as zeroes already. The gate
+ * need not be closed: a direct write lies inside the size, so none can be in the sector that holds
+ * the end of the file.
  */
 int dio_slow_zero_gap(struct dio_slow *slow)
 {

@@ -1,31 +1,32 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The top of the engine: dio_submit checks a request and chooses its way (enum dio_way).
+ * The top of the engine: dio_submit checks a request and chooses its way (enum dio_way). Runs on a
+ * loop thread (in tests on the one that stands for it). Never blocks, allocates nothing, and takes
+ * no lock but append_lock for an append. Errors of a request are answered by its done.
  *
- *   DIRECT  Reads, and overwrites of mapped, written blocks inside the size, from the loop thread
- *           straight to the device. A request of one piece uses the dev_io embedded in it: nothing
- *           is allocated or counted, submitting it is the last touch, its completion answers. The
- *           second piece hands over to segments.c. Holes and unwritten blocks of a read are zeroed
- *           here. Of a write whose beginning is mapped and whose rest is not, the rest (the
- *           remainder) takes the slow path once the beginning has completed.
+ *   DIRECT  Reads, and overwrites of written blocks inside the size: from the loop thread straight
+ *           to the device. The simple path is a request of one piece: send_simple_request submits
+ *           the dev_io inside it, which is the last touch, and simple_request_done answers. At the
+ *           second piece segments.c takes over. Holes and unwritten blocks of a read are zeroed
+ *           here. A write stops at its first hole; what follows is the remainder, which goes to a
+ *           worker when the pieces before it have completed (complete.c).
  *   WINDOW, SMALL  Appends without a worker: append.c says when.
- *   SLOW    Everything else goes to a worker (slow.c): not aligned, the map not in memory, the gate
- *           closed, a hole under a write, a change of the size that is not an append.
- *
- * On a loop thread (or the test's). Never blocks, allocates nothing, takes no lock but app_lock for
- * an append.
+ *   SLOW    Everything else goes to a worker (slow.c): a request that is not aligned, a map that is
+ *           not in memory, a closed gate, a write that begins at a hole, a change of the size that
+ *           is not an append.
  */
 #include "dio/types.h"
 
 #include <errno.h>
 #include <string.h>
 
-/* ---- what is refused ---- */
+/* ---- refusing ---- */
 
 /*
- * Unaligned as no kernel file system would take it. The kernel splits a long request where the
- * pages of the application's memory end, at any byte: of its pieces all but the last are nearly as
- * long as a request may be, and the last one ends aligned. These are no fault of the application's.
+ * True if the application's request was not aligned, which file systems of the kernel refuse. The
+ * kernel splits a long request where pages of the application's memory end, at any byte: all pieces
+ * but the last are nearly as long as a request may be, and the last one ends aligned. Such pieces
+ * are not the application's fault.
  */
 static bool is_misaligned(const struct dio *dio, const struct dio_req *req)
 {
@@ -33,7 +34,7 @@ static bool is_misaligned(const struct dio *dio, const struct dio_req *req)
 
 	if (likely(!((req->pos | req->len) & mask)))
 		return false;
-	/* A read may stop anywhere behind the end of the file, and begin there. */
+	/* A read may begin, and end, anywhere behind the end of the file. */
 	if (!(req->flags & DIO_WRITE)) {
 		uint64_t size = ext4_inode_size(req->file->inode);
 
@@ -44,11 +45,11 @@ static bool is_misaligned(const struct dio *dio, const struct dio_req *req)
 	return req->len < DIO_SPLIT_MIN && (!(req->pos & mask) || (end & mask));
 }
 
-/* 1: go on; else the result of the request. */
+/* 1: the request is valid; else its result. */
 static int validate(struct dio *dio, struct dio_req *req)
 {
-	struct dio_own *o = dio_own(req);
-	uint64_t size, most = (uint64_t)UINT32_MAX << dio->block_bits;
+	struct dio_own *own = dio_own(req);
+	uint64_t size, largest = (uint64_t)UINT32_MAX << dio->block_bits;
 
 	if ((req->flags & DIO_DIRECT) && dio->config.strict && is_misaligned(dio, req)) {
 		fdio_count(COUNTER_dio_einval_align);
@@ -58,23 +59,24 @@ static int validate(struct dio *dio, struct dio_req *req)
 		return 0;
 	if (req->pos > (uint64_t)INT64_MAX - req->len)
 		return req->flags & DIO_WRITE ? -EFBIG : -EINVAL;
-	o->want = req->len;
+	own->want = req->len;
 	if (req->flags & DIO_WRITE) {
 		if (ext4_vol_read_only(dio->config.vol))
 			return -EROFS;
 		/*
-		 * As write(2) does it: what fits is written. (FUSE makes EIO of a short direct
-		 * write, so that one fails whole.)
+		 * As write(2): what fits below the largest size is written. FUSE makes EIO of a
+		 * short direct write, so a direct write fails as a whole.
 		 */
-		if (!(req->flags & DIO_DIRECT) && req->pos < most && req->len > most - req->pos)
-			o->want = req->len = (uint32_t)(most - req->pos);
+		if (!(req->flags & DIO_DIRECT) && req->pos < largest &&
+		    req->len > largest - req->pos)
+			own->want = req->len = (uint32_t)(largest - req->pos);
 	} else {
 		size = ext4_inode_size(req->file->inode);
 		if (req->pos >= size)
 			return 0;
-		o->want = FDIO_MIN((uint64_t)req->len, size - req->pos);
+		own->want = FDIO_MIN((uint64_t)req->len, size - req->pos);
 	}
-	if (req->pos + o->want > most)
+	if (req->pos + own->want > largest)
 		return -EFBIG;
 	return 1;
 }
@@ -82,10 +84,10 @@ static int validate(struct dio *dio, struct dio_req *req)
 /* ---- the direct way ---- */
 
 /*
- * A durable overwrite can be made with FUA alone if it is all mapped and the way to it is on disk
- * already.
+ * True if FUA alone makes the overwrite durable: all of it is mapped, and what leads to its blocks
+ * (extents, size) is on disk already.
  */
-static bool may_fua(struct dio_req *req)
+static bool is_durable_by_fua(struct dio_req *req)
 {
 	struct dio *dio = dio_own(req)->dio;
 	struct ext4_inode *inode = req->file->inode;
@@ -95,7 +97,7 @@ static bool may_fua(struct dio_req *req)
 	if (!(req->flags & DIO_DSYNC) || (req->flags & DIO_SYNC) || !dio->fua_ok ||
 	    dio_own(req)->stage == DIO_AT_APPEND)
 		return false;
-	if (ext4_window_unsettled(inode)) /* the way to it may be in memory only */
+	if (ext4_window_unsettled(inode)) /* its extents may be in memory only */
 		return false;
 	for (uint32_t at = 0; at < req->len; at += piece.len)
 		if (dio_piece_at(dio, inode, req->pos + at, req->len - at, &piece) ||
@@ -105,106 +107,110 @@ static bool may_fua(struct dio_req *req)
 	       journal_tid_durable(ext4_vol_journal(dio->config.vol), tid);
 }
 
-static void simple_done(struct dev_io *io)
+static void simple_request_done(struct dev_io *io)
 {
 	struct dio_req *req = dio_req_of_io(io);
 
 	if (unlikely(io->result != (int)io->len)) {
 		int err;
-		if (dio_io_again(dio_own(req)->dio, io, &dio_own(req)->retries, &err))
+		if (dio_io_resubmit(dio_own(req)->dio, io, &dio_own(req)->retries, &err))
 			return;
 		dio_own(req)->error = err;
 	}
-	dio_direct_finished(req);
+	dio_pieces_done(req);
 }
 
-/* The only written piece. */
-static void send_simple(struct dio_req *req, const struct dio_piece *piece, uint32_t at)
+/* The only piece that needs the device: one dev_submit, which is the last touch of req. */
+static void send_simple_request(struct dio_req *req, const struct dio_piece *piece, uint32_t at)
 {
-	struct dio_own *o = dio_own(req);
+	struct dio_own *own = dio_own(req);
 
 	fdio_count(req->flags & DIO_WRITE ? COUNTER_dio_write_simple : COUNTER_dio_read_simple);
-	dio_io_fill(req, &o->io, at, piece, simple_done);
-	dev_submit(o->dio->config.dev, &o->io); /* the last touch */
+	dio_io_fill(req, &own->io, at, piece, simple_request_done);
+	dev_submit(own->dio->config.dev, &own->io);
 }
 
-/* Walks the pieces. Zeroes holes of reads up to the second device piece, where it stops. */
-static void plan(struct dio_req *req)
+/*
+ * Walks the pieces of req, and zeroes holes of reads, up to the second piece for the device, where
+ * segments.c takes over, or to a piece that a worker must do.
+ */
+static void send_pieces(struct dio_req *req)
 {
-	struct dio_own *o = dio_own(req);
-	bool write = req->flags & DIO_WRITE, have = false;
+	struct dio_own *own = dio_own(req);
+	bool write = req->flags & DIO_WRITE, has_first = false;
 	struct dio_piece piece, first = { 0 };
 	uint32_t at = 0, first_at = 0;
 	int err;
 
-	while (at < o->span) {
-		err = dio_piece_at(o->dio, req->file->inode, req->pos + at, o->span - at, &piece);
+	while (at < own->span) {
+		err = dio_piece_at(own->dio, req->file->inode, req->pos + at, own->span - at,
+				   &piece);
 		if (err == -EAGAIN || (!err && write && piece.state != EXT4_EXTENT_WRITTEN))
 			break;
 		if (unlikely(err)) {
-			o->error = err;
-			dio_direct_finished(req);
+			own->error = err;
+			dio_pieces_done(req);
 			return;
 		}
 		if (piece.state != EXT4_EXTENT_WRITTEN) {
 			memset((uint8_t *)req->buf + at, 0, piece.len);
-		} else if (have) {
-			dio_multi_start(req, &first, first_at, at);
+		} else if (has_first) {
+			dio_segments_start(req, &first, first_at, at);
 			return;
 		} else {
-			have = true;
+			has_first = true;
 			first = piece;
 			first_at = at;
 		}
 		at += piece.len;
 	}
-	o->direct_len = FDIO_MIN(at, o->want);
-	if (have) {
-		send_simple(req, &first, first_at);
-	} else if (at < o->span) {
-		dio_direct_nothing(req);
+	own->direct_len = FDIO_MIN(at, own->want);
+	if (has_first) {
+		send_simple_request(req, &first, first_at);
+	} else if (at < own->span) {
+		dio_no_piece_sent(req);
 	} else {
 		fdio_count(COUNTER_dio_read_zero);
-		dio_direct_finished(req);
+		dio_pieces_done(req);
 	}
 }
 
 static void start_direct(struct dio_req *req)
 {
-	struct dio_own *o = dio_own(req);
+	struct dio_own *own = dio_own(req);
 
-	if (!dio_gate_enter(req->file->dinode, o->cpu, dio_count_kind(req))) {
-		dio_req_slow(req);
+	if (!dio_gate_enter(req->file->dinode, own->cpu, dio_count_kind(req))) {
+		dio_hand_to_worker(req);
 		return;
 	}
-	o->stage = DIO_AT_DIRECT;
+	own->stage = DIO_AT_DIRECT;
 	if (req->flags & DIO_WRITE) {
-		/* Again, inside the gate: a truncate may have run between. */
+		/* The size once more, inside the gate: a truncate may have run meanwhile. */
 		if (req->pos + req->len > ext4_inode_size(req->file->inode) &&
 		    !dio_append_start(req)) {
-			dio_direct_nothing(req);
+			dio_no_piece_sent(req);
 			return;
 		}
-		if (may_fua(req))
-			o->bits |= DIO_R_FUA;
+		if (is_durable_by_fua(req))
+			own->bits |= DIO_R_FUA;
 	}
-	plan(req);
+	send_pieces(req);
 }
 
 /* ---- the choice ---- */
 
-/* Can it go to the device as it is? Sets span. */
-static bool fits(struct dio_req *req)
+/* True if the device can take the request as it is. Sets span. */
+static bool fits_device(struct dio_req *req)
 {
-	struct dio_own *o = dio_own(req);
-	struct dio *dio = o->dio;
+	struct dio_own *own = dio_own(req);
+	struct dio *dio = own->dio;
 
 	if ((req->pos & (dio->sector_bytes - 1)) || ((uintptr_t)req->buf & (dio->mem_align - 1)))
 		return false;
-	o->span = fdio_round_up(o->want, dio->sector_bytes);
+	own->span = fdio_round_up(own->want, dio->sector_bytes);
 	if (!(req->flags & DIO_WRITE))
-		return o->span <= req->len; /* the tail may be read up to the device block's end */
-	if (o->span != req->len)
+		return own->span <= req->len; /* the last sector is read whole */
+	if (own->span != req->len)
 		return false;
 	return !(req->flags & (DIO_KILLPRIV | DIO_KILLCAPS)) ||
 	       !ext4_needs_killpriv(req->file->inode);
@@ -212,14 +218,14 @@ static bool fits(struct dio_req *req)
 
 static enum dio_way choose(struct dio_req *req)
 {
-	bool direct = fits(req);
+	bool direct = fits_device(req);
 
 	if ((req->flags & DIO_WRITE) && req->pos + req->len > ext4_inode_size(req->file->inode))
 		return dio_append_way(req, direct);
 	return direct ? DIO_WAY_DIRECT : DIO_WAY_SLOW;
 }
 
-static void start(struct dio_req *req)
+static void start_request(struct dio_req *req)
 {
 	switch (choose(req)) {
 	case DIO_WAY_DIRECT:
@@ -227,11 +233,11 @@ static void start(struct dio_req *req)
 		start_direct(req);
 		break;
 	case DIO_WAY_SMALL:
-		if (!dio_grow_start(req))
-			dio_req_slow(req);
+		if (!dio_append_small_start(req))
+			dio_hand_to_worker(req);
 		break;
 	case DIO_WAY_SLOW:
-		dio_req_slow(req);
+		dio_hand_to_worker(req);
 		break;
 	}
 }
@@ -239,37 +245,41 @@ static void start(struct dio_req *req)
 static void init_own(struct dio *dio, struct dio_req *req)
 {
 	struct loop *loop = dio->config.loops ? loop_self() : NULL;
-	struct dio_own *o = dio_own(req);
+	struct dio_own *own = dio_own(req);
 
-	o->dio = dio;
-	o->cpu = loop ? loop_index(loop) : 0;
-	o->stage = DIO_AT_SUBMITTED;
-	o->bits = o->refs = o->nr_done = o->direct_len = o->want = o->span = o->retries = 0;
-	o->error = 0;
-	o->gap = 0;
-	FDIO_ASSERT(o->cpu < dio->config.nr_cpus);
+	own->dio = dio;
+	own->cpu = loop ? loop_index(loop) : 0;
+	own->stage = DIO_AT_SUBMITTED;
+	own->bits = own->refs = own->nr_sent = own->direct_len = 0;
+	own->want = own->span = own->retries = 0;
+	own->error = 0;
+	own->gap = 0;
+	FDIO_ASSERT(own->cpu < dio->config.nr_cpus);
 }
 
 void dio_submit(struct dio *dio, struct dio_req *req)
 {
 	struct dio_inode *dinode = req->file->dinode;
-	int v;
+	int result;
 
 	init_own(dio, req);
 	__atomic_fetch_add(&dio->cpus[dio_own(req)->cpu].inflight, 1, __ATOMIC_RELAXED);
-	/* Before the data is looked at: a direct write that completes from here on sees it. */
+	/*
+	 * Before the data is read: a direct write that completes later sees the count and
+	 * invalidates the pages that this request fills.
+	 */
 	if (!(req->flags & DIO_DIRECT))
 		__atomic_fetch_add(&dinode->cache_seq, 1, __ATOMIC_SEQ_CST);
 	if (unlikely(__atomic_load_n(&dinode->mask_to, __ATOMIC_RELAXED)))
 		dio_mask_req(req);
 	if (!(req->flags & DIO_DIRECT))
 		dio_cached_note(req);
-	v = validate(dio, req);
-	if (v == 1) {
-		start(req);
+	result = validate(dio, req);
+	if (result == 1) {
+		start_request(req);
 		return;
 	}
-	dio_own(req)->error = v; /* 0: nothing to transfer */
+	dio_own(req)->error = result; /* 0: nothing to transfer */
 	dio_own(req)->want = 0;
 	dio_req_end(req);
 }

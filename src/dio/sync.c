@@ -1,28 +1,33 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The sync queue: fsync, fdatasync, syncfs and the end of O_SYNC/O_DSYNC writes. A batch is the
- * whole list as it stands when a syncer takes it: one commit for the newest transaction that any of
- * its waiters needs, or one flush if none needs a commit, then everybody is answered. Waiters that
- * come meanwhile form the next batch. Up to DIO_NR_SYNC batches are at work at once (the device's
- * flush sequencer joins their flushes).
+ * The sync queue: fsync, fdatasync, syncfs and the end of O_SYNC and O_DSYNC writes.
  *
- * What needs a flush. d->epoch counts batches. A write that completed raises its inode's
- * dirty_epoch to the current epoch before it is answered. A batch takes its epoch (and moves it on)
- * before it flushes: every write noted up to that epoch completed before the flush was sent. So an
- * inode with dirty_epoch <= durable_epoch needs none.
+ *   dio_fsync, dio_sync_write   add a waiter: on any thread, never blocking
+ *   syncer_work, on a syncer    take_batch takes all waiters and finds what each needs;
+ *                               commit_or_flush commits the newest transaction that any of them
+ *                               needs, flushes the device if any of them needs that, or both;
+ *                               answer_batch gives each its result (result_of), which answer_call
+ *                               hands to dio_sync.done and answer_write to dio_req_end
  *
- * A flush that fails, the queue's or the journal's, is told to every waiter of the batch that
- * needed it, and to whoever else may have lost by it: a later flush that succeeds says nothing
- * about what was written before. Each inode counts such failures: those at which it had unflushed
- * writes, or writes in flight (on_flush_failure, on the thread that flushed, before anybody hears
- * of the failure, and so before durable_epoch moves on). Each open file, each inode for callers
- * without one, and the volume for syncfs, remembers up to where it was told: everybody hears of
- * each failure once, and who opens the file later, too, if nobody has been told until then. What an
- * append window had to give up (ext4_window_lost) is counted in the same way.
+ * Waiters that come meanwhile form the next batch. Up to DIO_NR_SYNC batches are at work at once;
+ * dev_flush joins their flushes.
  *
- * dio_mark_dirty, dio_sync_req and dio_fsync run on loop threads too and do not block; batches are
- * worked on by syncers. Locks: sync_lock for the lists and the states of the syncers, inodes_lock
- * for the list of inodes; nothing is called under them.
+ * Which inodes need a flush: dio.epoch counts batches. A write that completed raises its inode's
+ * dirty_epoch to the current epoch before it is answered (dio_mark_dirty). A batch takes its epoch,
+ * and moves dio.epoch on, before it flushes: every write noted up to that epoch completed before
+ * the flush was sent. So an inode with dirty_epoch <= durable_epoch needs none.
+ *
+ * Errors: a flush that fails, the queue's or the journal's, is told to every waiter of the batch
+ * that needed it, and to every other file that may have lost data: a later flush that succeeds says
+ * nothing about what was written before. dio_inode.errors counts the failures at which the inode
+ * had unflushed writes, or writes in flight (dio_sync_flush_failed, on the thread that flushed,
+ * before any waiter hears of the failure and before durable_epoch moves on). errors_seen of each
+ * open file, of each inode for callers without a file, and of the engine for syncfs, says how many
+ * were told: each hears of each failure once, and so does a file that is opened later if none has
+ * been told until then. What an append window had to give up (ext4_window_lost) counts as well.
+ *
+ * Locks: sync_lock for the lists and the states of the syncers, inodes_lock for the list of inodes;
+ * nothing is called under them.
  */
 #include "dio/types.h"
 
@@ -30,14 +35,14 @@
 
 struct batch {
 	struct dio *dio;
-	struct list reqs, calls;
+	struct list reqs, calls;      /* dio_own.link of writes, dio_sync_own.link of fsyncs */
 	uint64_t epoch;
-	bool need_commit, need_flush;
-	journal_tid tid;
+	bool need_commit, need_flush; /* any of the waiters does */
+	journal_tid tid;              /* need_commit: the newest that any of them needs */
 	int commit_err, flush_err;
-	bool vol_asked; /* for syncfs, once a batch: */
-	int vol_err;
-	unsigned nr;
+	bool volume_synced;           /* a syncfs of this batch was done, with volume_err */
+	int volume_err;
+	unsigned nr;                  /* waiters */
 };
 
 static void syncer_work(struct work *work);
@@ -55,8 +60,8 @@ void dio_sync_init(struct dio *dio)
 }
 
 /*
- * Something was added. One syncer waiting to run is enough; it takes whatever is there by then.
- * sync_lock held.
+ * The syncer to queue after a waiter was added; NULL if one is queued already, which will take all
+ * waiters, or none is idle. sync_lock held.
  */
 static struct dio_syncer *syncer_to_queue(struct dio *dio)
 {
@@ -73,7 +78,7 @@ static struct dio_syncer *syncer_to_queue(struct dio *dio)
 	return idle;
 }
 
-static void add(struct dio *dio, struct list *list, struct list *link)
+static void add_waiter(struct dio *dio, struct list *list, struct list *link)
 {
 	fdio_mutex_lock(&dio->sync_lock);
 	list_add_tail(list, link);
@@ -83,14 +88,14 @@ static void add(struct dio *dio, struct list *list, struct list *link)
 		work_queue_add(dio->config.syncers, &syncer->work, syncer_work);
 }
 
-void dio_sync_req(struct dio_req *req)
+void dio_sync_write(struct dio_req *req)
 {
-	struct dio_own *o = dio_own(req);
+	struct dio_own *own = dio_own(req);
 
-	add(o->dio, &o->dio->sync_reqs, &o->link);
+	add_waiter(own->dio, &own->dio->sync_reqs, &own->link);
 }
 
-/* Read-mostly: the store happens once per batch of the sync queue and inode. */
+/* Stores only once for each inode and batch, because every CPU that writes reads this line. */
 void dio_mark_dirty(struct dio *dio, struct dio_inode *dinode)
 {
 	uint64_t e = __atomic_load_n(&dio->epoch, __ATOMIC_SEQ_CST);
@@ -107,8 +112,8 @@ static bool is_dirty(struct dio *dio, struct dio_inode *dinode)
 			     __atomic_load_n(&dio->durable_epoch, __ATOMIC_SEQ_CST);
 }
 
-/* False: *p was there already. Only grows (counts may wrap). */
-static bool grow_to(uint32_t *p, uint32_t n)
+/* Raises *p to n, unless it is there already: then false. Counts may wrap. */
+static bool raise_to(uint32_t *p, uint32_t n)
 {
 	uint32_t old = __atomic_load_n(p, __ATOMIC_SEQ_CST);
 
@@ -136,25 +141,23 @@ void dio_sync_flush_failed(void *arg)
 
 	fdio_mutex_lock(&dio->inodes_lock);
 	list_for_each(dinode, &dio->inodes, link)
-		/*
-		 * In this order: a write counts as dirty before it no longer counts as in flight.
-		 */
+		/* In this order: a write is marked dirty before it stops being in flight. */
 		if (is_writing(dio, dinode) || is_dirty(dio, dinode))
 			__atomic_add_fetch(&dinode->errors, 1, __ATOMIC_SEQ_CST);
 	fdio_mutex_unlock(&dio->inodes_lock);
 	__atomic_add_fetch(&dio->errors, 1, __ATOMIC_SEQ_CST);
 }
 
-uint32_t dio_sync_errs_at_open(const struct dio_inode *dinode)
+uint32_t dio_sync_errors_at_open(const struct dio_inode *dinode)
 {
 	uint32_t n = __atomic_load_n(&dinode->errors, __ATOMIC_SEQ_CST);
 
-	return __atomic_load_n(&dinode->errs_told, __ATOMIC_SEQ_CST) == n ? n : n - 1;
+	return __atomic_load_n(&dinode->errors_told, __ATOMIC_SEQ_CST) == n ? n : n - 1;
 }
 
 /*
- * -EIO if there are errors of dinode that file, or who has no file, was not told of: once. Any
- * thread, no lock.
+ * -EIO, once, if there are errors of dinode that file (NULL: callers without a file) was not told
+ * of. Any thread, no lock.
  */
 static int untold_error(struct dio_inode *dinode, struct dio_file *file)
 {
@@ -163,15 +166,15 @@ static int untold_error(struct dio_inode *dinode, struct dio_file *file)
 	if (!dinode)
 		return 0;
 	n = __atomic_load_n(&dinode->errors, __ATOMIC_SEQ_CST);
-	if (likely(!grow_to(file ? &file->errs_seen : &dinode->errs_seen, n)))
+	if (likely(!raise_to(file ? &file->errors_seen : &dinode->errors_seen, n)))
 		return 0;
-	grow_to(&dinode->errs_told, n);
+	raise_to(&dinode->errors_told, n);
 	return -EIO;
 }
 
 /*
- * What a file hears that lost nothing itself, where nothing can become durable any more: as the
- * kernel's ext4.
+ * The result for a file that has nothing to make durable. After the journal has failed that is an
+ * error too, as in the kernel's ext4.
  */
 static int clean_error(struct dio *dio, struct ext4_inode *inode, struct dio_file *file)
 {
@@ -181,8 +184,8 @@ static int clean_error(struct dio *dio, struct ext4_inode *inode, struct dio_fil
 }
 
 /*
- * Nothing to write, commit or flush: answered at once, on the loop. O_DSYNC writes of synchronous
- * callers are followed by such.
+ * True if there is nothing to write, commit or flush: dio_fsync then answers at once. Programs that
+ * call fsync after O_DSYNC writes do that.
  */
 static bool is_clean(struct dio *dio, struct ext4_inode *inode, bool datasync)
 {
@@ -197,20 +200,20 @@ static bool is_clean(struct dio *dio, struct ext4_inode *inode, bool datasync)
 
 void dio_fsync(struct dio *dio, struct dio_sync *sync)
 {
-	struct dio_sync_own *o = dio_sync_own(sync);
+	struct dio_sync_own *own = dio_sync_own(sync);
 
 	if (sync->inode && is_clean(dio, sync->inode, sync->datasync)) {
 		fdio_count(COUNTER_dio_sync_clean);
 		sync->done(sync, clean_error(dio, sync->inode, sync->file));
 		return;
 	}
-	*o = (struct dio_sync_own){ .err = 0 };
-	/* Counted like a request, so that dio_drain waits for it. */
+	*own = (struct dio_sync_own){ .err = 0 };
+	/* Counted as a request of loop 0, so that dio_drain waits for it. */
 	__atomic_fetch_add(&dio->cpus[0].inflight, 1, __ATOMIC_RELAXED);
-	add(dio, &dio->sync_calls, &o->link);
+	add_waiter(dio, &dio->sync_calls, &own->link);
 }
 
-/* The transaction that must be durable for this waiter, if any is not yet. */
+/* True if the waiter needs a transaction that is not durable yet; the batch then commits it. */
 static bool needs_commit(struct batch *batch, struct ext4_inode *inode, bool datasync)
 {
 	journal_tid tid;
@@ -225,15 +228,15 @@ static bool needs_commit(struct batch *batch, struct ext4_inode *inode, bool dat
 }
 
 /*
- * What was appended is put into the tree; what had to be given up before is an error for all who
- * have the file open.
+ * Puts into the tree what the append window has. What the window had to give up earlier is an error
+ * for all files of the inode.
  */
 static int settle(struct ext4_inode *inode)
 {
 	struct dio_inode *dinode = ext4_inode_upper(inode);
 	int err = ext4_window_settle(inode), lost = ext4_window_lost(inode, false);
 
-	/* Counted before it is forgotten: who asks meanwhile finds the one or the other. */
+	/* Counted before it is forgotten, so that other callers find one or the other. */
 	if (lost) {
 		__atomic_add_fetch(&dinode->errors, 1, __ATOMIC_SEQ_CST);
 		(void)ext4_window_lost(inode, true);
@@ -241,46 +244,46 @@ static int settle(struct ext4_inode *inode)
 	return err ? err : lost;
 }
 
-static void survey_write(struct batch *batch, struct dio_req *req)
+static void find_needs_of_write(struct batch *batch, struct dio_req *req)
 {
-	struct dio_own *o = dio_own(req);
+	struct dio_own *own = dio_own(req);
 
-	o->error = settle(req->file->inode);
+	own->error = settle(req->file->inode);
 	if (needs_commit(batch, req->file->inode, !(req->flags & DIO_SYNC)))
-		o->bits |= DIO_R_NEED_COMMIT;
+		own->bits |= DIO_R_NEED_COMMIT;
 	if (is_dirty(batch->dio, req->file->dinode))
-		o->bits |= DIO_R_NEED_FLUSH;
-	batch->need_flush |= !!(o->bits & DIO_R_NEED_FLUSH);
+		own->bits |= DIO_R_NEED_FLUSH;
+	batch->need_flush |= !!(own->bits & DIO_R_NEED_FLUSH);
 }
 
-static void survey_call(struct batch *batch, struct dio_sync *sync)
+static void find_needs_of_call(struct batch *batch, struct dio_sync *sync)
 {
-	struct dio_sync_own *o = dio_sync_own(sync);
+	struct dio_sync_own *own = dio_sync_own(sync);
 
 	if (!sync->inode)
 		return;
-	o->err = settle(sync->inode);
-	o->need_commit = needs_commit(batch, sync->inode, sync->datasync);
-	o->need_flush = is_dirty(batch->dio, ext4_inode_upper(sync->inode));
-	batch->need_flush |= o->need_flush;
-	if (!o->need_commit && !o->need_flush) {
+	own->err = settle(sync->inode);
+	own->need_commit = needs_commit(batch, sync->inode, sync->datasync);
+	own->need_flush = is_dirty(batch->dio, ext4_inode_upper(sync->inode));
+	batch->need_flush |= own->need_flush;
+	if (!own->need_commit && !own->need_flush) {
 		fdio_count(COUNTER_dio_sync_clean);
-		if (!o->err)
-			o->err = clean_error(batch->dio, sync->inode, sync->file);
+		if (!own->err)
+			own->err = clean_error(batch->dio, sync->inode, sync->file);
 	}
 }
 
-static void survey(struct batch *batch)
+static void find_needs(struct batch *batch)
 {
-	struct dio_own *o;
-	struct dio_sync_own *c;
+	struct dio_own *write;
+	struct dio_sync_own *call;
 
-	list_for_each(o, &batch->reqs, link) {
-		survey_write(batch, dio_req_of(o));
+	list_for_each(write, &batch->reqs, link) {
+		find_needs_of_write(batch, dio_req_of(write));
 		batch->nr++;
 	}
-	list_for_each(c, &batch->calls, link) {
-		survey_call(batch, dio_sync_of(c));
+	list_for_each(call, &batch->calls, link) {
+		find_needs_of_call(batch, dio_sync_of(call));
 		batch->nr++;
 	}
 }
@@ -295,7 +298,11 @@ static void note_durable(struct batch *batch)
 	fdio_mutex_unlock(&dio->sync_lock);
 }
 
-static void make_durable(struct batch *batch)
+/*
+ * This makes an fsync durable. commit_err and flush_err are the result; result_of picks the one
+ * that concerns a waiter.
+ */
+static void commit_or_flush(struct batch *batch)
 {
 	struct dio *dio = batch->dio;
 	bool flushed = false;
@@ -311,10 +318,11 @@ static void make_durable(struct batch *batch)
 		note_durable(batch);
 }
 
-static int outcome(const struct batch *batch, struct ext4_inode *inode, struct dio_file *file,
+/* The result of one waiter. err: its own error, if it has one already. */
+static int result_of(const struct batch *batch, struct ext4_inode *inode, struct dio_file *file,
 		   bool commit, bool flush, int err)
 {
-	/* Asked for in any case: who hears of an error now does not hear of it again. */
+	/* Called in any case: an error that is told now must not be told again. */
 	int untold = untold_error(ext4_inode_upper(inode), file);
 
 	if (!err && commit)
@@ -324,60 +332,63 @@ static int outcome(const struct batch *batch, struct ext4_inode *inode, struct d
 	return err ? err : untold;
 }
 
-/* syncfs hears of each failure, whoever lost by it. */
+/* syncfs is told of each flush that failed, whichever inode lost data. */
 static int sync_volume(struct dio *dio)
 {
 	int err = ext4_vol_sync(dio->config.vol);
-	bool untold = grow_to(&dio->errs_seen, __atomic_load_n(&dio->errors, __ATOMIC_SEQ_CST));
+	bool untold = raise_to(&dio->errors_seen, __atomic_load_n(&dio->errors, __ATOMIC_SEQ_CST));
 
 	return !err && untold ? -EIO : err;
 }
 
 static void answer_write(struct batch *batch, struct dio_req *req)
 {
-	struct dio_own *o = dio_own(req);
+	struct dio_own *own = dio_own(req);
 
-	o->error = outcome(batch, req->file->inode, req->file, o->bits & DIO_R_NEED_COMMIT,
-			   o->bits & DIO_R_NEED_FLUSH, o->error);
+	own->error = result_of(batch, req->file->inode, req->file, own->bits & DIO_R_NEED_COMMIT,
+			   own->bits & DIO_R_NEED_FLUSH, own->error);
 	dio_req_end(req);
 }
 
 static void answer_call(struct batch *batch, struct dio_sync *sync)
 {
 	struct dio *dio = batch->dio;
-	struct dio_sync_own *o = dio_sync_own(sync);
+	struct dio_sync_own *own = dio_sync_own(sync);
 	int err;
 
 	if (sync->inode) {
-		err = outcome(batch, sync->inode, sync->file, o->need_commit, o->need_flush,
-			      o->err);
+		err = result_of(batch, sync->inode, sync->file, own->need_commit, own->need_flush,
+			      own->err);
 	} else {
-		if (!batch->vol_asked)
-			batch->vol_err = sync_volume(dio);
-		batch->vol_asked = true;
-		err = batch->vol_err;
+		if (!batch->volume_synced)
+			batch->volume_err = sync_volume(dio);
+		batch->volume_synced = true;
+		err = batch->volume_err;
 	}
 	sync->done(sync, err); /* sync may be gone */
 	__atomic_fetch_sub(&dio->cpus[0].inflight, 1, __ATOMIC_RELEASE);
 }
 
-static void answer(struct batch *batch)
+static void answer_batch(struct batch *batch)
 {
-	struct dio_own *o, *ot;
-	struct dio_sync_own *c, *ct;
+	struct dio_own *write, *next_write;
+	struct dio_sync_own *call, *next_call;
 
-	list_for_each_safe(o, ot, &batch->reqs, link) {
-		list_del(&o->link);
-		answer_write(batch, dio_req_of(o));
+	list_for_each_safe(write, next_write, &batch->reqs, link) {
+		list_del(&write->link);
+		answer_write(batch, dio_req_of(write));
 	}
-	list_for_each_safe(c, ct, &batch->calls, link) {
-		list_del(&c->link);
-		answer_call(batch, dio_sync_of(c));
+	list_for_each_safe(call, next_call, &batch->calls, link) {
+		list_del(&call->link);
+		answer_call(batch, dio_sync_of(call));
 	}
 }
 
-/* Takes what is there; false: nothing. syncer (may be NULL) is then idle again. */
-static bool take(struct dio *dio, struct dio_syncer *syncer, struct batch *batch)
+/*
+ * Takes all waiters, and finds what they need. False: there are none, and syncer (may be NULL) is
+ * idle again.
+ */
+static bool take_batch(struct dio *dio, struct dio_syncer *syncer, struct batch *batch)
 {
 	bool any;
 
@@ -393,23 +404,23 @@ static bool take(struct dio *dio, struct dio_syncer *syncer, struct batch *batch
 	fdio_mutex_unlock(&dio->sync_lock);
 	if (any) {
 		batch->epoch = __atomic_fetch_add(&dio->epoch, 1, __ATOMIC_SEQ_CST);
-		survey(batch);
+		find_needs(batch);
 	}
 	return any;
 }
 
 /*
- * Who asked while another transaction was being committed shares the commit that follows, which
- * cannot have begun before.
+ * While another transaction is being committed, the commit of this batch cannot begin. Waits for
+ * its turn, and takes the waiters that came meanwhile into the batch.
  */
-static void join(struct batch *batch)
+static void take_latecomers(struct batch *batch)
 {
 	struct batch more;
 
 	if (!batch->need_commit)
 		return;
 	journal_commit_wait_turn(ext4_vol_journal(batch->dio->config.vol), batch->tid);
-	if (!take(batch->dio, NULL, &more))
+	if (!take_batch(batch->dio, NULL, &more))
 		return;
 	list_splice_tail(&batch->reqs, &more.reqs);
 	list_splice_tail(&batch->calls, &more.calls);
@@ -425,11 +436,11 @@ static void syncer_work(struct work *work)
 	struct dio_syncer *syncer = container_of(work, struct dio_syncer, work);
 	struct batch batch;
 
-	while (take(syncer->dio, syncer, &batch)) {
-		join(&batch);
+	while (take_batch(syncer->dio, syncer, &batch)) {
+		take_latecomers(&batch);
 		fdio_count(COUNTER_dio_sync_batch);
 		fdio_count_add(COUNTER_dio_sync_waiters, batch.nr);
-		make_durable(&batch);
-		answer(&batch);
+		commit_or_flush(&batch);
+		answer_batch(&batch);
 	}
 }

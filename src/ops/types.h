@@ -16,6 +16,7 @@
 #include "base/lock.h"
 #include "base/log.h"
 #include "base/nowait.h"
+#include "dio/pagecache.h"
 #include "ops/ops.h"
 
 #include <errno.h>

@@ -4,7 +4,7 @@
 #define FDIO_CRASH_DIO_H
 
 #include "crash/crash.h"
-#include "dio/dio.h"
+#include "dio/engine.h"
 
 /* A unit is a sector: what a power cut does not tear, and the smallest thing that is written. */
 enum { DIO_FILES = 6, DIO_UNIT = 512, DIO_UNITS = 320, DIO_ROUNDS = 130, DIO_REQS = 3 };

@@ -8,7 +8,7 @@
 #ifndef FDIO_FAULTS_H
 #define FDIO_FAULTS_H
 
-#include "dio/dio.h"
+#include "dio/engine.h"
 #include "kit/device.h"
 
 enum { MAX_NAMES = 160, MAX_BODIES = 160, MAX_XATTRS = 4, MAX_REQS = 400, FILE_MAX = 192 << 10 };

@@ -19,7 +19,7 @@
 #include "transport/uring.c"
 
 #include "base/epoch.h"
-#include "dio/dio.h"
+#include "dio/engine.h"
 #include "ops/ops.h"
 
 #include <fcntl.h>

@@ -3,7 +3,7 @@
 #include "kit/daemon.h"
 
 #include "base/epoch.h"
-#include "dio/dio.h"
+#include "dio/engine.h"
 #include "ops/ops.h"
 
 #include <errno.h>

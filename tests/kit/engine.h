@@ -8,7 +8,7 @@
 #define FDIO_KIT_ENGINE_H
 
 #include "base/counters.h"
-#include "dio/dio.h"
+#include "dio/engine.h"
 #include "kit/volume.h"
 
 #include <errno.h>

@@ -5,6 +5,7 @@
  * "threads" has workers of its own; what it runs is worth a build with ThreadSanitizer.
  */
 #include "kit/engine.h"
+#include "dio/pagecache.h"
 #include "ext4/core/structs.h"
 #include "ext4/ext4.h"
 
