@@ -223,7 +223,8 @@ static void refresh_meta(struct ext4_inode *inode)
 	unsigned meta = ext4_extent_metadata_for(inode, 1);
 
 	if (meta > inode->data.window.meta &&
-	    !ext4_metadata_reserve(inode->vol, meta - inode->data.window.meta, EXT4_REQUESTER_SYSTEM))
+	    !ext4_metadata_reserve(inode->vol, meta - inode->data.window.meta,
+				   EXT4_REQUESTER_SYSTEM))
 		inode->data.window.meta = meta;
 }
 
@@ -302,7 +303,8 @@ int ext4_window_lost(struct ext4_inode *inode, bool clear)
 {
 	int err = __atomic_load_n(&inode->data.window.lost, __ATOMIC_ACQUIRE);
 
-	return err && clear ? __atomic_exchange_n(&inode->data.window.lost, 0, __ATOMIC_ACQ_REL) : err;
+	return err && clear ? __atomic_exchange_n(&inode->data.window.lost, 0, __ATOMIC_ACQ_REL)
+			    : err;
 }
 
 int ext4_window_close(struct ext4_inode *inode, void (*drain)(void *arg), void *arg)

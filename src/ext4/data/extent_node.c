@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Nodes of extent trees: how an inode is mapped, reading nodes with every check that keeps a damaged
- * or hostile image from leading anywhere, their checksums, and the walk that collects a whole tree.
+ * Nodes of extent trees: how an inode is mapped, reading nodes with every check that keeps a
+ * damaged or hostile image from leading anywhere, their checksums, and the walk that collects a
+ * whole tree.
  *
  * A node is accepted only if its header has the magic, the depth that its parent promised (so a
  * walk is at most EXT4_EXTENT_MAX_DEPTH deep and cannot loop), between one entry and its capacity,
