@@ -41,7 +41,7 @@ struct block {
 	enum role role;      /* R_FREEING -> R_FREE on the commit thread: atomic */
 	struct version *version;
 	unsigned nr, cap;
-	struct data_version version[64];
+	struct data_version data_version[64];
 	unsigned nd;
 };
 
@@ -254,15 +254,15 @@ static void write_data(struct crash_run *run)
 	struct block *block = NULL;
 	struct data_version *version;
 
-	for (unsigned tries = 0; tries < 16 && (!block || block->nd == ARRAY_SIZE(block->version));
-	     tries++) {
+	for (unsigned tries = 0;
+	     tries < 16 && (!block || block->nd == ARRAY_SIZE(block->data_version)); tries++) {
 		block = &run->block[crash_pick(&run->seed, NB)];
 		if (__atomic_load_n(&block->role, __ATOMIC_SEQ_CST) != R_FREE)
 			block = NULL;
 	}
-	if (!block || block->nd == ARRAY_SIZE(block->version))
+	if (!block || block->nd == ARRAY_SIZE(block->data_version))
 		return;
-	version = &block->version[block->nd++];
+	version = &block->data_version[block->nd++];
 	*version = (struct data_version){ .value = 0x40000000u +
 						   (uint32_t)crash_pick(&run->seed, 1 << 28),
 					  .h = run->h,
@@ -281,8 +281,8 @@ static void synced(struct crash_run *run)
 	run->acks[run->nr_acks++] = (struct ack){ .event = now, .h = run->h };
 	for (unsigned i = 0; i < NB; i++)
 		for (unsigned k = 0; k < run->block[i].nd; k++)
-			if (run->block[i].version[k].durable == UINT32_MAX)
-				run->block[i].version[k].durable = now;
+			if (run->block[i].data_version[k].durable == UINT32_MAX)
+				run->block[i].data_version[k].durable = now;
 }
 
 static void one_handle(struct crash_run *run)
@@ -426,8 +426,8 @@ static bool check_data(struct crash_run *run, struct fake_dev *fake, struct bloc
 {
 	struct data_version *version = NULL;
 
-	for (unsigned i = 0; i < block->nd && block->version[i].submitted < k; i++)
-		version = &block->version[i];
+	for (unsigned i = 0; i < block->nd && block->data_version[i].submitted < k; i++)
+		version = &block->data_version[i];
 	/* Since then it was metadata again, and was freed again: nobody owns what is there. */
 	if (version && freed_by > version->h)
 		return true;
