@@ -1,30 +1,43 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Append windows: a file that grows by whole blocks at its end is given one run of blocks ahead, so
+ * Append windows. A file that grows by whole blocks at its end gets one run of blocks ahead, so
  * that an append neither allocates nor opens a handle. The run is reserved (ext4_blocks_reserve: in
  * memory only, a crash forgets it) and stands in the extent map as written blocks behind the end of
- * the file, where no reader looks. An append writes its data there like an overwrite; when that has
- * completed, ext4_window_publish moves the size, and the answer goes out. The extent tree and the
- * size on disk follow in ext4_window_settle: before the file is synced, when the window is used up
- * or closed, and with every commit interval. So an append that was not synced is as durable as on a
- * kernel file system, and on disk the size and the extents change in one transaction, after the
- * data is on the device.
+ * the file, where no reader looks. An append writes its data there like an overwrite. When the data
+ * is on the device, ext4_window_publish moves the size, and the append is answered. The extent tree
+ * and the size on disk follow in ext4_window_settle: before the file is synced, when the window is
+ * full or closed, and at every commit interval. So an append that was not synced is as durable as
+ * on a kernel file system; and on disk the size and the extents change in one transaction, after
+ * the data.
  *
  *   blocks in the tree | published, not settled | ahead
- *                      win_lblk                 size      win_end
+ *                      lblk                     size      end
  *
- * Rules. WINDOW-1: a window begins at the end of the file, whose last block is whole, and nothing
- * is mapped behind it. WINDOW-2: it is opened and closed with the inode lock held exclusively and
- * no append in flight (the rooms above see to it); whatever else moves the size or maps blocks
- * behind it closes it first. WINDOW-3: the tree and win_lblk, win_len, win_pblk change under
- * map_lock; ext4_map_load adds the window to what it finds in the tree. WINDOW-4: win_pub only
- * grows while there is a window, and i->size is never below it, whatever a cancelled handle puts
- * back (ext4_size_store).
+ *   state       event                            next state   function
+ *   no window   a file grows at its end          open         ext4_window_open
+ *   open        an append has completed          unsettled    ext4_window_publish
+ *   unsettled   an append has completed          unsettled    ext4_window_publish
+ *   unsettled   the transaction is made          open         ext4_window_settle
+ *   unsettled   the transaction fails            unsettled    ext4_window_settle; tried again later
+ *   open        window full, size moves, close   no window    ext4_window_close
+ *   unsettled   the same, settling succeeds      no window    ext4_window_close
+ *   unsettled   the same, settling fails         no window    ext4_window_close; data lost
  *
- * ext4_window_end and ext4_window_publish run on loop threads and never block; the rest is for
- * workers. An error of settling leaves the window as it was, except on closing: then what was not
- * settled is lost, as after a crash; that is logged, and the next fsync fails. Its blocks had been
- * published, so they are given back only when nobody reads them any more (drain).
+ * Data is lost there as in a crash: that is logged, and the next fsync fails (ext4_window_lost).
+ * Readers may be reading the lost blocks, so they are given back only after drain.
+ *
+ * WINDOW-1 A window begins at the end of the file, whose last block is whole, and nothing is mapped
+ *   behind it.
+ * WINDOW-2 It is opened and closed with the inode lock held exclusively and no append in flight
+ *   (the rooms above see to it); whatever else moves the size or maps blocks behind it closes the
+ *   window first.
+ * WINDOW-3 The tree and window.lblk, len and pblk change under map_lock; map_load.c adds the window
+ *   to what it finds in the tree.
+ * WINDOW-4 window_published only grows while there is a window, and inode->size is never below it,
+ *   whatever a cancelled handle restores (ext4_size_store).
+ *
+ * ext4_window_end, _publish, _unsettled and _lost run on any thread and never block; the rest runs
+ * on workers, the ticker and, at unmount, the main thread.
  */
 #include "ext4/data/extent.h"
 
@@ -35,7 +48,7 @@
 #include <string.h>
 
 #define MIN_BLOCKS 4u
-/* Of the blocks that are free one window, and all windows together, may hold so small a part. */
+/* One window may hold 1/32 of the free blocks, all windows together 1/8. */
 #define SHARE 32u
 #define SHARE_ALL 8u
 
@@ -59,7 +72,7 @@ void ext4_window_publish(struct ext4_inode *inode, uint64_t size)
 static uint32_t unsettled(const struct ext4_inode *inode)
 {
 	uint64_t end = ext4_inode_size(inode) >> inode->vol->block_bits;
-	/* and then the transaction to wait for */
+	/* Acquire: a caller that sees this lblk also sees the transaction that settled it. */
 	uint32_t first = __atomic_load_n(&inode->data.window.lblk, __ATOMIC_ACQUIRE);
 
 	return end > first ? (uint32_t)(end - first) : 0;
@@ -70,7 +83,7 @@ uint32_t ext4_window_unsettled(const struct ext4_inode *inode)
 	return ext4_window_end(inode) ? unsettled(inode) : 0;
 }
 
-/* ---- the list of inodes with a window: under icache_lock, which also guards references ---- */
+/* ---- the list of inodes with a window: under the cache's lock, as are references ---- */
 
 static void list_window(struct ext4_inode *inode)
 {
@@ -125,7 +138,7 @@ bool ext4_windows_reclaim(struct ext4_vol *vol)
 
 /* ---- opening ---- */
 
-/* Windows that are opened at the same moment may go beyond it by what they are. */
+/* Blocks for one more window. Windows opened at the same moment may exceed the share together. */
 static uint64_t fair_share(struct ext4_vol *vol, bool root)
 {
 	uint64_t available = ext4_blocks_available(vol, root),
@@ -135,7 +148,7 @@ static uint64_t fair_share(struct ext4_vol *vol, bool root)
 	return FDIO_MIN(available / SHARE, all > held ? all - held : 0);
 }
 
-/* WINDOW-1 */
+/* WINDOW-1 holds for a window that begins at size. */
 static bool may_open(struct ext4_inode *inode, uint64_t size)
 {
 	struct ext4_vol *vol = inode->vol;
@@ -184,7 +197,7 @@ int ext4_window_open(struct ext4_inode *inode, uint64_t bytes, bool root)
 	want = FDIO_MIN(want, (uint64_t)EXT4_EXTENT_WRITTEN_MAX);
 	if (want < MIN_BLOCKS || !may_open(inode, size))
 		return -ENOSPC;
-	inode->data.beyond_checked = true; /* from here on the window's own blocks lie there */
+	inode->data.beyond_checked = true; /* from now on the window's own blocks lie there */
 	fdio_mutex_lock(&inode->map_lock);
 	meta = ext4_extent_metadata_for(inode, 1);
 	fdio_mutex_unlock(&inode->map_lock);
@@ -197,7 +210,7 @@ int ext4_window_open(struct ext4_inode *inode, uint64_t bytes, bool root)
 		return err;
 	}
 	fdio_mutex_lock(&inode->map_lock);
-	/* unsettled() may be asked by somebody who saw the last window */
+	/* Atomic: a thread that saw the end of an earlier window may be in unsettled(). */
 	__atomic_store_n(&inode->data.window.lblk, extent.lblk, __ATOMIC_RELEASE);
 	inode->data.window.len = extent.len;
 	inode->data.window.pblk = extent.pblk;
@@ -215,19 +228,20 @@ int ext4_window_open(struct ext4_inode *inode, uint64_t bytes, bool root)
 /* ---- settling ---- */
 
 /*
- * The tree may have become deeper: the next insert may need more. Best effort: what is set aside
- * already stays.
+ * Sets more blocks aside for the next insert if the tree has become deeper. Without them the insert
+ * may still succeed; what is set aside already stays.
  */
 static void refresh_meta(struct ext4_inode *inode)
 {
+	struct ext4_window *window = &inode->data.window;
 	unsigned meta = ext4_extent_metadata_for(inode, 1);
 
-	if (meta > inode->data.window.meta &&
-	    !ext4_metadata_reserve(inode->vol, meta - inode->data.window.meta,
-				   EXT4_REQUESTER_SYSTEM))
-		inode->data.window.meta = meta;
+	if (meta > window->meta &&
+	    !ext4_metadata_reserve(inode->vol, meta - window->meta, EXT4_REQUESTER_SYSTEM))
+		window->meta = meta;
 }
 
+/* map_lock held. */
 static int settle_locked(struct ext4_inode *inode)
 {
 	struct ext4_vol *vol = inode->vol;
@@ -248,7 +262,7 @@ static int settle_locked(struct ext4_inode *inode)
 		err = ext4_extent_insert(handle, inode, extent.lblk, extent.len, extent.pblk,
 					 false);
 	if (!err) {
-		/* The times are those of the writes: noted then, folded in by ext4_inode_begin. */
+		/* No new times: the appends noted theirs, and ext4_inode_begin stored them. */
 		fdio_mutex_lock(&inode->attr);
 		ext4_raw_set_size(inode, ext4_extent_end(&extent) << vol->block_bits);
 		fdio_mutex_unlock(&inode->attr);
@@ -301,17 +315,30 @@ int ext4_windows_settle(struct ext4_vol *vol)
 
 int ext4_window_lost(struct ext4_inode *inode, bool clear)
 {
-	int err = __atomic_load_n(&inode->data.window.lost, __ATOMIC_ACQUIRE);
+	int *lost = &inode->data.window.lost;
+	int err = __atomic_load_n(lost, __ATOMIC_ACQUIRE);
 
-	return err && clear ? __atomic_exchange_n(&inode->data.window.lost, 0, __ATOMIC_ACQ_REL)
-			    : err;
+	return err && clear ? __atomic_exchange_n(lost, 0, __ATOMIC_ACQ_REL) : err;
+}
+
+/* Settling has failed with err: the size goes back to what the disk has. map_lock held. */
+static void lose_unsettled(struct ext4_inode *inode, int err)
+{
+	log_err("inode %u: %llu bytes that were appended are lost: %s", inode->ino,
+		(unsigned long long)(ext4_inode_size(inode) - ext4_raw_size(inode)),
+		strerror(-err));
+	fdio_mutex_lock(&inode->attr);
+	ext4_size_store(inode, ext4_raw_size(inode));
+	fdio_mutex_unlock(&inode->attr);
+	__atomic_store_n(&inode->data.window.lost, err == -EROFS ? err : -EIO, __ATOMIC_RELEASE);
 }
 
 int ext4_window_close(struct ext4_inode *inode, void (*drain)(void *arg), void *arg)
 {
+	struct ext4_window *window = &inode->data.window;
 	struct ext4_vol *vol = inode->vol;
-	uint64_t left_blk;
-	uint32_t left;
+	struct ext4_extent rest = { .state = EXT4_EXTENT_HOLE };
+	uint64_t rest_blk;
 	unsigned meta;
 	int err;
 
@@ -319,35 +346,26 @@ int ext4_window_close(struct ext4_inode *inode, void (*drain)(void *arg), void *
 		return 0;
 	fdio_mutex_lock(&inode->map_lock);
 	err = settle_locked(inode);
-	left = inode->data.window.len;
-	left_blk = inode->data.window.pblk;
-	meta = inode->data.window.meta;
-	__atomic_store_n(&inode->data.window.end, 0, __ATOMIC_RELEASE);
+	rest.lblk = window->lblk;
+	rest.len = window->len;
+	rest_blk = window->pblk;
+	meta = window->meta;
+	__atomic_store_n(&window->end, 0, __ATOMIC_RELEASE);
 	__atomic_store_n(&inode->window_published, 0, __ATOMIC_SEQ_CST);
-	inode->data.window.len = 0;
-	inode->data.window.meta = 0;
-	if (err) {
-		log_err("inode %u: %llu bytes that were appended are lost: %s", inode->ino,
-			(unsigned long long)(ext4_inode_size(inode) - ext4_raw_size(inode)),
-			strerror(-err));
-		fdio_mutex_lock(&inode->attr);
-		ext4_size_store(inode, ext4_raw_size(inode));
-		fdio_mutex_unlock(&inode->attr);
-		__atomic_store_n(&inode->data.window.lost, err == -EROFS ? err : -EIO,
-				 __ATOMIC_RELEASE);
-	}
-	if (left)
-		ext4_map_apply(inode, &(struct ext4_extent){ .lblk = inode->data.window.lblk,
-							     .len = left,
-							     .state = EXT4_EXTENT_HOLE });
+	window->len = 0;
+	window->meta = 0;
+	if (err)
+		lose_unsettled(inode, err);
+	if (rest.len)
+		ext4_map_apply(inode, &rest);
 	fdio_mutex_unlock(&inode->map_lock);
 	unlist_window(inode);
 	if (err && drain)
 		drain(arg);
-	__atomic_sub_fetch(&vol->data.window_blocks, left, __ATOMIC_RELAXED);
-	if (left) {
-		ext4_blocks_unreserve(vol, left_blk, left);
-		ext4_blocks_next(inode, left_blk);
+	__atomic_sub_fetch(&vol->data.window_blocks, rest.len, __ATOMIC_RELAXED);
+	if (rest.len) {
+		ext4_blocks_unreserve(vol, rest_blk, rest.len);
+		ext4_blocks_next(inode, rest_blk);
 	}
 	ext4_metadata_unreserve(vol, meta);
 	return err;

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * fallocate: preallocation with unwritten extents, with or without a new size; punching holes;
- * zeroing a range. Called by the rooms above with the inode lock held exclusively and the inode's
- * I/O drained, on workers, outside handles.
+ * zeroing a range. Workers of ops, with the inode lock held exclusively and the inode's I/O
+ * drained, outside handles.
  *
- * Blocks and tree nodes are reserved before anything changes, so a full file system is found early.
- * Partial blocks at the edges are zeroed on the device; whole blocks change their state in the tree
- * in bounded transactions, after each of which every block holds its old content or zeroes; a new
- * size comes last.
+ * Blocks and tree nodes are reserved before anything changes, so a full file system is found early
+ * (-ENOSPC). Partial blocks at the edges are zeroed on the device; whole blocks change their state
+ * in the tree, in bounded transactions. After each transaction every block holds its old content or
+ * zeroes; a new size comes last.
  */
 #include "ext4/data/extent.h"
 
@@ -18,7 +18,7 @@
 struct range {
 	uint64_t off, end;
 	uint32_t in_first, in_end;   /* blocks entirely inside; in_first >= in_end: none */
-	uint32_t out_first, out_end; /* blocks touched */
+	uint32_t out_first, out_end; /* blocks that it touches */
 };
 
 static struct range range_of(struct ext4_inode *inode, uint64_t off, uint64_t end)
@@ -32,7 +32,7 @@ static struct range range_of(struct ext4_inode *inode, uint64_t off, uint64_t en
 	};
 }
 
-/* The parts of the range that do not cover a whole block. */
+/* Zeroes the parts of the range that do not cover a whole block. */
 static int zero_edges(struct ext4_inode *inode, const struct range *range)
 {
 	unsigned bits = inode->vol->block_bits;
@@ -45,9 +45,10 @@ static int zero_edges(struct ext4_inode *inode, const struct range *range)
 	return err ? err : ext4_zero_in_block(inode, last, range->end);
 }
 
+/* Changes nothing but mtime and ctime. */
 static int stamp_only(struct ext4_inode *inode) { return ext4_publish_size(inode, 0); }
 
-/* Unwritten blocks for every hole; the size with the last transaction. */
+/* Fills every hole with unwritten blocks; the size changes in the last transaction. */
 static int preallocate(struct ext4_inode *inode, const struct range *range, uint64_t new_size,
 		       bool root)
 {
@@ -80,14 +81,14 @@ static int punch(struct ext4_inode *inode, uint64_t off, uint64_t len)
 	int err;
 
 	if (off >= size)
-		return stamp_only(inode); /* nothing to free, but it counts as a change */
+		return stamp_only(inode); /* frees nothing, but counts as a change */
 	if (end > size)
 		end = fdio_round_up(size, inode->vol->block_size);
 	range = range_of(inode, off, end);
 	if (ext4_map_kind(inode) == EXT4_MAPPED_EXTENTS) {
 		/*
-		 * Cutting an extent in two may split a node; the range frees blocks, so it may use
-		 * what is kept back.
+		 * Cutting an extent in two may split a node. Punching gives blocks back, so it may
+		 * use the blocks that are kept for the system.
 		 */
 		meta = ext4_extent_metadata_for(inode, 1);
 		err = ext4_metadata_reserve(inode->vol, meta, EXT4_REQUESTER_SYSTEM);
@@ -104,6 +105,7 @@ static int punch(struct ext4_inode *inode, uint64_t off, uint64_t len)
 	return err;
 }
 
+/* Inserts the reserved blocks and makes all whole blocks unwritten; then the size. */
 static int zero_convert(struct ext4_inode *inode, const struct range *range,
 			struct ext4_reservation *reservation, uint64_t new_size)
 {
@@ -169,7 +171,7 @@ static int check(struct ext4_inode *inode, int mode, uint64_t off, uint64_t len)
 		return -EFBIG;
 	if (ext4_map_kind(inode) == EXT4_MAPPED_NOT)
 		return -EOPNOTSUPP;
-	/* unwritten blocks need extents */
+	/* Unwritten blocks need extents. */
 	return how == EXT4_FALLOC_PUNCH_HOLE ? 0 : ext4_indirect_convert_file(inode);
 }
 

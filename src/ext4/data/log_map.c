@@ -1,15 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Where the log lies: the blocks of the journal's inode. Runs while the volume opens, on its
- * thread, with a block cache but no journal yet. The inode's map is loaded with all the checks
- * that files get, so the work is bounded by what the tree really holds. Damage is recorded
- * (EXT4_CORRUPT) and is -EUCLEAN.
+ * Where the log lies: the blocks of the journal's inode. Runs on the main thread while the volume
+ * opens, with a block cache but without a journal. The inode's map is loaded with all the checks
+ * that other files get, so the work is bounded by what the tree really holds. Damage is recorded
+ * (EXT4_CORRUPT) and is -EUCLEAN; -ENOMEM.
  */
 #include "ext4/data/extent.h"
 
 #include <errno.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 
 struct log_walk { struct journal_extent *extent; unsigned n, cap; };
 
@@ -17,18 +16,18 @@ static int log_add(struct log_walk *walk, const struct ext4_extent *extent)
 {
 	if (walk->n == walk->cap) {
 		unsigned cap = walk->cap ? walk->cap * 2 : 16;
-		struct journal_extent *e = realloc(walk->extent, cap * sizeof(*e));
+		struct journal_extent *bigger = realloc(walk->extent, cap * sizeof(*bigger));
 
-		if (!e)
+		if (!bigger)
 			return -ENOMEM;
-		walk->extent = e;
+		walk->extent = bigger;
 		walk->cap = cap;
 	}
 	walk->extent[walk->n++] = (struct journal_extent) { extent->pblk, extent->len };
 	return 0;
 }
 
-/* From the first block to the first hole, behind which there is nothing. */
+/* Collects the extents from block 0 to the first hole, behind which nothing may be mapped. */
 static int log_collect(struct ext4_inode *inode, struct log_walk *walk)
 {
 	uint32_t lblk = 0;
@@ -60,7 +59,10 @@ int ext4_map_log_extents(struct ext4_vol *vol, uint32_t journal_ino, struct jour
 
 	if (err)
 		return err;
-	/* As the kernel: deleted, it is no journal; nor is it deleted for that here. */
+	/*
+	 * As in the kernel, a deleted inode is no journal. Marked bad, it is not deleted when the
+	 * reference goes.
+	 */
 	if (!inode->raw->i_links_count)
 		ext4_inode_set_bad(inode);
 	err = ext4_is_regular(inode) && !ext4_inode_is_bad(inode)

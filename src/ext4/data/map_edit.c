@@ -106,8 +106,8 @@ static void edit_merge(struct edit *edit, const struct ext4_extent *extent)
 static int edit_one_chunk(struct edit *edit)
 {
 	struct ext4_map_chunk *old = ext4_map_slot_chunk(edit->map, edit->first), *chunk;
-	uint32_t cap = edit->first + 1 == edit->map->nr ? ext4_map_last_cap(edit->n)
-							: FDIO_MAX(edit->n, 1u);
+	bool last = edit->first + 1 == edit->map->nr;
+	uint32_t cap = last ? ext4_map_last_cap(edit->n) : FDIO_MAX(edit->n, 1u);
 
 	chunk = ext4_map_chunk_new(edit->run, edit->n, cap);
 	if (!chunk)

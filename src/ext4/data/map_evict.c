@@ -1,19 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The memory of extent maps. The kernel remembers an inode as long as it likes, and with it the
- * daemon keeps its map: so maps have a budget for all together, and when they take more, some are
- * given up. Who needs one of these loads it again. Runs on the ticker, every second and when a map
- * was loaded beyond the budget; the data path knows nothing of it but that a map may be gone
- * (ext4_map_lookup says -EAGAIN), and sets a flag where it looks.
+ * Evicting extent maps. The kernel remembers an inode as long as it likes, and the daemon keeps the
+ * map of the inode as long. So all maps together have a budget, and when they take more, some are
+ * evicted; a caller that needs one of these loads it again. The data path only knows that a map may
+ * be missing (ext4_map_lookup says -EAGAIN), and sets map_used when it looks into one.
  *
- * Which go, until three quarters of the budget are left: first maps of inodes that nobody refers
- * to; then of files that are not open, then of open ones, that nobody has looked at since the last
- * time. If they take twice the budget even so, all the others, in the same order, but for the map
- * that was loaded last: so one file may have a map of any size, and whoever loads one gets to use
- * it.
+ * A shrink goes through the inodes several times, until three quarters of the budget are left. It
+ * takes maps of inodes without a reference first; then maps that no lookup has used since the last
+ * shrink, those of closed files before those of open ones. If maps still take twice the budget, it
+ * takes all others too, closed files first, except the map that was loaded last: so one file may
+ * have a map of any size, and a caller that loads a map gets to use it.
  *
- * What guards a map is taken with a try: rw excludes who reads or changes a directory or works on a
- * file, map_lock who changes the tree. Where that fails the map is in use. Nothing here fails.
+ * Runs on the ticker thread every second, and when a map was loaded over the budget; at unmount on
+ * the main thread. Locks are taken with a try: rw, against readers and writers of a directory and
+ * against work on a file, and map_lock, against edits of the tree. Where a try fails, the map is in
+ * use and stays. Nothing here fails.
  */
 #include "ext4/data/map.h"
 
@@ -22,9 +23,10 @@
 #include <malloc.h>
 
 #define BATCH 64u
-/* Where all maps are in use, the next look is not sooner. */
+/* After a shrink that found all maps in use, nobody asks for another one so soon. */
 #define REST_NS 1000000000u
 
+/* Evicts the map of an inode that is referenced, unless it is in use. */
 static void drop_one(struct ext4_inode *inode)
 {
 	if (!fdio_rwlock_trywrlock(&inode->rw))
@@ -37,22 +39,23 @@ static void drop_one(struct ext4_inode *inode)
 	fdio_rwlock_unlock(&inode->rw);
 }
 
-/* Which maps a pass looks for. */
+/* Which maps one pass through the inodes takes. */
 enum map_pick {
 	PICK_UNREFERENCED, PICK_CLOSED_UNUSED, PICK_OPEN_UNUSED, PICK_CLOSED, PICK_OPEN
 };
 
 struct pass {
 	enum map_pick pick;
-	struct epoch_node *gone; /* maps of inodes that nobody refers to */
+	struct epoch_node *gone; /* maps taken from inodes without a reference */
 };
 
+/* No lookup since the last call, which clears the flag. */
 static bool unused(struct ext4_inode *inode)
 {
 	return !__atomic_exchange_n(&inode->data.map_used, false, __ATOMIC_RELAXED);
 }
 
-/* Where it matters whether it was used, it counts as unused from now on. */
+/* Called under the lock of the inode cache. */
 static bool wanted(struct ext4_inode *inode, bool referenced, void *arg)
 {
 	const struct pass *p = arg;
@@ -91,7 +94,7 @@ static void retire_all(struct epoch_node *map)
 	}
 }
 
-/* Once through the inodes at most. */
+/* Goes once through the inodes at most; ends early when maps take down_to bytes or less. */
 static void pass(struct ext4_vol *vol, enum map_pick pick, size_t down_to)
 {
 	uint32_t left = ext4_inode_cache_walk_length(vol);
@@ -124,7 +127,7 @@ bool ext4_maps_shrink(struct ext4_vol *vol)
 		pass(vol, PICK_CLOSED, down_to);
 		pass(vol, PICK_OPEN, down_to);
 	}
-	(void)malloc_trim(0); /* maps are many small pieces: the system gets their pages back */
+	(void)malloc_trim(0); /* maps are many small pieces; this gives their pages back */
 	if (ext4_map_mem_used() <= budget)
 		return true;
 	__atomic_store_n(&vol->data.map_rest_ns, fdio_now_ns() + REST_NS, __ATOMIC_RELAXED);

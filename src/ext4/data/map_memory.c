@@ -1,15 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Memory of the extent maps and of reservations: ordinary memory, and a reserve for when there is
- * none, so that writing into a file at such a time does not lose its map, and a map that was
- * dropped can be loaded. A piece of the reserve holds one chunk of a map. Where that is not enough,
- * as for the map of a file of more than 256 extents that is to be loaded, there is no memory.
+ * Memory of extent maps and of reservations: ordinary memory, and a small reserve for when there is
+ * none. Without the reserve, a write in such a moment would lose the map of its file, and a map
+ * that was dropped could not be loaded again. One piece of the reserve holds one chunk of a map.
+ * What needs more, such as loading the map of a file with more than 256 extents, fails with NULL.
  *
- * One reserve for all volumes; it is made when the first one opens and stays. Any thread. Pieces
- * come back through the epochs.
+ * There is one reserve for all volumes; the first volume that opens makes it, and it stays. Any
+ * thread; the reserve has a leaf lock. Pieces of a map come back through the epochs.
  *
- * What is allocated is counted, so that maps can be given up when they are too many
- * (data/map_evict.c).
+ * What is allocated is counted, so that maps can be evicted when they take too much (map_evict.c).
  */
 #include "ext4/data/map.h"
 
@@ -22,8 +21,8 @@
 #include <stdlib.h>
 
 /*
- * PIECE: 256 extents of a reservation. PIECES: a write takes a few, and what it replaces comes back
- * some retirements later.
+ * PIECE, in bytes, is enough for 256 extents of a reservation. A write takes a few pieces, and
+ * those that it replaces come back later, when no reader is left in them: hence so many PIECES.
  */
 enum { PIECES = 96, PIECE = 6272 };
 
@@ -31,10 +30,11 @@ struct piece { struct piece *next; uint8_t rest[PIECE - sizeof(struct piece *)];
 
 static struct fdio_mutex lock;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
-static struct piece *pieces, *unused; /* unused: lock */
+static struct piece *pieces;          /* all of them; constant once made */
+static struct piece *unused;          /* a list; lock */
 static size_t used;                   /* atomic: bytes of ordinary memory */
 
-static void make(void)
+static void make_reserve(void)
 {
 	fdio_mutex_init(&lock, RANK_LEAF);
 	pieces = fdio_alloc_aligned(FDIO_CACHELINE, PIECES * sizeof(*pieces));
@@ -47,10 +47,10 @@ static void make(void)
 
 int ext4_map_mem_init(void)
 {
-	return pthread_once(&once, make) || !pieces ? -ENOMEM : 0;
+	return pthread_once(&once, make_reserve) || !pieces ? -ENOMEM : 0;
 }
 
-static bool of_reserve(const void *p)
+static bool is_piece(const void *p)
 {
 	return pieces && (uintptr_t)p >= (uintptr_t)pieces &&
 	       (uintptr_t)p < (uintptr_t)(pieces + PIECES);
@@ -81,7 +81,7 @@ void ext4_map_mem_free(void *p)
 {
 	struct piece *piece = p;
 
-	if (likely(!of_reserve(p))) {
+	if (likely(!is_piece(p))) {
 		if (p)
 			__atomic_sub_fetch(&used, malloc_usable_size(p), __ATOMIC_RELAXED);
 		free(p);
@@ -100,13 +100,12 @@ size_t ext4_map_mem_used(void) { return __atomic_load_n(&used, __ATOMIC_RELAXED)
 void ext4_map_mem_check(struct ext4_vol *vol)
 {
 	size_t now = ext4_map_mem_used();
+	void (*crowded)(struct ext4_vol *vol);
 
-	void (*crowded)(struct ext4_vol * vol) =
-			__atomic_load_n(&vol->data.crowded, __ATOMIC_ACQUIRE);
-
+	crowded = __atomic_load_n(&vol->data.crowded, __ATOMIC_ACQUIRE);
 	if (likely(now <= vol->data.map_budget) || !crowded)
 		return;
-	/* It has just found them all in use. */
+	/* ext4_maps_shrink has just found all maps in use: wait, unless it is getting worse. */
 	if (now / 2 <= vol->data.map_budget &&
 	    fdio_now_ns() < __atomic_load_n(&vol->data.map_rest_ns, __ATOMIC_RELAXED))
 		return;

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Whether a file has one physical block twice: mapped at two places, or mapped and a node of its
- * own tree. Such a file is damaged, and what is written to one place changes the other. It is also
- * how a small image makes a long walk: no file is longer than the device has room for it then.
- * Called while a map is loaded, before anybody sees it, on the thread that loads.
+ * own tree. Such a file is damaged: what is written at one place changes the other. Repeated blocks
+ * are also how a small image can describe an endless walk; without them no walk is longer than the
+ * device has blocks. Called while a map is loaded (map_load.c), before any reader sees it, on the
+ * thread that loads: a worker, or a loop thread in the mode of base/nowait.h.
  *
- * A tree of indirect blocks may use one of them again and again, so these are compared already
- * while they are collected, whenever the list of them is full: memory stays in proportion to what
- * is really on the device. In an extent tree no node is visited twice (data/extent_node.c).
+ * A tree of indirect blocks may refer to one of them again and again. So these are compared already
+ * while they are collected, each time the list of them is full: the memory used stays in proportion
+ * to what is really on the device. In an extent tree no node is visited twice (extent_node.c).
  *
  * Fails with -EUCLEAN when a block is there twice, with -ENOMEM.
  */
@@ -17,7 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A run of blocks that the file has, wherever in it. */
+/* Physical blocks [start, end) that the file has, mapped or as nodes. */
 struct place { uint64_t start, end; };
 
 static int by_start(const void *a, const void *b)
@@ -34,6 +35,7 @@ static int by_number(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
+/* Sorts the nodes that were noted; -EUCLEAN if one is there twice. */
 static int nodes_sort(struct ext4_map_builder *builder, uint64_t *ret_blk)
 {
 	qsort(builder->node, builder->nodes, sizeof(*builder->node), by_number);
@@ -74,7 +76,7 @@ static uint64_t run_start(const struct ext4_map_run *run)
 	return run->where & ~EXT4_RUN_UNWRITTEN;
 }
 
-/* As most files are: each run lies behind the one before, and there are no nodes. */
+/* Most files: each run lies behind the one before, and there are no nodes. No block is twice. */
 static bool ascending(const struct ext4_map_builder *builder)
 {
 	for (size_t k = 1; k < builder->n; k++)

@@ -1,28 +1,32 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Allocating writes: blocks are reserved in memory before any data moves, so that a full file
- * system is found with nothing changed; after the data is on the device the extents are inserted,
- * unwritten ones converted, and the size published. Called by the direct-I/O room and
- * data/fallocate.c, on workers (for one run of blocks also on loop threads, in the mode of
- * nowait.h), with the inode lock held in either mode (exclusively when the size moves), never
- * inside a handle.
+ * Writes into holes. Blocks are reserved in memory before any data moves, so that a full file
+ * system is found with nothing changed. When the data is on the device, the extents are inserted,
+ * unwritten extents converted, and the size published. The states of a reservation:
  *
- * Inserting takes bounded transactions, each of which leaves a file system that checks clean:
- * written blocks never lie beyond i_size on disk, so where the range is new at the end of the file,
- * i_size follows the inserted blocks (their data is complete) and reaches new_size with the last
- * transaction. Blocks for tree nodes are set aside before each begins.
+ *   state      event                              next state   function
+ *   empty      every hole got blocks              reserved     ext4_reserve_range
+ *   empty      no space, no memory, a miss        empty        ext4_reserve_range
+ *   reserved   its extents are in the tree        inserted     ext4_reservation_insert
+ *   reserved   a transaction of several fails     reserved     ext4_reservation_insert: the rest
+ *   reserved   the write failed or is given up    empty        ext4_reservation_free
+ *   inserted   tree blocks are given back         empty        ext4_reservation_free
  *
- * An error leaves what was inserted so far in the tree and the rest in the reservation, for
- * ext4_reservation_free.
+ * A crash forgets what is reserved. Inserting takes bounded transactions, each of which leaves a
+ * file system that checks clean: written blocks never lie behind i_size on disk. So where the range
+ * is new at the end of the file, i_size follows the inserted blocks, whose data is complete, and
+ * reaches new_size with the last transaction. Blocks for tree nodes are set aside before.
+ *
+ * Called by dio and fallocate.c on workers; by dio for one run of blocks also on loop threads in
+ * the mode of base/nowait.h. The inode lock is held in either mode, exclusively when the size
+ * moves; never inside a handle. An error leaves what was inserted so far in the tree.
  */
 #include "ext4/data/extent.h"
-
-#include "base/nowait.h"
 
 #include <errno.h>
 #include <string.h>
 
-/* Sets blocks aside for the nodes that n inserts may need; *ret_n is how many, to be given back. */
+/* Sets *ret_n blocks aside for the nodes that n inserts may need; the caller gives them back. */
 static int reserve_tree_blocks(struct ext4_inode *inode, unsigned n, bool root, unsigned *ret_n)
 {
 	unsigned meta;
@@ -42,6 +46,7 @@ static int reserve_tree_blocks(struct ext4_inode *inode, unsigned n, bool root, 
 
 /* ---- reserving ---- */
 
+/* Room for one more extent. */
 static int room_for_extent(struct ext4_reservation *reservation)
 {
 	unsigned cap = reservation->cap * 2;
@@ -60,7 +65,7 @@ static int room_for_extent(struct ext4_reservation *reservation)
 	return 0;
 }
 
-/* One run of blocks for the hole at lblk, at most len; *goal moves behind it. */
+/* Reserves one run of at most len blocks for the hole at lblk; *goal moves behind it. */
 static int reserve_run(struct ext4_reservation *reservation, uint32_t lblk, uint32_t len,
 		     enum ext4_extent_state state, uint64_t *goal, uint32_t *ret_n)
 {
@@ -87,6 +92,7 @@ static int reserve_run(struct ext4_reservation *reservation, uint32_t lblk, uint
 	return 0;
 }
 
+/* Reserves blocks for all holes in [lblk, lblk + len). */
 static int reserve_in_holes(struct ext4_reservation *reservation, uint32_t lblk, uint32_t len,
 		     enum ext4_extent_state state)
 {
@@ -162,7 +168,7 @@ void ext4_reservation_free(struct ext4_reservation *reservation)
 
 /* ---- inserting ---- */
 
-/* How far the size may go with everything in front of end in place. */
+/* The size, at most new_size, when the tree has all blocks before end. */
 static uint64_t size_upto(struct ext4_inode *inode, uint64_t new_size, uint64_t end)
 {
 	return FDIO_MIN(new_size, end << inode->vol->block_bits);
@@ -174,7 +180,7 @@ unsigned ext4_insert_credits(struct ext4_inode *inode, const struct ext4_extent 
 	       EXT4_CREDITS_INODE;
 }
 
-/* As many of ext[0..n) as one handle takes, at least one. */
+/* Inserts as many of ext[0..n) as one handle takes, at least one. */
 static int insert_batch(struct ext4_inode *inode, const struct ext4_extent *ext, unsigned n,
 			uint64_t new_size, bool last, unsigned *ret_done)
 {
@@ -184,7 +190,7 @@ static int insert_batch(struct ext4_inode *inode, const struct ext4_extent *ext,
 	struct journal_handle *handle;
 	int err;
 
-	/* One extent, the usual case, does not ask for a large share of the log. */
+	/* For one extent, the usual case, a large share of the log is not needed. */
 	if (n == 1)
 		credits = ext4_insert_credits(inode, &ext[0]);
 	*ret_done = 0;
@@ -222,7 +228,7 @@ int ext4_reservation_insert(struct ext4_inode *inode, struct ext4_reservation *r
 				   last, &done);
 		at += done;
 	}
-	/* What is in the tree no longer belongs to the reservation. */
+	/* What was inserted no longer belongs to the reservation. */
 	memmove(reservation->ext, reservation->ext + at,
 		(reservation->nr - at) * sizeof(*reservation->ext));
 	reservation->nr -= at;
@@ -253,7 +259,7 @@ int ext4_convert_range(struct ext4_inode *inode, uint32_t lblk, uint32_t end,
 	return 0;
 }
 
-/* Narrows [*lblk, *end) to where unwritten blocks lie; false if there are none. */
+/* Narrows [*lblk, *end) to where unwritten blocks lie; *ret_any: there are some. */
 static int find_unwritten(struct ext4_inode *inode, uint32_t *lblk, uint32_t *end, bool *ret_any)
 {
 	uint32_t first = *end, last = *lblk;
@@ -283,6 +289,7 @@ static int find_unwritten(struct ext4_inode *inode, uint32_t *lblk, uint32_t *en
 	return 0;
 }
 
+/* *ret_sized: a transaction was made, which has moved the size too. map_lock held. */
 static int insert_locked(struct ext4_inode *inode, struct ext4_reservation *reservation,
 			 uint32_t lblk, uint32_t end, uint64_t new_size, bool *ret_sized)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * SEEK_DATA and SEEK_HOLE from the extent map. Called by the rooms above on workers (may load the
- * map). Unwritten extents read as zeroes and count as holes; the end of the file is a hole. Blocks
- * beyond i_size are never reported.
+ * SEEK_DATA and SEEK_HOLE from the extent map. Workers of ops; loads the map if it is missing.
+ * Unwritten extents read as zeroes and count as holes; the end of the file is a hole. Blocks behind
+ * i_size are never reported. Fails with -ENXIO beyond the end, or as ext4_map_load does.
  */
 #include "ext4/data/extent.h"
 

@@ -1,22 +1,22 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Truncate, and freeing all blocks of a deleted file. Called by the rooms above with the inode lock
- * held exclusively and the inode's I/O drained, by orphan processing at mount, and by eviction; on
- * workers, outside handles.
+ * Truncate, and freeing all blocks of a deleted file. Called outside handles with the inode lock
+ * held exclusively and the inode's I/O drained: by workers, by orphan processing at mount (main
+ * thread), and by eviction. ext4_remove_step and the ext4_free_root functions run in a handle of
+ * the caller, also on loop threads in the mode of base/nowait.h.
  *
- * The order in ext4_truncate: the bytes behind the new end are zeroed on the device first, so that
- * they never show when the file grows again; the new size and the first frees share a transaction;
- * if that does not free everything, the inode is on the orphan list until the last one, and a crash
- * in between is finished at the next mount. When one in between fails, the inode stays there and is
- * marked as untrimmed, and whatever extends the file finishes the truncate first, or fails. Blocks
- * go from the end of the file downwards, so each transaction leaves a tree that checks clean.
+ * ext4_truncate first zeroes the bytes behind the new end on the device, so that they never show
+ * when the file grows again. The new size and the first frees share a transaction. If that does not
+ * free everything, the inode is on the orphan list until the last transaction, and a crash in
+ * between is finished at the next mount. If one in between fails, the inode stays on the list and
+ * beyond_stale is set: whatever extends the file finishes the truncate first, or fails. Blocks go
+ * from the end of the file downwards, so each transaction leaves a tree that checks clean.
  */
 #include "ext4/data/extent.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 /* ---- zeroing on the device ---- */
 
@@ -76,7 +76,7 @@ int ext4_remove_step(struct journal_handle *handle, struct ext4_inode *inode, ui
 		if (err)
 			return err;
 		if (more)
-			ext4_map_drop(inode); /* not known here how far it came */
+			ext4_map_drop(inode); /* how far it came is not known here */
 		else
 			ext4_map_apply(inode, &(struct ext4_extent){ .lblk = from,
 								     .len = was - from,
@@ -152,23 +152,26 @@ int ext4_free_root_blocks(struct journal_handle *handle, struct ext4_inode *inod
 	return !err && to ? -ENOSPC : err;
 }
 
+/* Blocks of these are metadata: freeing them revokes them. */
+static bool blocks_are_metadata(const struct ext4_inode *inode)
+{
+	return !ext4_is_regular(inode) || (inode->raw->i_flags & EXT4_EA_INODE_FL);
+}
+
 int ext4_free_all_blocks(struct ext4_inode *inode)
 {
 	if (nothing_mapped(inode))
 		return 0;
-	/* Nobody reads this file any more: edits need not keep the map up. */
+	/* Nobody reads this file any more: edits do without the map. */
 	ext4_map_drop(inode);
-	return ext4_remove_range(inode, 0, EXT4_LBLK_END,
-				 !ext4_is_regular(inode) ||
-						 (inode->raw->i_flags & EXT4_EA_INODE_FL),
-				 false);
+	return ext4_remove_range(inode, 0, EXT4_LBLK_END, blocks_are_metadata(inode), false);
 }
 
 /* ---- truncate ---- */
 
 /*
- * One transaction of a truncate: the size with the first, the orphan list where it takes more than
- * one.
+ * One transaction of a truncate. The first one changes the size; while there is more to free, the
+ * inode is on the orphan list.
  */
 static int truncate_step(struct ext4_inode *inode, uint64_t size, bool first, uint32_t from,
 		      uint32_t *to)
@@ -198,7 +201,7 @@ static int truncate_step(struct ext4_inode *inode, uint64_t size, bool first, ui
 	return err;
 }
 
-/* The size, and the blocks behind keep freed. */
+/* Sets the size and frees the blocks behind byte keep. */
 static int truncate_blocks(struct ext4_inode *inode, uint64_t size, uint64_t keep)
 {
 	uint32_t from = FDIO_MIN(fdio_blocks(keep, inode->vol->block_bits),
@@ -225,10 +228,7 @@ static int truncate_blocks(struct ext4_inode *inode, uint64_t size, uint64_t kee
 	return err;
 }
 
-/*
- * Data beyond the end, which only a crash or another writer leaves there. What is preallocated is
- * none.
- */
+/* Whether written blocks lie behind the end; preallocated blocks are unwritten and may. */
 static int data_beyond(struct ext4_inode *inode, uint64_t size, bool *ret)
 {
 	uint64_t at = fdio_blocks(size, inode->vol->block_bits);
@@ -256,7 +256,7 @@ int ext4_truncate_finish(struct ext4_inode *inode)
 		return 0;
 	if (ext4_vol_read_only(inode->vol))
 		return -EROFS;
-	size = ext4_raw_size(inode); /* there is no window, which others may settle */
+	size = ext4_raw_size(inode); /* no window is open: nobody settles and changes it */
 	if (!stale)
 		err = data_beyond(inode, size, &stale);
 	if (!err && stale)
@@ -281,23 +281,22 @@ int ext4_truncate(struct ext4_inode *inode, uint64_t size)
 	err = ext4_window_close(inode, NULL, NULL);
 	if (err)
 		return err;
-	old = ext4_raw_size(inode); /* with what the window held */
+	old = ext4_raw_size(inode); /* includes what the window had published */
 	/*
-	 * What a crash or another writer left behind the old end must not become part of the file,
-	 * nor what is cut off now.
+	 * Neither what is cut off now, nor what a crash or another writer left behind the old end,
+	 * may become part of the file.
 	 */
 	err = ext4_zero_tail(inode, FDIO_MIN(size, old));
 	if (err || size <= old)
 		return err ? err : truncate_blocks(inode, size, size);
-	/*
-	 * In full before the size grows: on the way, or after a crash, the old contents would show.
-	 */
+	/* Before the size grows: in between, or after a crash, the old content would show. */
 	err = ext4_truncate_finish(inode);
 	/* A file that grows keeps what was preallocated for it. */
 	return err ? err : truncate_blocks(inode, size, UINT64_MAX - inode->vol->block_size);
 }
 
 bool ext4_truncate_pending(const struct ext4_inode *inode) { return inode->data.beyond_stale; }
+
 void ext4_truncate_interrupted(struct ext4_inode *inode)
 {
 	inode->data.beyond_stale = ext4_is_regular(inode);
