@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "command/session.h"
 #include "command/unmounter.h"
+#include "dev/open.h"
 #include "dio/engine.h"
 #include "ops/ops.h"
 

@@ -18,6 +18,7 @@
 #include "base/lock.h"
 #include "base/log.h"
 #include "base/stop.h"
+#include "dev/open.h"
 #include "ext4/ext4.h"
 
 #include <errno.h>

@@ -15,7 +15,7 @@
 #include "command/session.h"
 #include "command/superopts.h"
 #include "command/unmounter.h"
-#include "dev/dev.h"
+#include "dev/open.h"
 
 #include <errno.h>
 #include <string.h>

@@ -1,21 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What every device has in common: range and alignment checks, bouncing, batches. The
- * journal, the ext4 room and the workers of the engine call these wrappers on threads that may
- * block; the asynchronous path (dev_submit) goes straight to the implementation.
+ * What every device has in common: checks of ranges and alignment, bouncing, batches. The journal,
+ * the ext4 room and the engine's workers call these wrappers on threads that may block; dev_now
+ * runs on any thread. The asynchronous path, dev_submit, goes straight to the implementation. Files
+ * call each other downwards: open.c, uring.c, dev.c, flush.c, busy.c.
  *
- * Contract with the implementations: read, write and write_many get ranges inside the device,
- * multiples of the logical block size, with memory aligned to mem_align, and continue short
- * transfers themselves; they return 0 for all or a negative errno. A range outside the device is
- * -EIO here and reaches no implementation: such a number can only come from a damaged image, and
- * the rooms above check it first.
+ * read, write and write_many of an implementation get ranges inside the device, multiples of its
+ * sector, with memory aligned to mem_align. A range outside the device is -EIO here and reaches no
+ * implementation: only a damaged image can cause it, and the rooms above check for that first.
  *
  * Bouncing: an unaligned request goes through an aligned buffer from malloc, or, when there is no
- * memory, through the one buffer that each device keeps for that (under a mutex of rank RANK_DEV,
- * held over the I/O).
- *
- * Every synchronous request stands in a list (dev_busy.now, under a lock of RANK_LEAF) while the
- * device has it, so that dev_log_busy can say what a stalled device owes.
+ * memory, through the one buffer that each device keeps for that. dev_bounce.lock (RANK_DEV) guards
+ * that buffer and is held over the I/O.
  */
 #include "dev/dev.h"
 
@@ -26,7 +22,6 @@
 #include "dev/flush.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -38,48 +33,6 @@ struct dev_bounce {
 	uint8_t *reserve;
 };
 
-struct dev_busy {
-	struct fdio_mutex lock; /* RANK_LEAF */
-	struct list now;        /* dev_call.node, on the stacks of their callers */
-};
-
-void dev_call_begin(struct dev *dev, struct dev_call *call, enum fdio_counter kind, unsigned n,
-		    uint64_t off, uint64_t len)
-{
-	*call = (struct dev_call){
-		.kind = kind, .n = n, .off = off, .len = len, .since_ns = fdio_now_ns()
-	};
-	fdio_count_add(kind, n);
-	fdio_mutex_lock(&dev->busy->lock);
-	list_add_tail(&dev->busy->now, &call->node);
-	fdio_mutex_unlock(&dev->busy->lock);
-}
-
-void dev_call_end(struct dev *dev, struct dev_call *call)
-{
-	fdio_mutex_lock(&dev->busy->lock);
-	list_del(&call->node);
-	fdio_mutex_unlock(&dev->busy->lock);
-	fdio_count_add(COUNTER_dev_done, call->n);
-}
-
-unsigned dev_log_busy(struct dev *dev)
-{
-	uint64_t now = fdio_now_ns();
-	struct dev_call *call;
-	unsigned n = 0;
-
-	fdio_mutex_lock(&dev->busy->lock);
-	list_for_each(call, &dev->busy->now, node) {
-		n++;
-		log_warn("%s: no answer for %" PRIu64 " s to %s of %" PRIu64 " bytes at %" PRIu64,
-			 dev->name, (now - call->since_ns) / 1000000000,
-			 fdio_counter_name(call->kind), call->len, call->off);
-	}
-	fdio_mutex_unlock(&dev->busy->lock);
-	return n;
-}
-
 int dev_init(struct dev *dev, const struct dev_ops *ops, const char *name)
 {
 	dev->ops = ops;
@@ -87,21 +40,19 @@ int dev_init(struct dev *dev, const struct dev_ops *ops, const char *name)
 	dev->name[sizeof(dev->name) - 1] = '\0';
 	dev->flusher = dev_flusher_new();
 	dev->bounce = calloc(1, sizeof(*dev->bounce));
-	dev->busy = calloc(1, sizeof(*dev->busy));
+	dev->busy = dev_busy_new();
 	if (!dev->flusher || !dev->bounce || !dev->busy)
 		goto nomem;
 	dev->bounce->reserve = fdio_alloc_aligned(MEM_ALIGN_MAX, BOUNCE_BYTES);
 	if (!dev->bounce->reserve)
 		goto nomem;
 	fdio_mutex_init(&dev->bounce->lock, RANK_DEV);
-	fdio_mutex_init(&dev->busy->lock, RANK_LEAF);
-	list_init(&dev->busy->now);
 	fdio_magic_set(dev, MAGIC_DEV);
 	return 0;
 nomem:
 	dev_flusher_free(dev->flusher);
 	free(dev->bounce);
-	free(dev->busy);
+	dev_busy_free(dev->busy);
 	dev->flusher = NULL;
 	dev->bounce = NULL;
 	dev->busy = NULL;
@@ -119,11 +70,8 @@ void dev_fini(struct dev *dev)
 		free(dev->bounce);
 		dev->bounce = NULL;
 	}
-	if (dev->busy) {
-		fdio_mutex_fini(&dev->busy->lock);
-		free(dev->busy);
-		dev->busy = NULL;
-	}
+	dev_busy_free(dev->busy);
+	dev->busy = NULL;
 }
 
 static bool in_device(const struct dev *dev, uint64_t off, uint64_t len)
@@ -131,7 +79,7 @@ static bool in_device(const struct dev *dev, uint64_t off, uint64_t len)
 	return off <= dev->caps.size_bytes && len <= dev->caps.size_bytes - off;
 }
 
-static uint32_t block_of(const struct dev *dev)
+static uint32_t sector_of(const struct dev *dev)
 {
 	return dev->caps.sector_bytes ? dev->caps.sector_bytes : 512;
 }
@@ -141,7 +89,7 @@ static bool mem_aligned(const struct dev *dev, const void *buf)
 	return !dev->caps.mem_align || fdio_is_aligned((uintptr_t)buf, dev->caps.mem_align);
 }
 
-/* *ret_held says whether the reserve was taken and must be given back with bounce_put. */
+/* An aligned buffer, for bounce_put. *ret_held: it is the reserve, and its lock is held. */
 static uint8_t *bounce_get(struct dev *dev, size_t len, bool *ret_held)
 {
 	void *p = NULL;
@@ -164,17 +112,14 @@ static void bounce_put(struct dev *dev, uint8_t *p, bool held)
 
 static int read_bounced(struct dev *dev, uint8_t *buf, size_t len, uint64_t off)
 {
-	uint32_t bs = block_of(dev);
-	uint64_t start = fdio_round_down(off, bs), end = fdio_round_up(off + len, bs);
+	uint32_t sector = sector_of(dev);
+	uint64_t start = fdio_round_down(off, sector), end = fdio_round_up(off + len, sector);
 	bool held;
 	uint8_t *b;
 	int err = 0;
 
-	/*
-	 * A size that is no multiple of the block (an odd image file): the tail cannot be read
-	 * directly.
-	 */
-	if (end > fdio_round_down(dev->caps.size_bytes, bs))
+	/* The last, partial sector of an image file of an odd size cannot be read directly. */
+	if (end > fdio_round_down(dev->caps.size_bytes, sector))
 		return -EIO;
 	b = bounce_get(dev, end - start, &held);
 	while (start < end) {
@@ -205,7 +150,7 @@ int dev_read(struct dev *dev, void *buf, size_t len, uint64_t off)
 		return -EIO;
 	FDIO_ASSERT(!nowait_on());
 	dev_call_begin(dev, &call, COUNTER_dev_read, 1, off, len);
-	if (!fdio_is_aligned(off | len, block_of(dev)) || !mem_aligned(dev, buf))
+	if (!fdio_is_aligned(off | len, sector_of(dev)) || !mem_aligned(dev, buf))
 		err = read_bounced(dev, buf, len, off);
 	else
 		err = dev->ops->read(dev, buf, len, off);
@@ -241,7 +186,7 @@ static int write_allowed(const struct dev *dev, uint64_t off, uint64_t len)
 		return -EROFS;
 	if (!in_device(dev, off, len))
 		return -EIO;
-	return fdio_is_aligned(off | len, block_of(dev)) ? 0 : -EINVAL;
+	return fdio_is_aligned(off | len, sector_of(dev)) ? 0 : -EINVAL;
 }
 
 int dev_write(struct dev *dev, const void *buf, size_t len, uint64_t off, unsigned flags)

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The flush sequencer: one device flush for all callers that wait for one. Called by the sync
- * workers, the journal and the metadata workers, never by a loop thread.
+ * The flush sequencer: one device flush for all callers that wait for one. Called on threads that
+ * may block (syncers, the journal's threads, workers), never on a loop thread.
  *
- * Rule: a flush covers what completed before it was issued, so a caller that arrives while a flush
- * runs is not covered by it and waits for the next. Every caller stands in the list `waiting` until
- * some leader takes the whole list with it; the leader is whichever caller finds no flush running.
- * The leader gives each of those it took the result of exactly that flush: nobody else sees its
- * error, and nobody misses it. Others who may have lost by it hear of it through
- * dev_on_flush_failure's callback.
+ * A flush covers what completed before it was issued. So a caller that arrives while a flush runs
+ * is not covered by it and waits for the next. Each caller stands in the list waiting until a
+ * leader takes the whole list: the leader is the caller that finds no flush running. It gives each
+ * of those it took the result of exactly that flush, so no other caller sees its error, and none of
+ * them misses it. Files that may have lost data without waiting hear of it through
+ * dev_on_flush_failure.
  *
- * Lock: `lock`, rank RANK_DEV, guards everything here; it is not held while the device flushes.
+ * dev_flusher.lock (RANK_DEV) guards everything here and is not held while the device flushes.
  * Waiters live on their callers' stacks, so nothing is allocated and only the flush itself can
  * fail.
  */
@@ -29,7 +29,7 @@
 struct dev_flusher {
 	struct fdio_mutex lock;
 	pthread_cond_t changed;
-	struct list waiting; /* flush_waiter.node: not covered by a flush that was issued */
+	struct list waiting; /* flush_waiter.node: not covered by a flush issued so far */
 	bool running;
 	void (*failed)(void *arg); /* dev_on_flush_failure */
 	void *failed_arg;
@@ -80,14 +80,14 @@ void dev_on_flush_failure(struct dev *dev, void (*fn)(void *arg), void *arg)
 	struct dev_flusher *flusher = dev->flusher;
 
 	fdio_mutex_lock(&flusher->lock);
-	while (!fn && flusher->running) /* it may be about to call */
+	while (!fn && flusher->running) /* the flush may be about to call the old one */
 		fdio_cond_wait(&flusher->changed, &flusher->lock);
 	flusher->failed = fn;
 	flusher->failed_arg = arg;
 	fdio_mutex_unlock(&flusher->lock);
 }
 
-/* With the lock held, dropped over the flush itself. */
+/* Flushes for all who wait. Called with the lock held, which is dropped meanwhile. */
 static void lead_one_flush(struct dev *dev, struct dev_flusher *flusher)
 {
 	struct list covered;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Between dev.c and flush.c: the life of the flush sequencer, and the list of the synchronous
- * requests that the device has. Everyone else calls dev_flush. Threads that may block.
+ * Between the files of dev: the life of the flush sequencer (flush.c), and the list of the
+ * synchronous requests that the device has (busy.c). Others call dev_flush and dev_log_busy.
+ * Threads that may block.
  */
 #ifndef FDIO_DEV_FLUSH_H
 #define FDIO_DEV_FLUSH_H
@@ -12,23 +13,29 @@
 struct dev;
 struct dev_flusher;
 
-/* A synchronous request that the device has: on its caller's stack, in a list of the device. */
+/* A synchronous request that the device has: on its caller's stack, in dev_busy. */
 struct dev_call {
 	struct list node;
 	enum fdio_counter kind;
-	unsigned n;            /* pieces */
-	uint64_t off, len, since_ns;
+	unsigned n;                 /* requests of a batch, else 1 */
+	uint64_t off, len, since_ns; /* bytes; the clock at the beginning */
 };
-/* Both count. */
+/* Around each synchronous request. They count requests and answers. */
 void dev_call_begin(struct dev *dev, struct dev_call *call, enum fdio_counter kind, unsigned n,
 		    uint64_t off, uint64_t len);
 void dev_call_end(struct dev *dev, struct dev_call *call);
+
+struct dev_busy;
+/* NULL when there is no memory. */
+struct dev_busy *dev_busy_new(void);
+/* No call is in the list. NULL is allowed. */
+void dev_busy_free(struct dev_busy *busy);
 
 /* NULL when there is no memory. */
 struct dev_flusher *dev_flusher_new(void);
 /* No caller may be inside dev_flush. NULL is allowed. */
 void dev_flusher_free(struct dev_flusher *flusher);
-/* Callers that wait for a flush not yet issued. For tests: the number may be old at once. */
+/* For tests: callers that wait for a flush that was not issued yet, at this moment. */
 unsigned dev_flusher_waiting(struct dev_flusher *flusher);
 
 #endif

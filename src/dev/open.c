@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Opening the device: claim it, learn its limits, refuse what cannot work with a reason. Main
+ * Opening the device: claim it, learn its limits, refuse what cannot work, with a reason. Main
  * thread; no locks.
  *
- * The claim (O_EXCL) is a second file descriptor, held until close. It is not asked for where the
- * kernel is going to claim the device for a fuseblk mount, which our claim would refuse. Image
- * files are locked twice: flock for those who use flock, an open-file-description lock for the
- * others.
+ * The claim of a block device (O_EXCL) is a second file descriptor, held until close. It is left
+ * out where the kernel itself claims the device for a fuseblk mount, which our claim would refuse.
+ * Image files are locked twice, because programs use either kind of lock: flock, and an
+ * open-file-description lock.
  */
 #include "dev/uring.h"
 
@@ -46,7 +46,7 @@ static int open_error(const char *path, int err, struct fdio_reason *reason)
 	}
 }
 
-/* A line of /sys about the device, or about the disk whose partition it is. */
+/* Reads a line of /sys about the device, or about the disk of which it is a partition. */
 static bool block_line(dev_t rdev, const char *name, char *line, size_t cap)
 {
 	unsigned maj = major(rdev), min = minor(rdev);
@@ -55,9 +55,7 @@ static bool block_line(dev_t rdev, const char *name, char *line, size_t cap)
 	       fdio_sysfs_line(line, cap, "/sys/dev/block/%u:%u/../%s", maj, min, name);
 }
 
-/*
- * A number of the queue, or how its cache writes: 1 is "write back". dflt: there is no such line.
- */
+/* A number of the queue, or of its cache: "write back" is 1. dflt if there is no such line. */
 static unsigned long queue_number(dev_t rdev, const char *name, unsigned long dflt)
 {
 	char text[64];
@@ -72,9 +70,9 @@ static unsigned long queue_number(dev_t rdev, const char *name, unsigned long df
 }
 
 /*
- * Drives that accept FUA and then keep the data in their cache. QEMU's NVMe does (versions 7.2 and
- * 10.0): after a power cut of the guest, or a crash of QEMU, the commit block of an fsync could be
- * missing. The kernel has no switch for it, so they are known by name.
+ * True for drives that accept FUA and keep the data in their cache nevertheless. QEMU's NVMe does
+ * (versions 7.2 and 10.0): after a power cut of the guest, or a crash of QEMU, the commit block of
+ * an fsync could be missing. The kernel does not tell, so the models are listed here.
  */
 static bool ignores_fua(dev_t rdev)
 {
@@ -123,19 +121,19 @@ static void file_caps(struct dev_uring *uring, const struct stat *st, bool direc
 	c->size_bytes = (uint64_t)st->st_size;
 	c->sector_bytes = c->physical_bytes = 512;
 	if (direct && st->st_blksize > 512) {
-		/* The file system below may want more than 512: ask by trying. */
+		/* The file system below may need larger units: a read of 512 bytes tells. */
 		void *p = fdio_alloc_aligned(4096, 4096);
 		if (p && pread(uring->fd, p, 512, 512) < 0 && errno == EINVAL)
 			c->sector_bytes = c->physical_bytes = 4096;
 		free(p);
 	}
-	/* The page cache of the host, and the disk's own below it. */
+	/* The file system below, and its disk, may keep writes in their caches. */
 	c->volatile_cache = true;
 	c->fua = false;
 	c->discard = true;
 }
 
-/* Both locks, or -errno. */
+/* Takes both locks; -errno. */
 static int try_lock(int fd, bool rdonly)
 {
 	struct flock fl = { .l_type = rdonly ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET };
@@ -148,9 +146,8 @@ static int try_lock(int fd, bool rdonly)
 static bool is_locked(int err) { return err == -EWOULDBLOCK || err == -EACCES; }
 
 /*
- * umount of a plain FUSE mount returns before its daemon has written everything: whoever mounts the
- * image again at once meets the lock of a daemon that is about to end. So the lock is waited for,
- * for a moment.
+ * Waits a moment for the lock: umount of a plain FUSE mount returns before its daemon has written
+ * everything, so a mount that follows at once meets the lock of a daemon that is about to end.
  */
 static int lock_image(struct dev_uring *uring, const char *path, bool rdonly,
 		struct fdio_reason *reason)
@@ -171,7 +168,7 @@ static int lock_image(struct dev_uring *uring, const char *path, bool rdonly,
 	return 0;
 }
 
-/* EINVAL with O_DIRECT: the file system below has none. */
+/* Opens with O_DIRECT, or without it if the file system below has none (EINVAL). */
 static int open_fd(struct dev_uring *uring, const char *path, int mode, bool nodirect,
 		   bool *ret_direct)
 {

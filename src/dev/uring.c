@@ -1,17 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The product's device: asynchronous requests on the ring of the calling loop, synchronous ones by
- * system calls from the calling thread, batches through small rings of their own. Opening and its
- * checks are in open.c.
+ * system calls of the calling thread, batches through small rings of their own. open.c opens it.
  *
- * Error rule: whatever the driver says (an NVMe medium error arrives as ENODATA, a vanished drive
- * as 0 bytes read or ENOSPC written), the rooms above see -EIO, except what the engine retries
- * (EAGAIN, EINTR). A small ring to which the kernel takes an exception is given up; system calls
- * take its place. An image file that was truncated is looked for before and after each flush, and
- * now and then (dev_lost): what is acknowledged as durable is in the whole file.
+ * Errors: whatever the driver says (an NVMe medium error arrives as ENODATA, a vanished drive as 0
+ * bytes read or ENOSPC written), the rooms above see -EIO, except errors that may pass (EAGAIN,
+ * EINTR, ENOMEM). A small ring on which the kernel fails to submit is given up; system calls take
+ * its place. An image file is checked for having been truncated before and after each flush, and by
+ * dev_lost: data is acknowledged as durable only while the whole file is there.
  *
- * uring_submit runs on loop threads and takes no lock; the synchronous calls run on threads that
- * may block, and take batch_lock (RANK_DEV) for a moment to get a ring.
+ * uring_submit and uring_complete run on loop threads and take no lock. The synchronous calls run
+ * on threads that may block, and take batch_lock (RANK_DEV) for a moment to get a ring.
  */
 #include "dev/uring.h"
 
@@ -56,8 +55,7 @@ static bool uring_lost(struct dev *dev)
 		return false;
 	if (!__atomic_exchange_n(&uring->cut, true, __ATOMIC_SEQ_CST))
 		log_err("%s: the image was cut from %llu to %llu bytes while it is served: nothing "
-			"more is written; unmount it, "
-			"and restore it or run e2fsck",
+			"more is written; unmount it, and restore it or run e2fsck",
 			dev->name, (unsigned long long)dev->caps.size_bytes,
 			(unsigned long long)st.st_size);
 	return true;
@@ -166,7 +164,7 @@ static int uring_write(struct dev *dev, const void *buf, size_t len, uint64_t of
 	return 0;
 }
 
-/* A device that is slow to flush and a client that waits: nothing here may be interrupted. */
+/* fdatasync again after a signal: the callers wait for a flush that was really done. */
 static int uring_flush(struct dev *dev)
 {
 	int err;
@@ -194,14 +192,14 @@ static int uring_discard(struct dev *dev, uint64_t off, uint64_t len)
 				(off_t)len);
 	if (!err)
 		return 0;
-	return errno == EOPNOTSUPP ? -EOPNOTSUPP : translate(-errno); /* "has none" is no failure */
+	return errno == EOPNOTSUPP ? -EOPNOTSUPP : translate(-errno); /* there is no discard */
 }
 
 /* ---- batches ---- */
 
 /*
- * One ring out of a few, made at open: batches of several threads run side by side up to that
- * number. NULL: all are broken.
+ * Takes one of the BATCH_RINGS rings made at open, so that batches of so many threads run side by
+ * side; waits for one. NULL: all are broken.
  */
 static struct batch_ring *ring_take(struct dev_uring *uring)
 {
@@ -219,7 +217,8 @@ static struct batch_ring *ring_take(struct dev_uring *uring)
 }
 
 /*
- * What a broken ring holds would be sent with the next request that uses it: nobody gets it again.
+ * Gives a ring back. A broken one is not used again: the requests that are left in it would be sent
+ * with the next.
  */
 static void ring_give(struct dev_uring *uring, struct batch_ring *ring)
 {
@@ -233,9 +232,9 @@ static void ring_give(struct dev_uring *uring, struct batch_ring *ring)
 }
 
 /*
- * Submits the n requests that were prepared, and waits for so many. Returns how many were
- * submitted, for which completions come: fewer than n after an error that trying again does not
- * help. The others are for system calls then.
+ * Submits the n requests that were prepared, and waits for wait completions. Returns how many were
+ * submitted, for which completions come. That is fewer than n if the ring broke: the others are for
+ * system calls.
  */
 static unsigned ring_submit(struct dev_uring *uring, struct batch_ring *ring, unsigned n,
 			    unsigned wait)
@@ -257,6 +256,7 @@ static unsigned ring_submit(struct dev_uring *uring, struct batch_ring *ring, un
 	return done;
 }
 
+/* The result of one completion; *ret_data: what its request was given as data. */
 static int ring_wait(struct batch_ring *ring, void **ret_data)
 {
 	struct io_uring_cqe *cqe;
@@ -265,7 +265,7 @@ static int ring_wait(struct batch_ring *ring, void **ret_data)
 	do
 		err = io_uring_wait_cqe(&ring->ring, &cqe);
 	while (err == -EINTR);
-	/* The kernel still has the buffers, so the caller cannot be told an error. */
+	/* An error cannot be returned: the kernel still uses the buffers. */
 	FDIO_MUST(err == 0);
 	*ret_data = io_uring_cqe_get_data(cqe);
 	res = cqe->res;
@@ -273,7 +273,7 @@ static int ring_wait(struct batch_ring *ring, void **ret_data)
 	return res;
 }
 
-/* -EAGAIN: not by a ring. */
+/* The result of the write, or -EAGAIN: no ring took it. */
 static int ring_write_fua(struct dev_uring *uring, const void *buf, size_t len, uint64_t off)
 {
 	struct batch_ring *ring = ring_take(uring);
@@ -294,9 +294,9 @@ static int ring_write_fua(struct dev_uring *uring, const void *buf, size_t len, 
 }
 
 /*
- * A write with FUA: by a system call it would be followed by a flush of the whole device, by the
- * ring it is not. What the ring does not do in one piece (rare), and what goes to a device that
- * ignores FUA, is written and flushed.
+ * A write with FUA, through a ring: after a system call the kernel would flush the whole device.
+ * Where the ring does not write it in one piece (rare), or the device ignores FUA, it is written
+ * and flushed.
  */
 static int write_fua(struct dev *dev, const void *buf, size_t len, uint64_t off)
 {
@@ -312,7 +312,7 @@ static int write_fua(struct dev *dev, const void *buf, size_t len, uint64_t off)
 	return err ? err : uring_flush(dev);
 }
 
-/* What the ring did not do in full is done by system calls, which also gives the final verdict. */
+/* vec->result from that of its request. System calls do what the ring did not do in full. */
 static void finish_piece(struct dev *dev, struct dev_vec *vec, int res)
 {
 	if (res == (int)vec->len) {
@@ -328,7 +328,7 @@ static void finish_piece(struct dev *dev, struct dev_vec *vec, int res)
 	vec->result = res == 0 ? -EIO : translate(res);
 }
 
-/* At most BATCH_DEPTH of vec; what the ring does not take is left to system calls. */
+/* Writes at most BATCH_DEPTH pieces. System calls do what ring (NULL: none) does not take. */
 static void write_batch(struct dev *dev, struct batch_ring *ring, struct dev_vec *vec, unsigned n)
 {
 	unsigned sent = 0;
@@ -347,7 +347,7 @@ static void write_batch(struct dev *dev, struct batch_ring *ring, struct dev_vec
 
 		finish_piece(dev, piece, res);
 	}
-	for (unsigned i = sent; i < n; i++) /* submitted in this order */
+	for (unsigned i = sent; i < n; i++) /* the ring submits in the order of vec */
 		finish_piece(dev, &vec[i], -EAGAIN);
 }
 
@@ -380,8 +380,8 @@ static void rings_free(struct dev_uring *uring)
 }
 
 /*
- * Writing is all that a batch ring does. It registers no file: that would keep the device in use
- * until the kernel has ended the ring.
+ * A ring for batches may only write. It registers no file: that would keep the device in use until
+ * the kernel has ended the ring.
  */
 static int batch_ring_new(struct io_uring *ring)
 {

@@ -6,7 +6,7 @@
 #include "base/counters.h"
 #include "base/lock.h"
 #include "base/log.h"
-#include "dev/dev.h"
+#include "dev/open.h"
 #include "dev/flush.h"
 #include "kit/runner.h"
 
