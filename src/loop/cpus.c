@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What CPUs there are, as the kernel numbers them: possible ones, for which it keeps a request
- * queue each, and those in use. A virtual machine may have many more possible CPUs than it will
- * ever see. Main thread, no state. Where /sys cannot be read, what sysconf knows must do.
+ * Which CPUs there are, as the kernel numbers them: possible ones, for each of which the kernel
+ * keeps a request queue, and those in use. A virtual machine may have many more possible CPUs than
+ * it ever uses. Main thread, no state, no locks. Where /sys cannot be read, sysconf's number is
+ * taken.
  */
 #include "loop/loop.h"
 

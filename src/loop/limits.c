@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * What a ring may be used for. Operations of a ring do not pass a seccomp filter, so the kernel is
- * told which ones this program needs: everything else completes with EACCES from then on, whoever
- * asks. Runs on the thread that is to submit, before the first operation. A kernel that cannot
- * restrict a ring leaves it as it is, which is logged.
+ * told which ones this program needs; others complete with EACCES from then on. Runs on the thread
+ * that is to submit, before the first operation; no locks. A kernel that cannot restrict a ring
+ * leaves it as it is, which is logged. Fails with what the kernel says to enabling the ring.
  */
 #include "loop/loop.h"
 
@@ -22,27 +22,27 @@ static int ring_register(struct io_uring *ring, unsigned opcode, void *arg, unsi
 	return syscall(__NR_io_uring_register, ring->ring_fd, opcode, arg, n) < 0 ? -errno : 0;
 }
 
-int loop_ring_enable(struct io_uring *ring, const struct loop_limits *lim)
+int loop_ring_enable(struct io_uring *ring, const struct loop_limits *limits)
 {
-	struct io_uring_restriction a[MAX_LIMITS];
+	struct io_uring_restriction restrictions[MAX_LIMITS];
 	unsigned n = 0;
 
-	FDIO_ASSERT(lim->nr_ops + lim->nr_regs + 2 <= MAX_LIMITS);
-	memset(a, 0, sizeof(a));
-	for (unsigned i = 0; i < lim->nr_ops; i++, n++) {
-		a[n].opcode = IORING_RESTRICTION_SQE_OP;
-		a[n].sqe_op = lim->ops[i];
+	FDIO_ASSERT(limits->nr_ops + limits->nr_regs + 2 <= MAX_LIMITS);
+	memset(restrictions, 0, sizeof(restrictions));
+	for (unsigned i = 0; i < limits->nr_ops; i++, n++) {
+		restrictions[n].opcode = IORING_RESTRICTION_SQE_OP;
+		restrictions[n].sqe_op = limits->ops[i];
 	}
-	for (unsigned i = 0; i < lim->nr_regs; i++, n++) {
-		a[n].opcode = IORING_RESTRICTION_REGISTER_OP;
-		a[n].register_op = lim->regs[i];
+	for (unsigned i = 0; i < limits->nr_regs; i++, n++) {
+		restrictions[n].opcode = IORING_RESTRICTION_REGISTER_OP;
+		restrictions[n].register_op = limits->regs[i];
 	}
-	a[n].opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED;
-	a[n++].sqe_flags = lim->flags_allowed;
-	a[n].opcode = IORING_RESTRICTION_SQE_FLAGS_REQUIRED;
-	a[n++].sqe_flags = lim->flags_required;
-	int err = ring_register(ring, IORING_REGISTER_RESTRICTIONS, a, n);
-	if (err) /* it works as well without */
+	restrictions[n].opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED;
+	restrictions[n++].sqe_flags = limits->flags_allowed;
+	restrictions[n].opcode = IORING_RESTRICTION_SQE_FLAGS_REQUIRED;
+	restrictions[n++].sqe_flags = limits->flags_required;
+	int err = ring_register(ring, IORING_REGISTER_RESTRICTIONS, restrictions, n);
+	if (err) /* the ring works without restrictions, too */
 		log_warn("io_uring is not restricted to what is needed: %s", strerror(-err));
 	return ring_register(ring, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
 }

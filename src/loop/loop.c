@@ -1,19 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The event loops, see loop.h. Each loop's thread is the only one that touches its ring; other
- * threads reach it through a lock-free stack of messages and an eventfd that a READ on the ring
- * waits for. start_lock (RANK_LEAF) guards the count of threads that have started.
+ * The event loops (loop.h). Each loop's thread is the only one that touches its ring; other threads
+ * reach it through a lock-free stack of messages and an eventfd that a READ on the ring waits for.
+ * Making, starting and stopping the loops runs on the main thread and may fail; running them does
+ * not. start_lock (RANK_LEAF) guards the count of threads that have started.
  *
- * LOOP-1 A message is pushed before `notified` is exchanged; the loop clears `notified` before it
- *    takes the stack. So a sender that finds the flag set knows that the loop has yet to take the
- *    stack, and one write to the eventfd serves all senders.
- * LOOP-2 SINGLE_ISSUER with DEFER_TASKRUN wants the ring enabled by the thread that submits: rings
- *    are made disabled on the main thread (so that failures are reported there) and enabled by the
- *    loop's thread, with its limits (limits.c). All operations are on registered files.
+ * LOOP-1 A message is pushed before notified is exchanged; the loop clears notified before it takes
+ *        the stack. So a sender that finds the flag set knows that the loop has yet to take the
+ *        stack, and one write to the eventfd serves all senders.
+ * LOOP-2 SINGLE_ISSUER with DEFER_TASKRUN wants the ring enabled by the thread that submits. So
+ *        rings are made disabled on the main thread, where failures are reported, and enabled by
+ *        the loop's thread, with its limits (limits.c). All operations are on registered files.
  * LOOP-3 A loop's thread runs on its own CPU, beside the clients whose requests it gets (place.c).
  * LOOP-4 Polling, where it is configured or place.c finds that it helps, is bounded twice: by a
- *    time after the last completion, and by credit, which polls that find nothing use up. It gives
- *    way to whatever else wants the CPU, so a client or a kernel thread on the same CPU goes first.
+ *        time after the last completion, and by credit, which polls that find nothing use up. It
+ *        gives way to every other thread of the CPU, so a client or a kernel thread there goes
+ *        first.
  */
 #include "loop/types.h"
 
@@ -44,7 +46,10 @@ struct loop *loop_set_get(struct loop_set *set, unsigned i)
 
 /* ---- making ---- */
 
-static const struct { unsigned flags; const char *text;
+/* Options of a ring, the best first: the kernel may be too old for them. */
+static const struct {
+	unsigned flags;
+	const char *text;
 } setups[] = {
 	{ IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG |
 			  IORING_SETUP_SUBMIT_ALL | IORING_SETUP_R_DISABLED,
@@ -200,14 +205,12 @@ void loop_post(struct loop *loop, struct loop_msg *msg, void (*fn)(struct loop_m
 		uint64_t one = 1;
 		ssize_t n = write(loop->efd, &one, sizeof(one));
 
-		/*
-		 * The counter holds at most one for each sender, so there is always room for this.
-		 */
+		/* The counter is at most 1 for each sender, so the write has room. */
 		FDIO_MUST(n == sizeof(one));
 	}
 }
 
-/* Runs what was posted, oldest first. */
+/* Runs all messages that were posted, oldest first. */
 static void run_messages(struct loop *loop)
 {
 	struct loop_msg *msg = __atomic_exchange_n(&loop->msgs, NULL, __ATOMIC_ACQUIRE),
@@ -221,7 +224,7 @@ static void run_messages(struct loop *loop)
 	}
 	while (ordered) {
 		struct loop_msg *next = ordered->next;
-		ordered->fn(ordered); /* may be posted again from inside */
+		ordered->fn(ordered); /* may post the message again */
 		ordered = next;
 	}
 }
@@ -243,7 +246,7 @@ static void eventfd_done(struct loop_op *op, int res, unsigned cqe_flags)
 	fdio_magic_check(loop, MAGIC_LOOP);
 	if (res == -ECANCELED)
 		return;
-	/* LOOP-1: before the stack is taken */
+	/* LOOP-1: before run_messages takes the stack */
 	__atomic_store_n(&loop->notified, false, __ATOMIC_SEQ_CST);
 	run_messages(loop);
 	arm_eventfd(loop);
@@ -260,17 +263,16 @@ struct io_uring_sqe *loop_sqe(struct loop *loop)
 		int err = io_uring_submit(&loop->ring);
 		/*
 		 * EBUSY, EAGAIN: the completion queue is full; the kernel keeps what overflows, so
-		 * trying again helps.
+		 * trying again helps. After any other error the loop can neither serve nor answer.
 		 */
-		/* Anything else: a loop without its ring can neither serve nor answer. */
 		FDIO_MUST(err >= 0 || err == -EAGAIN || err == -EBUSY || err == -EINTR);
 	}
-	/* liburing hands out what the last user left in it. */
+	/* liburing does not clear what the last user left in it. */
 	memset(sqe, 0, loop->set->config.sqe128 ? 128 : 64);
 	return sqe;
 }
 
-/* Returns how many there were. */
+/* Handles the completions that are there; how many. */
 static unsigned reap(struct loop *loop)
 {
 	struct io_uring_cqe *cqe;
@@ -284,8 +286,8 @@ static unsigned reap(struct loop *loop)
 		n++;
 		all++;
 		/*
-		 * Advance in small steps: completions may submit, and a full queue must not wait
-		 * for the whole batch.
+		 * Frees entries in small steps: complete may submit, and a full completion queue
+		 * must not wait for the whole batch.
 		 */
 		if (n == 16) {
 			io_uring_cq_advance(&loop->ring, n);
@@ -300,9 +302,9 @@ static unsigned reap(struct loop *loop)
 /* ---- waiting ---- */
 
 #define POLL_CREDIT_MAX 32u
-#define POLL_RETRY 64u          /* without credit, one wait in so many polls all the same */
+#define POLL_RETRY 64u          /* without credit, only one wait in so many polls */
 
-/* Something has completed, or would be if the kernel were entered. */
+/* A completion is there, or the kernel has one and posts it when it is entered. */
 static bool has_events(struct loop *loop)
 {
 	return io_uring_cq_ready(&loop->ring) || (IO_URING_READ_ONCE(*loop->ring.sq.kflags) &
@@ -314,7 +316,7 @@ static bool poll_wanted(struct loop *loop)
 	return loop->poll_ns && (loop->poll_credit || ++loop->poll_skipped % POLL_RETRY == 0);
 }
 
-/* LOOP-4 */
+/* Polls until a completion is there or the time is up (LOOP-4). */
 static void poll_events(struct loop *loop)
 {
 	uint64_t until = fdio_now_ns() + loop->poll_ns;
@@ -331,7 +333,7 @@ static void poll_events(struct loop *loop)
 	fdio_count(COUNTER_loop_poll_miss);
 }
 
-/* Submits what was prepared and comes back with completions, usually. */
+/* Submits the prepared SQEs and waits; usually a completion is there afterwards. */
 static void submit_and_wait(struct loop *loop)
 {
 	int err = 0;
@@ -343,7 +345,7 @@ static void submit_and_wait(struct loop *loop)
 	}
 	if (err >= 0 && !io_uring_cq_ready(&loop->ring))
 		err = io_uring_submit_and_wait(&loop->ring, 1);
-	/* Anything else: a loop without its ring can neither serve nor answer. */
+	/* After any other error the loop can neither serve nor answer. */
 	FDIO_MUST(err >= 0 || err == -EINTR || err == -EAGAIN || err == -EBUSY);
 }
 
@@ -356,8 +358,9 @@ static void note_started(struct loop_set *set)
 }
 
 /*
- * The kernel ends a ring in the background, after commands that still wait on it, and its file
- * table with it: the device would be in use, and locked, for a moment after the process has ended.
+ * Empties the file table. The kernel frees a ring, with its table, in the background, after the
+ * commands that still wait on it: the device would be in use, and locked, for a moment after the
+ * process has ended.
  */
 static void forget_files(struct loop *loop)
 {
@@ -365,7 +368,7 @@ static void forget_files(struct loop *loop)
 		loop_register_file(loop, i, -1);
 }
 
-/* LOOP-2. NOP does nothing: tests of the wake-up and of refused registrations use it. */
+/* What loops need (LOOP-2). Only tests use NOP: of the wake-up, and of refused registrations. */
 static const uint8_t ops_needed[] = { IORING_OP_READ,       IORING_OP_WRITE,
 				      IORING_OP_READ_FIXED, IORING_OP_WRITE_FIXED,
 				      IORING_OP_URING_CMD,  IORING_OP_NOP };
@@ -387,8 +390,8 @@ static void *loop_main(void *arg)
 	self = loop;
 	loop_place_start(loop);
 	int err = loop_ring_enable(&loop->ring, &limits); /* LOOP-2 */
-	FDIO_MUST(err == 0); /* the ring was made, so its limits are known to the kernel */
-	/* Spares each entry the look-up of the ring's file; without it all works the same. */
+	FDIO_MUST(err == 0); /* a kernel that makes the ring can enable it */
+	/* Spares the kernel the look-up of the ring's file at each entry; optional. */
 	if (io_uring_register_ring_fd(&loop->ring) < 0)
 		log_debug("loop %u: the ring's descriptor is not registered", loop->index);
 	loop->efd_op.complete = eventfd_done;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The event loop: one thread and one io_uring for each CPU, carrying FUSE requests, device I/O and
- * wake-ups alike. Everything submitted on a loop's ring is submitted by its thread and completes on
- * its thread. A loop thread never blocks but in its own io_uring_enter (and in transport_retry, for
- * a millisecond): what may block goes to a work queue (base/work.h) and comes back as a message.
+ * The event loop: one thread and one io_uring for each CPU, which carry FUSE requests, device I/O
+ * and wake-ups. What is submitted on a loop's ring is submitted by its thread and completes there.
+ * A loop thread never blocks but in its own io_uring_enter, and for a millisecond in
+ * transport_retry: what may block goes to a work queue (base/work.h) and comes back as a message.
  *
  * Making the loops fails with a reason. Once they run, nothing of them fails: an error of the ring
  * itself is an error of this program and stops it.
@@ -21,50 +21,48 @@ struct loop;
 struct loop_set;
 
 /*
- * A submitted ring operation: its address is the SQE's user_data. complete runs on the loop thread
- * with the CQE's res and flags. Owned by the submitter, must live until complete has run.
+ * A submitted ring operation; the SQE's user_data is its address. complete runs on the loop thread
+ * with res and flags of the CQE. The submitter owns it and keeps it until then.
  */
 struct loop_op {
 	void (*complete)(struct loop_op *op, int res, unsigned cqe_flags);
 };
 
 /*
- * A message to a loop: fn runs once on its thread. Owned by the sender until then; intrusive, no
- * allocation.
+ * A message to a loop, whose thread runs fn once. The sender embeds it and keeps it until then.
  */
 struct loop_msg {
 	struct loop_msg *next;
-	void (*fn)(struct loop_msg *m);
+	void (*fn)(struct loop_msg *msg);
 };
 
 struct loop_config {
 	unsigned nr_loops;      /* 0: one for each possible CPU */
-	unsigned entries;       /* SQ entries a ring; CQ is four times that */
-	bool sqe128;            /* 128-byte SQEs: needed for FUSE-over-io_uring commands */
+	unsigned entries;       /* of a submission queue; a completion queue has 4 times as many */
+	bool sqe128;            /* 128-byte SQEs, for the commands of FUSE over io_uring */
 	bool pin;               /* thread i runs on CPU i */
-	unsigned poll_ns;       /* look for completions for so long before sleeping, 0: never */
-	/* the same, but only where a client would be sent from CPU to CPU (place.c) */
+	unsigned poll_ns;       /* polls for completions so long before sleeping; 0: never */
+	/* As poll_ns, but only while a client wanders from CPU to CPU (place.c). */
 	unsigned poll_auto_ns;
-	/* size of each ring's fixed-file table, 0: LOOP_NR_FILES, which is the least */
+	/* Slots of each ring's fixed-file table, if more than LOOP_NR_FILES. */
 	unsigned nr_fixed_files;
 };
 
-/* cpus.c: how many CPUs the kernel might ever have, and whether one is in use now. */
+/* cpus.c: how many CPUs the kernel may ever use, and whether it uses this one now. */
 unsigned loop_possible_cpus(void);
 bool loop_cpu_online(unsigned cpu);
-/* "0-3,8": is cpu in it? *ret_last: the last CPU listed. For the two above and their test. */
+/* True if cpu is in a list like "0-3,8"; *ret_last: its last CPU. For cpus.c and its test. */
 bool loop_cpu_in_list(const char *list, unsigned cpu, unsigned *ret_last);
 
-/* Makes the rings (no threads yet). -errno; reason gets one line naming cause and way out. */
+/* Makes the rings, without threads. -errno; reason gets one line with cause and way out. */
 int loop_set_new(const struct loop_config *config, struct loop_set **ret,
 		 struct fdio_reason *reason);
-/* Starts the threads and waits until each of them runs its loop. 0 or -errno: then none runs. */
+/* Starts the threads and waits until all run their loops. -errno: then none runs. */
 int loop_set_start(struct loop_set *set) FDIO_BLOCKS;
 /*
- * Ends the threads and waits for them. The owners of operations have drained them; what is still
- * armed (a READ of /dev/fuse, the eventfd) is cancelled when the ring is freed and its complete
- * function is not called. What was prepared before, also by messages posted before, is still
- * submitted.
+ * Ends the threads and waits for them. The owners of operations have drained them. What is still
+ * armed (a READ of /dev/fuse, the eventfd) is cancelled when the ring is freed, without a call of
+ * complete. SQEs that were prepared, also by messages posted before, are still submitted.
  */
 void loop_set_stop(struct loop_set *set) FDIO_BLOCKS;
 void loop_set_free(struct loop_set *set);
@@ -75,38 +73,36 @@ struct loop *loop_set_get(struct loop_set *set, unsigned i);
 unsigned loop_index(const struct loop *loop);
 /* The loop whose thread this is, or NULL on any other thread. */
 struct loop *loop_self(void);
-/*
- * On the loop's thread: its clients do not wander, poll_auto_ns does not matter for it from now on.
- */
+/* On the loop's thread: from now on the loop ignores poll_auto_ns. */
 void loop_no_wander(struct loop *loop);
-/* On the loop's thread: n more device requests are under way (or fewer). */
+/* On the loop's thread: n more device requests are in flight; n may be negative. */
 void loop_note_io(struct loop *loop, int n);
 
 /*
- * A free SQE of this loop's ring, zeroed for its full size, never NULL (submits when the SQ is
- * full). On the loop's thread only. The caller fills it and calls io_uring_sqe_set_data(sqe, op).
+ * A free SQE of the loop's ring, zeroed, never NULL: submits if the queue is full. On the loop's
+ * thread only. The caller fills it and calls io_uring_sqe_set_data(sqe, op).
  */
 struct io_uring_sqe *loop_sqe(struct loop *loop);
 
-/* Any thread. Runs msg->fn on loop's thread, in order per sender. A sleeping loop is woken. */
+/* Runs fn(msg) on the loop's thread, in the order of each sender. Wakes the loop. Any thread. */
 void loop_post(struct loop *loop, struct loop_msg *msg, void (*fn)(struct loop_msg *msg));
 
-/* Before start, or on the loop's thread: put fd at slot of the fixed-file table; -errno. */
+/* Puts fd (-1: nothing) at slot of the file table. Before start or on its thread; -errno. */
 int loop_register_file(struct loop *loop, unsigned slot, int fd);
 /*
- * Before start: registers contiguous arenas as buffers 0, 1, ... -errno (RLIMIT_MEMLOCK: callers go
- * on without).
+ * Before start: registers arenas as buffers 0, 1, ... -errno: RLIMIT_MEMLOCK may be too low;
+ * callers go on without registered buffers.
  */
 int loop_register_arenas(struct loop *loop, const struct iovec *arenas, unsigned n);
 void loop_unregister_arenas(struct loop *loop);
 
-/* Slots of the fixed-file table. The loop fills the last one itself: what wakes it. */
+/* Slots of the fixed-file table. LOOP_FILE_WAKE is the loop's own eventfd. */
 enum { LOOP_FILE_DEV = 0, LOOP_FILE_FUSE = 1, LOOP_FILE_WAKE = 2, LOOP_NR_FILES = 3 };
 
 /*
- * limits.c. What a ring is to be used for: operations (IORING_OP_), registrations
- * (IORING_REGISTER_), flags that an operation may have and those that it must have (IOSQE_ bits). A
- * loop's own ring may read, write and carry commands, on registered files only.
+ * limits.c. What a ring may be used for: operations (IORING_OP_), registrations (IORING_REGISTER_),
+ * flags that an operation may have and those that it must have (IOSQE_). A loop's own ring may
+ * read, write and carry commands, on registered files only.
  */
 struct loop_limits {
 	const uint8_t *ops, *regs;
@@ -114,9 +110,9 @@ struct loop_limits {
 	uint8_t flags_allowed, flags_required;
 };
 /*
- * For a ring made with IORING_SETUP_R_DISABLED, on the thread that will submit: no more than that
- * from now on, and go. -errno.
+ * Restricts a ring made with IORING_SETUP_R_DISABLED to limits and enables it. On the thread that
+ * will submit. -errno.
  */
-int loop_ring_enable(struct io_uring *ring, const struct loop_limits *lim);
+int loop_ring_enable(struct io_uring *ring, const struct loop_limits *limits);
 
 #endif

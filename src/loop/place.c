@@ -1,26 +1,26 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Where a loop runs, and whether it looks for more work before it sleeps.
+ * Where a loop runs, and whether it polls for more work before it sleeps.
  *
  * loop_place_start puts a loop's thread on the CPU of its number, beside the clients whose requests
- * it gets. What cannot be placed (a CPU that is offline or not allowed) stays where the scheduler
- * puts it. loop_place_note then counts batches of completions and looks back at windows of time.
+ * it gets. Where that fails (the CPU is offline or not allowed) the scheduler decides.
+ * loop_place_note counts batches of completions, and evaluates windows of time.
  *
  * Wandering: a client that waits for each answer is woken by the loop that answers, while that loop
  * still runs. To the scheduler the client's CPU is busy then and another one is idle, so it wakes
- * the client there. The client's next request comes to the loop of that CPU, which sends it back
- * with its answer, and so on: each request wakes a CPU that has just fallen asleep. That costs
- * several times what the request does, and because both CPUs sleep half of the time, nothing ends
- * it.
+ * the client there. The client's next request comes to the loop of that CPU, which sends the client
+ * back with its answer, and so on: each request wakes a CPU that has just fallen asleep. That costs
+ * several times what the request does, and because both CPUs sleep half of the time, the scheduler
+ * sees no reason to stop.
  *
- * A loop that polls for a moment instead of sleeping ends it: while another thread runs on its CPU,
- * the client's going to sleep is not completed before it is woken again, and the client stays. So a
- * loop polls when requests come now to it and now to another loop, one at a time. Whether polling
- * is still needed cannot be seen while it helps, so it is left off now and then for a window.
+ * A loop that polls for a moment instead of sleeping stops it: while another thread runs on its
+ * CPU, the client has not fully gone to sleep when it is woken again, and stays. So a loop polls
+ * when single requests come now to it and now to another loop. Whether polling is still needed
+ * cannot be seen while it helps, so it is left off now and then for a window.
  *
- * Thread: the loop's own. Locks: none; loop_set.last and loop.nr_io are atomics that other loops
- * read. The clock is read once in WINDOW_BATCHES batches, and the kernel is asked for nothing but
- * the affinity, once. Nothing here fails: a loop that is not placed is not looked at.
+ * Runs on the loop's own thread. No locks: loop_set.last and loop.nr_io are atomics that other
+ * loops read. The clock is read once in WINDOW_BATCHES batches, and the affinity is set once.
+ * Nothing here fails: a loop that is not placed is not evaluated.
  */
 #include "loop/types.h"
 
@@ -28,16 +28,17 @@
 #include "base/log.h"
 
 #define WINDOW_NS 4000000u
-#define CROWDED_PART 8u         /* one batch in so many */
+#define CROWDED_PART 8u         /* crowded: one batch in so many leaves several requests */
 #define WINDOW_BATCHES 32u      /* the clock is read once in so many batches */
-#define BATCH_FEW 3u            /* completions a batch: more are a queue, which has no need of it */
-#define ARRIVALS_PART 8u        /* one batch in so many comes after another loop's */
-#define LENGTH_MIN 64u          /* windows */
+#define BATCH_FEW 3u            /* completions a batch; a deeper queue needs no polling */
+#define ARRIVALS_PART 8u        /* wandering: one batch in so many follows another loop's */
+#define LENGTH_MIN 64u          /* windows of polling until a try without */
 #define LENGTH_MAX 1024u
-#define CALM 16u                /* windows after which the next time is short again */
+#define CALM 16u                /* windows without wandering: the next length is short again */
 
 /* ---- wandering: pure arithmetic ---- */
 
+/* True if a window looks like a client that wanders. */
 static bool is_wandering(uint64_t ops, unsigned batches, unsigned arrivals)
 {
 	return arrivals && ops < (uint64_t)BATCH_FEW * batches &&
@@ -73,17 +74,15 @@ void loop_place_start(struct loop *loop)
 	CPU_SET(loop->cpu, &own);
 	loop->placed = !sched_getaffinity(0, sizeof(may), &may) && CPU_COUNT(&may) > 1 &&
 		    !sched_setaffinity(0, sizeof(own), &own);
-	if (!loop->placed) /* An offline CPU or a cpuset without it: the scheduler decides. */
+	if (!loop->placed) /* the CPU is offline, or not in the cpuset */
 		log_debug("loop %u is not placed: CPU %u cannot be used", loop->index, loop->cpu);
 }
 
-static void look_back(struct loop *loop, uint64_t now)
+/* The window is over: decides whether the loop polls in the next. */
+static void evaluate_window(struct loop *loop, uint64_t now)
 {
 	if (loop->window_crowded * CROWDED_PART >= loop->window_batches) {
-		/*
-		 * Several clients: none of them would find its CPU idle for long, and polling takes
-		 * it from them.
-		 */
+		/* Several clients: their CPU is never idle for long, and polling takes it. */
 		loop->wander = (struct loop_wander){ 0 };
 		loop->poll_ns = loop->set->config.poll_ns;
 	} else if (loop->set->config.poll_auto_ns && !loop->no_wander) {
@@ -101,7 +100,7 @@ static void look_back(struct loop *loop, uint64_t now)
 	loop->window_batches = loop->window_arrivals = loop->window_crowded = 0;
 }
 
-/* The line is shared by all loops; it stays where it is while one of them is alone at work. */
+/* All loops share loop_set.last; its cache line moves only when another loop gets to work. */
 static void note_turn(struct loop *loop)
 {
 	unsigned last = __atomic_load_n(&loop->set->last, __ATOMIC_RELAXED), io = loop->nr_io;
@@ -136,5 +135,5 @@ void loop_place_note(struct loop *loop, unsigned n)
 		return;
 	uint64_t now = fdio_now_ns();
 	if (now - loop->window_start_ns >= WINDOW_NS)
-		look_back(loop, now);
+		evaluate_window(loop, now);
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Struct bodies of the event loops. Included only inside src/loop. Fields without a remark belong
- * to the loop's thread once it runs, and to the main thread before and after.
+ * Structures of the event loops. Included only inside src/loop. A field without a remark belongs to
+ * the loop's thread once it runs, and to the main thread before and after. loop.c calls the other
+ * files, which call nothing of the room.
  */
 #ifndef FDIO_LOOP_TYPES_H
 #define FDIO_LOOP_TYPES_H
@@ -12,11 +13,11 @@
 
 #include <sched.h>
 
-/* place.c. Zero to begin with; on is for all, the others are loop_wander_window's own. */
+/* place.c: zero at first; all but on are private to loop_wander_window. */
 struct loop_wander {
-	bool on;                  /* the loop polls, against wandering */
-	/* windows until it is tried without; how many that were at its beginning */
-	unsigned left, length;
+	bool on;                  /* the loop polls, to end wandering */
+	unsigned left;            /* windows until a try without polling */
+	unsigned length;          /* what left was when polling began */
 	unsigned calm;            /* windows without polling in which no client wandered */
 };
 
@@ -42,11 +43,11 @@ struct loop {
 	unsigned window_batches;
 	uint64_t window_start_ns, window_ops;
 	struct loop_wander wander;
-	bool no_wander;                  /* poll_auto_ns does not matter */
-	unsigned window_arrivals;        /* batches after another loop's */
-	/* batches that left more than one device request under way, here or at that loop */
+	bool no_wander;                  /* ignores poll_auto_ns */
+	unsigned window_arrivals;        /* batches that followed one of another loop */
+	/* Batches that left more than one device request in flight, here or at that loop. */
 	unsigned window_crowded;
-	unsigned nr_io;                  /* atomic: device requests under way; this loop writes */
+	unsigned nr_io;                  /* atomic: device requests in flight; this loop writes it */
 
 	struct loop_msg *msgs fdio_cacheline_aligned; /* atomic: newest first */
 	bool notified;                   /* atomic, LOOP-1 */
@@ -61,18 +62,18 @@ struct loop_set {
 	struct fdio_mutex start_lock;    /* RANK_LEAF; guards nr_started */
 	pthread_cond_t start_cond;
 	unsigned nr_started;
-	/* atomic: the loop that was last at work; only written when it is another one */
+	/* Atomic: index of the loop that handled the last batch; written only if that changes. */
 	unsigned last fdio_cacheline_aligned;
 };
 
 /* ---- place.c ---- */
-/* On the loop's thread. */
+/* Puts the calling thread on the loop's CPU, if the configuration says so. */
 void loop_place_start(struct loop *loop);
-/* A batch of n completions has been handled. */
+/* On the loop's thread: a batch of n completions has been handled. */
 void loop_place_note(struct loop *loop, unsigned n);
 /*
- * A window has passed: ops completions came in so many batches, arrivals of these after another
- * loop had been at work. Returns whether the loop is to poll. For place.c and its test.
+ * A window of time has passed, with ops completions in so many batches, of which arrivals followed
+ * one of another loop. True if the loop is to poll. For place.c and its test.
  */
 bool loop_wander_window(struct loop_wander *wander, uint64_t ops, unsigned batches,
 			unsigned arrivals);
