@@ -16,6 +16,7 @@
 #include "dev/open.h"
 #include "dio/engine.h"
 #include "ops/ops.h"
+#include "transport/connection.h"
 
 #include <errno.h>
 #include <string.h>

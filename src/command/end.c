@@ -14,6 +14,7 @@
 #include "command/watchdog.h"
 #include "dio/engine.h"
 #include "ops/ops.h"
+#include "transport/connection.h"
 
 #include <errno.h>
 #include <string.h>

@@ -11,7 +11,7 @@
 #include "command/session.h"
 #include "command/signals.h"
 #include "command/watchdog.h"
-#include "transport/transport.h"
+#include "transport/connection.h"
 
 #include <errno.h>
 #include <string.h>

@@ -13,7 +13,7 @@
 #include "base/thread.h"
 #include "command/unmounter.h"
 #include "command/watchdog.h"
-#include "transport/transport.h"
+#include "transport/connection.h"
 
 #include <errno.h>
 #include <signal.h>

@@ -7,7 +7,7 @@
 #include "command/session.h"
 #include "command/watchdog.h"
 #include "dev/dev.h"
-#include "transport/transport.h"
+#include "transport/connection.h"
 
 #include <string.h>
 #include <unistd.h>

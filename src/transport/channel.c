@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What both channels and the rooms above share of writing to the kernel: trying again after errors
+ * What the channels and the rooms above share of writing to the kernel: trying again after errors
  * that pass, and notifications.
  *
  * transport_retry: a reply that is not sent leaves its client waiting until the mount ends, and a
- * failed read of /dev/fuse ends the mount, so giving up at once would be worse than a short sleep.
- * It may be a loop's thread that sleeps here, the only place outside its ring: a timer on the ring
- * would want memory too. Any thread; no locks.
+ * failed read of /dev/fuse ends the mount, so a short sleep is better than giving up. The thread
+ * that sleeps may be a loop's: the only place where one sleeps outside its ring. (A timer on the
+ * ring would need memory too.) Any thread; no locks.
  *
- * transport_notify_inval_inode writes on the session's fd. The kernel may make it wait for a page
+ * transport_notify_inval_inode writes to the session's fd. The kernel may make it wait for a page
  * that a READ has locked, so it runs on a thread that no READ waits for, with no lock held. It
  * fails with -ENOENT when the kernel does not know the inode, which is normal.
  */

@@ -2,30 +2,32 @@
 /*
  * Whether a second loop serves a part of a queue.
  *
- * The kernel puts all requests of a client into the queue of the CPU it runs on, and the loop of
- * that CPU serves them. For a client that waits for each answer nothing is better. But one client
- * with a deep queue then shares its CPU with the loop that serves it, while another CPU has little
- * to do. So some of the entries of such a queue are given to a second loop, the helper: client,
- * loops and the device's own thread are then spread over both CPUs.
+ * The kernel puts all requests of a client into the queue of the CPU that the client runs on, and
+ * the loop of that CPU serves them. For a client that waits for each answer nothing is better. But
+ * a client with a deep queue shares its CPU with the loop that serves it, while another CPU has
+ * little to do. So some of the entries of such a queue are given to a second loop, the helper:
+ * client, loops and the device's own thread are then spread over both CPUs.
  *
  * A queue is dealt out while many of its requests are being served at a time and few of the
- * helper's own. That is sampled, so that a loop seldom reads a line that the other one writes. Both
- * loops sample, because the entries that a shallow queue uses may all be the helper's: it gives
- * them back. Giving up takes longer than beginning.
+ * helper's own. This is sampled, so that a loop seldom reads a cache line that the other one
+ * writes. Both loops sample, because all entries that a shallow queue uses may be the helper's,
+ * which then gives them back. It takes less to go on dealing than to begin.
  *
- * Large reads for a page cache need no depth: a client that reads ahead goes on with what it has
- * while they are served, which takes it about as long as the copying takes the loop. Side by side
- * on two CPUs that is 1.2 to 1.35 times as fast. So they go to the helper whenever it serves
- * nothing of its own.
+ * Large reads for a page cache need no depth: a client that reads ahead goes on with the pages it
+ * has while they are served, which takes it about as long as the copying takes the loop. Side by
+ * side on two CPUs that is 1.2 to 1.35 times as fast. So such reads go to the helper whenever it
+ * serves nothing of its own.
  *
  * Runs on the loops' threads, each with a struct of its own. No locks, no clock; nothing can fail.
  */
 #include "transport/types.h"
 
 #define SAMPLES 16u
-#define DEEP 6u                 /* requests being served, on average */
+/* Requests being served, on average: to begin, and to go on. */
+#define DEEP 6u
 #define STILL_DEEP 3u
-#define OTHER_PART 8u           /* the helper's own are at most such a part */
+/* The helper's own are at most one in so many of them: to begin, and to go on. */
+#define OTHER_PART 8u
 #define OTHER_STILL_PART 3u
 
 bool transport_deal_sample(struct transport_deal *deal, bool on, unsigned mine, unsigned other)

@@ -8,17 +8,18 @@
  * before the payload, so that a reply is one contiguous write. Nothing is copied in user space in
  * either direction.
  *
- * One READ a loop waits on the ring: a request wakes every waiting READ, so more would only
+ * One READ for each loop waits on its ring: a request wakes every waiting READ, so more would only
  * multiply the wake-ups. Once awake, the loop takes what else is queued with plain non-blocking
- * reads before it arms the next READ. Replies are written at once from whatever thread has them.
+ * reads before it arms the next READ. Replies are written at once by the thread that has them. No
+ * locks.
  *
  * Errors that pass are tried again (transport_retry). A read that fails for good ends the mount; a
  * reply that fails is logged, and its client waits until the mount ends.
  *
- * DEVFUSE-1 A thread that is not the loop's gives a slot back by pushing it on q->returned, then
- *    looks at q->starved. The loop, when it has no slot to arm, sets q->starved, then looks at
- *    q->returned once more. All four are sequentially consistent: at least one side sees the other,
- *    so the loop is woken when it must be and only then.
+ * DEVFUSE-1 A thread that is not the loop's gives a slot back by pushing it on returned, then reads
+ *        starved. The loop, when it has no slot to arm, sets starved, then looks at returned once
+ *        more. All four are sequentially consistent: at least one side sees the other, so the loop
+ *        is woken when it must be and only then.
  */
 #include "transport/types.h"
 
@@ -33,7 +34,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-/* At most so many requests are taken at one waking, before completions get their turn. */
+/* So many requests are read at one waking, before completions get their turn. */
 #define TAKE_BATCH 32u
 
 static void take_requests(struct transport_queue *queue);
@@ -41,7 +42,7 @@ static void take_requests(struct transport_queue *queue);
 static void *message_of(struct transport_req *req) { return req->payload - MESSAGE_WRITE_HDR; }
 #define MESSAGE_CAP (MESSAGE_WRITE_HDR + MESSAGE_MAX_WRITE)
 
-/* Slots that other threads have answered; DEVFUSE-1. */
+/* Makes slots free that other threads have answered (DEVFUSE-1). */
 static void take_returned(struct transport_queue *queue)
 {
 	struct transport_req *req = __atomic_exchange_n(&queue->returned, NULL, __ATOMIC_SEQ_CST);
@@ -64,7 +65,7 @@ static struct transport_req *slot_pop(struct transport_queue *queue)
 	return req;
 }
 
-/* Newest first: its memory is still in the cache. */
+/* The newest is taken first, because its memory is still in the CPU's cache. */
 static void slot_push(struct transport_queue *queue, struct transport_req *req)
 {
 	list_add(&queue->free, &req->link);
@@ -84,8 +85,8 @@ static void channel_gone(struct transport_queue *queue, int err)
 static bool is_transient(int err)
 {
 	/*
-	 * ENOENT: the request was interrupted between queueing and reading. ENOMEM: read_done tries
-	 * again, with pauses.
+	 * ENOENT: the request was interrupted before it was read. ENOMEM: read_done tries again,
+	 * with pauses.
 	 */
 	return err == -EAGAIN || err == -EINTR || err == -ENOENT || err == -ENOMEM;
 }
@@ -105,7 +106,7 @@ static void read_done(struct loop_op *op, int res, unsigned cqe_flags)
 	queue->armed = false;
 	if (res >= 0) {
 		queue->read_tries = 0;
-		queue->taking = true; /* take_requests arms, not a reply given at once */
+		queue->taking = true; /* a reply inside must not arm: take_requests does */
 		got_message(req, (size_t)res);
 		queue->taking = false;
 	} else {
@@ -131,9 +132,9 @@ static void arm_read(struct transport_queue *queue)
 		__atomic_store_n(&queue->starved, true, __ATOMIC_SEQ_CST); /* DEVFUSE-1 */
 		req = slot_pop(queue);
 		if (!req)
-			return; /* a returning slot arms */
+			return; /* the next slot that is returned arms */
 	}
-	/* The common case writes nothing: another thread that gives a slot back reads this line. */
+	/* Usually no store: other threads that give slots back read this cache line. */
 	if (__atomic_load_n(&queue->starved, __ATOMIC_RELAXED))
 		__atomic_store_n(&queue->starved, false, __ATOMIC_RELAXED);
 	struct io_uring_sqe *sqe = loop_sqe(queue->loop);
@@ -144,7 +145,7 @@ static void arm_read(struct transport_queue *queue)
 	queue->armed = true;
 }
 
-/* Reads until there is nothing; false if the connection has ended. */
+/* Reads requests until there are none; false: the connection has ended. */
 static bool take_queued(struct transport_queue *queue)
 {
 	for (unsigned i = 0; i < TAKE_BATCH && !queue->ended; i++) {
@@ -194,27 +195,24 @@ static void send_reply(struct transport_req *req, int fd)
 	do
 		n = write(fd, start, header.len);
 	while (n < 0 && transport_retry(-errno, &tries));
-	/* ENOENT at a second try: the first one got as far as ending the request, with an error. */
+	/* ENOENT after a retry: the first write has ended the request, with an error. */
 	if (n == (ssize_t)header.len)
 		return;
 	fdio_count(COUNTER_transport_reply_gone);
-	/* ENOENT: the client died and the kernel gave the request up. ENODEV: the mount is gone. */
+	/* ENOENT: the client died, the kernel dropped the request. ENODEV: the mount is gone. */
 	if (n < 0 && errno != ENOENT && errno != ENODEV)
 		log_ratelimited(FDIO_LOG_ERR, "reply to %s (%d, %u bytes) was refused: %s",
 				message_opcode_name(req->in.header.opcode), req->reply_err,
 				req->reply_len, strerror(errno));
 }
 
-/* On the loop's thread. */
+/* Gives a slot back, on the loop's thread. */
 static void slot_return(struct transport_req *req)
 {
 	struct transport_queue *queue = transport_queue_of(req);
 
 	slot_push(queue, req);
-	/*
-	 * Nothing is armed when the slots had run out, or while take_requests is at work, which
-	 * arms at its end.
-	 */
+	/* If the slots had run out, no READ is armed. take_requests arms one at its end. */
 	if (!queue->taking)
 		arm_read(queue);
 }
@@ -224,13 +222,14 @@ static void starved_msg(struct loop_msg *msg)
 	struct transport_queue *queue = container_of(msg, struct transport_queue, wake_msg);
 
 	fdio_magic_check(queue, MAGIC_TRANSPORT_QUEUE);
-	/* before arm_read takes what was returned */
+	/* Before arm_read takes the returned slots. */
 	__atomic_store_n(&queue->wake_posted, false, __ATOMIC_SEQ_CST);
 	arm_read(queue);
 }
 
 /*
- * On any other thread: no message and no wake-up unless the loop has run out of slots (DEVFUSE-1).
+ * Gives a slot back, on any other thread. Wakes the loop only if that has run out of slots
+ * (DEVFUSE-1).
  */
 static void slot_return_remote(struct transport_req *req)
 {
@@ -305,8 +304,8 @@ static void devfuse_arm(struct transport_queue *queue)
 		return;
 	}
 	/*
-	 * Beside the ring, loop 0 reads here too. Without it a request wakes the loops of all CPUs,
-	 * and polling only takes time from them.
+	 * Where this is the only channel (not loop 0 beside the ring), a request wakes the loops of
+	 * all CPUs, and polling only takes time from them.
 	 */
 	if (queue->transport->chan == &transport_channel_devfuse ||
 	    __atomic_load_n(&queue->transport->fell_back, __ATOMIC_SEQ_CST))

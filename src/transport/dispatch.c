@@ -1,18 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * From a decoded request to its handler, and from a reply to the channel. transport_dispatch runs
- * on the slot's loop thread; replies come from any thread. No locks. A message that cannot be
- * decoded is answered with its error here; what the transport answers itself (FORGET, INTERRUPT,
- * DESTROY, INIT) never reaches the server.
+ * on the loop that serves the slot; replies come from any thread. No locks. A message that cannot
+ * be decoded is answered with its error here. What the transport handles itself (FORGET, INTERRUPT,
+ * DESTROY, INIT) does not reach transport_server.handle.
  *
- * DISPATCH-1 A slot is either free, armed, or busy; a busy one gets exactly one reply (asserted by
- *    state).
+ * DISPATCH-1 A slot is free, armed, or busy; a busy one gets exactly one reply (asserted by state).
  * DISPATCH-2 busy is raised before stopping is read, and stopping is set before busy is summed:
- *    either the handler is not called or shutdown waits for it.
- * DISPATCH-4 A handler may go on after its reply, letting go of what it used, and its slot is no
- *    longer busy then. So a loop says when it is inside one: raised before the reply lowers busy,
- *    lowered after the last access. Shutdown reads busy first and this afterwards. (Workers and dio
- *    are drained by whoever owns them.)
+ *        either the handler is not called or the end waits for it.
+ * DISPATCH-3 The kernel releases a file, and forgets an inode, only after every request that named
+ *        it was answered. So what a handler did with them happened before; ThreadSanitizer does not
+ *        see that, because the order is the kernel's, and is told here.
+ * DISPATCH-4 A handler may go on after its reply, when its slot is no longer busy. So a loop says
+ *        when it is inside a handler: handling is raised before the reply lowers busy, and lowered
+ *        after the handler's last access. The end reads busy first and handling afterwards.
+ *        (Workers and dio are drained by their owners.)
  */
 #include "transport/types.h"
 
@@ -24,12 +26,7 @@
 
 enum { SLOT_IDLE = 0, SLOT_BUSY = 1 };
 
-/*
- * DISPATCH-3 The kernel releases a file, and forgets an inode, only after every request that named
- * it was answered. What a handler did with them
- *    happened before, but through the kernel, which ThreadSanitizer does not see: its builds are
- *    told here.
- */
+/* DISPATCH-3 */
 #ifdef __SANITIZE_THREAD__
 static unsigned answered;
 static void order_answer(void) { __atomic_fetch_add(&answered, 1, __ATOMIC_RELEASE); }
@@ -60,12 +57,12 @@ void transport_reply(struct transport_req *req, int err, uint32_t len)
 	FDIO_ASSERT(err <= 0 && len <= req->payload_cap);
 	req->state = SLOT_IDLE;
 	fdio_count(COUNTER_transport_replies);
-	/* An errno that the protocol does not know would leave the request hanging. */
+	/* The kernel drops a reply with an errno that FUSE does not know: its client would hang. */
 	req->reply_err = err < -511 ? -EIO : err;
 	req->reply_len = err ? 0 : len;
 	order_answer(); /* DISPATCH-3 */
 	req->transport->chan->reply(req);
-	/* req may be in use again. */
+	/* req may serve the next request already. */
 	__atomic_sub_fetch(&queue->busy, 1, __ATOMIC_SEQ_CST);
 }
 
@@ -93,13 +90,14 @@ static void forget_batch(struct transport_req *req)
 static bool is_unanswered(uint32_t opcode)
 {
 	/*
-	 * INTERRUPT: everything that is served ends by itself, a device write cannot be called
-	 * back; no answer is legal.
+	 * INTERRUPT needs no answer, and nothing is done for it: every request ends by itself, and
+	 * a device request cannot be taken back.
 	 */
 	return opcode == FUSE_FORGET || opcode == FUSE_BATCH_FORGET || opcode == FUSE_INTERRUPT ||
 	       opcode == FUSE_NOTIFY_REPLY;
 }
 
+/* FORGET and BATCH_FORGET go to the server, the others are dropped. */
 static void take_unanswered(struct transport_req *req)
 {
 	struct transport *transport = req->transport;
@@ -134,7 +132,7 @@ void transport_dispatch(struct transport_req *req, int err)
 		return;
 	}
 	if (err) {
-		/* an operation that is not served: the kernel asks once and does without */
+		/* The kernel asks once for an operation that is not served, and does without. */
 		if (err == -ENOSYS) {
 			log_debug("FUSE %s (%u) is not served",
 				  message_opcode_name(req->in.header.opcode),
@@ -157,7 +155,7 @@ void transport_dispatch(struct transport_req *req, int err)
 		transport_reply(req, -EINVAL, 0);
 		return;
 	}
-	/* req may be in use again afterwards */
+	/* req may serve another request when handle returns. */
 	struct transport_queue *queue = transport_queue_of(req);
 	__atomic_store_n(&queue->handling, true, __ATOMIC_RELAXED); /* DISPATCH-4 */
 	transport->server.handle(req, transport->server.arg);

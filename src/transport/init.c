@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * FUSE_INIT: what the daemon asks of the kernel and what it tells it. Read and answered once, on
- * the main thread, before any loop takes requests. A kernel that is too old gets an error as its
- * answer, and the start fails with a reason.
+ * the main thread, before any loop takes requests; no locks. A kernel that is too old gets an error
+ * as its answer, and the start fails with a reason.
  *
- * The choices follow from one fact: the daemon owns the device and nobody else changes the file
- * system, so the kernel may cache names, attributes and pages for as long as it likes. max_write
- * and max_read are as many bytes as max_pages are pages, so that 1 MiB from page-aligned memory is
- * one request. The kernel splits direct I/O by pages touched: memory that is not page-aligned
- * touches one more, and such a request is split where the application's page ends, at any byte. The
- * I/O engine takes such pieces.
+ * The choices follow from one fact: the daemon owns the device and no other program changes the
+ * file system, so the kernel may cache names, attributes and pages for as long as it likes.
+ * max_write and max_read are as many bytes as max_pages are pages, so that 1 MiB of page-aligned
+ * memory is one request. The kernel splits direct I/O by the pages that it touches: memory that is
+ * not page-aligned touches one more, so such a request is split where a page of the application
+ * ends, at any byte. The I/O engine takes such pieces.
  */
 #include "transport/types.h"
 
@@ -81,8 +81,7 @@ static int refuse_old_kernel(const struct fuse_init_in *in, struct fdio_reason *
 {
 	if (in->major != FUSE_KERNEL_VERSION || in->minor < 33) {
 		fdio_reason_set(reason, "the kernel speaks FUSE %u.%u, fusedio needs 7.33 or "
-				"later: use Linux 6.1 or newer", in->major,
-			 in->minor);
+				"later: use Linux 6.1 or newer", in->major, in->minor);
 		return -EPROTO;
 	}
 	if (!(in->flags & FUSE_MAX_PAGES) || !(in->flags & FUSE_SETXATTR_EXT)) {
@@ -102,8 +101,8 @@ static int refuse_no_ring(const struct transport *transport, const struct fuse_i
 	if (transport->config.transport != TRANSPORT_KIND_URING || offered)
 		return 0;
 	fdio_reason_set(reason, "transport=uring: the kernel does not offer it; with Linux 6.14 or "
-			"newer write Y to "
-				 "/sys/module/fuse/parameters/enable_uring and mount again");
+			"newer write Y to /sys/module/fuse/parameters/enable_uring and mount "
+			"again");
 	return -EPROTO;
 }
 
@@ -129,7 +128,7 @@ static int read_init(struct transport *transport, void *buf, size_t cap, struct 
 
 int transport_init_handshake(struct transport *transport, struct fdio_reason *reason)
 {
-	/* Any slot's buffer is large enough for a message; nothing else uses them yet. */
+	/* The first slot's memory: large enough for a message, and not in use yet. */
 	uint8_t *buf = transport->queues[0].arena;
 	struct message_in in;
 	struct fuse_init_out out;

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Mounting through libfuse3, which knows mount(2), fusermount3 and mtab. Its own request loop is
- * never run, because it knows neither INIT bits above 31 nor the ring.
+ * Mounting through libfuse3, which knows mount(2), fusermount3 and mtab. Its request loop is never
+ * run, because it knows neither INIT bits above 31 nor the ring.
  *
  * transport_mount_libfuse and transport_unmount_libfuse run on the main thread, the others on the
- * thread that asks for the end. No locks. What libfuse and fusermount3 write to stderr becomes part
- * of the reason.
+ * thread that asks for the end. No locks. Mounting fails with -errno and a reason, which includes
+ * what libfuse and fusermount3 write to stderr.
  */
 #include "transport/mount.h"
 
@@ -25,10 +25,7 @@
 
 static char last_fuse_line[512];
 
-/*
- * libfuse explains a failed mount on stderr; the user gets one line from us instead, with that text
- * in it.
- */
+/* libfuse explains a failed mount on stderr. This keeps the text for the reason. */
 static void catch_fuse_log(enum fuse_log_level level, const char *fmt, va_list ap)
 {
 	(void)level;
@@ -36,11 +33,8 @@ static void catch_fuse_log(enum fuse_log_level level, const char *fmt, va_list a
 	last_fuse_line[strcspn(last_fuse_line, "\n")] = '\0';
 }
 
-/*
- * fusermount3, which mounts for those who are not root, writes its reason to stderr: it becomes
- * part of our line too.
- */
-static int mount_heard(struct transport *transport)
+/* fusermount3, which mounts for users other than root, writes to stderr: kept for the reason. */
+static int mount_and_listen(struct transport *transport)
 {
 	int said = memfd_create("fusermount3", MFD_CLOEXEC), err = -1;
 	int out = said < 0 ? -1 : fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
@@ -64,7 +58,7 @@ static int mount_heard(struct transport *transport)
 	return err;
 }
 
-/* Whether this kernel has FUSE at all: opening the device loads the module. 0 or -ENODEV. */
+/* -ENODEV if this kernel has no FUSE. Opening the device loads the module. */
 static int check_fuse(const struct transport *transport, struct fdio_reason *reason)
 {
 	int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
@@ -73,14 +67,13 @@ static int check_fuse(const struct transport *transport, struct fdio_reason *rea
 		close(fd);
 	else if (errno == ENOENT || errno == ENODEV || errno == ENXIO) {
 		fdio_reason_set(reason, "cannot mount on %s: /dev/fuse: %s: this system offers no "
-				"FUSE (modprobe fuse)", transport->mountpoint,
-			 strerror(errno));
+				"FUSE (modprobe fuse)", transport->mountpoint, strerror(errno));
 		return -ENODEV;
 	}
 	return 0;
 }
 
-/* fsname= ends at a comma unless it is escaped. */
+/* Copies s for the value of fsname=, which a comma would end unless it is escaped. */
 static void escape_into(char *out, size_t cap, const char *s)
 {
 	size_t n = 0;
@@ -126,7 +119,7 @@ int transport_mount_libfuse(struct transport *transport, struct fdio_reason *rea
 				? last_fuse_line : opts);
 		return -EINVAL;
 	}
-	if (mount_heard(transport)) {
+	if (mount_and_listen(transport)) {
 		fdio_reason_set(reason, "cannot mount on %s: %s", transport->mountpoint,
 				last_fuse_line[0] ? last_fuse_line
 						  : "see the kernel log; is /dev/fuse there "
@@ -144,9 +137,7 @@ void transport_unmount_libfuse(struct transport *transport)
 {
 	if (!transport->se)
 		return;
-	/*
-	 * libfuse would do it itself, or start fusermount3: this process may do neither any more.
-	 */
+	/* Unmounts first: this process has given up the privileges that libfuse would need. */
 	if (transport->mounted)
 		transport_unmount_lazy(transport);
 	transport->mounted = false;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Mounting and unmounting through libfuse3, for transport.c. Main thread; transport_unmount_try and
- * transport_unmount_lazy on the thread that asks for the end, one call at a time. Fails with -errno
- * and a reason.
+ * transport_unmount_lazy on the thread that asks for the end, one call at a time. -errno; mounting
+ * with a reason.
  */
 #ifndef FDIO_TRANSPORT_MOUNT_H
 #define FDIO_TRANSPORT_MOUNT_H
@@ -15,14 +15,14 @@
 struct transport;
 
 int transport_mount_libfuse(struct transport *transport, struct fdio_reason *reason) FDIO_BLOCKS;
-/* The mount may be gone already: then only frees. Closes the session's fd. */
+/* Unmounts lazily if that was not done yet, closes the session's fd and frees the session. */
 void transport_unmount_libfuse(struct transport *transport);
 /*
- * umount(2) as a user would; -EBUSY when files are open. May wait for DESTROY: not on the control
- * thread.
+ * umount(2) as by a user; -EBUSY when files are open. May wait for DESTROY, so it does not run on
+ * the control thread.
  */
 int transport_unmount_try(struct transport *transport);
-/* Takes the mount out of the tree at once; open files keep the connection alive. */
+/* Detaches the mount at once; open files keep the connection alive. Logs an error. */
 void transport_unmount_lazy(struct transport *transport);
 
 #endif

@@ -16,12 +16,13 @@
 #include <sys/uio.h>
 
 /*
- * A loop whose CPU is not in use has one slot: the kernel's ring wants an entry for each possible
- * CPU, and a CPU that is plugged in later is served, slowly. Loop 0 keeps all of its slots, it also
- * serves /dev/fuse.
+ * True for a loop whose CPU is not in use. It has one slot: the kernel's ring wants an entry for
+ * each possible CPU, and a CPU that is plugged in later is served, slowly. Loop 0 always has all of
+ * its slots, because it also serves /dev/fuse.
  */
 static bool is_spare(unsigned i) { return i > 0 && !loop_cpu_online(i); }
 
+/* The number of slots of a loop: as configured, or what fits into TRANSPORT_ARENA_MAX. */
 static unsigned depth_for(const struct transport *transport)
 {
 	unsigned online = 0;
@@ -44,9 +45,9 @@ static unsigned depth_for(const struct transport *transport)
 static size_t arena_bytes(size_t bytes) { return fdio_round_up(bytes, HUGE_BYTES); }
 
 /*
- * Huge pages throughout, if the kernel has them: it then takes the registered memory for a few long
- * runs, not for many pages. A device request of 1 MiB made of pages has more segments than most
- * drivers take: io_uring would hand it to a thread of its own to be cut.
+ * Memory of huge pages, if the kernel has them: a device request of 1 MiB of them has few segments.
+ * Of small pages it has more than most drivers take, and io_uring would hand it to a thread of its
+ * own to be cut.
  */
 static void *arena_new(size_t bytes)
 {
@@ -57,7 +58,7 @@ static void *arena_new(size_t bytes)
 	if (p == MAP_FAILED)
 		return NULL;
 	arena = (uint8_t *)fdio_round_up((uintptr_t)p, (uintptr_t)HUGE_BYTES);
-	/* What is not needed at either end. */
+	/* Unmap what is not needed at either end. */
 	if (arena > p)
 		munmap(p, (size_t)(arena - p));
 	if (p + whole > arena + arena_bytes(bytes))
@@ -127,7 +128,7 @@ static void register_own(struct transport_queue *queue)
 			 strerror(-err));
 }
 
-/* Each ring has the buffers of both queues, so that either loop can serve the other's requests. */
+/* Registers the buffers of both queues with both rings, so that either loop can help the other. */
 static bool register_both(struct transport_queue *a, struct transport_queue *b)
 {
 	struct iovec v[2] = { arena_of(a), arena_of(b) };
@@ -145,7 +146,7 @@ static bool register_both(struct transport_queue *a, struct transport_queue *b)
 	return true;
 }
 
-/* Neighbours help each other, where both CPUs are in use. */
+/* Neighbouring loops help each other if both CPUs are in use. */
 static void register_buffers(struct transport *transport)
 {
 	for (unsigned i = 0; i < transport->nr_queues; i++) {

@@ -2,20 +2,21 @@
 /*
  * The life of a connection: slots, mount, INIT, running channel, end.
  *
- *   transport_new -> transport_mount -> transport_start -> (requests) -> transport_end -> handlers
- *   drained
- *     -> destroy callback -> DESTROY answered
+ *   transport_new -> transport_mount -> transport_start -> (requests) -> transport_end
+ *       -> handlers drained -> destroy callback -> DESTROY answered
  *
  * transport_start, on the main thread, answers INIT, opens the channel, starts the control thread,
  * and then has the loops arm their slots.
  *
  * The control thread exists for the end: it waits for transport_end (umount, DESTROY, abort,
- * transport_unmount), stops new handlers, waits for those that run, and calls cfg.destroy, which
- * writes everything. Only then does it answer DESTROY: umount of a fuseblk mount returns with the
- * file system clean on the device.
+ * transport_unmount), stops new handlers, waits for those that run, and calls
+ * transport_config.destroy, which writes everything. Only then does it answer DESTROY: umount of a
+ * fuseblk mount returns with the file system clean on the device.
  *
- * tr.lock (RANK_LEAF) guards end, destroy_req and finished. A step of the start that fails returns
- * -errno with a reason, and transport_free undoes the others.
+ * transport.lock (RANK_LEAF) guards end, destroy_req and finished. A step of the start that fails
+ * returns -errno with a reason, and transport_free undoes the others. Files call each other
+ * downwards: transport.c, init.c, uring.c, devfuse.c, dispatch.c, channel.c, end.c; slots.c,
+ * mount.c and deal.c call none of them.
  */
 #include "transport/types.h"
 
@@ -92,17 +93,6 @@ unsigned transport_loop_slots(const struct transport *transport, unsigned loop)
 	return transport->queues[loop].nr_slots;
 }
 
-void transport_end(struct transport *transport, enum transport_end why, struct transport_req *req)
-{
-	fdio_mutex_lock(&transport->lock);
-	if (transport->end == TRANSPORT_RUNNING)
-		transport->end = why;
-	if (req)
-		transport->destroy_req = req;
-	pthread_cond_broadcast(&transport->changed);
-	fdio_mutex_unlock(&transport->lock);
-}
-
 static unsigned busy_slots(struct transport *transport)
 {
 	unsigned n = 0;
@@ -112,7 +102,7 @@ static unsigned busy_slots(struct transport *transport)
 	return n;
 }
 
-/* DISPATCH-4 in dispatch.c: asked after busy_slots. */
+/* Called after busy_slots (DISPATCH-4 in dispatch.c). */
 static bool any_handling(struct transport *transport)
 {
 	for (unsigned i = 0; i < transport->nr_queues; i++)
@@ -122,14 +112,14 @@ static bool any_handling(struct transport *transport)
 }
 
 /*
- * These two look at slots that belong to others, for the log only: what they see may be old or half
- * new, and the pointer leads into the slot whatever the moment.
+ * These two read slots that other threads use, for the log only: they may see old values, or half
+ * of a new one. in.arg always points into the slot.
  */
 #define LOOKS_ONLY __attribute__((no_sanitize("thread"), noinline))
 static void log_one(const struct transport_req *req) LOOKS_ONLY;
 static void log_one(const struct transport_req *req)
 {
-	const struct fuse_write_in *io = req->in.arg; /* READ begins like it */
+	const struct fuse_write_in *io = req->in.arg; /* fuse_read_in begins like it */
 	uint32_t op = req->in.header.opcode;
 	char where[64] = "";
 
@@ -154,7 +144,7 @@ LOOKS_ONLY void transport_log_busy(struct transport *transport)
 	log_warn("%u requests have no answer yet", n);
 }
 
-/* The requests of DESTROY itself stay busy: they are answered last. */
+/* Waits until no handler runs. The slot of DESTROY stays busy: it is answered last. */
 static void drain_handlers(struct transport *transport)
 {
 	uint64_t warn_at = fdio_now_ns() + DRAIN_WARN_NS;
@@ -253,9 +243,8 @@ void transport_unmount(struct transport *transport)
 	err = transport_unmount_try(transport);
 	if (!err || err == -EINVAL || err == -EEXIST) {
 		/*
-		 * Unmounted: the channel ends by itself. A plain fuse mount says so on the clones.
-		 * If it was no longer mounted, or is out of reach, whoever still uses it gets
-		 * errors.
+		 * If it is unmounted, the channel ends by itself. If it was not mounted any more,
+		 * or another mount covers it, programs that still use it get errors.
 		 */
 		if (err)
 			transport_end(transport, TRANSPORT_GONE, NULL);

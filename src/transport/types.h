@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Struct bodies of the transport, and the table that a channel fills. Included only inside
+ * Structures of the transport, and the table that a channel fills. Included only inside
  * src/transport and its tests.
  *
- * A queue belongs to one loop: its free list and its READ are touched on that loop's thread alone.
- * busy counts the slots that a handler has. It is the queue's own atomic (its loop adds, whoever
- * replies subtracts), so that the end can wait for handlers without any counter that loops share.
+ * A queue belongs to one loop: only that loop's thread touches its free list and its READ. busy
+ * counts the slots that handlers have, for the end, which waits for them. It is an atomic of each
+ * queue (its loop adds, the thread that replies subtracts), so that loops share no counter.
  */
 #ifndef FDIO_TRANSPORT_TYPES_H
 #define FDIO_TRANSPORT_TYPES_H
@@ -13,7 +13,7 @@
 #include "base/lock.h"
 #include "base/nowait.h"
 #include "base/reason.h"
-#include "transport/transport.h"
+#include "transport/connection.h"
 
 #include <fcntl.h>
 #include <pthread.h>
@@ -22,22 +22,21 @@ struct fuse_session;
 
 /*
  * A way for requests to come in and replies to go out.
- *  open   control thread's side, before arm: file descriptors, registrations. -errno falls back to
- *         the next channel.
- *  arm    on the loop's thread: start taking requests.
- *  reply  any thread: send the reply that r describes (reply_err, reply_len, payload) and give the
- *         slot back.
- *  close  after the loops have stopped taking requests.
+ *  open   main thread, before arm: file descriptors, registrations. -errno fails the start.
+ *  arm    on the loop's thread: begins to take requests.
+ *  reply  any thread: sends the reply that req describes (reply_err, reply_len, payload) and gives
+ *         the slot back.
+ *  close  main thread, after the loops have stopped taking requests.
  */
 struct transport_channel_ops {
 	const char *name;
-	int (*open)(struct transport *t);
-	void (*arm)(struct transport_queue *q);
-	void (*reply)(struct transport_req *r);
-	void (*close)(struct transport *t);
+	int (*open)(struct transport *transport);
+	void (*arm)(struct transport_queue *queue);
+	void (*reply)(struct transport_req *req);
+	void (*close)(struct transport *transport);
 };
 
-/* What one loop has seen of one queue. Zero to begin with; deal.c's own. */
+/* What one loop has sampled of one queue (deal.c). Zero at first. */
 struct transport_deal {
 	unsigned arrivals, samples;
 	unsigned mine, other;
@@ -50,8 +49,8 @@ struct transport_queue {
 	int fd;                    /* this loop's clone of the connection, -1 before open */
 	struct loop_msg start_msg;
 	unsigned nr_slots;
-	uint8_t *slots;            /* nr_slots of cfg.slot_size bytes */
-	/* nr_slots of TRANSPORT_SLOT_BYTES: one header page, then the payload */
+	uint8_t *slots;            /* nr_slots of transport_config.slot_size bytes */
+	/* nr_slots of TRANSPORT_SLOT_BYTES: a page for headers, then the payload */
 	uint8_t *arena;
 	struct list free;          /* transport_req.link; loop thread only */
 	bool armed;                /* a READ waits on the ring; loop thread only */
@@ -62,25 +61,23 @@ struct transport_queue {
 	bool handling;
 	bool wake_posted;          /* atomic: wake_msg is on its way */
 	struct loop_msg wake_msg;
-	/* atomic: the first so many slots are entries of the kernel's ring; uring.c */
+	/* Atomic: the first so many slots are entries of the kernel's ring (uring.c). */
 	unsigned nr_ring;
-	unsigned nr_refused;       /* of them; loop thread only */
+	unsigned nr_refused;       /* of these, by the kernel; loop thread only */
 	bool ring_over;            /* the kernel has taken an entry down; loop thread only */
 	struct loop_msg fallback_msg;
-	/*
-	 * whose loop may serve a part of the entries (deal.c), or NULL; so this one is its helper
-	 */
+	/* Its loop may serve a part of this queue's entries (deal.c), and vice versa; or NULL. */
 	struct transport_queue *helper;
-	bool dealt;                /* atomic: it does; written by both loops */
-	/* of this queue, of the one it helps; loop thread only */
+	bool dealt;                /* atomic: the helper does; both loops write it */
+	/* Samples of this queue, and of the one it helps; loop thread only. */
 	struct transport_deal seen_own, seen_helping;
-	/* atomic stack, linked by chan_priv: answered on other threads */
+	/* Atomic stack of slots answered on other threads, linked by chan_priv. */
 	struct transport_req *returned fdio_cacheline_aligned;
 	unsigned busy;             /* atomic: slots that handlers hold */
 	bool starved;              /* atomic: no slot to arm (DEVFUSE-1 in devfuse.c) */
 	/*
-	 * atomic: requests of this queue's ring, and of the helper's, that the loop serves; it
-	 * writes, the helper's reads now and then
+	 * Atomic: requests of this queue, and of the helper's, that this queue's loop serves. The
+	 * loop writes them; the helper's reads them now and then.
 	 */
 	unsigned serving_own fdio_cacheline_aligned, serving_helping;
 };
@@ -97,8 +94,8 @@ struct transport {
 	bool mounted;
 	struct transport_conn conn;
 	const struct transport_channel_ops *chan;
-	/* queues; those of them whose buffers could not be registered */
-	unsigned nr_queues, unregistered;
+	unsigned nr_queues;
+	unsigned unregistered;            /* queues whose buffers could not be registered */
 	struct transport_queue *queues;   /* by loop index */
 	bool stopping;             /* atomic: no more handlers are called */
 	bool fell_back;            /* atomic: from the ring to /dev/fuse, URING-1 in uring.c */
@@ -107,26 +104,26 @@ struct transport {
 	bool control_on;
 	struct fdio_mutex lock;    /* RANK_LEAF; guards the three below */
 	pthread_cond_t changed;
-	enum transport_end end;           /* why the control thread is to finish */
-	struct transport_req *destroy_req; /* to be answered after destroy */
+	enum transport_end end;    /* why the control thread is to end */
+	struct transport_req *destroy_req; /* DESTROY, answered after destroy */
 	bool finished;             /* destroy has returned */
 };
 
 /*
- * One slot's memory: the page before the payload holds the message header and later the reply
- * header.
+ * The memory of one slot. The page before the payload holds the header of the message, and later
+ * that of the reply.
  */
 #define TRANSPORT_HDR_BYTES 4096u
 #define TRANSPORT_PAYLOAD_BYTES (MESSAGE_MAX_PAGES * 4096u)
 #define TRANSPORT_SLOT_BYTES (TRANSPORT_HDR_BYTES + TRANSPORT_PAYLOAD_BYTES)
-/* Pinned memory for all loops together: queue depth is lowered on wide machines to stay below. */
+/* Pinned memory of all loops together: on machines with many CPUs queues become shallower. */
 #define TRANSPORT_ARENA_MAX (1024ull << 20)
 #define TRANSPORT_DEPTH_MIN 8u
 
 extern const struct transport_channel_ops transport_channel_devfuse;
 extern const struct transport_channel_ops transport_channel_uring;
 
-/* Of the loop that serves it, and whose slot it is. */
+/* The queue of the loop that serves req, and the queue that owns its slot. */
 static inline struct transport_queue *transport_queue_of(struct transport_req *req)
 {
 	return &req->transport->queues[loop_index(req->loop)];
@@ -149,7 +146,7 @@ static inline struct transport_req *transport_slot(struct transport_queue *queue
 int transport_init_handshake(struct transport *transport, struct fdio_reason *reason) FDIO_BLOCKS;
 
 /*
- * uring.c: false if this process cannot use the ring, whatever the kernel offers; one line in why.
+ * uring.c: false if this process cannot use the ring, whatever the kernel offers; reason says why.
  */
 bool transport_uring_usable(struct transport *transport, struct fdio_reason *reason);
 
@@ -157,26 +154,26 @@ bool transport_uring_usable(struct transport *transport, struct fdio_reason *rea
  * deal.c: whether the requests of a queue are dealt out to two loops. Pure arithmetic over samples
  * of what is being served; for uring.c on the loops' threads, and its test.
  */
-/* what is smaller is served in the time that a message takes */
+/* Shorter reads are served in the time that a message between loops takes. */
 #define TRANSPORT_DEAL_READAHEAD (128u << 10)
-/* A request has come: true if it is one of those that are to be sampled. */
+/* For each request that comes: true if this one is to be sampled. */
 static inline bool transport_deal_due(struct transport_deal *deal)
 {
 	return ++deal->arrivals % 8 == 0;
 }
 /*
- * mine: requests of the queue that are being served, other: those of the helper's own queue. on:
- * are they dealt out now? Should they be, from now on?
+ * Adds a sample: mine requests of the queue are being served, and other of the helper's own. on:
+ * the queue is dealt out now. Returns whether it should be from now on.
  */
 bool transport_deal_sample(struct transport_deal *deal, bool on, unsigned mine, unsigned other);
 
 /*
- * Is this slot's entry one of those that go to the helper? Three of eight: the client itself is on
- * the first loop's CPU.
+ * True for the slots that the helper serves while the queue is dealt out: three of eight, because
+ * the client itself runs on the first loop's CPU.
  */
 static inline bool transport_deal_slot(uint32_t slot) { return slot % 8 % 3 == 1; }
 
-/* A large read for a page cache. in: decoded, so its argument is whole. */
+/* True for a large read for a page cache. in is decoded. */
 static inline bool transport_deal_is_readahead(const struct message_in *in)
 {
 	const struct fuse_read_in *read = in->arg;
@@ -186,23 +183,22 @@ static inline bool transport_deal_is_readahead(const struct message_in *in)
 }
 
 /*
- * dispatch.c: a decoded request (err from decoding) on its loop's thread. Handles what the
- * transport answers itself.
+ * dispatch.c: hands a request to the server, or handles it here if it is the transport's own. err
+ * is that of decoding it. On the thread of the loop that serves it.
  */
 void transport_dispatch(struct transport_req *req, int err);
 
 /*
- * channel.c: err may pass, and *tries, zero at first, has not come to the limit: counts one more,
- * sleeps for a millisecond unless it is one of the first and was only interrupted, and true. Any
- * thread.
+ * channel.c: true if err may pass and *tries, zero at first, is below the limit. Counts the try,
+ * and sleeps for a millisecond if memory is short or the first few tries have failed. Any thread.
  */
 #define TRANSPORT_RETRY_MAX 1000u
 #define TRANSPORT_RETRY_AT_ONCE 8u
 bool transport_retry(int err, unsigned *tries);
 
 /*
- * transport.c: the connection has ended or DESTROY came (req, else NULL). Any thread; the first
- * reason counts.
+ * end.c: the connection has ended, or DESTROY came as req (else NULL). Wakes the control
+ * thread; the first reason counts. Any thread.
  */
 void transport_end(struct transport *transport, enum transport_end why, struct transport_req *req);
 

@@ -4,34 +4,33 @@
  * and a reply is a command that also asks for the next request. It is submitted together with the
  * device I/O of the same batch, so neither direction costs a system call of its own.
  *
- * The kernel keeps one queue for each possible CPU and puts a request into the queue of the CPU its
- * client runs on; nothing is served before every queue has an entry. So the channel can be used
- * only if there is one loop for each possible CPU; loop i serves queue i. A slot is one entry,
- * registered once. Its memory: the kernel's request header and our struct entry in the page before
- * the payload, and the payload, where the data of a WRITE begins at offset 0 as on the other
- * channel.
+ * The kernel keeps one queue for each possible CPU and puts a request into the queue of the CPU
+ * that its client runs on; it serves nothing before every queue has an entry. So the channel can be
+ * used only if there is one loop for each possible CPU; loop i serves queue i. A slot is one entry,
+ * registered once. The page before its payload holds the kernel's request header and struct entry;
+ * the data of a WRITE begins at the payload, as on the other channel.
  *
- * FORGET, INTERRUPT, what was sent before the queues were ready, and the end of the connection
- * still come over /dev/fuse: loop 0 keeps a few slots for it and runs the /dev/fuse channel with
- * them. Which way a request came is decided by its slot's number, and its reply goes back the same
- * way.
+ * FORGET, INTERRUPT, requests sent before the queues were ready, and the end of the connection
+ * still come over /dev/fuse: loop 0 keeps a few slots for these and runs the /dev/fuse channel with
+ * them. The number of a slot says which way its request came, and its reply goes back the same way.
  *
  * Only the loop's thread may submit: other threads post their reply to it. No locks. A ring that
  * the kernel refuses is replaced by /dev/fuse (URING-1); a reply that fails is logged.
  *
- * URING-1 Registration that works says nothing until a request comes; one that fails completes at
- *    once. A queue of which every entry failed means that the kernel's ring can never become ready:
- *    then one command with an impossible queue number makes the kernel go on over /dev/fuse (it
- *    does so whenever registering fails), and all loops run the /dev/fuse channel with all their
- *    slots. No request can have come through the ring before, and an entry's loop_op is not its
- *    slot's, so entries that had been registered stay harmlessly behind until the mount ends.
+ * URING-1 The command that registers an entry completes at once if it fails, else with the first
+ *        request. A queue of which every entry failed means that the kernel's ring can never become
+ *        ready. Then one command with an impossible queue number makes the kernel go on over
+ *        /dev/fuse (it does so whenever registering fails), and all loops run the /dev/fuse channel
+ *        with all their slots. No request can have come through the ring before. Entries that were
+ *        registered stay behind until the mount ends, which does no harm: an entry's loop_op is not
+ *        its slot's.
  * URING-2 At the end of the connection every waiting entry completes with ENOTCONN or the like, and
- *    replies get the same. The READ of /dev/fuse on loop 0 is what tells the control thread,
- *    because it can tell an abort from an unmount.
- * URING-3 Which loop serves an entry is decided when a request comes (deal.c), before anything is
- *    done with it: it goes over as a message, and the reply is committed on the ring of the loop
- *    that served it, where the entry then waits for the next. Memory, number and queue stay the
- *    same; everything else that speaks of a request's loop means the one that serves it.
+ *        replies get the same. The READ of /dev/fuse on loop 0 tells the control thread, because
+ *        only it can tell an abort from an unmount.
+ * URING-3 When a request comes, deal.c decides which loop serves it, before anything is done with
+ *        it. It goes to another loop as a message, and its reply is committed on the ring of the
+ *        loop that served it, where the entry then waits for the next request. Memory, number and
+ *        queue stay the same. Elsewhere "the loop of a request" is the one that serves it.
  */
 #include "transport/types.h"
 
@@ -54,11 +53,11 @@ struct entry {
 	struct loop_op op;
 	struct transport_req *req;
 	uint32_t cmd;                   /* the last command */
-	unsigned tries;                 /* of it, after failures: transport_retry */
+	unsigned tries;                 /* of that command, for transport_retry */
 };
 
 _Static_assert(sizeof(struct entry) + MESSAGE_WRITE_HDR <= TRANSPORT_HDR_BYTES,
-	       "both channels' headers fit in a slot's first page");
+	       "the headers of both channels fit in a slot's first page");
 
 static struct entry *entry_of(struct transport_req *req)
 {
@@ -85,7 +84,7 @@ static struct io_uring_sqe *command_sqe(struct loop *loop, uint32_t cmd,
 	return sqe;
 }
 
-/* On the loop that serves it: the entry waits on that one's ring for its next request. */
+/* On the loop that serves the entry, on whose ring it then waits for its next request. */
 static void submit_entry(struct entry *entry)
 {
 	struct fuse_uring_cmd_req req = { .qid = (uint16_t)entry->req->queue };
@@ -144,10 +143,11 @@ static void fall_back(struct transport_queue *queue, int err)
 
 /* ---- completions ---- */
 
-static void add(unsigned *counter, unsigned n)
+static void add_to(unsigned *counter, unsigned n)
 {
 	__atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED);
 }
+/* The counter of requests served that req belongs to. */
 static unsigned *serving(struct transport_req *req)
 {
 	struct transport_queue *queue = transport_queue_of(req);
@@ -158,7 +158,7 @@ static unsigned *serving(struct transport_req *req)
 
 static void serve(struct transport_req *req, int err)
 {
-	add(serving(req), 1);
+	add_to(serving(req), 1);
 	transport_dispatch(req, err);
 }
 
@@ -167,15 +167,15 @@ static void moved_msg(struct loop_msg *msg)
 	serve(container_of(msg, struct transport_req, msg), 0);
 }
 
-/* Requests of queue's ring that are being served, wherever. */
+/* Requests of queue that are being served, on either loop. */
 static unsigned depth(struct transport_queue *queue)
 {
 	return __atomic_load_n(&queue->serving_own, __ATOMIC_RELAXED) +
 	       __atomic_load_n(&queue->helper->serving_helping, __ATOMIC_RELAXED);
 }
 
-/* URING-3 */
-static struct loop *who_serves(struct transport_req *req)
+/* The loop that is to serve req (URING-3). */
+static struct loop *loop_for(struct transport_req *req)
 {
 	struct transport_queue *home = transport_home_of(req), *help = home->helper;
 	bool at_home = req->loop == home->loop;
@@ -210,7 +210,7 @@ static void got_request(struct entry *entry)
 	req->commit_id = entry->h.ring_ent_in_out.commit_id;
 	int err = message_decode_parts(&header, entry->h.op_in, req->payload,
 				       FDIO_MIN(n, TRANSPORT_PAYLOAD_BYTES), &req->in);
-	struct loop *loop = err ? req->loop : who_serves(req);
+	struct loop *loop = err ? req->loop : loop_for(req);
 	if (likely(loop == req->loop)) {
 		serve(req, err);
 	} else {
@@ -239,8 +239,8 @@ static void entry_failed(struct transport_queue *queue, struct entry *entry, int
 }
 
 /*
- * Without an entry the ring works as well, and without any /dev/fuse does (URING-1): registering is
- * not worth a pause. A reply is.
+ * The ring works without one of its entries, and without all of them /dev/fuse does (URING-1), so
+ * registering is not worth a pause. A reply is.
  */
 static bool try_again(struct entry *entry, int err)
 {
@@ -279,7 +279,7 @@ static void commit(struct transport_req *req)
 		.unique = req->in.header.unique,
 	};
 
-	add(serving(req), -1u);
+	add_to(serving(req), -1u);
 	memcpy(entry->h.in_out, &header, sizeof(header));
 	entry->h.ring_ent_in_out.payload_sz = req->reply_len;
 	entry->cmd = FUSE_IO_URING_CMD_COMMIT_AND_FETCH;

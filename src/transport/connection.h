@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The life of a connection: transport_new, transport_mount, transport_set_server, transport_start,
+ * (requests), the end, transport_wait, transport_free. The main thread calls these; the control
+ * thread runs the end. Failures while starting are -errno with a reason; afterwards a connection
+ * that fails ends the mount (transport_config.destroy).
+ */
+#ifndef FDIO_TRANSPORT_CONNECTION_H
+#define FDIO_TRANSPORT_CONNECTION_H
+
+#include "base/nowait.h"
+#include "base/reason.h"
+#include "transport/transport.h"
+
+enum transport_kind { TRANSPORT_KIND_AUTO = 0, TRANSPORT_KIND_URING, TRANSPORT_KIND_DEVFUSE };
+
+/*
+ * The server of the requests. handle gets one request, on its loop's thread, and must not block;
+ * it, or the thread it hands the request to, calls transport_reply or transport_reply_data exactly
+ * once. forget gets FORGET, which has no reply and may come in thousands, on a loop thread or the
+ * control thread; it must not block.
+ */
+struct transport_server {
+	void (*handle)(struct transport_req *req, void *arg);
+	void (*forget)(void *arg, uint64_t nodeid, uint64_t nlookup);
+	void *arg;
+};
+
+struct transport_config {
+	const char *source;        /* shown in /proc/mounts, as the user gave it */
+	const char *mountpoint;
+	bool blkdev;               /* fuseblk */
+	uint32_t blksize;          /* for fuseblk */
+	/* For the kernel and mount(8), separated by commas: ro,nosuid,allow_other */
+	const char *mount_opts;
+	struct loop_set *loops;
+	unsigned queue_depth;      /* slots a loop */
+	enum transport_kind transport;
+	unsigned max_background;   /* 0: 4096 */
+	size_t slot_size;          /* bytes of the struct that begins with a transport_req */
+	bool posix_acl, parallel_dio, export_handles;
+	/*
+	 * Unmounts mountpoint, for which the daemon itself has no privilege any more. -errno:
+	 * -EPERM: only lazy is possible, -EINVAL: it is not mounted any more, -EEXIST: another
+	 * mount covers it. Not on the control thread; one call at a time.
+	 */
+	int (*umount)(void *arg, bool lazy);
+	/*
+	 * Called on the control thread when no more requests are taken; those that handlers have
+	 * are waited for next. May be NULL.
+	 */
+	void (*ending)(void *arg);
+	/*
+	 * Called once, on the control thread, after DESTROY (umount of fuseblk) or the end of the
+	 * channel (umount, abort). Returns when everything is written.
+	 */
+	void (*destroy)(void *arg, bool aborted);
+	void *arg;
+};
+
+/*
+ * Allocates slots and buffers, and registers the buffers with the loops. Before loop_set_start.
+ * -errno; reason gets one line.
+ */
+int transport_new(const struct transport_config *config, struct transport **ret,
+		  struct fdio_reason *reason);
+/*
+ * Mounts, by mount(2) or fusermount3. -errno, -ENODEV: the kernel has no FUSE. transport_start
+ * answers the kernel's INIT.
+ */
+int transport_mount(struct transport *transport, struct fdio_reason *reason) FDIO_BLOCKS;
+/* Before transport_start. The server outlives the connection. */
+void transport_set_server(struct transport *transport, const struct transport_server *server);
+/*
+ * Answers INIT, opens the channel's clones of the connection, starts the control thread, and has
+ * the running loops arm their slots. Main thread; waits at most ten seconds for INIT. -errno.
+ */
+int transport_start(struct transport *transport, struct fdio_reason *reason) FDIO_BLOCKS;
+/* Unmounts, lazily if busy, which ends the connection (SIGTERM). Not on the control thread. */
+void transport_unmount(struct transport *transport);
+/*
+ * Ends the connection although the kernel keeps it: the mount is gone here, but still there in
+ * another mount namespace. Any thread.
+ */
+void transport_let_go(struct transport *transport);
+/* Logs the requests that are not answered yet (at most 20), and how many there are. Any thread. */
+void transport_log_busy(struct transport *transport);
+/* Waits until the channel has ended and destroy has returned. Main thread. */
+void transport_wait(struct transport *transport) FDIO_BLOCKS;
+void transport_free(struct transport *transport);
+
+#endif
