@@ -47,7 +47,8 @@ struct loop {
 	unsigned window_arrivals;        /* batches that followed one of another loop */
 	/* Batches that left more than one device request in flight, here or at that loop. */
 	unsigned window_crowded;
-	unsigned nr_io;                  /* atomic: device requests in flight; written by the loop */
+	/* atomic: device requests in flight; written by the loop */
+	unsigned nr_io;
 
 	struct loop_msg *msgs fdio_cacheline_aligned; /* atomic: newest first */
 	bool notified;                   /* atomic, LOOP-1 */
