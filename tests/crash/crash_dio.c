@@ -43,12 +43,12 @@ static void add(struct crash_run *run, struct dio_history *history, uint32_t val
 		FDIO_ASSERT(history->version);
 	}
 	history->version[history->nr++] =
-			(struct dio_version){ value, fake_rec_events(run->fake), UINT32_MAX };
+			(struct dio_version){ value, fake_record_events(run->fake), UINT32_MAX };
 }
 
 static unsigned note_ack(struct crash_run *run)
 {
-	unsigned now = fake_rec_events(run->fake);
+	unsigned now = fake_record_events(run->fake);
 
 	if (run->nr_acks < DIO_ACKS)
 		run->acks[run->nr_acks++] = now;
@@ -60,19 +60,19 @@ static void promise(struct dio_version *version, unsigned event)
 	version->durable = FDIO_MIN(version->durable, event);
 }
 
-static uint32_t size_of(const struct dio_rec_file *f)
+static uint32_t size_of(const struct recorded_file *f)
 {
 	return f->size.nr ? f->size.version[f->size.nr - 1].value : 0;
 }
 
-static void grow(struct dio_rec_file *f, uint32_t end)
+static void grow(struct recorded_file *f, uint32_t end)
 {
 	if (end > size_of(f))
 		add(f->run, &f->size, end);
 }
 
 /* Everything that was done to the file. lock held. */
-static void promise_all(struct dio_rec_file *f)
+static void promise_all(struct recorded_file *f)
 {
 	unsigned now = note_ack(f->run);
 
@@ -84,7 +84,7 @@ static void promise_all(struct dio_rec_file *f)
 }
 
 /* What a write wrote, and the size that is needed to read it back. lock held. */
-static void promise_write(struct dio_rec_file *f, uint32_t first, uint32_t nr)
+static void promise_write(struct recorded_file *f, uint32_t first, uint32_t nr)
 {
 	unsigned now = note_ack(f->run), at = f->size.nr;
 
@@ -98,7 +98,7 @@ static void promise_write(struct dio_rec_file *f, uint32_t first, uint32_t nr)
 
 /* ---- requests ---- */
 
-static void ended(struct dio_rec_file *f, int err)
+static void ended(struct recorded_file *f, int err)
 {
 	struct crash_run *run = f->run;
 
@@ -110,7 +110,7 @@ static void ended(struct dio_rec_file *f, int err)
 
 static void write_done(struct dio_req *req, ssize_t res)
 {
-	struct dio_rec_req *q = container_of(req, struct dio_rec_req, req);
+	struct recorded_write *q = container_of(req, struct recorded_write, req);
 	struct crash_run *run = q->file->run;
 
 	fdio_mutex_lock(&run->lock);
@@ -124,8 +124,8 @@ static void write_done(struct dio_req *req, ssize_t res)
 static void write_units(struct crash_run *run, unsigned n, unsigned slot, uint32_t first,
 			uint32_t nr)
 {
-	struct dio_rec_file *f = &run->file[n];
-	struct dio_rec_req *q = &run->req[n][slot];
+	struct recorded_file *f = &run->file[n];
+	struct recorded_write *q = &run->req[n][slot];
 	unsigned flags = DIO_WRITE | DIO_DIRECT | DIO_ROOT, sync = crash_pick(&run->seed, 10);
 	uint32_t gen = ++run->gen;
 
@@ -155,7 +155,7 @@ static void write_units(struct crash_run *run, unsigned n, unsigned slot, uint32
 
 static void fsync_done(struct dio_sync *sync, int err)
 {
-	struct dio_rec_file *f = container_of(sync, struct dio_rec_file, sync);
+	struct recorded_file *f = container_of(sync, struct recorded_file, sync);
 	struct crash_run *run = f->run;
 
 	fdio_mutex_lock(&run->lock);
@@ -256,7 +256,7 @@ static int change(struct crash_run *run, unsigned n, int mode, uint64_t off, uin
 	return err;
 }
 
-static void zero_units(struct dio_rec_file *f, uint32_t first, uint32_t end)
+static void zero_units(struct recorded_file *f, uint32_t first, uint32_t end)
 {
 	for (uint32_t u = first; u < end; u++)
 		if (f->unit[u].nr)
@@ -265,7 +265,7 @@ static void zero_units(struct dio_rec_file *f, uint32_t first, uint32_t end)
 
 static int op_truncate(struct crash_run *run, unsigned n)
 {
-	struct dio_rec_file *f = &run->file[n];
+	struct recorded_file *f = &run->file[n];
 	uint32_t size = crash_pick(&run->seed, size_of(f) + 12), old = size_of(f);
 
 	size = FDIO_MIN(size, (uint32_t)DIO_UNITS);
@@ -278,7 +278,7 @@ static int op_truncate(struct crash_run *run, unsigned n)
 
 static int op_allocate(struct crash_run *run, unsigned n)
 {
-	struct dio_rec_file *f = &run->file[n];
+	struct recorded_file *f = &run->file[n];
 	uint32_t first = crash_pick(&run->seed, DIO_UNITS - 40), end = first + pick_units(run, 30);
 	static const int modes[] = { EXT4_FALLOC_PUNCH_HOLE | EXT4_FALLOC_KEEP_SIZE,
 				     EXT4_FALLOC_KEEP_SIZE, 0 };
@@ -295,7 +295,7 @@ static int op_allocate(struct crash_run *run, unsigned n)
 
 static void op_fsync(struct crash_run *run, unsigned n, bool datasync)
 {
-	struct dio_rec_file *f = &run->file[n];
+	struct recorded_file *f = &run->file[n];
 
 	set_busy(run, n, n + 1);
 	f->sync = (struct dio_sync){
@@ -392,7 +392,7 @@ static bool open_files(struct crash_run *run)
 	bool ok = !ext4_inode_get(run->vol, EXT4_ROOT_INO, NULL, &root);
 
 	for (unsigned n = 0; n < DIO_FILES && ok; n++) {
-		struct dio_rec_file *f = &run->file[n];
+		struct recorded_file *f = &run->file[n];
 		char name[8];
 		unsigned len = (unsigned)snprintf(name, sizeof(name), "f%u", n);
 
@@ -450,7 +450,7 @@ static struct crash_run *dio_run(uint64_t seed)
 		free_run(run);
 		return NULL;
 	}
-	fake_rec_start(run->fake);
+	fake_record_start(run->fake);
 	fake_set_mode(run->fake, FAKE_THREAD, seed);
 	for (unsigned round = 0; round < DIO_ROUNDS && !run->err; round++) {
 		int err = one_op(run);
@@ -482,7 +482,7 @@ static unsigned dio_moment(struct crash_run *run, uint64_t *rnd)
 {
 	if (run->nr_acks && crash_pick(rnd, 2))
 		return run->acks[crash_pick(rnd, run->nr_acks)];
-	return crash_pick(rnd, fake_rec_events(run->fake) + 1);
+	return crash_pick(rnd, fake_record_events(run->fake) + 1);
 }
 
 static struct fake_dev *dio_device(struct crash_run *run) { return run->fake; }

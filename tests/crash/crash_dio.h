@@ -19,7 +19,7 @@ struct dio_version {
 
 struct dio_history { struct dio_version *version; unsigned nr, cap; };
 
-struct dio_rec_file {
+struct recorded_file {
 	struct crash_run *run;
 	struct ext4_inode *inode;
 	struct dio_file *file;
@@ -29,9 +29,9 @@ struct dio_rec_file {
 };
 
 /* One write in flight. */
-struct dio_rec_req {
+struct recorded_write {
 	struct dio_req req;
-	struct dio_rec_file *file;
+	struct recorded_file *file;
 	uint32_t first, nr;
 	uint8_t *buf;
 };
@@ -48,8 +48,8 @@ struct crash_run {
 	pthread_cond_t cond;
 	int err;
 	unsigned acks[DIO_ACKS], nr_acks; /* lock: events at which something was promised */
-	struct dio_rec_file file[DIO_FILES];
-	struct dio_rec_req req[DIO_FILES][DIO_REQS];
+	struct recorded_file file[DIO_FILES];
+	struct recorded_write req[DIO_FILES][DIO_REQS];
 	struct dio_sync sync; /* of all */
 };
 

@@ -89,7 +89,7 @@ static bool read_block(struct look *look, struct ext4_inode *inode, uint32_t lbl
 static bool file_ok(struct look *look, struct ext4_inode *inode, unsigned file, unsigned k)
 {
 	static uint8_t buf[4096];
-	const struct dio_rec_file *f = &look->run->file[file];
+	const struct recorded_file *f = &look->run->file[file];
 	uint64_t size = ext4_inode_size(inode);
 	uint32_t per = look->run->bs / DIO_UNIT;
 

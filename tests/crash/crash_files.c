@@ -87,7 +87,7 @@ static struct ext4_inode *open_slot(struct crash_run *run, unsigned s)
 static void begin_op(struct crash_run *run, unsigned s)
 {
 	if (run->slot[s].ops < MAX_OPS)
-		run->slot[s].start[run->slot[s].ops++] = fake_rec_events(run->fake);
+		run->slot[s].start[run->slot[s].ops++] = fake_record_events(run->fake);
 }
 
 static int op_create(struct crash_run *run, unsigned s)
@@ -266,7 +266,7 @@ static int op_rename(struct crash_run *run, unsigned s)
 static void ack(struct crash_run *run, unsigned s)
 {
 	if (run->nr_acks < MAX_ACKS)
-		run->acks[run->nr_acks++] = (struct ack){ .event = fake_rec_events(run->fake),
+		run->acks[run->nr_acks++] = (struct ack){ .event = fake_record_events(run->fake),
 							  .slot = s,
 							  .ops = run->slot[s].ops,
 							  .file = run->slot[s].file };
@@ -400,7 +400,7 @@ static struct crash_run *files_run(uint64_t seed)
 		files_free(run);
 		return NULL;
 	}
-	fake_rec_start(run->fake);
+	fake_record_start(run->fake);
 	for (unsigned round = 0; round < ROUNDS; round++) {
 		int ret = one_op(run);
 

@@ -137,10 +137,10 @@ static bool again(const struct state *state, struct crash_run *run, struct fake_
 	uint64_t seed = state->cut_seed + 1;
 	bool ok;
 
-	fake_rec_start(first);
+	fake_record_start(first);
 	ok = !state->w->recover(run, first, why, len);
-	second = fake_rec_cut(first, crash_pick(&seed, fake_rec_events(first) + 1), FAKE_CUT_RANDOM,
-			      crash_rand(&seed));
+	second = fake_record_cut(first, crash_pick(&seed, fake_record_events(first) + 1),
+				 FAKE_CUT_RANDOM, crash_rand(&seed));
 	ok = ok && !state->w->recover(run, second, why, len);
 	if (ok && !state->w->exact)
 		ok = state->w->check(run, second, state->k, why, len);
@@ -229,8 +229,8 @@ static bool check_state(const struct state *state, struct crash_run *run, struct
 
 static void one_state(const struct state *state, struct crash_run *run, enum depth depth)
 {
-	struct fake_dev *cut =
-			fake_rec_cut(state->w->device(run), state->k, state->mode, state->cut_seed);
+	struct fake_dev *cut = fake_record_cut(state->w->device(run), state->k, state->mode,
+					       state->cut_seed);
 
 	check_state(state, run, cut, depth);
 	fake_free(cut);
@@ -264,7 +264,7 @@ static void one_run(const struct crash_workload *w, uint64_t seed, unsigned n, e
 		failed++;
 		return;
 	}
-	events = fake_rec_events(w->device(run));
+	events = fake_record_events(w->device(run));
 	for (unsigned i = 0; i < n; i++) {
 		static const enum fake_cut modes[4] = { FAKE_CUT_RANDOM, FAKE_CUT_RANDOM,
 							FAKE_CUT_DROP, FAKE_CUT_KEEP };
@@ -298,9 +298,9 @@ static void run_exhaustive(uint64_t seed)
 		crash_tiny = false;
 		return;
 	}
-	events = fake_rec_events(state.w->device(run));
+	events = fake_record_events(state.w->device(run));
 	for (state.k = 0; state.k <= events; state.k++) {
-		unsigned n = fake_rec_pending(state.w->device(run), state.k);
+		unsigned n = fake_record_pending(state.w->device(run), state.k);
 		bool all = n <= EXHAUSTIVE_PENDING;
 
 		state.mode = FAKE_CUT_MASK;
@@ -345,7 +345,7 @@ static bool reproduce(const char *text, bool kernel)
 	run = state.w->run(state.seed);
 	if (!run)
 		return false;
-	state.k = FDIO_MIN(state.k, fake_rec_events(state.w->device(run)));
+	state.k = FDIO_MIN(state.k, fake_record_events(state.w->device(run)));
 	one_state(&state, run, ALL);
 	state.w->free(run);
 	return true;

@@ -171,7 +171,7 @@ static bool setup(struct crash_run *run)
 		fprintf(stderr, "journal_open: %s\n", err);
 		return false;
 	}
-	fake_rec_start(run->fake);
+	fake_record_start(run->fake);
 	return journal_start(run->journal) == 0;
 }
 
@@ -266,7 +266,7 @@ static void write_data(struct crash_run *run)
 	*version = (struct data_version){ .value = 0x40000000u +
 						   (uint32_t)crash_pick(&run->seed, 1 << 28),
 					  .h = run->h,
-					  .submitted = fake_rec_events(run->fake),
+					  .submitted = fake_record_events(run->fake),
 					  .durable = UINT32_MAX };
 	pattern(buf, run->params.block_size, blk_of(run, block), version->value);
 	FDIO_MUST(!dev_write(fake_dev(run->fake), buf, run->params.block_size,
@@ -276,7 +276,7 @@ static void write_data(struct crash_run *run)
 
 static void synced(struct crash_run *run)
 {
-	unsigned now = fake_rec_events(run->fake);
+	unsigned now = fake_record_events(run->fake);
 
 	run->acks[run->nr_acks++] = (struct ack){ .event = now, .h = run->h };
 	for (unsigned i = 0; i < NB; i++)
@@ -356,7 +356,7 @@ static struct crash_run *raw_run(uint64_t seed)
 /* The flush after event k: until then a write of before k may still be lost. */
 static unsigned next_flush(struct crash_run *run, unsigned k, unsigned events)
 {
-	while (k < events && fake_rec_event(run->fake, k).kind != FAKE_FLUSH)
+	while (k < events && fake_record_event(run->fake, k).kind != FAKE_FLUSH)
 		k++;
 	return k;
 }
@@ -367,12 +367,12 @@ static unsigned next_flush(struct crash_run *run, unsigned k, unsigned events)
  */
 static unsigned raw_moment(struct crash_run *run, uint64_t *rnd)
 {
-	unsigned events = fake_rec_events(run->fake), at = crash_pick(rnd, events + 1);
+	unsigned events = fake_record_events(run->fake), at = crash_pick(rnd, events + 1);
 
 	for (unsigned k = at; crash_small_log && k < events; k++) {
-		struct fake_event event = fake_rec_event(run->fake, k);
+		struct fake_event event = fake_record_event(run->fake, k);
 
-		if (event.ev == FAKE_EV_COMPLETE && event.kind == FAKE_WRITE &&
+		if (event.type == FAKE_EVENT_COMPLETE && event.kind == FAKE_WRITE &&
 		    event.off == run->log[0].pblk * run->params.block_size) {
 			unsigned end = next_flush(run, k + 1, events);
 

@@ -70,7 +70,7 @@ static struct ext4_inode *dir_of(struct crash_run *run, unsigned n) { return run
 static void touch_name(struct worker *worker, struct name *name)
 {
 	if (name->ops < MAX_OPS)
-		name->start[name->ops++] = fake_rec_events(worker->run->fake);
+		name->start[name->ops++] = fake_record_events(worker->run->fake);
 }
 
 /* The file changes: so does what every name of it stands for. */
@@ -93,7 +93,7 @@ static void ack(struct worker *worker, struct name *name, bool content)
 {
 	if (name->nr_acks == MAX_ACKS)
 		return;
-	name->acks[name->nr_acks] = (struct ack){ .event = fake_rec_events(worker->run->fake),
+	name->acks[name->nr_acks] = (struct ack){ .event = fake_record_events(worker->run->fake),
 						  .ops = name->ops,
 						  .content = content };
 	if (name->file)
@@ -562,7 +562,7 @@ static struct crash_run *tree_run(uint64_t seed)
 		tree_free(run);
 		return NULL;
 	}
-	fake_rec_start(run->fake);
+	fake_record_start(run->fake);
 	if (!work_all(run)) {
 		tree_free(run);
 		return NULL;

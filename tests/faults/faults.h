@@ -47,7 +47,7 @@ struct name {
 	unsigned version, acked;
 };
 
-struct treq { struct dio_req req; ssize_t res; unsigned done; };
+struct test_request { struct dio_req req; ssize_t res; unsigned done; };
 
 struct run {
 	struct fault_case test;
@@ -63,7 +63,7 @@ struct run {
 	const char *stage;
 	struct name name[MAX_NAMES];
 	struct body body[MAX_BODIES];
-	struct treq req[MAX_REQS];
+	struct test_request req[MAX_REQS];
 	unsigned nr_names, nr_bodies, nr_reqs;
 	uint8_t *buf;           /* FILE_MAX, page-aligned */
 };

@@ -238,7 +238,7 @@ void op_rename(struct run *run, struct name *from, struct name *to, unsigned fla
 /* ---- data ---- */
 static void req_done(struct dio_req *req, ssize_t res)
 {
-	struct treq *t = container_of(req, struct treq, req);
+	struct test_request *t = container_of(req, struct test_request, req);
 
 	t->res = res;
 	__atomic_fetch_add(&t->done, 1, __ATOMIC_RELEASE);
@@ -256,8 +256,8 @@ static bool pump(struct run *run)
 ssize_t request(struct run *run, struct dio_file *file, unsigned flags, uint64_t pos, void *buf,
 		uint32_t len)
 {
-	struct treq local = { .done = 0 },
-		    *req = run->nr_reqs < MAX_REQS ? &run->req[run->nr_reqs++] : &local;
+	struct test_request local = { .done = 0 },
+			    *req = run->nr_reqs < MAX_REQS ? &run->req[run->nr_reqs++] : &local;
 
 	req->req = (struct dio_req){ .file = file,
 				     .pos = pos,
@@ -581,29 +581,29 @@ void op_acl(struct run *run, struct name *name, bool dflt)
 }
 
 /* ---- durability and the rest ---- */
-struct tsync { struct dio_sync sync; int err; unsigned done; };
+struct test_sync { struct dio_sync sync; int err; unsigned done; };
 
 static void sync_done(struct dio_sync *sync, int err)
 {
-	struct tsync *tsync = container_of(sync, struct tsync, sync);
+	struct test_sync *test_sync = container_of(sync, struct test_sync, sync);
 
-	tsync->err = err;
-	__atomic_fetch_add(&tsync->done, 1, __ATOMIC_RELEASE);
+	test_sync->err = err;
+	__atomic_fetch_add(&test_sync->done, 1, __ATOMIC_RELEASE);
 }
 
 static int do_sync(struct run *run, struct ext4_inode *inode, bool datasync)
 {
-	struct tsync tsync = {
+	struct test_sync test_sync = {
 		.sync = { .inode = inode, .datasync = datasync, .done = sync_done }
 	};
 
-	dio_fsync(run->dio, &tsync.sync);
-	while (!__atomic_load_n(&tsync.done, __ATOMIC_ACQUIRE))
+	dio_fsync(run->dio, &test_sync.sync);
+	while (!__atomic_load_n(&test_sync.done, __ATOMIC_ACQUIRE))
 		if (!pump(run))
 			usleep(100);
-	if (tsync.done != 1)
-		fail(run, "fsync: %u answers", tsync.done);
-	return tsync.err;
+	if (test_sync.done != 1)
+		fail(run, "fsync: %u answers", test_sync.done);
+	return test_sync.err;
 }
 
 static void ack_body(struct body *body, bool datasync)

@@ -24,8 +24,8 @@ struct ticket {
 	bool used, answered;    /* under lock */
 	uint64_t unique;
 	uint32_t len;
-	_Alignas(8) uint8_t bytes[sizeof(struct fuse_in_header) + HEAD_MAX + FK_DATA];
-	struct fk_answer answer;
+	_Alignas(8) uint8_t bytes[sizeof(struct fuse_in_header) + HEAD_MAX + KERNEL_MAX_DATA];
+	struct kernel_answer answer;
 };
 
 struct fake_kernel {
@@ -39,16 +39,16 @@ struct fake_kernel {
 	uint32_t uid;
 	int notify_fd;          /* our end of what the transport believes to be /dev/fuse */
 	unsigned nr_inval;
-	struct fuse_notify_inval_inode_out inval[FK_REQUESTS]; /* the last of them */
-	bool breaks;            /* fk_options */
-	unsigned nr_slots;      /* of the loop, if fk_set_slots has changed it */
+	struct fuse_notify_inval_inode_out inval[KERNEL_MAX_REQUESTS]; /* the last of them */
+	bool breaks;            /* kernel_options */
+	unsigned nr_slots;      /* of the loop, if kernel_set_slots has changed it */
 	unsigned next;
 	bool linger;            /* atomic */
 	struct fdio_mutex lock; /* RANK_LEAF; guards the tickets' answers, the free slots, and: */
 	unsigned order;
 	bool destroying, ended;
 	int close_result;
-	struct ticket ticket[FK_REQUESTS];
+	struct ticket ticket[KERNEL_MAX_REQUESTS];
 };
 
 /* The channel has no argument of its own. One mount at a time. */
@@ -65,7 +65,7 @@ static void chan_reply(struct transport_req *req)
 	ck_assert(ticket->used && !ticket->answered && ticket->slot == req);
 	if (req->in.header.unique) {
 		ck_assert_uint_eq(req->in.header.unique, ticket->unique);
-		ck_assert_uint_le(req->reply_len, FK_DATA);
+		ck_assert_uint_le(req->reply_len, KERNEL_MAX_DATA);
 		ticket->answer.err = req->reply_err;
 		ticket->answer.len = req->reply_len;
 		memcpy(ticket->answer.data, req->payload, req->reply_len);
@@ -137,8 +137,8 @@ static bool ticket_answered(const void *arg)
 /* One that is held may be passed by any number of others. */
 static unsigned next_ticket(struct fake_kernel *kernel)
 {
-	for (unsigned tries = 1; tries < FK_REQUESTS; tries++, kernel->next++) {
-		const struct ticket *ticket = &kernel->ticket[kernel->next % FK_REQUESTS];
+	for (unsigned tries = 1; tries < KERNEL_MAX_REQUESTS; tries++, kernel->next++) {
+		const struct ticket *ticket = &kernel->ticket[kernel->next % KERNEL_MAX_REQUESTS];
 
 		if (!ticket->used || ticket_answered(ticket))
 			break;
@@ -146,11 +146,11 @@ static unsigned next_ticket(struct fake_kernel *kernel)
 	return kernel->next++;
 }
 
-unsigned fk_send(struct fake_kernel *kernel, uint32_t opcode, uint64_t nodeid, const void *head,
-		 size_t head_len, const void *tail, size_t tail_len)
+unsigned kernel_send(struct fake_kernel *kernel, uint32_t opcode, uint64_t nodeid, const void *head,
+		     size_t head_len, const void *tail, size_t tail_len)
 {
 	unsigned n = next_ticket(kernel);
-	struct ticket *ticket = &kernel->ticket[n % FK_REQUESTS];
+	struct ticket *ticket = &kernel->ticket[n % KERNEL_MAX_REQUESTS];
 	struct fuse_in_header header = {
 		.len = (uint32_t)(sizeof(header) + head_len + tail_len),
 		.opcode = opcode,
@@ -163,8 +163,8 @@ unsigned fk_send(struct fake_kernel *kernel, uint32_t opcode, uint64_t nodeid, c
 	struct transport_queue *queue = &kernel->transport->queues[0];
 
 	ck_assert_msg(!ticket->used || ticket_answered(ticket),
-		      "more than %d requests without an answer", FK_REQUESTS);
-	ck_assert(head_len <= HEAD_MAX && tail_len <= FK_DATA);
+		      "more than %d requests without an answer", KERNEL_MAX_REQUESTS);
+	ck_assert(head_len <= HEAD_MAX && tail_len <= KERNEL_MAX_DATA);
 	fdio_mutex_lock(&kernel->lock);
 	ck_assert(!list_empty(&queue->free));
 	struct transport_req *req = list_first(&queue->free, struct transport_req, link);
@@ -185,14 +185,14 @@ unsigned fk_send(struct fake_kernel *kernel, uint32_t opcode, uint64_t nodeid, c
 	return n;
 }
 
-bool fk_answered(struct fake_kernel *kernel, unsigned ticket)
+bool kernel_answered(struct fake_kernel *kernel, unsigned ticket)
 {
-	return ticket_answered(&kernel->ticket[ticket % FK_REQUESTS]);
+	return ticket_answered(&kernel->ticket[ticket % KERNEL_MAX_REQUESTS]);
 }
 
-const struct fk_answer *fk_wait(struct fake_kernel *kernel, unsigned ticket)
+const struct kernel_answer *kernel_wait(struct fake_kernel *kernel, unsigned ticket)
 {
-	struct ticket *t = &kernel->ticket[ticket % FK_REQUESTS];
+	struct ticket *t = &kernel->ticket[ticket % KERNEL_MAX_REQUESTS];
 
 	ck_assert_uint_eq(t->unique, 2 * (ticket + 1ull));
 	ck_assert_msg(wait_for(ticket_answered, t), "%s was not answered within %d ms",
@@ -201,11 +201,13 @@ const struct fk_answer *fk_wait(struct fake_kernel *kernel, unsigned ticket)
 	return &t->answer;
 }
 
-int fk_call(struct fake_kernel *kernel, uint32_t opcode, uint64_t nodeid, const void *head,
-	    size_t head_len, const void *tail, size_t tail_len, const struct fk_answer **ret)
+int kernel_call(struct fake_kernel *kernel, uint32_t opcode, uint64_t nodeid, const void *head,
+		size_t head_len, const void *tail, size_t tail_len,
+		const struct kernel_answer **ret)
 {
-	const struct fk_answer *answer = fk_wait(kernel, fk_send(kernel, opcode, nodeid, head,
-								 head_len, tail, tail_len));
+	const struct kernel_answer *answer =
+			kernel_wait(kernel, kernel_send(kernel, opcode, nodeid, head, head_len,
+							tail, tail_len));
 
 	if (ret)
 		*ret = answer;
@@ -214,7 +216,7 @@ int fk_call(struct fake_kernel *kernel, uint32_t opcode, uint64_t nodeid, const 
 
 /* ---- the usual requests ---- */
 
-static int want_data(const struct fk_answer *answer, void *to, size_t len)
+static int want_data(const struct kernel_answer *answer, void *to, size_t len)
 {
 	if (answer->err)
 		return answer->err;
@@ -223,25 +225,25 @@ static int want_data(const struct fk_answer *answer, void *to, size_t len)
 	return 0;
 }
 
-int fk_lookup(struct fake_kernel *kernel, uint64_t dir, const char *name,
-	      struct fuse_entry_out *entry)
+int kernel_lookup(struct fake_kernel *kernel, uint64_t dir, const char *name,
+		  struct fuse_entry_out *entry)
 {
-	const struct fk_answer *answer;
+	const struct kernel_answer *answer;
 
-	fk_call(kernel, FUSE_LOOKUP, dir, NULL, 0, name, strlen(name) + 1, &answer);
+	kernel_call(kernel, FUSE_LOOKUP, dir, NULL, 0, name, strlen(name) + 1, &answer);
 	int err = want_data(answer, entry, sizeof(*entry));
 	return !err && !entry->nodeid ? -ENOENT : err; /* an entry that says so may be cached */
 }
 
-int fk_create(struct fake_kernel *kernel, uint64_t dir, const char *name, uint32_t flags,
-	      uint32_t mode, struct fuse_entry_out *entry, uint64_t *fh)
+int kernel_create(struct fake_kernel *kernel, uint64_t dir, const char *name, uint32_t flags,
+		  uint32_t mode, struct fuse_entry_out *entry, uint64_t *fh)
 {
 	struct fuse_create_in in = { .flags = flags | O_CREAT,
 				     .mode = S_IFREG | mode,
 				     .umask = 022 };
-	const struct fk_answer *answer;
+	const struct kernel_answer *answer;
 
-	if (fk_call(kernel, FUSE_CREATE, dir, &in, sizeof(in), name, strlen(name) + 1, &answer))
+	if (kernel_call(kernel, FUSE_CREATE, dir, &in, sizeof(in), name, strlen(name) + 1, &answer))
 		return answer->err;
 	ck_assert_uint_eq(answer->len, sizeof(*entry) + sizeof(struct fuse_open_out));
 	memcpy(entry, answer->data, sizeof(*entry));
@@ -249,28 +251,28 @@ int fk_create(struct fake_kernel *kernel, uint64_t dir, const char *name, uint32
 	return 0;
 }
 
-int fk_mkdir(struct fake_kernel *kernel, uint64_t dir, const char *name, uint32_t mode,
-	     struct fuse_entry_out *entry)
+int kernel_mkdir(struct fake_kernel *kernel, uint64_t dir, const char *name, uint32_t mode,
+		 struct fuse_entry_out *entry)
 {
 	struct fuse_mkdir_in in = { .mode = mode, .umask = 022 };
-	const struct fk_answer *answer;
+	const struct kernel_answer *answer;
 
-	fk_call(kernel, FUSE_MKDIR, dir, &in, sizeof(in), name, strlen(name) + 1, &answer);
+	kernel_call(kernel, FUSE_MKDIR, dir, &in, sizeof(in), name, strlen(name) + 1, &answer);
 	return want_data(answer, entry, sizeof(*entry));
 }
 
-int fk_unlink(struct fake_kernel *kernel, uint64_t dir, const char *name)
+int kernel_unlink(struct fake_kernel *kernel, uint64_t dir, const char *name)
 {
-	return fk_call(kernel, FUSE_UNLINK, dir, NULL, 0, name, strlen(name) + 1, NULL);
+	return kernel_call(kernel, FUSE_UNLINK, dir, NULL, 0, name, strlen(name) + 1, NULL);
 }
 
-int fk_rmdir(struct fake_kernel *kernel, uint64_t dir, const char *name)
+int kernel_rmdir(struct fake_kernel *kernel, uint64_t dir, const char *name)
 {
-	return fk_call(kernel, FUSE_RMDIR, dir, NULL, 0, name, strlen(name) + 1, NULL);
+	return kernel_call(kernel, FUSE_RMDIR, dir, NULL, 0, name, strlen(name) + 1, NULL);
 }
 
-int fk_rename(struct fake_kernel *kernel, uint64_t dir, const char *from, uint64_t dir2,
-	      const char *to, uint32_t flags)
+int kernel_rename(struct fake_kernel *kernel, uint64_t dir, const char *from, uint64_t dir2,
+		  const char *to, uint32_t flags)
 {
 	struct fuse_rename2_in in = { .newdir = dir2, .flags = flags };
 	char names[600];
@@ -279,67 +281,68 @@ int fk_rename(struct fake_kernel *kernel, uint64_t dir, const char *from, uint64
 	ck_assert_uint_le(n + m, sizeof(names));
 	memcpy(names, from, n);
 	memcpy(names + n, to, m);
-	return fk_call(kernel, FUSE_RENAME2, dir, &in, sizeof(in), names, n + m, NULL);
+	return kernel_call(kernel, FUSE_RENAME2, dir, &in, sizeof(in), names, n + m, NULL);
 }
 
-int fk_getattr(struct fake_kernel *kernel, uint64_t nodeid, struct fuse_attr *at)
+int kernel_getattr(struct fake_kernel *kernel, uint64_t nodeid, struct fuse_attr *at)
 {
 	struct fuse_getattr_in in = { 0 };
 	struct fuse_attr_out out;
-	const struct fk_answer *answer;
+	const struct kernel_answer *answer;
 
-	fk_call(kernel, FUSE_GETATTR, nodeid, &in, sizeof(in), NULL, 0, &answer);
+	kernel_call(kernel, FUSE_GETATTR, nodeid, &in, sizeof(in), NULL, 0, &answer);
 	int err = want_data(answer, &out, sizeof(out));
 	if (!err)
 		*at = out.attr;
 	return err;
 }
 
-int fk_setattr(struct fake_kernel *kernel, uint64_t nodeid, struct fuse_setattr_in *in,
-	       struct fuse_attr *at)
+int kernel_setattr(struct fake_kernel *kernel, uint64_t nodeid, struct fuse_setattr_in *in,
+		   struct fuse_attr *at)
 {
 	struct fuse_attr_out out;
-	const struct fk_answer *answer;
+	const struct kernel_answer *answer;
 
-	fk_call(kernel, FUSE_SETATTR, nodeid, in, sizeof(*in), NULL, 0, &answer);
+	kernel_call(kernel, FUSE_SETATTR, nodeid, in, sizeof(*in), NULL, 0, &answer);
 	int err = want_data(answer, &out, sizeof(out));
 	if (!err && at)
 		*at = out.attr;
 	return err;
 }
 
-int fk_open(struct fake_kernel *kernel, uint64_t nodeid, uint32_t flags, struct fuse_open_out *o)
+int kernel_open(struct fake_kernel *kernel, uint64_t nodeid, uint32_t flags,
+		struct fuse_open_out *o)
 {
 	struct fuse_open_in in = { .flags = flags };
-	const struct fk_answer *answer;
+	const struct kernel_answer *answer;
 
-	fk_call(kernel, FUSE_OPEN, nodeid, &in, sizeof(in), NULL, 0, &answer);
+	kernel_call(kernel, FUSE_OPEN, nodeid, &in, sizeof(in), NULL, 0, &answer);
 	return want_data(answer, o, sizeof(*o));
 }
 
-int fk_release(struct fake_kernel *kernel, uint64_t nodeid, uint64_t fh)
+int kernel_release(struct fake_kernel *kernel, uint64_t nodeid, uint64_t fh)
 {
 	struct fuse_release_in in = { .fh = fh };
 
-	return fk_call(kernel, FUSE_RELEASE, nodeid, &in, sizeof(in), NULL, 0, NULL);
+	return kernel_call(kernel, FUSE_RELEASE, nodeid, &in, sizeof(in), NULL, 0, NULL);
 }
 
-void fk_forget(struct fake_kernel *kernel, uint64_t nodeid, uint64_t n)
+void kernel_forget(struct fake_kernel *kernel, uint64_t nodeid, uint64_t n)
 {
 	struct fuse_forget_in in = { .nlookup = n };
 
-	fk_wait(kernel, fk_send(kernel, FUSE_FORGET, nodeid, &in, sizeof(in), NULL, 0));
+	kernel_wait(kernel, kernel_send(kernel, FUSE_FORGET, nodeid, &in, sizeof(in), NULL, 0));
 }
 
-int fk_fsync(struct fake_kernel *kernel, uint64_t nodeid, uint64_t fh, bool datasync)
+int kernel_fsync(struct fake_kernel *kernel, uint64_t nodeid, uint64_t fh, bool datasync)
 {
 	struct fuse_fsync_in in = { .fh = fh, .fsync_flags = datasync ? FUSE_FSYNC_FDATASYNC : 0 };
 
-	return fk_call(kernel, FUSE_FSYNC, nodeid, &in, sizeof(in), NULL, 0, NULL);
+	return kernel_call(kernel, FUSE_FSYNC, nodeid, &in, sizeof(in), NULL, 0, NULL);
 }
 
-unsigned fk_send_write(struct fake_kernel *kernel, uint64_t nodeid, uint64_t fh, uint64_t pos,
-		       const void *buf, uint32_t len, uint32_t open_flags, uint32_t write_flags)
+unsigned kernel_send_write(struct fake_kernel *kernel, uint64_t nodeid, uint64_t fh, uint64_t pos,
+			   const void *buf, uint32_t len, uint32_t open_flags, uint32_t write_flags)
 {
 	/*
 	 * Whoever reads and writes the application's memory names the lock owner; the page cache
@@ -353,32 +356,33 @@ unsigned fk_send_write(struct fake_kernel *kernel, uint64_t nodeid, uint64_t fh,
 				    .flags = open_flags,
 				    .write_flags = write_flags };
 
-	return fk_send(kernel, FUSE_WRITE, nodeid, &in, sizeof(in), buf, len);
+	return kernel_send(kernel, FUSE_WRITE, nodeid, &in, sizeof(in), buf, len);
 }
 
-unsigned fk_send_read(struct fake_kernel *kernel, uint64_t nodeid, uint64_t fh, uint64_t pos,
-		      uint32_t len, uint32_t open_flags)
+unsigned kernel_send_read(struct fake_kernel *kernel, uint64_t nodeid, uint64_t fh, uint64_t pos,
+			  uint32_t len, uint32_t open_flags)
 {
 	struct fuse_read_in in = { .fh = fh, .offset = pos, .size = len, .flags = open_flags };
 
 	in.read_flags = open_flags & O_DIRECT ? FUSE_READ_LOCKOWNER : 0;
-	return fk_send(kernel, FUSE_READ, nodeid, &in, sizeof(in), NULL, 0);
+	return kernel_send(kernel, FUSE_READ, nodeid, &in, sizeof(in), NULL, 0);
 }
 
-int fk_write(struct fake_kernel *kernel, uint64_t nodeid, uint64_t fh, uint64_t pos,
-	     const void *buf, uint32_t len, uint32_t open_flags)
+int kernel_write(struct fake_kernel *kernel, uint64_t nodeid, uint64_t fh, uint64_t pos,
+		 const void *buf, uint32_t len, uint32_t open_flags)
 {
-	const struct fk_answer *answer = fk_wait(kernel, fk_send_write(kernel, nodeid, fh, pos, buf,
-								       len, open_flags, 0));
+	const struct kernel_answer *answer =
+			kernel_wait(kernel, kernel_send_write(kernel, nodeid, fh, pos, buf, len,
+							      open_flags, 0));
 
 	return answer->err ? answer->err : (int)((const struct fuse_write_out *)answer->data)->size;
 }
 
-int fk_read(struct fake_kernel *kernel, uint64_t nodeid, uint64_t fh, uint64_t pos, void *buf,
-	    uint32_t len, uint32_t open_flags)
+int kernel_read(struct fake_kernel *kernel, uint64_t nodeid, uint64_t fh, uint64_t pos, void *buf,
+		uint32_t len, uint32_t open_flags)
 {
-	const struct fk_answer *answer =
-			fk_wait(kernel, fk_send_read(kernel, nodeid, fh, pos, len, open_flags));
+	const struct kernel_answer *answer = kernel_wait(
+			kernel, kernel_send_read(kernel, nodeid, fh, pos, len, open_flags));
 
 	if (answer->err)
 		return answer->err;
@@ -389,7 +393,7 @@ int fk_read(struct fake_kernel *kernel, uint64_t nodeid, uint64_t fh, uint64_t p
 
 /* ---- notifications ---- */
 
-unsigned fk_invalidations(struct fake_kernel *kernel)
+unsigned kernel_invalidations(struct fake_kernel *kernel)
 {
 	struct { struct fuse_out_header header; struct fuse_notify_inval_inode_out o; } m;
 
@@ -399,9 +403,9 @@ unsigned fk_invalidations(struct fake_kernel *kernel)
 	return kernel->nr_inval;
 }
 
-bool fk_invalidated(struct fake_kernel *kernel, uint64_t nodeid, int64_t off, int64_t len)
+bool kernel_invalidated(struct fake_kernel *kernel, uint64_t nodeid, int64_t off, int64_t len)
 {
-	unsigned nr = fk_invalidations(kernel);
+	unsigned nr = kernel_invalidations(kernel);
 
 	for (unsigned n = 0; n < FDIO_MIN(nr, (unsigned)ARRAY_SIZE(kernel->inval)); n++) {
 		const struct fuse_notify_inval_inode_out *o = &kernel->inval[n];
@@ -413,7 +417,7 @@ bool fk_invalidated(struct fake_kernel *kernel, uint64_t nodeid, int64_t off, in
 	return false;
 }
 
-void fk_hold_notifications(struct fake_kernel *kernel)
+void kernel_hold_notifications(struct fake_kernel *kernel)
 {
 	uint8_t junk[1024] = { 0 };
 
@@ -425,14 +429,14 @@ void fk_hold_notifications(struct fake_kernel *kernel)
 	ck_assert_int_eq(errno, EAGAIN);
 }
 
-void fk_release_notifications(struct fake_kernel *kernel) { fk_invalidations(kernel); }
+void kernel_release_notifications(struct fake_kernel *kernel) { kernel_invalidations(kernel); }
 
-void fk_set_minor(struct fake_kernel *kernel, unsigned minor)
+void kernel_set_minor(struct fake_kernel *kernel, unsigned minor)
 {
 	kernel->transport->conn.kernel_minor = minor;
 }
 
-void fk_set_slots(struct fake_kernel *kernel, unsigned nr)
+void kernel_set_slots(struct fake_kernel *kernel, unsigned nr)
 {
 	if (!kernel->nr_slots)
 		kernel->nr_slots = kernel->transport->queues[0].nr_slots;
@@ -489,11 +493,11 @@ static int no_umount(void *arg, bool lazy)
 	return 0;
 }
 
-static void open_engine(struct fake_kernel *kernel, const struct fk_options *options)
+static void open_engine(struct fake_kernel *kernel, const struct kernel_options *options)
 {
 	struct ops_config config = { .vol = kernel->vol,
 				     .workers = kernel->workers,
-				     .nr_requests = FK_REQUESTS,
+				     .nr_requests = KERNEL_MAX_REQUESTS,
 				     .parallel_dio = options->parallel_dio,
 				     .sync = options->sync,
 				     .dirsync = options->dirsync };
@@ -517,13 +521,13 @@ static void open_engine(struct fake_kernel *kernel, const struct fk_options *opt
 	ops_set_dio(kernel->ops, kernel->dio);
 }
 
-static void open_transport(struct fake_kernel *kernel, const struct fk_options *options)
+static void open_transport(struct fake_kernel *kernel, const struct kernel_options *options)
 {
 	struct transport_config config = {
 		.source = "fake",
 		.mountpoint = "/",
 		.loops = kernel->loops,
-		.queue_depth = FK_REQUESTS,
+		.queue_depth = KERNEL_MAX_REQUESTS,
 		.transport = TRANSPORT_KIND_DEVFUSE,
 		.slot_size = ops_req_size(),
 		.posix_acl = true,
@@ -547,9 +551,9 @@ static void open_transport(struct fake_kernel *kernel, const struct fk_options *
 	ck_assert_msg(!transport_start(kernel->transport, FDIO_REASON(err)), "%s", err);
 }
 
-struct fake_kernel *fk_new(struct fake_dev *fake, const struct fk_options *opt)
+struct fake_kernel *kernel_new(struct fake_dev *fake, const struct kernel_options *opt)
 {
-	static const struct fk_options none;
+	static const struct kernel_options none;
 	struct loop_config config = { .nr_loops = 1,
 				      .entries = 64,
 				      .nr_fixed_files = LOOP_NR_FILES };
@@ -574,16 +578,16 @@ struct fake_kernel *fk_new(struct fake_dev *fake, const struct fk_options *opt)
 	return kernel;
 }
 
-struct fake_dev *fk_dev(struct fake_kernel *kernel) { return kernel->fake; }
+struct fake_dev *kernel_dev(struct fake_kernel *kernel) { return kernel->fake; }
 
-void fk_set_uid(struct fake_kernel *kernel, uint32_t uid) { kernel->uid = uid; }
+void kernel_set_uid(struct fake_kernel *kernel, uint32_t uid) { kernel->uid = uid; }
 
-void fk_abort(struct fake_kernel *kernel)
+void kernel_abort(struct fake_kernel *kernel)
 {
 	transport_end(kernel->transport, TRANSPORT_ABORTED, NULL);
 }
 
-void fk_linger(struct fake_kernel *kernel, bool on)
+void kernel_linger(struct fake_kernel *kernel, bool on)
 {
 	__atomic_store_n(&kernel->linger, on, __ATOMIC_SEQ_CST);
 }
@@ -598,7 +602,7 @@ static bool ended(const void *arg)
 	return yes;
 }
 
-bool fk_destroying(struct fake_kernel *kernel)
+bool kernel_destroying(struct fake_kernel *kernel)
 {
 	fdio_mutex_lock(&kernel->lock);
 	bool yes = kernel->destroying;
@@ -606,21 +610,21 @@ bool fk_destroying(struct fake_kernel *kernel)
 	return yes;
 }
 
-bool fk_ended(struct fake_kernel *kernel) { return ended(kernel); }
+bool kernel_ended(struct fake_kernel *kernel) { return ended(kernel); }
 
-bool fk_wait_ended(struct fake_kernel *kernel) { return wait_for(ended, kernel); }
+bool kernel_wait_ended(struct fake_kernel *kernel) { return wait_for(ended, kernel); }
 
-void fk_close(struct fake_kernel *kernel)
+void kernel_close(struct fake_kernel *kernel)
 {
-	if (!fk_ended(kernel))
-		fk_call(kernel, FUSE_DESTROY, 0, NULL, 0, NULL, 0, NULL);
+	if (!kernel_ended(kernel))
+		kernel_call(kernel, FUSE_DESTROY, 0, NULL, 0, NULL, 0, NULL);
 	transport_wait(kernel->transport);
 	ck_assert(kernel->breaks || !kernel->close_result);
 	loop_set_stop(kernel->loops);
 	close(kernel->transport->fd);
 	close(kernel->notify_fd);
 	if (kernel->nr_slots)
-		fk_set_slots(kernel, kernel->nr_slots); /* what is to be freed */
+		kernel_set_slots(kernel, kernel->nr_slots); /* what is to be freed */
 	transport_free(kernel->transport);
 	work_queue_free(kernel->workers);
 	work_queue_free(kernel->io);

@@ -317,7 +317,7 @@ static void held_submit_locked(struct fake_dev *fake, struct held *h)
 			fake->stats.overlaps += o != h && o->io->kind == DEV_WRITE &&
 						o->io->off < io->off + io->len &&
 						io->off < o->io->off + o->io->len;
-		fake_rec_submit(fake, h->id, FAKE_WRITE, io->off, io->len, io->flags, io->buf);
+		fake_record_submit(fake, h->id, FAKE_WRITE, io->off, io->len, io->flags, io->buf);
 	} else if (fake->mode != FAKE_INLINE) {
 		memset(io->buf, 0xdb, io->len);
 	}
@@ -344,8 +344,8 @@ static int held_transfer_locked(struct fake_dev *fake, struct held *held)
 		fake_image_write(fake, io->buf, n, io->off, write_is_durable(fake, io->flags));
 	int res = held->has_fault && held->fault.action == FAKE_ERROR ? held->fault.err : (int)n;
 	if (io->kind == DEV_WRITE)
-		fake_rec_complete(fake, held->id, FAKE_WRITE, io->off, drop ? 0 : n, io->flags,
-				  res);
+		fake_record_complete(fake, held->id, FAKE_WRITE, io->off, drop ? 0 : n, io->flags,
+				     res);
 	return res == 0 ? -EIO : res; /* dev.h: 0 bytes is -EIO */
 }
 
@@ -550,7 +550,7 @@ static int sync_begin(struct fake_dev *fake, enum fake_kind kind, const void *bu
 	}
 	fault = fault_match(fake, kind, off, len, flags, false);
 	if (kind & (FAKE_WRITE | FAKE_FLUSH))
-		fake_rec_submit(fake, *ret_id, kind, off, len, flags, buf);
+		fake_record_submit(fake, *ret_id, kind, off, len, flags, buf);
 	if (fault && fault->action == FAKE_STUCK) {
 		unsigned e = fake->stuck_epoch;
 		while (e == fake->stuck_epoch)
@@ -597,8 +597,8 @@ static int fake_write(struct dev *dev, const void *buf, size_t len, uint64_t off
 			fake_image_write(fake, buf, len, off, write_is_durable(fake, flags));
 		err = 0;
 	}
-	fake_rec_complete(fake, id, FAKE_WRITE, off, drop || err ? 0 : len, flags,
-			  err ? err : (int)len);
+	fake_record_complete(fake, id, FAKE_WRITE, off, drop || err ? 0 : len, flags,
+			     err ? err : (int)len);
 	fdio_mutex_unlock(&fake->lock);
 	hook_call(fake, FAKE_WRITE, off, len, flags, true);
 	return err;
@@ -633,7 +633,7 @@ static int fake_flush(struct dev *dev)
 			fake_image_flush(fake, upto);
 		err = 0;
 	}
-	fake_rec_complete(fake, id, FAKE_FLUSH, 0, 0, drop, err);
+	fake_record_complete(fake, id, FAKE_FLUSH, 0, 0, drop, err);
 	fdio_mutex_unlock(&fake->lock);
 	hook_call(fake, FAKE_FLUSH, 0, 0, 0, true);
 	return err;
@@ -676,7 +676,7 @@ static void fake_now(struct dev *dev, struct timespec *ts)
 	fdio_mutex_unlock(&fake->lock);
 }
 
-void fake_set_now(struct fake_dev *fake, const struct timespec *ts)
+void fake_set_clock(struct fake_dev *fake, const struct timespec *ts)
 {
 	fdio_mutex_lock(&fake->lock);
 	fake->clock_set = ts != NULL;
@@ -701,7 +701,7 @@ static void fake_close(struct dev *dev)
 	list_for_each_safe(pending, pt, &fake->pending, node)
 		free(pending);
 	list_init(&fake->pending);
-	fake_rec_stop(fake);
+	fake_record_stop(fake);
 	dev_fini(&fake->dev);
 	fake_image_free(fake->now, fake->size);
 	fake_image_free(fake->media, fake->size);

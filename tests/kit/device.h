@@ -120,7 +120,7 @@ typedef void (*fake_hook)(void *arg, enum fake_kind kind, uint64_t off, uint64_t
 void fake_set_hook(struct fake_dev *fake, fake_hook fn, void *arg);
 
 /* The clock that dev_now answers: stands still at ts (NULL: the real time, the default). */
-void fake_set_now(struct fake_dev *fake, const struct timespec *ts);
+void fake_set_clock(struct fake_dev *fake, const struct timespec *ts);
 
 /* ---- power cuts ---- */
 enum fake_cut {
@@ -139,12 +139,12 @@ struct fake_dev *fake_power_cut(struct fake_dev *fake, enum fake_cut mode, uint6
  * The recorder: from here on each submission and completion of a write and a flush is an event.
  * What is pending becomes durable.
  */
-void fake_rec_start(struct fake_dev *fake);
-void fake_rec_stop(struct fake_dev *fake); /* forgets the record */
-unsigned fake_rec_events(struct fake_dev *fake);
-enum fake_ev { FAKE_EV_SUBMIT, FAKE_EV_COMPLETE };
+void fake_record_start(struct fake_dev *fake);
+void fake_record_stop(struct fake_dev *fake); /* forgets the record */
+unsigned fake_record_events(struct fake_dev *fake);
+enum fake_event_type { FAKE_EVENT_SUBMIT, FAKE_EVENT_COMPLETE };
 struct fake_event {
-	enum fake_ev ev;
+	enum fake_event_type type;
 	enum fake_kind kind;
 	unsigned flags;      /* DEV_FUA */
 	uint64_t id;         /* joins submission and completion */
@@ -153,11 +153,12 @@ struct fake_event {
 	int result;          /* completion: bytes or -errno (sync calls: len or -errno; flush 0) */
 	const void *data;    /* submission of a write */
 };
-struct fake_event fake_rec_event(struct fake_dev *fake, unsigned k);
+struct fake_event fake_record_event(struct fake_dev *fake, unsigned k);
 /* As fake_power_cut, at the moment when the first k events had happened. */
-struct fake_dev *fake_rec_cut(struct fake_dev *fake, unsigned k, enum fake_cut mode, uint64_t seed);
+struct fake_dev *fake_record_cut(struct fake_dev *fake, unsigned k, enum fake_cut mode,
+				 uint64_t seed);
 /* How many writes were not safe then. */
-unsigned fake_rec_pending(struct fake_dev *fake, unsigned k);
+unsigned fake_record_pending(struct fake_dev *fake, unsigned k);
 
 /* ---- files and the tools of e2fsprogs (no root needed) ---- */
 /* from offset 0; the rest is zero; durable */

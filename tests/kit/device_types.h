@@ -75,9 +75,9 @@ void fake_image_copy(uint8_t *dst, const uint8_t *src, uint64_t size);
 void fake_image_write(struct fake_dev *fake, const void *data, uint32_t len, uint64_t off,
 		      bool durable);
 void fake_image_flush(struct fake_dev *fake, uint64_t upto);
-void fake_rec_submit(struct fake_dev *fake, uint64_t id, enum fake_kind kind, uint64_t off,
-		     uint32_t len, unsigned flags, const void *data);
-void fake_rec_complete(struct fake_dev *fake, uint64_t id, enum fake_kind kind, uint64_t off,
-		       uint32_t len, unsigned flags, int result);
+void fake_record_submit(struct fake_dev *fake, uint64_t id, enum fake_kind kind, uint64_t off,
+			uint32_t len, unsigned flags, const void *data);
+void fake_record_complete(struct fake_dev *fake, uint64_t id, enum fake_kind kind, uint64_t off,
+			  uint32_t len, unsigned flags, int result);
 
 #endif

@@ -43,9 +43,9 @@ void engine_fallocate(struct engine *e, int mode, uint64_t off, uint64_t len)
 	dio_gate_open(e->dio, e->inode, DIO_GATE_ALL);
 }
 
-struct engine *engine_on(struct fake_dev *fake, const struct engine_opt *opt)
+struct engine *engine_on(struct fake_dev *fake, const struct engine_options *opt)
 {
-	static const struct engine_opt none;
+	static const struct engine_options none;
 	struct engine *e = calloc(1, sizeof(*e));
 
 	ck_assert_ptr_nonnull(fake);
@@ -81,14 +81,14 @@ static void make_stale(struct engine *e)
 	struct dio_file *file;
 	uint32_t len = 256 * 1024;
 	void *buf = buffer_new(len);
-	struct treq req;
+	struct test_request req;
 	uint64_t pos = 0;
 
 	memset(buf, 0xa5, len);
 	ck_assert_int_eq(dio_file_open(e->dio, inode, &file), 0);
-	while (len >= BS) {
-		req_submit(e, file, &req, DIO_WRITE | DIO_ROOT, pos, buf, len);
-		ssize_t n = req_wait(e, &req);
+	while (len >= BLOCK) {
+		engine_submit(e, file, &req, DIO_WRITE | DIO_ROOT, pos, buf, len);
+		ssize_t n = engine_wait(e, &req);
 		if (n == -ENOSPC) {
 			len /= 2;
 			continue;
@@ -111,7 +111,7 @@ void engine_use_template(TCase *t)
 			     "\"$IMG\"; done >/dev/null 2>&1");
 }
 
-struct engine *engine_new(const struct engine_opt *opt)
+struct engine *engine_new(const struct engine_options *opt)
 {
 	struct fake_dev *fake = testvol_copy();
 
@@ -126,7 +126,7 @@ struct engine *engine_new(const struct engine_opt *opt)
 
 struct engine *engine_cut(struct engine *e, enum fake_cut mode, uint64_t seed)
 {
-	struct engine_opt o = e->opt;
+	struct engine_options o = e->opt;
 
 	o.stale = false;
 	return engine_on(fake_power_cut(e->fake, mode, seed), &o);
@@ -166,7 +166,7 @@ void *buffer_new(size_t len)
 	return p;
 }
 
-void pattern(void *buf, unsigned seed, uint64_t pos, size_t len)
+void fill_pattern(void *buf, unsigned seed, uint64_t pos, size_t len)
 {
 	for (size_t k = 0; k < len; k++)
 		((uint8_t *)buf)[k] =
@@ -185,16 +185,19 @@ bool no_byte(const void *buf, int byte, size_t len) { return !memchr(buf, byte, 
 
 static void req_done(struct dio_req *req, ssize_t res)
 {
-	struct treq *t = container_of(req, struct treq, req);
+	struct test_request *t = container_of(req, struct test_request, req);
 
 	t->res = res;
 	__atomic_fetch_add(&t->done, 1, __ATOMIC_RELEASE);
 }
 
-bool req_is_done(struct treq *req) { return __atomic_load_n(&req->done, __ATOMIC_ACQUIRE); }
+bool request_is_done(struct test_request *req)
+{
+	return __atomic_load_n(&req->done, __ATOMIC_ACQUIRE);
+}
 
-void req_submit(struct engine *e, struct dio_file *file, struct treq *req, unsigned flags,
-		uint64_t pos, void *buf, uint32_t len)
+void engine_submit(struct engine *e, struct dio_file *file, struct test_request *req,
+		   unsigned flags, uint64_t pos, void *buf, uint32_t len)
 {
 	memset(req, 0, sizeof(*req));
 	req->req = (struct dio_req){ .file = file,
@@ -218,9 +221,9 @@ bool engine_pump(struct engine *e)
 	return any;
 }
 
-ssize_t req_wait(struct engine *e, struct treq *req)
+ssize_t engine_wait(struct engine *e, struct test_request *req)
 {
-	for (unsigned k = 0; !req_is_done(req); k++) {
+	for (unsigned k = 0; !request_is_done(req); k++) {
 		if (!e->opt.threads) {
 			ck_assert_msg(engine_pump(e), "the request is not done and nothing is left "
 						      "to run");
@@ -233,29 +236,29 @@ ssize_t req_wait(struct engine *e, struct treq *req)
 	return req->res;
 }
 
-ssize_t io(struct engine *e, unsigned flags, uint64_t pos, void *buf, uint32_t len)
+ssize_t engine_io(struct engine *e, unsigned flags, uint64_t pos, void *buf, uint32_t len)
 {
-	struct treq req;
+	struct test_request req;
 
-	req_submit(e, e->file, &req, flags, pos, buf, len);
-	return req_wait(e, &req);
+	engine_submit(e, e->file, &req, flags, pos, buf, len);
+	return engine_wait(e, &req);
 }
 
-void write_ok(struct engine *e, unsigned flags, uint64_t pos, unsigned seed, uint32_t len)
+void write_pattern(struct engine *e, unsigned flags, uint64_t pos, unsigned seed, uint32_t len)
 {
 	void *b = buffer_new(len);
 
-	pattern(b, seed, pos, len);
-	ck_assert_int_eq(io(e, flags | DIO_WRITE, pos, b, len), len);
+	fill_pattern(b, seed, pos, len);
+	ck_assert_int_eq(engine_io(e, flags | DIO_WRITE, pos, b, len), len);
 	free(b);
 }
 
-void expect(struct engine *e, uint64_t pos, unsigned seed, uint32_t len)
+void expect_pattern(struct engine *e, uint64_t pos, unsigned seed, uint32_t len)
 {
 	uint8_t *b = buffer_new(len), *want = buffer_new(len);
 
-	pattern(want, seed, pos, len);
-	ck_assert_int_eq(io(e, 0, pos, b, len), len);
+	fill_pattern(want, seed, pos, len);
+	ck_assert_int_eq(engine_io(e, 0, pos, b, len), len);
 	/* One assertion for all: each costs a system call. */
 	uint32_t k = 0;
 	while (k + 1 < len && b[k] == want[k])
@@ -269,31 +272,31 @@ void expect(struct engine *e, uint64_t pos, unsigned seed, uint32_t len)
 
 static void sync_done(struct dio_sync *sync, int err)
 {
-	struct tsync *tsync = container_of(sync, struct tsync, sync);
+	struct test_sync *test_sync = container_of(sync, struct test_sync, sync);
 
-	tsync->err = err;
-	__atomic_fetch_add(&tsync->done, 1, __ATOMIC_RELEASE);
+	test_sync->err = err;
+	__atomic_fetch_add(&test_sync->done, 1, __ATOMIC_RELEASE);
 }
 
-void sync_start(struct engine *e, struct tsync *tsync, struct ext4_inode *inode,
+void sync_start(struct engine *e, struct test_sync *test_sync, struct ext4_inode *inode,
 		struct dio_file *file, bool datasync)
 {
-	*tsync = (struct tsync){
+	*test_sync = (struct test_sync){
 		.sync = { .inode = inode, .file = file, .datasync = datasync, .done = sync_done }
 	};
-	dio_fsync(e->dio, &tsync->sync);
+	dio_fsync(e->dio, &test_sync->sync);
 }
 
 static int fsync_as(struct engine *e, struct ext4_inode *inode, struct dio_file *file,
 		    bool datasync)
 {
-	struct tsync tsync;
+	struct test_sync test_sync;
 
-	sync_start(e, &tsync, inode, file, datasync);
-	while (!__atomic_load_n(&tsync.done, __ATOMIC_ACQUIRE))
+	sync_start(e, &test_sync, inode, file, datasync);
+	while (!__atomic_load_n(&test_sync.done, __ATOMIC_ACQUIRE))
 		if (!engine_pump(e))
 			usleep(100);
-	return tsync.err;
+	return test_sync.err;
 }
 
 int engine_fsync(struct engine *e, struct ext4_inode *inode, bool datasync)
@@ -312,7 +315,7 @@ void make_extents(struct engine *e, unsigned n)
 
 	/* Backwards, so that the allocator's running goal cannot join them. */
 	for (unsigned k = n; k-- > 0;)
-		write_ok(e, DIO_DIRECT, (uint64_t)k * BS, 1, BS);
+		write_pattern(e, DIO_DIRECT, (uint64_t)k * BLOCK, 1, BLOCK);
 	ck_assert_int_eq(ext4_vol_sync(e->vol), 0);
 	for (unsigned k = 0; k < n; k++) {
 		ck_assert_int_eq(ext4_map_lookup(e->inode, k, &extent), 0);
@@ -321,13 +324,13 @@ void make_extents(struct engine *e, unsigned n)
 	}
 }
 
-uint64_t dev_addr(struct engine *e, uint64_t pos)
+uint64_t device_offset(struct engine *e, uint64_t pos)
 {
 	struct ext4_extent extent;
 
-	ck_assert_int_eq(ext4_map_lookup(e->inode, pos / BS, &extent), 0);
+	ck_assert_int_eq(ext4_map_lookup(e->inode, pos / BLOCK, &extent), 0);
 	ck_assert_int_ne(extent.state, EXT4_EXTENT_HOLE);
-	return extent.pblk * BS + pos % BS;
+	return extent.pblk * BLOCK + pos % BLOCK;
 }
 
 uint64_t counter(enum fdio_counter c) { return fdio_counter_read(c); }

@@ -24,7 +24,7 @@ void model_fini(struct model *model)
 	free(model->mapped);
 }
 
-uint64_t model_rnd(struct model *model, uint64_t below)
+uint64_t model_random(struct model *model, uint64_t below)
 {
 	model->seed ^= model->seed << 13;
 	model->seed ^= model->seed >> 7;
@@ -143,29 +143,49 @@ int model_fallocate(struct model *model, int mode, uint64_t off, uint64_t len)
 	return 0;
 }
 
-int model_random_op(struct model *model)
+/* Mostly up to twelve blocks, sometimes a third of the space; one in three covers whole blocks. */
+static void random_range(struct model *model, uint64_t *ret_off, uint64_t *ret_len)
 {
-	uint64_t space = (uint64_t)model->blocks * bs(model), off = model_rnd(model, space - 1);
-	uint64_t longest = model_rnd(model, 8) ? 12 * bs(model) : space / 3;
-	uint64_t len = 1 + model_rnd(model, FDIO_MIN(longest, space - off));
+	uint64_t space = (uint64_t)model->blocks * bs(model), off = model_random(model, space - 1);
+	uint64_t longest = model_random(model, 8) ? 12 * bs(model) : space / 3;
+	uint64_t len = 1 + model_random(model, FDIO_MIN(longest, space - off));
 
-	if (model_rnd(model, 3) == 0) {
+	if (model_random(model, 3) == 0) {
 		off = fdio_round_down(off, bs(model));
 		len = FDIO_MIN(fdio_round_up(len, bs(model)), space - off);
 	}
-	switch (model_rnd(model, 16)) {
+	*ret_off = off;
+	*ret_len = len;
+}
+
+/* One time in four anywhere, else by up to twenty blocks. */
+static int random_shrink(struct model *model, uint64_t anywhere)
+{
+	if (!model_random(model, 4))
+		return model_truncate(model, anywhere);
+	uint64_t less = model_random(model, 20 * bs(model));
+	return model_truncate(model, model->size - FDIO_MIN(model->size, less));
+}
+
+static int random_growth(struct model *model)
+{
+	uint64_t space = (uint64_t)model->blocks * bs(model);
+	uint64_t size = model->size + model_random(model, 30 * bs(model));
+
+	return model_truncate(model, FDIO_MIN(size, space));
+}
+
+int model_random_op(struct model *model)
+{
+	uint64_t off, len;
+	int keep_size;
+
+	random_range(model, &off, &len);
+	switch (model_random(model, 16)) {
 	case 0:
-		return model_truncate(
-				model,
-				model_rnd(model, 4)
-						? model->size - FDIO_MIN(model->size,
-									 model_rnd(model,
-										   20 * bs(model)))
-						: off);
+		return random_shrink(model, off);
 	case 1:
-		return model_truncate(model,
-				      FDIO_MIN(model->size + model_rnd(model, 30 * bs(model)),
-					       space));
+		return random_growth(model);
 	case 2:
 	case 3:
 	case 4:
@@ -176,11 +196,8 @@ int model_random_op(struct model *model)
 	case 6:
 		return model_fallocate(model, EXT4_FALLOC_KEEP_SIZE, off, len);
 	case 7:
-		return model_fallocate(model,
-				       EXT4_FALLOC_ZERO_RANGE |
-						       (model_rnd(model, 2) ? EXT4_FALLOC_KEEP_SIZE
-									    : 0),
-				       off, len);
+		keep_size = model_random(model, 2) ? EXT4_FALLOC_KEEP_SIZE : 0;
+		return model_fallocate(model, EXT4_FALLOC_ZERO_RANGE | keep_size, off, len);
 	default:
 		return model_write(model, off, len);
 	}

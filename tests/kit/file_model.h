@@ -21,7 +21,7 @@ struct model {
 
 void model_init(struct model *model, struct onefile *t, uint32_t blocks, uint64_t seed);
 void model_fini(struct model *model);
-uint64_t model_rnd(struct model *model, uint64_t below);
+uint64_t model_random(struct model *model, uint64_t below);
 /* Each returns what the call on the volume returned; the model follows only when that was 0. */
 int model_write(struct model *model, uint64_t off, uint64_t len);
 int model_truncate(struct model *model, uint64_t size);

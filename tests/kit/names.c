@@ -4,40 +4,41 @@
 
 #include <string.h>
 
-const struct ext4_credentials names_cred = { .umask = 022, .cap_fsetid = true };
+const struct ext4_credentials root_credentials = { .umask = 022, .cap_fsetid = true };
 
-int n_create(struct ext4_inode *dir, const char *name, uint32_t mode)
+int name_create(struct ext4_inode *dir, const char *name, uint32_t mode)
 {
 	struct ext4_inode *inode = NULL;
-	int err = ext4_create(dir, name, (unsigned)strlen(name), mode, 0, &names_cred, &inode);
+	int err = ext4_create(dir, name, (unsigned)strlen(name), mode, 0, &root_credentials,
+			      &inode);
 
 	if (err == 0)
 		ext4_inode_put(inode);
 	return err;
 }
 
-int n_unlink(struct ext4_inode *dir, const char *name)
+int name_unlink(struct ext4_inode *dir, const char *name)
 {
 	return ext4_unlink(dir, name, (unsigned)strlen(name));
 }
-int n_rmdir(struct ext4_inode *dir, const char *name)
+int name_rmdir(struct ext4_inode *dir, const char *name)
 {
 	return ext4_rmdir(dir, name, (unsigned)strlen(name));
 }
 
-int n_link(struct ext4_inode *dir, const char *name, struct ext4_inode *target)
+int name_link(struct ext4_inode *dir, const char *name, struct ext4_inode *target)
 {
 	return ext4_link(dir, name, (unsigned)strlen(name), target, false);
 }
 
-int n_rename(struct ext4_inode *old_dir, const char *on, struct ext4_inode *new_dir, const char *nn,
-	     unsigned flags)
+int name_rename(struct ext4_inode *old_dir, const char *on, struct ext4_inode *new_dir,
+		const char *nn, unsigned flags)
 {
 	return ext4_rename(old_dir, on, (unsigned)strlen(on), new_dir, nn, (unsigned)strlen(nn),
-			   flags, &names_cred);
+			   flags, &root_credentials);
 }
 
-int n_ino(struct ext4_inode *dir, const char *name)
+int name_ino(struct ext4_inode *dir, const char *name)
 {
 	struct ext4_inode *inode;
 	int err = ext4_lookup(dir, name, (unsigned)strlen(name), &inode);
@@ -49,7 +50,7 @@ int n_ino(struct ext4_inode *dir, const char *name)
 	return err;
 }
 
-struct ext4_inode *n_get(struct ext4_inode *dir, const char *name)
+struct ext4_inode *name_lookup(struct ext4_inode *dir, const char *name)
 {
 	struct ext4_inode *inode;
 
@@ -57,7 +58,7 @@ struct ext4_inode *n_get(struct ext4_inode *dir, const char *name)
 	return inode;
 }
 
-unsigned n_nlink(struct ext4_inode *inode)
+unsigned link_count(struct ext4_inode *inode)
 {
 	struct ext4_attr attr;
 
@@ -65,7 +66,7 @@ unsigned n_nlink(struct ext4_inode *inode)
 	return attr.nlink;
 }
 
-uint32_t n_rand(uint64_t *state)
+uint32_t next_random(uint64_t *state)
 {
 	*state = *state * 6364136223846793005ull + 1442695040888963407ull;
 	return (uint32_t)(*state >> 33);

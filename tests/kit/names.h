@@ -8,19 +8,19 @@
 
 #include "kit/volume.h"
 
-extern const struct ext4_credentials names_cred; /* root, umask 022: who does all this */
+extern const struct ext4_credentials root_credentials; /* root, umask 022: who does all this */
 
 /* By name in dir. The results are those of ext4_create and so on. */
-int n_create(struct ext4_inode *dir, const char *name, uint32_t mode);
-int n_unlink(struct ext4_inode *dir, const char *name);
-int n_rmdir(struct ext4_inode *dir, const char *name);
-int n_link(struct ext4_inode *dir, const char *name, struct ext4_inode *target);
-int n_rename(struct ext4_inode *old_dir, const char *on, struct ext4_inode *new_dir, const char *nn,
-	     unsigned flags);
-int n_ino(struct ext4_inode *dir, const char *name); /* or -errno */
-struct ext4_inode *n_get(struct ext4_inode *dir, const char *name); /* a reference */
-unsigned n_nlink(struct ext4_inode *inode);
+int name_create(struct ext4_inode *dir, const char *name, uint32_t mode);
+int name_unlink(struct ext4_inode *dir, const char *name);
+int name_rmdir(struct ext4_inode *dir, const char *name);
+int name_link(struct ext4_inode *dir, const char *name, struct ext4_inode *target);
+int name_rename(struct ext4_inode *old_dir, const char *on, struct ext4_inode *new_dir,
+		const char *nn, unsigned flags);
+int name_ino(struct ext4_inode *dir, const char *name); /* or -errno */
+struct ext4_inode *name_lookup(struct ext4_inode *dir, const char *name); /* a reference */
+unsigned link_count(struct ext4_inode *inode);
 /* Deterministic numbers. */
-uint32_t n_rand(uint64_t *state);
+uint32_t next_random(uint64_t *state);
 
 #endif

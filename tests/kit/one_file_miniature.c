@@ -55,7 +55,7 @@ static struct ext4_vol *V;
 
 static bool fails(void) { return mini_fail_in && --mini_fail_in == 0; }
 
-static uint64_t rnd(void)
+static uint64_t next_random(void)
 {
 	J->seed ^= J->seed << 13;
 	J->seed ^= J->seed >> 7;
@@ -249,9 +249,9 @@ static int find_free(uint64_t goal, uint32_t n, bool keep_meta, uint64_t *ret_bl
 	uint64_t start = goal ? goal : V->first_data_block, used = 0;
 
 	if (mini_fragment) {
-		n = FDIO_MIN(n, 1 + (uint32_t)(rnd() % mini_fragment));
-		if (rnd() % 4)
-			start = rnd();
+		n = FDIO_MIN(n, 1 + (uint32_t)(next_random() % mini_fragment));
+		if (next_random() % 4)
+			start = next_random();
 	}
 	if (mini_limit_free != UINT64_MAX) {
 		for (uint64_t b = 0; b < J->nr; b++)

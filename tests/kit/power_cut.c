@@ -87,15 +87,18 @@ static struct rec_event *rec_add(struct fake_dev *fake)
 	return &record->ev[record->nr++];
 }
 
-void fake_rec_submit(struct fake_dev *fake, uint64_t id, enum fake_kind kind, uint64_t off,
-		     uint32_t len, unsigned flags, const void *data)
+void fake_record_submit(struct fake_dev *fake, uint64_t id, enum fake_kind kind, uint64_t off,
+			uint32_t len, unsigned flags, const void *data)
 {
 	if (!fake->rec)
 		return;
 	struct rec_event *e = rec_add(fake);
-	e->event = (struct fake_event){
-		.ev = FAKE_EV_SUBMIT, .kind = kind, .flags = flags, .id = id, .off = off, .len = len
-	};
+	e->event = (struct fake_event){ .type = FAKE_EVENT_SUBMIT,
+					.kind = kind,
+					.flags = flags,
+					.id = id,
+					.off = off,
+					.len = len };
 	if (kind == FAKE_WRITE) {
 		e->data = malloc(len ? len : 1);
 		FDIO_MUST(e->data);
@@ -104,13 +107,13 @@ void fake_rec_submit(struct fake_dev *fake, uint64_t id, enum fake_kind kind, ui
 	}
 }
 
-void fake_rec_complete(struct fake_dev *fake, uint64_t id, enum fake_kind kind, uint64_t off,
-		       uint32_t len, unsigned flags, int result)
+void fake_record_complete(struct fake_dev *fake, uint64_t id, enum fake_kind kind, uint64_t off,
+			  uint32_t len, unsigned flags, int result)
 {
 	if (!fake->rec)
 		return;
 	struct rec_event *e = rec_add(fake);
-	e->event = (struct fake_event){ .ev = FAKE_EV_COMPLETE,
+	e->event = (struct fake_event){ .type = FAKE_EVENT_COMPLETE,
 					.kind = kind,
 					.flags = flags,
 					.id = id,
@@ -120,9 +123,9 @@ void fake_rec_complete(struct fake_dev *fake, uint64_t id, enum fake_kind kind, 
 	e->durable = kind == FAKE_WRITE && (!fake->dev.caps.volatile_cache || (flags & DEV_FUA));
 }
 
-void fake_rec_start(struct fake_dev *fake)
+void fake_record_start(struct fake_dev *fake)
 {
-	fake_rec_stop(fake);
+	fake_record_stop(fake);
 	struct fake_record *record = calloc(1, sizeof(*record));
 
 	FDIO_MUST(record);
@@ -134,7 +137,7 @@ void fake_rec_start(struct fake_dev *fake)
 	fdio_mutex_unlock(&fake->lock);
 }
 
-void fake_rec_stop(struct fake_dev *fake)
+void fake_record_stop(struct fake_dev *fake)
 {
 	fdio_mutex_lock(&fake->lock);
 	struct fake_record *record = fake->rec;
@@ -149,7 +152,7 @@ void fake_rec_stop(struct fake_dev *fake)
 	free(record);
 }
 
-unsigned fake_rec_events(struct fake_dev *fake)
+unsigned fake_record_events(struct fake_dev *fake)
 {
 	fdio_mutex_lock(&fake->lock);
 	unsigned n = fake->rec ? fake->rec->nr : 0;
@@ -157,7 +160,7 @@ unsigned fake_rec_events(struct fake_dev *fake)
 	return n;
 }
 
-struct fake_event fake_rec_event(struct fake_dev *fake, unsigned k)
+struct fake_event fake_record_event(struct fake_dev *fake, unsigned k)
 {
 	fdio_mutex_lock(&fake->lock);
 	FDIO_ASSERT(fake->rec && k < fake->rec->nr);
@@ -179,7 +182,7 @@ static const struct rec_event *submission_of(const struct fake_record *record, u
 					     uint64_t id)
 {
 	for (unsigned i = before; i-- > 0;)
-		if (record->ev[i].event.ev == FAKE_EV_SUBMIT && record->ev[i].event.id == id)
+		if (record->ev[i].event.type == FAKE_EVENT_SUBMIT && record->ev[i].event.id == id)
 			return &record->ev[i];
 	return NULL; /* submitted before the recording started */
 }
@@ -191,9 +194,9 @@ static void cut_flushed(const struct fake_record *record, unsigned at, uint64_t 
 	unsigned n = 0;
 
 	for (unsigned i = 0; i < at; i++) {
-		if (record->ev[i].event.ev == FAKE_EV_SUBMIT && record->ev[i].event.id == id)
+		if (record->ev[i].event.type == FAKE_EVENT_SUBMIT && record->ev[i].event.id == id)
 			break;
-		n += record->ev[i].event.ev == FAKE_EV_COMPLETE &&
+		n += record->ev[i].event.type == FAKE_EVENT_COMPLETE &&
 		     record->ev[i].event.kind == FAKE_WRITE &&
 		     submission_of(record, i, record->ev[i].event.id);
 	}
@@ -204,7 +207,7 @@ static void cut_flushed(const struct fake_record *record, unsigned at, uint64_t 
 static bool is_complete(const struct fake_record *record, unsigned k, uint64_t id)
 {
 	for (unsigned i = 0; i < k; i++)
-		if (record->ev[i].event.ev == FAKE_EV_COMPLETE && record->ev[i].event.id == id)
+		if (record->ev[i].event.type == FAKE_EVENT_COMPLETE && record->ev[i].event.id == id)
 			return true;
 	return false;
 }
@@ -213,7 +216,7 @@ static void cut_collect(const struct fake_record *record, unsigned k, struct cut
 {
 	for (unsigned i = 0; i < k; i++) {
 		const struct rec_event *e = &record->ev[i];
-		if (e->event.ev != FAKE_EV_COMPLETE)
+		if (e->event.type != FAKE_EVENT_COMPLETE)
 			continue;
 		if (e->event.kind == FAKE_FLUSH) {
 			/* flags: a flush that lied, see FAKE_DROP */
@@ -230,13 +233,13 @@ static void cut_collect(const struct fake_record *record, unsigned k, struct cut
 	}
 	for (unsigned i = 0; i < k; i++) {
 		const struct rec_event *e = &record->ev[i];
-		if (e->event.ev == FAKE_EV_SUBMIT && e->event.kind == FAKE_WRITE &&
+		if (e->event.type == FAKE_EVENT_SUBMIT && e->event.kind == FAKE_WRITE &&
 		    !is_complete(record, k, e->event.id))
 			s->w[s->nr++] = (struct cut_write){ .sub = e, .len = e->event.len };
 	}
 }
 
-struct fake_dev *fake_rec_cut(struct fake_dev *f, unsigned k, enum fake_cut mode, uint64_t seed)
+struct fake_dev *fake_record_cut(struct fake_dev *f, unsigned k, enum fake_cut mode, uint64_t seed)
 {
 	struct fake_dev *c = fake_new(f->size, f->dev.caps.sector_bytes);
 	struct cut_state s = { .w = calloc(k + 1, sizeof(*s.w)) };
@@ -259,7 +262,7 @@ struct fake_dev *fake_rec_cut(struct fake_dev *f, unsigned k, enum fake_cut mode
 	return c;
 }
 
-unsigned fake_rec_pending(struct fake_dev *fake, unsigned k)
+unsigned fake_record_pending(struct fake_dev *fake, unsigned k)
 {
 	struct cut_state s = { .w = calloc(k + 1, sizeof(*s.w)) };
 	unsigned n = 0;

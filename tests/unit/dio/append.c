@@ -12,12 +12,12 @@
 #include <unistd.h>
 
 /* A file of n blocks (at least 2) with a window behind it. */
-static struct engine *with_window(const struct engine_opt *o, unsigned n)
+static struct engine *with_window(const struct engine_options *o, unsigned n)
 {
 	struct engine *e = engine_new(o);
 
 	for (unsigned k = 0; k < n; k++)
-		write_ok(e, 0, k * BS, 1, BS);
+		write_pattern(e, 0, k * BLOCK, 1, BLOCK);
 	ck_assert_uint_gt(ext4_window_end(e->inode), ext4_inode_size(e->inode));
 	return e;
 }
@@ -34,7 +34,7 @@ static void *truncate_thread(void *arg)
 {
 	struct engine *e = arg;
 
-	engine_truncate(e, e->inode, BS);
+	engine_truncate(e, e->inode, BLOCK);
 	return NULL;
 }
 
@@ -80,20 +80,20 @@ START_TEST(one_device_request_and_no_handle)
 	uint64_t writes = fake_stats(e->fake).writes;
 
 	for (unsigned k = 2; k < 10; k++)
-		write_ok(e, DIO_DIRECT, k * BS, 1, BS);
+		write_pattern(e, DIO_DIRECT, k * BLOCK, 1, BLOCK);
 	ck_assert_uint_eq(counter(COUNTER_dio_write_slow), slow);
 	ck_assert_uint_eq(fake_stats(e->fake).writes - writes, 8);
 	ck_assert_uint_eq(counter(COUNTER_ext4_window_settled), settled);
-	ck_assert_uint_eq(ext4_inode_size(e->inode), 10 * BS);
-	ck_assert_uint_eq(blocks_512(e), 10 * BS / 512);
-	expect(e, 0, 1, 10 * BS);
+	ck_assert_uint_eq(ext4_inode_size(e->inode), 10 * BLOCK);
+	ck_assert_uint_eq(blocks_512(e), 10 * BLOCK / 512);
+	expect_pattern(e, 0, 1, 10 * BLOCK);
 	/* A lost map is built from the tree and the window. */
 	ext4_map_drop(e->inode);
-	expect(e, 0, 1, 10 * BS);
+	expect_pattern(e, 0, 1, 10 * BLOCK);
 	ck_assert_int_eq(engine_fsync(e, e->inode, false), 0);
 	ck_assert_uint_eq(counter(COUNTER_ext4_window_settled), settled + 1);
 	ck_assert_uint_eq(ext4_window_unsettled(e->inode), 0);
-	ck_assert_uint_eq(blocks_512(e), 10 * BS / 512);
+	ck_assert_uint_eq(blocks_512(e), 10 * BLOCK / 512);
 	engine_close(e);
 }
 END_TEST
@@ -107,18 +107,18 @@ START_TEST(closed_by_a_loop_thread)
 	struct engine *e = with_window(NULL, 2);
 
 	for (unsigned k = 2; k < 6; k++)
-		write_ok(e, DIO_DIRECT, k * BS, 1, BS);
+		write_pattern(e, DIO_DIRECT, k * BLOCK, 1, BLOCK);
 	ck_assert_uint_eq(ext4_window_unsettled(e->inode), 4);
 	nowait_begin();
 	nowait_self.fail_at = 1; /* a lock that is taken, or room in the log */
 	dio_file_close(e->file);
 	nowait_self.fail_at = 0;
 	ck_assert(!nowait_end());
-	ck_assert_uint_eq(ext4_inode_size(e->inode), 6 * BS);
+	ck_assert_uint_eq(ext4_inode_size(e->inode), 6 * BLOCK);
 	engine_pump(e);
 	ck_assert_uint_eq(ext4_window_end(e->inode), 0);
 	ck_assert_int_eq(dio_file_open(e->dio, e->inode, &e->file), 0);
-	expect(e, 0, 1, 6 * BS);
+	expect_pattern(e, 0, 1, 6 * BLOCK);
 	engine_close(e);
 }
 END_TEST
@@ -134,17 +134,17 @@ START_TEST(what_is_given_up_is_told)
 
 	ck_assert_int_eq(engine_fsync(e, e->inode, false), 0);
 	for (unsigned k = 2; k < 6; k++)
-		write_ok(e, DIO_DIRECT, k * BS, 1, BS);
+		write_pattern(e, DIO_DIRECT, k * BLOCK, 1, BLOCK);
 	ext4_inode_lock_exclusive(e->inode);
 	nowait_begin();
 	nowait_self.fail_at = 1; /* the journal would have to be waited for */
 	ck_assert_int_eq(ext4_window_close(e->inode, NULL, NULL), -EAGAIN);
 	nowait_end();
 	ext4_inode_unlock(e->inode);
-	ck_assert_uint_eq(ext4_inode_size(e->inode), 2 * BS);
+	ck_assert_uint_eq(ext4_inode_size(e->inode), 2 * BLOCK);
 	ck_assert_int_eq(engine_fsync(e, e->inode, true), -EIO);
 	ck_assert_int_eq(engine_fsync(e, e->inode, true), 0);
-	expect(e, 0, 1, 2 * BS);
+	expect_pattern(e, 0, 1, 2 * BLOCK);
 	engine_close(e);
 }
 END_TEST
@@ -179,24 +179,25 @@ static void *reclaim_thread(void *arg)
  */
 START_TEST(what_is_given_up_is_not_read)
 {
-	struct engine *e = with_window(&(struct engine_opt){ .threads = 1, .relaxed = true }, 2);
+	struct engine *e =
+			with_window(&(struct engine_options){ .threads = 1, .relaxed = true }, 2);
 	uint64_t held = e->vol->data.window_blocks, available = ext4_blocks_available(e->vol, true);
 	uint64_t waits = counter(COUNTER_dio_gate_wait);
-	uint8_t *b = buffer_new(BS), *want = buffer_new(BS), *w = buffer_new(BS);
-	struct treq req, tw;
+	uint8_t *b = buffer_new(BLOCK), *want = buffer_new(BLOCK), *w = buffer_new(BLOCK);
+	struct test_request req, tw;
 	pthread_t th;
 
 	for (unsigned k = 2; k < 6; k++)
-		write_ok(e, 0, k * BS, 1, BS);
-	pattern(want, 1, 3 * BS, BS);
+		write_pattern(e, 0, k * BLOCK, 1, BLOCK);
+	fill_pattern(want, 1, 3 * BLOCK, BLOCK);
 	fake_set_mode(e->fake, FAKE_HELD, 0);
-	req_submit(e, e->file, &req, 0, 3 * BS, b, BS);
+	engine_submit(e, e->file, &req, 0, 3 * BLOCK, b, BLOCK);
 	ck_assert_uint_eq(fake_held(e->fake), 1);
 	__atomic_store_n(&claim_fails, true, __ATOMIC_SEQ_CST);
 	if (_i)
 		ck_assert_int_eq(pthread_create(&th, NULL, reclaim_thread, e), 0);
 	else
-		req_submit(e, e->file, &tw, DIO_WRITE, 6 * BS, w, 100);
+		engine_submit(e, e->file, &tw, DIO_WRITE, 6 * BLOCK, w, 100);
 	wait_counter(COUNTER_dio_gate_wait, waits + 1);
 	ck_assert_uint_eq(e->vol->data.window_blocks, held);
 	ck_assert_uint_eq(ext4_blocks_available(e->vol, true), available);
@@ -204,14 +205,14 @@ START_TEST(what_is_given_up_is_not_read)
 	if (_i)
 		pthread_join(th, NULL);
 	else
-		ck_assert_int_eq(req_wait(e, &tw), -ENOMEM);
+		ck_assert_int_eq(engine_wait(e, &tw), -ENOMEM);
 	__atomic_store_n(&claim_fails, false, __ATOMIC_SEQ_CST);
 	fake_set_mode(e->fake, FAKE_INLINE, 0);
-	ck_assert_int_eq(req_wait(e, &req), BS);
-	ck_assert_mem_eq(b, want, BS);
+	ck_assert_int_eq(engine_wait(e, &req), BLOCK);
+	ck_assert_mem_eq(b, want, BLOCK);
 	ck_assert_uint_eq(e->vol->data.window_blocks, 0);
 	ck_assert_uint_gt(ext4_blocks_available(e->vol, true), available);
-	ck_assert_uint_eq(ext4_inode_size(e->inode), 2 * BS);
+	ck_assert_uint_eq(ext4_inode_size(e->inode), 2 * BLOCK);
 	free(b);
 	free(want);
 	free(w);
@@ -226,23 +227,23 @@ END_TEST
 START_TEST(published_in_order)
 {
 	struct engine *e = with_window(NULL, 2);
-	uint8_t *b = buffer_new(4 * BS), *r = buffer_new(BS);
-	struct treq t1, t2;
+	uint8_t *b = buffer_new(4 * BLOCK), *r = buffer_new(BLOCK);
+	struct test_request t1, t2;
 
-	pattern(b, 1, 2 * BS, 4 * BS);
+	fill_pattern(b, 1, 2 * BLOCK, 4 * BLOCK);
 	fake_set_mode(e->fake, FAKE_HELD, 0);
-	req_submit(e, e->file, &t1, DIO_WRITE, 2 * BS, b, 3 * BS);
-	req_submit(e, e->file, &t2, DIO_WRITE, 5 * BS, b + 3 * BS, BS);
+	engine_submit(e, e->file, &t1, DIO_WRITE, 2 * BLOCK, b, 3 * BLOCK);
+	engine_submit(e, e->file, &t2, DIO_WRITE, 5 * BLOCK, b + 3 * BLOCK, BLOCK);
 	ck_assert_uint_eq(fake_held(e->fake), 2);
 	fake_complete(e->fake, 1);
-	ck_assert(!req_is_done(&t2));
-	ck_assert_uint_eq(ext4_inode_size(e->inode), 2 * BS);
-	ck_assert_int_eq(io(e, 0, 2 * BS, r, BS), 0);
+	ck_assert(!request_is_done(&t2));
+	ck_assert_uint_eq(ext4_inode_size(e->inode), 2 * BLOCK);
+	ck_assert_int_eq(engine_io(e, 0, 2 * BLOCK, r, BLOCK), 0);
 	fake_complete(e->fake, 0);
-	ck_assert(req_is_done(&t1) && req_is_done(&t2));
-	ck_assert_uint_eq(ext4_inode_size(e->inode), 6 * BS);
+	ck_assert(request_is_done(&t1) && request_is_done(&t2));
+	ck_assert_uint_eq(ext4_inode_size(e->inode), 6 * BLOCK);
 	fake_set_mode(e->fake, FAKE_INLINE, 0);
-	expect(e, 0, 1, 6 * BS);
+	expect_pattern(e, 0, 1, 6 * BLOCK);
 	free(b);
 	free(r);
 	engine_close(e);
@@ -256,34 +257,35 @@ END_TEST
 START_TEST(failure_in_the_middle)
 {
 	struct engine *e = with_window(NULL, 2);
-	uint8_t *b = buffer_new(3 * BS), *r = buffer_new(BS);
-	struct treq req[3];
+	uint8_t *b = buffer_new(3 * BLOCK), *r = buffer_new(BLOCK);
+	struct test_request req[3];
 
-	pattern(b, 1, 2 * BS, 3 * BS);
-	uint64_t addr = dev_addr(e, 2 * BS);
+	fill_pattern(b, 1, 2 * BLOCK, 3 * BLOCK);
+	uint64_t addr = device_offset(e, 2 * BLOCK);
 	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_WRITE,
 						      .action = FAKE_ERROR,
 						      .err = -EIO,
 						      .off = addr,
-						      .len = BS,
+						      .len = BLOCK,
 						      .repeat = 1 });
 	fake_set_mode(e->fake, FAKE_HELD, 0);
 	for (unsigned k = 0; k < 3; k++)
-		req_submit(e, e->file, &req[k], DIO_WRITE, (2 + k) * BS, b + k * BS, BS);
+		engine_submit(e, e->file, &req[k], DIO_WRITE, (2 + k) * BLOCK, b + k * BLOCK,
+			      BLOCK);
 	ck_assert_uint_eq(fake_held(e->fake), 3);
 	fake_complete(e->fake, 2);
 	fake_complete(e->fake, 0);
-	ck_assert_uint_eq(ext4_inode_size(e->inode), 2 * BS);
+	ck_assert_uint_eq(ext4_inode_size(e->inode), 2 * BLOCK);
 	fake_complete(e->fake, 0);
 	fake_set_mode(e->fake, FAKE_INLINE, 0);
-	ck_assert_int_eq(req_wait(e, &req[0]), -EIO);
-	ck_assert_int_eq(req_wait(e, &req[1]), BS);
-	ck_assert_int_eq(req_wait(e, &req[2]), BS);
-	ck_assert_uint_eq(ext4_inode_size(e->inode), 5 * BS);
-	ck_assert_int_eq(io(e, 0, 2 * BS, r, BS), BS);
-	ck_assert(all_bytes(r, 0, BS));
-	expect(e, 3 * BS, 1, 2 * BS);
-	expect(e, 0, 1, 2 * BS);
+	ck_assert_int_eq(engine_wait(e, &req[0]), -EIO);
+	ck_assert_int_eq(engine_wait(e, &req[1]), BLOCK);
+	ck_assert_int_eq(engine_wait(e, &req[2]), BLOCK);
+	ck_assert_uint_eq(ext4_inode_size(e->inode), 5 * BLOCK);
+	ck_assert_int_eq(engine_io(e, 0, 2 * BLOCK, r, BLOCK), BLOCK);
+	ck_assert(all_bytes(r, 0, BLOCK));
+	expect_pattern(e, 3 * BLOCK, 1, 2 * BLOCK);
+	expect_pattern(e, 0, 1, 2 * BLOCK);
 	free(b);
 	free(r);
 	engine_close(e);
@@ -296,21 +298,21 @@ START_TEST(durable_when_synced)
 	for (unsigned how = 0; how < 4; how++) {
 		struct engine *e = with_window(NULL, 2);
 
-		write_ok(e,
-			 how == 2   ? DIO_DSYNC
-			 : how == 3 ? DIO_SYNC | DIO_DSYNC
-				    : 0,
-			 2 * BS, 1, 2 * BS);
+		write_pattern(e,
+			      how == 2   ? DIO_DSYNC
+			      : how == 3 ? DIO_SYNC | DIO_DSYNC
+					 : 0,
+			      2 * BLOCK, 1, 2 * BLOCK);
 		if (how < 2)
 			ck_assert_int_eq(engine_fsync(e, e->inode, how == 1), 0);
 		/* An overwrite of what may not be in the tree yet. */
-		write_ok(e, 0, 4 * BS, 1, BS);
-		write_ok(e, DIO_DSYNC, 4 * BS, 2, BS);
-		write_ok(e, 0, 5 * BS, 3, BS);
+		write_pattern(e, 0, 4 * BLOCK, 1, BLOCK);
+		write_pattern(e, DIO_DSYNC, 4 * BLOCK, 2, BLOCK);
+		write_pattern(e, 0, 5 * BLOCK, 3, BLOCK);
 		struct engine *n = engine_cut(e, FAKE_CUT_DROP, how);
-		ck_assert_uint_eq(ext4_inode_size(n->inode), 5 * BS);
-		expect(n, 0, 1, 4 * BS);
-		expect(n, 4 * BS, 2, BS);
+		ck_assert_uint_eq(ext4_inode_size(n->inode), 5 * BLOCK);
+		expect_pattern(n, 0, 1, 4 * BLOCK);
+		expect_pattern(n, 4 * BLOCK, 2, BLOCK);
 		engine_close(n);
 		engine_close(e);
 	}
@@ -323,29 +325,29 @@ END_TEST
  */
 START_TEST(cut_anywhere)
 {
-	struct engine *e = with_window(&(struct engine_opt){ .stale = true }, 2);
+	struct engine *e = with_window(&(struct engine_options){ .stale = true }, 2);
 
-	fake_rec_start(e->fake);
+	fake_record_start(e->fake);
 	for (unsigned k = 2; k < 6; k++)
-		write_ok(e, 0, k * BS, 1, BS);
+		write_pattern(e, 0, k * BLOCK, 1, BLOCK);
 	ck_assert_int_eq(ext4_vol_sync(e->vol), 0);
-	write_ok(e, 0, 6 * BS, 1, BS);
+	write_pattern(e, 0, 6 * BLOCK, 1, BLOCK);
 	ck_assert_int_eq(engine_fsync(e, e->inode, true), 0);
-	unsigned events = fake_rec_events(e->fake);
+	unsigned events = fake_record_events(e->fake);
 	for (unsigned k = 0; k <= events; k++) {
-		struct engine *n =
-				engine_on(fake_rec_cut(e->fake, k,
-						       k % 2 ? FAKE_CUT_RANDOM : FAKE_CUT_DROP, k),
-					  NULL);
+		struct engine *n = engine_on(
+				fake_record_cut(e->fake, k, k % 2 ? FAKE_CUT_RANDOM : FAKE_CUT_DROP,
+						k),
+				NULL);
 		uint64_t size = ext4_inode_size(n->inode);
-		ck_assert(size % BS == 0 && size <= 7 * BS);
+		ck_assert(size % BLOCK == 0 && size <= 7 * BLOCK);
 		if (size)
-			expect(n, 0, 1, size);
+			expect_pattern(n, 0, 1, size);
 		if (k == events)
-			ck_assert_uint_eq(size, 7 * BS);
+			ck_assert_uint_eq(size, 7 * BLOCK);
 		engine_close(n);
 	}
-	fake_rec_stop(e->fake);
+	fake_record_stop(e->fake);
 	engine_close(e);
 }
 END_TEST
@@ -355,40 +357,42 @@ START_TEST(ended_by_other_changes)
 {
 	for (unsigned how = 0; how < 7; how++) {
 		struct engine *e = with_window(
-				&(struct engine_opt){ .relaxed = true, .stale = true }, 3);
-		uint8_t *r = buffer_new(16 * BS);
+				&(struct engine_options){ .relaxed = true, .stale = true }, 3);
+		uint8_t *r = buffer_new(16 * BLOCK);
 
-		write_ok(e, 0, 3 * BS, 1, BS);
+		write_pattern(e, 0, 3 * BLOCK, 1, BLOCK);
 		switch (how) {
-		case 0: engine_truncate(e, e->inode, 2 * BS + 100); break;
-		case 1: engine_truncate(e, e->inode, 8 * BS + 100); break;
-		case 2: engine_fallocate(e, 0, 2 * BS, 6 * BS); break;
+		case 0: engine_truncate(e, e->inode, 2 * BLOCK + 100); break;
+		case 1: engine_truncate(e, e->inode, 8 * BLOCK + 100); break;
+		case 2: engine_fallocate(e, 0, 2 * BLOCK, 6 * BLOCK); break;
 		case 3:
-			engine_fallocate(e, EXT4_FALLOC_PUNCH_HOLE | EXT4_FALLOC_KEEP_SIZE, 3 * BS,
-					 BS);
+			engine_fallocate(e, EXT4_FALLOC_PUNCH_HOLE | EXT4_FALLOC_KEEP_SIZE,
+					 3 * BLOCK, BLOCK);
 			break;
-		case 4: write_ok(e, 0, 4 * BS, 1, 100); break;
-		case 5: write_ok(e, 0, 7 * BS + 5, 1, 100); break;
+		case 4: write_pattern(e, 0, 4 * BLOCK, 1, 100); break;
+		case 5: write_pattern(e, 0, 7 * BLOCK + 5, 1, 100); break;
 		/* whole blocks, in the window, but not at the end */
-		case 6: write_ok(e, 0, 7 * BS, 1, BS); break;
+		case 6:
+			write_pattern(e, 0, 7 * BLOCK, 1, BLOCK);
+			break;
 		}
 		ck_assert_uint_eq(ext4_window_end(e->inode), 0);
 		uint64_t size = ext4_inode_size(e->inode), same = how == 0   ? size
-								  : how == 3 ? 3 * BS
-									     : 4 * BS;
-		expect(e, 0, 1, same);
-		ck_assert_int_eq(io(e, 0, 0, r, 16 * BS), size);
+								  : how == 3 ? 3 * BLOCK
+									     : 4 * BLOCK;
+		expect_pattern(e, 0, 1, same);
+		ck_assert_int_eq(engine_io(e, 0, 0, r, 16 * BLOCK), size);
 		if (how == 4)
-			expect(e, 4 * BS, 1, 100);
+			expect_pattern(e, 4 * BLOCK, 1, 100);
 		else if (how == 5)
-			ck_assert(all_bytes(r + 4 * BS, 0, 3 * BS + 5));
+			ck_assert(all_bytes(r + 4 * BLOCK, 0, 3 * BLOCK + 5));
 		else if (how == 6)
-			ck_assert(all_bytes(r + 4 * BS, 0, 3 * BS));
+			ck_assert(all_bytes(r + 4 * BLOCK, 0, 3 * BLOCK));
 		else
 			ck_assert(all_bytes(r + same, 0, size - same));
-		engine_truncate(e, e->inode, 12 * BS);
-		ck_assert_int_eq(io(e, 0, 0, r, 16 * BS), 12 * BS);
-		ck_assert(all_bytes(r + size, 0, 12 * BS - size));
+		engine_truncate(e, e->inode, 12 * BLOCK);
+		ck_assert_int_eq(engine_io(e, 0, 0, r, 16 * BLOCK), 12 * BLOCK);
+		ck_assert(all_bytes(r + size, 0, 12 * BLOCK - size));
 		free(r);
 		engine_close(e);
 	}
@@ -401,28 +405,28 @@ END_TEST
  */
 START_TEST(a_gap_behind_an_append)
 {
-	struct engine *e = with_window(&(struct engine_opt){ .stale = true }, 2);
+	struct engine *e = with_window(&(struct engine_options){ .stale = true }, 2);
 	uint64_t slow = counter(COUNTER_dio_write_slow);
-	uint8_t *b = buffer_new(2 * BS), *r = buffer_new(BS);
-	struct treq req[2];
+	uint8_t *b = buffer_new(2 * BLOCK), *r = buffer_new(BLOCK);
+	struct test_request req[2];
 
-	pattern(b, 1, 2 * BS, BS);
-	pattern(b + BS, 1, 5 * BS, BS);
+	fill_pattern(b, 1, 2 * BLOCK, BLOCK);
+	fill_pattern(b + BLOCK, 1, 5 * BLOCK, BLOCK);
 	fake_set_mode(e->fake, FAKE_HELD, 0);
-	req_submit(e, e->file, &req[0], DIO_WRITE, 2 * BS, b, BS);
-	req_submit(e, e->file, &req[1], DIO_WRITE, 5 * BS, b + BS, BS);
+	engine_submit(e, e->file, &req[0], DIO_WRITE, 2 * BLOCK, b, BLOCK);
+	engine_submit(e, e->file, &req[1], DIO_WRITE, 5 * BLOCK, b + BLOCK, BLOCK);
 	ck_assert_uint_eq(fake_held(e->fake), 1);
 	fake_complete(e->fake, 0);
 	fake_set_mode(e->fake, FAKE_INLINE, 0);
-	ck_assert_int_eq(req_wait(e, &req[0]), BS);
-	ck_assert_int_eq(req_wait(e, &req[1]), BS);
+	ck_assert_int_eq(engine_wait(e, &req[0]), BLOCK);
+	ck_assert_int_eq(engine_wait(e, &req[1]), BLOCK);
 	ck_assert_uint_eq(counter(COUNTER_dio_write_slow), slow + 1);
 	for (unsigned k = 3; k < 5; k++) {
-		ck_assert_int_eq(io(e, 0, k * BS, r, BS), BS);
-		ck_assert(all_bytes(r, 0, BS));
+		ck_assert_int_eq(engine_io(e, 0, k * BLOCK, r, BLOCK), BLOCK);
+		ck_assert(all_bytes(r, 0, BLOCK));
 	}
-	expect(e, 0, 1, 3 * BS);
-	expect(e, 5 * BS, 1, BS);
+	expect_pattern(e, 0, 1, 3 * BLOCK);
+	expect_pattern(e, 5 * BLOCK, 1, BLOCK);
 	free(b);
 	free(r);
 	engine_close(e);
@@ -435,28 +439,28 @@ END_TEST
  */
 START_TEST(no_window_over_preallocated_blocks)
 {
-	struct engine *old = engine_new(&(struct engine_opt){ .stale = true }), *e = old;
+	struct engine *old = engine_new(&(struct engine_options){ .stale = true }), *e = old;
 
-	write_ok(e, 0, 0, 1, BS);
-	engine_fallocate(e, EXT4_FALLOC_KEEP_SIZE, 6 * BS, 4 * BS);
+	write_pattern(e, 0, 0, 1, BLOCK);
+	engine_fallocate(e, EXT4_FALLOC_KEEP_SIZE, 6 * BLOCK, 4 * BLOCK);
 	if (_i) {
 		ck_assert_int_eq(ext4_vol_sync(e->vol), 0);
 		e = engine_cut(old, FAKE_CUT_KEEP, 0);
 	}
 	for (unsigned k = 1; k < 12; k++) {
-		write_ok(e, 0, k * BS, 1, BS);
+		write_pattern(e, 0, k * BLOCK, 1, BLOCK);
 		if (k < 9)
 			ck_assert_uint_eq(ext4_window_end(e->inode), 0);
 		if (k == 4)
 			ck_assert_int_eq(engine_fsync(e, e->inode, false), 0);
 	}
 	ck_assert_uint_gt(ext4_window_end(e->inode), 0); /* behind them there is one again */
-	expect(e, 0, 1, 12 * BS);
+	expect_pattern(e, 0, 1, 12 * BLOCK);
 	ext4_map_drop(e->inode);
-	expect(e, 0, 1, 12 * BS);
+	expect_pattern(e, 0, 1, 12 * BLOCK);
 	ck_assert_int_eq(engine_fsync(e, e->inode, false), 0);
 	struct engine *n = engine_cut(e, FAKE_CUT_DROP, 0);
-	expect(n, 0, 1, 12 * BS);
+	expect_pattern(n, 0, 1, 12 * BLOCK);
 	engine_close(n);
 	engine_close(e);
 	if (_i)
@@ -467,24 +471,24 @@ END_TEST
 /* A truncate waits for an append in flight, and its blocks are not given away before. */
 START_TEST(truncate_waits)
 {
-	struct engine *e = with_window(&(struct engine_opt){ .threads = 1 }, 2);
-	uint8_t *b = buffer_new(BS);
-	struct treq req;
+	struct engine *e = with_window(&(struct engine_options){ .threads = 1 }, 2);
+	uint8_t *b = buffer_new(BLOCK);
+	struct test_request req;
 	pthread_t th;
 
-	pattern(b, 1, 2 * BS, BS);
+	fill_pattern(b, 1, 2 * BLOCK, BLOCK);
 	fake_set_mode(e->fake, FAKE_HELD, 0);
-	req_submit(e, e->file, &req, DIO_WRITE, 2 * BS, b, BS);
+	engine_submit(e, e->file, &req, DIO_WRITE, 2 * BLOCK, b, BLOCK);
 	uint64_t waits = counter(COUNTER_dio_gate_wait);
 	ck_assert_int_eq(pthread_create(&th, NULL, truncate_thread, e), 0);
 	wait_counter(COUNTER_dio_gate_wait, waits + 1);
-	ck_assert_uint_eq(ext4_inode_size(e->inode), 2 * BS);
+	ck_assert_uint_eq(ext4_inode_size(e->inode), 2 * BLOCK);
 	fake_complete(e->fake, 0);
 	pthread_join(th, NULL);
-	ck_assert_int_eq(req_wait(e, &req), BS);
+	ck_assert_int_eq(engine_wait(e, &req), BLOCK);
 	fake_set_mode(e->fake, FAKE_INLINE, 0);
-	ck_assert_uint_eq(ext4_inode_size(e->inode), BS);
-	expect(e, 0, 1, BS);
+	ck_assert_uint_eq(ext4_inode_size(e->inode), BLOCK);
+	expect_pattern(e, 0, 1, BLOCK);
 	free(b);
 	engine_close(e);
 }
@@ -496,24 +500,24 @@ START_TEST(reclaimed_when_full)
 	struct engine *e = with_window(NULL, 2);
 	struct ext4_inode *inode = engine_file(e, "g");
 	struct dio_file *gf;
-	uint8_t *b = buffer_new(BS);
-	struct treq req;
+	uint8_t *b = buffer_new(BLOCK);
+	struct test_request req;
 	struct ext4_statfs stats;
 	uint64_t pos = 0;
 
 	ck_assert_int_eq(dio_file_open(e->dio, inode, &gf), 0);
-	memset(b, 'g', BS);
+	memset(b, 'g', BLOCK);
 	for (;;) { /* every other block: no stream, no window */
-		req_submit(e, gf, &req, DIO_WRITE | DIO_ROOT, pos, b, BS);
-		if (req_wait(e, &req) != BS)
+		engine_submit(e, gf, &req, DIO_WRITE | DIO_ROOT, pos, b, BLOCK);
+		if (engine_wait(e, &req) != BLOCK)
 			break;
-		pos += 2 * BS;
+		pos += 2 * BLOCK;
 	}
 	ck_assert_int_eq(req.res, -ENOSPC);
 	ck_assert_uint_eq(ext4_window_end(e->inode), 0);
 	ext4_vol_statfs(e->vol, &stats);
 	ck_assert_uint_lt(stats.bfree, 128); /* what is kept for the tree */
-	expect(e, 0, 1, 2 * BS);
+	expect_pattern(e, 0, 1, 2 * BLOCK);
 	dio_file_close(gf);
 	ext4_inode_put(inode);
 	free(b);
@@ -532,15 +536,15 @@ START_TEST(many_windows_hold_little)
 	const struct ext4_credentials credentials = { .cap_fsetid = true };
 	struct ext4_inode *root, *inode[FILES], *dir;
 	struct dio_file *file[FILES];
-	uint8_t *b = buffer_new(BS);
+	uint8_t *b = buffer_new(BLOCK);
 	uint64_t since = ext4_evictions(e->vol), available = ext4_blocks_available(e->vol, true);
 	unsigned windows = 0;
-	struct treq req;
+	struct test_request req;
 	char name[16];
 	int err = 0;
 
 	ck_assert_int_eq(ext4_inode_get(e->vol, EXT4_ROOT_INO, NULL, &root), 0);
-	memset(b, 'w', BS);
+	memset(b, 'w', BLOCK);
 	for (unsigned k = 0; k < FILES; k++) {
 		snprintf(name, sizeof(name), "w%u", k);
 		ck_assert_int_eq(ext4_create(root, name, (unsigned)strlen(name), 0100644, 0,
@@ -548,8 +552,8 @@ START_TEST(many_windows_hold_little)
 				 0);
 		ck_assert_int_eq(dio_file_open(e->dio, inode[k], &file[k]), 0);
 		for (unsigned n = 0; n < 3; n++) {
-			req_submit(e, file[k], &req, DIO_WRITE | DIO_ROOT, n * BS, b, BS);
-			ck_assert_int_eq(req_wait(e, &req), BS);
+			engine_submit(e, file[k], &req, DIO_WRITE | DIO_ROOT, n * BLOCK, b, BLOCK);
+			ck_assert_int_eq(engine_wait(e, &req), BLOCK);
 		}
 		windows += ext4_window_end(inode[k]) != 0;
 	}
@@ -573,7 +577,7 @@ START_TEST(many_windows_hold_little)
 	ext4_inode_put(dir);
 	ck_assert(!ext4_space_has_come(e->vol, -ENOSPC, &since)); /* asked once */
 	for (unsigned k = 0; k < FILES; k++) {
-		ck_assert_uint_eq(ext4_inode_size(inode[k]), 3 * BS);
+		ck_assert_uint_eq(ext4_inode_size(inode[k]), 3 * BLOCK);
 		dio_file_close(file[k]);
 		ext4_inode_put(inode[k]);
 	}
@@ -590,8 +594,8 @@ START_TEST(parallel_files_stay_whole)
 	static const char *const names[] = { "f", "g", "h" };
 	struct ext4_inode *inode[3];
 	struct dio_file *file[3];
-	uint8_t *b = buffer_new(4 * BS);
-	struct treq req;
+	uint8_t *b = buffer_new(4 * BLOCK);
+	struct test_request req;
 
 	for (unsigned k = 0; k < 3; k++) {
 		inode[k] = engine_file(e, names[k]);
@@ -599,8 +603,8 @@ START_TEST(parallel_files_stay_whole)
 	}
 	for (unsigned n = 0; n < 100; n++)
 		for (unsigned k = 0; k < 3; k++) {
-			req_submit(e, file[k], &req, DIO_WRITE, n * 4 * BS, b, 4 * BS);
-			ck_assert_int_eq(req_wait(e, &req), 4 * BS);
+			engine_submit(e, file[k], &req, DIO_WRITE, n * 4 * BLOCK, b, 4 * BLOCK);
+			ck_assert_int_eq(engine_wait(e, &req), 4 * BLOCK);
 		}
 	for (unsigned k = 0; k < 3; k++) {
 		struct ext4_extent extent;
@@ -623,24 +627,25 @@ END_TEST
 /* Appends, syncs, reads and truncates at once, with completions in any order. */
 START_TEST(threads_together)
 {
-	struct engine *e = engine_new(&(struct engine_opt){ .threads = 2 });
+	struct engine *e = engine_new(&(struct engine_options){ .threads = 2 });
 	struct load load = { .e = e };
 	pthread_t th[2];
 
 	fake_set_mode(e->fake, FAKE_THREAD, 5);
 	ck_assert_int_eq(pthread_create(&th[0], NULL, syncing_thread, &load), 0);
 	ck_assert_int_eq(pthread_create(&th[1], NULL, cutting_thread, &load), 0);
-	uint8_t *b = buffer_new(8 * BS);
-	struct treq req[2];
+	uint8_t *b = buffer_new(8 * BLOCK);
+	struct test_request req[2];
 	for (unsigned n = 0; n < 300; n++) {
-		uint64_t pos = fdio_round_up(ext4_inode_size(e->inode), BS);
-		if (pos > 1024 * BS)
+		uint64_t pos = fdio_round_up(ext4_inode_size(e->inode), BLOCK);
+		if (pos > 1024 * BLOCK)
 			pos = 0;
-		pattern(b, 1, pos, 8 * BS);
-		req_submit(e, e->file, &req[0], DIO_WRITE, pos, b, 5 * BS);
-		req_submit(e, e->file, &req[1], DIO_WRITE, pos + 5 * BS, b + 5 * BS, 3 * BS);
-		ck_assert_int_eq(req_wait(e, &req[0]), 5 * BS);
-		ck_assert_int_eq(req_wait(e, &req[1]), 3 * BS);
+		fill_pattern(b, 1, pos, 8 * BLOCK);
+		engine_submit(e, e->file, &req[0], DIO_WRITE, pos, b, 5 * BLOCK);
+		engine_submit(e, e->file, &req[1], DIO_WRITE, pos + 5 * BLOCK, b + 5 * BLOCK,
+			      3 * BLOCK);
+		ck_assert_int_eq(engine_wait(e, &req[0]), 5 * BLOCK);
+		ck_assert_int_eq(engine_wait(e, &req[1]), 3 * BLOCK);
 	}
 	__atomic_store_n(&load.stop, true, __ATOMIC_RELEASE);
 	pthread_join(th[0], NULL);
@@ -648,8 +653,8 @@ START_TEST(threads_together)
 	fake_set_mode(e->fake, FAKE_INLINE, 0);
 	uint64_t size = ext4_inode_size(e->inode);
 	uint8_t *r = buffer_new(size + 1), *want = buffer_new(size + 1);
-	ck_assert_int_eq(io(e, 0, 0, r, size), size);
-	pattern(want, 1, 0, size);
+	ck_assert_int_eq(engine_io(e, 0, 0, r, size), size);
+	fill_pattern(want, 1, 0, size);
 	uint64_t k = 0;
 	while (k < size && (r[k] == want[k] || !r[k]))
 		k++;

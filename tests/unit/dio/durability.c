@@ -18,11 +18,11 @@ static void fail_flush(struct engine *e)
 
 static void write_file(struct engine *e, struct dio_file *file, uint64_t pos)
 {
-	uint8_t *b = buffer_new(BS);
-	struct treq req;
+	uint8_t *b = buffer_new(BLOCK);
+	struct test_request req;
 
-	req_submit(e, file, &req, DIO_DIRECT | DIO_WRITE, pos, b, BS);
-	ck_assert_int_eq(req_wait(e, &req), BS);
+	engine_submit(e, file, &req, DIO_DIRECT | DIO_WRITE, pos, b, BLOCK);
+	ck_assert_int_eq(engine_wait(e, &req), BLOCK);
 	free(b);
 }
 
@@ -30,20 +30,21 @@ static void write_file(struct engine *e, struct dio_file *file, uint64_t pos)
 START_TEST(sync_writes_survive)
 {
 	for (unsigned m = 0; m < 8; m++) {
-		struct engine *e =
-				engine_new(&(struct engine_opt){ .no_fua = m & 1, .stale = true });
+		struct engine *e = engine_new(
+				&(struct engine_options){ .no_fua = m & 1, .stale = true });
 		unsigned sync = m & 2 ? DIO_SYNC : DIO_DSYNC;
 		if (m & 4) { /* overwrite of extents that are not committed yet */
-			write_ok(e, DIO_DIRECT, 0, 1, 4 * BS);
-			write_ok(e, DIO_DIRECT | sync, 0, 7, 4 * BS);
+			write_pattern(e, DIO_DIRECT, 0, 1, 4 * BLOCK);
+			write_pattern(e, DIO_DIRECT | sync, 0, 7, 4 * BLOCK);
 		} else {
-			write_ok(e, DIO_DIRECT | sync, 0, 7, 2 * BS);     /* allocates, extends */
-			write_ok(e, DIO_DIRECT | sync, 2 * BS, 7, 2 * BS);
-			write_ok(e, DIO_DIRECT | sync, BS, 7, BS);        /* overwrites */
+			write_pattern(e, DIO_DIRECT | sync, 0, 7,
+				      2 * BLOCK); /* allocates, extends */
+			write_pattern(e, DIO_DIRECT | sync, 2 * BLOCK, 7, 2 * BLOCK);
+			write_pattern(e, DIO_DIRECT | sync, BLOCK, 7, BLOCK); /* overwrites */
 		}
 		struct engine *n = engine_cut(e, FAKE_CUT_DROP, 0);
-		ck_assert_uint_eq(ext4_inode_size(n->inode), 4 * BS);
-		expect(n, 0, 7, 4 * BS);
+		ck_assert_uint_eq(ext4_inode_size(n->inode), 4 * BLOCK);
+		expect_pattern(n, 0, 7, 4 * BLOCK);
 		engine_close(n);
 		engine_close(e);
 	}
@@ -57,8 +58,8 @@ START_TEST(o_sync_keeps_mtime)
 
 	make_extents(e, 1);
 	struct timespec later = { .tv_sec = 2000000000 };
-	fake_set_now(e->fake, &later);
-	write_ok(e, DIO_DIRECT | DIO_SYNC, 0, 7, BS);
+	fake_set_clock(e->fake, &later);
+	write_pattern(e, DIO_DIRECT | DIO_SYNC, 0, 7, BLOCK);
 	ext4_getattr(e->inode, &a);
 	struct engine *n = engine_cut(e, FAKE_CUT_DROP, 0);
 	ext4_getattr(n->inode, &b);
@@ -78,22 +79,22 @@ START_TEST(fua_or_one_flush)
 
 	make_extents(e, 5);
 	fake_stats_reset(e->fake);
-	write_ok(e, DIO_DIRECT | DIO_DSYNC, 0, 2, 5 * BS);
+	write_pattern(e, DIO_DIRECT | DIO_DSYNC, 0, 2, 5 * BLOCK);
 	st = fake_stats(e->fake);
 	ck_assert_uint_eq(st.fua, 5);
 	ck_assert_uint_eq(st.writes, 5);
 	ck_assert_uint_eq(st.flushes, 0);
 	uint64_t fua = counter(COUNTER_dio_fua);
 	fake_stats_reset(e->fake);
-	write_ok(e, DIO_DIRECT | DIO_DSYNC, 8 * BS, 2, BS);
+	write_pattern(e, DIO_DIRECT | DIO_DSYNC, 8 * BLOCK, 2, BLOCK);
 	ck_assert_uint_eq(counter(COUNTER_dio_fua), fua);
 	ck_assert_uint_ge(fake_stats(e->fake).flushes, 1);
 	engine_close(e);
 
-	e = engine_new(&(struct engine_opt){ .no_fua = true });
+	e = engine_new(&(struct engine_options){ .no_fua = true });
 	make_extents(e, 5);
 	fake_stats_reset(e->fake);
-	write_ok(e, DIO_DIRECT | DIO_DSYNC, 0, 2, 5 * BS);
+	write_pattern(e, DIO_DIRECT | DIO_DSYNC, 0, 2, 5 * BLOCK);
 	st = fake_stats(e->fake);
 	ck_assert_uint_eq(st.fua, 0);
 	ck_assert_uint_eq(st.writes, 5);
@@ -123,17 +124,17 @@ static void drop_map(void *arg, enum fake_kind kind, uint64_t off, uint64_t len,
 START_TEST(remainder_of_a_fua_write_is_flushed)
 {
 	struct engine *e = engine_new(NULL);
-	static uint8_t media[BS], want[BS];
+	static uint8_t media[BLOCK], want[BLOCK];
 
 	make_extents(e, 3);
 	uint64_t slow = counter(COUNTER_dio_write_slow);
 	fake_set_hook(e->fake, drop_map, e);
-	write_ok(e, DIO_DIRECT | DIO_DSYNC, 0, 2, 3 * BS);
+	write_pattern(e, DIO_DIRECT | DIO_DSYNC, 0, 2, 3 * BLOCK);
 	ck_assert_uint_eq(counter(COUNTER_dio_write_slow) - slow, 1);
 	for (unsigned k = 0; k < 3; k++) {
-		pattern(want, 2, k * BS, BS);
-		fake_peek_media(e->fake, media, BS, dev_addr(e, k * BS));
-		ck_assert_mem_eq(media, want, BS);
+		fill_pattern(want, 2, k * BLOCK, BLOCK);
+		fake_peek_media(e->fake, media, BLOCK, device_offset(e, k * BLOCK));
+		ck_assert_mem_eq(media, want, BLOCK);
 	}
 	engine_close(e);
 }
@@ -149,17 +150,17 @@ START_TEST(times_force_no_commit)
 
 	make_extents(e, 2);
 	uint64_t commits = counter(COUNTER_journal_commit), flushes = fake_stats(e->fake).flushes;
-	write_ok(e, DIO_DIRECT, 0, 2, BS); /* the new mtime is in memory only */
+	write_pattern(e, DIO_DIRECT, 0, 2, BLOCK); /* the new mtime is in memory only */
 	ck_assert_int_eq(engine_fsync(e, e->inode, true), 0);
-	write_ok(e, DIO_DIRECT | DIO_DSYNC, 0, 3, BS);
+	write_pattern(e, DIO_DIRECT | DIO_DSYNC, 0, 3, BLOCK);
 	/* fdatasync's; O_DSYNC is FUA */
 	ck_assert_uint_eq(fake_stats(e->fake).flushes - flushes, 1);
 	/* and now it is in the running transaction */
 	ck_assert_int_eq(ext4_setattr(e->inode, EXT4_SET_MTIME_NOW, &(struct ext4_attr){ 0 }), 0);
-	write_ok(e, DIO_DIRECT, BS, 4, BS);
+	write_pattern(e, DIO_DIRECT, BLOCK, 4, BLOCK);
 	ck_assert_int_eq(engine_fsync(e, e->inode, true), 0);
 	flushes = fake_stats(e->fake).flushes;
-	write_ok(e, DIO_DIRECT | DIO_DSYNC, BS, 5, BS);
+	write_pattern(e, DIO_DIRECT | DIO_DSYNC, BLOCK, 5, BLOCK);
 	ck_assert_uint_eq(fake_stats(e->fake).flushes, flushes);
 	ck_assert_uint_eq(counter(COUNTER_journal_commit), commits);
 	ck_assert_int_eq(engine_fsync(e, e->inode, false), 0);
@@ -178,8 +179,8 @@ START_TEST(fsync_of_times_alone)
 	struct ext4_attr attr;
 
 	make_extents(e, 1);
-	fake_set_now(e->fake, &later);
-	write_ok(e, DIO_DIRECT, 0, 2, BS);
+	fake_set_clock(e->fake, &later);
+	write_pattern(e, DIO_DIRECT, 0, 2, BLOCK);
 	ck_assert_int_eq(engine_fsync(e, e->inode, true), 0);
 	ck_assert_int_eq(engine_fsync(e, e->inode, false), 0);
 	struct engine *n = engine_cut(e, FAKE_CUT_DROP, 0);
@@ -203,7 +204,7 @@ static struct join {
 	struct engine *e;
 	struct ext4_inode *inode;
 	struct dio_file *gf;
-	struct tsync sync;
+	struct test_sync sync;
 } joiner;
 
 void __wrap_journal_commit_wait_turn(struct journal *journal, journal_tid tid)
@@ -221,14 +222,14 @@ void __wrap_journal_commit_wait_turn(struct journal *journal, journal_tid tid)
 static void join_batch(void)
 {
 	struct join *join = &joiner;
-	uint8_t *b = buffer_new(BS);
-	struct treq req;
+	uint8_t *b = buffer_new(BLOCK);
+	struct test_request req;
 
-	pattern(b, 9, 0, BS);
-	req_submit(join->e, join->gf, &req, DIO_DIRECT | DIO_WRITE, 0, b, BS);
-	while (!req_is_done(&req))
+	fill_pattern(b, 9, 0, BLOCK);
+	engine_submit(join->e, join->gf, &req, DIO_DIRECT | DIO_WRITE, 0, b, BLOCK);
+	while (!request_is_done(&req))
 		ck_assert(work_queue_run_one(join->e->workers));
-	ck_assert_int_eq(req.res, BS);
+	ck_assert_int_eq(req.res, BLOCK);
 	sync_start(join->e, &join->sync, join->inode, join->gf, true);
 	free(b);
 }
@@ -236,15 +237,15 @@ static void join_batch(void)
 static void expect_g(struct engine *e)
 {
 	struct ext4_inode *inode = engine_file(e, "g");
-	uint8_t *b = buffer_new(BS), *want = buffer_new(BS);
+	uint8_t *b = buffer_new(BLOCK), *want = buffer_new(BLOCK);
 	struct dio_file *file;
-	struct treq req;
+	struct test_request req;
 
 	ck_assert_int_eq(dio_file_open(e->dio, inode, &file), 0);
-	req_submit(e, file, &req, 0, 0, b, BS);
-	ck_assert_int_eq(req_wait(e, &req), BS);
-	pattern(want, 9, 0, BS);
-	ck_assert_mem_eq(b, want, BS);
+	engine_submit(e, file, &req, 0, 0, b, BLOCK);
+	ck_assert_int_eq(engine_wait(e, &req), BLOCK);
+	fill_pattern(want, 9, 0, BLOCK);
+	ck_assert_mem_eq(b, want, BLOCK);
 	dio_file_close(file);
 	ext4_inode_put(inode);
 	free(b);
@@ -257,7 +258,7 @@ static void expect_g(struct engine *e)
  */
 START_TEST(who_joins_is_served)
 {
-	struct engine *e = engine_new(&(struct engine_opt){ .no_fua = true });
+	struct engine *e = engine_new(&(struct engine_options){ .no_fua = true });
 
 	joiner = (struct join){ .e = e, .inode = engine_file(e, "g") };
 	ck_assert_int_eq(dio_file_open(e->dio, joiner.inode, &joiner.gf), 0);
@@ -287,24 +288,24 @@ END_TEST
  */
 START_TEST(flush_beside_a_failed_commit)
 {
-	struct engine *e = engine_new(&(struct engine_opt){ .no_fua = true });
+	struct engine *e = engine_new(&(struct engine_options){ .no_fua = true });
 	struct join *join = &joiner;
-	struct tsync tsync;
+	struct test_sync test_sync;
 
 	*join = (struct join){ .e = e, .inode = engine_file(e, "g") };
 	ck_assert_int_eq(dio_file_open(e->dio, join->inode, &join->gf), 0);
 	write_file(e, join->gf, 0);
 	ck_assert_int_eq(ext4_vol_sync(e->vol), 0);
-	write_ok(e, DIO_DIRECT, 0, 1, BS);
+	write_pattern(e, DIO_DIRECT, 0, 1, BLOCK);
 	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_WRITE,
 						      .sync_only = true,
 						      .action = FAKE_ERROR,
 						      .err = -EIO });
-	sync_start(e, &tsync, e->inode, e->file, true);
+	sync_start(e, &test_sync, e->inode, e->file, true);
 	join_batch();
 	engine_pump(e);
-	ck_assert(tsync.done && join->sync.done);
-	ck_assert_int_eq(tsync.err, -EIO);
+	ck_assert(test_sync.done && join->sync.done);
+	ck_assert_int_eq(test_sync.err, -EIO);
 	ck_assert_int_eq(join->sync.err, 0);
 	fake_fault_clear(e->fake);
 	struct engine *n = engine_cut(e, FAKE_CUT_DROP, 0);
@@ -319,16 +320,16 @@ END_TEST
 /* Nothing written, or written in vain: nothing flushed. */
 START_TEST(no_flush_without_data)
 {
-	struct engine *e = engine_new(&(struct engine_opt){ .no_fua = true });
-	void *b = buffer_new(BS);
+	struct engine *e = engine_new(&(struct engine_options){ .no_fua = true });
+	void *b = buffer_new(BLOCK);
 
 	make_extents(e, 1);
 	fake_stats_reset(e->fake);
 	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_WRITE,
 						      .action = FAKE_ERROR,
 						      .err = -EIO });
-	ck_assert_int_eq(io(e, DIO_DIRECT | DIO_WRITE | DIO_DSYNC, 0, b, BS), -EIO);
-	ck_assert_int_eq(io(e, DIO_DIRECT | DIO_WRITE | DIO_DSYNC, 0, b, 0), 0);
+	ck_assert_int_eq(engine_io(e, DIO_DIRECT | DIO_WRITE | DIO_DSYNC, 0, b, BLOCK), -EIO);
+	ck_assert_int_eq(engine_io(e, DIO_DIRECT | DIO_WRITE | DIO_DSYNC, 0, b, 0), 0);
 	fake_fault_clear(e->fake);
 	ck_assert_uint_eq(fake_stats(e->fake).flushes, 0);
 	free(b);
@@ -343,7 +344,7 @@ START_TEST(no_flush_without_data)
 	ck_assert_int_eq(engine_fsync(e, e->inode, true), 0);
 	ck_assert_uint_eq(fake_stats(e->fake).flushes, 0);
 	ck_assert_uint_eq(counter(COUNTER_dio_sync_clean) - clean, 1);
-	write_ok(e, DIO_DIRECT, 0, 2, BS);
+	write_pattern(e, DIO_DIRECT, 0, 2, BLOCK);
 	ck_assert_int_eq(engine_fsync(e, e->inode, true), 0);
 	ck_assert_uint_eq(fake_stats(e->fake).flushes, 1);
 	engine_close(e);
@@ -355,13 +356,13 @@ END_TEST
 static struct engine *many_env;
 static uint64_t many_addr[MANY];
 static unsigned many_done;
-static struct treq many[MANY];
+static struct test_request many[MANY];
 static void many_finished(struct dio_req *req, ssize_t res)
 {
-	unsigned k = container_of(req, struct treq, req) - many;
+	unsigned k = container_of(req, struct test_request, req) - many;
 	uint8_t media[512];
 
-	ck_assert_int_eq(res, BS);
+	ck_assert_int_eq(res, BLOCK);
 	fake_peek_media(many_env->fake, media, 512, many_addr[k]);
 	ck_assert_mem_eq(media, req->buf, 512); /* durable when answered */
 	many_done++;
@@ -369,22 +370,22 @@ static void many_finished(struct dio_req *req, ssize_t res)
 
 START_TEST(flushes_are_shared)
 {
-	struct engine *e = engine_new(&(struct engine_opt){ .no_fua = true });
-	uint8_t *b = buffer_new(MANY * BS);
+	struct engine *e = engine_new(&(struct engine_options){ .no_fua = true });
+	uint8_t *b = buffer_new(MANY * BLOCK);
 
-	write_ok(e, DIO_DIRECT, 0, 1, MANY * BS);
+	write_pattern(e, DIO_DIRECT, 0, 1, MANY * BLOCK);
 	ck_assert_int_eq(ext4_vol_sync(e->vol), 0);
 	many_env = e;
 	many_done = 0;
-	pattern(b, 2, 0, MANY * BS);
+	fill_pattern(b, 2, 0, MANY * BLOCK);
 	fake_set_mode(e->fake, FAKE_HELD, 77);
 	for (unsigned k = 0; k < MANY; k++) {
-		many_addr[k] = dev_addr(e, k * BS);
+		many_addr[k] = device_offset(e, k * BLOCK);
 		many[k].req = (struct dio_req){ .file = e->file,
-						.pos = k * BS,
-						.len = BS,
+						.pos = k * BLOCK,
+						.len = BLOCK,
 						.flags = DIO_DIRECT | DIO_WRITE | DIO_DSYNC,
-						.buf = b + k * BS,
+						.buf = b + k * BLOCK,
 						.buf_index = -1,
 						.done = many_finished };
 		dio_submit(e->dio, &many[k].req);
@@ -411,37 +412,39 @@ END_TEST
  */
 START_TEST(flush_failure_reaches_the_covered)
 {
-	struct engine *e = engine_new(&(struct engine_opt){ .no_fua = true });
+	struct engine *e = engine_new(&(struct engine_options){ .no_fua = true });
 	struct ext4_inode *i2 = engine_file(e, "g"), *i3 = engine_file(e, "h");
 	struct dio_file *f2, *f3;
-	struct treq t[6], o;
-	uint8_t *b = buffer_new(8 * BS);
+	struct test_request t[6], o;
+	uint8_t *b = buffer_new(8 * BLOCK);
 
 	ck_assert_int_eq(dio_file_open(e->dio, i2, &f2), 0);
 	ck_assert_int_eq(dio_file_open(e->dio, i3, &f3), 0);
-	write_ok(e, DIO_DIRECT, 0, 1, 8 * BS);
-	req_submit(e, f2, &o, DIO_DIRECT | DIO_WRITE, 0, b, BS);
-	ck_assert_int_eq(req_wait(e, &o), BS);
-	req_submit(e, f3, &o, DIO_DIRECT | DIO_WRITE, 0, b, BS);
-	ck_assert_int_eq(req_wait(e, &o), BS);
+	write_pattern(e, DIO_DIRECT, 0, 1, 8 * BLOCK);
+	engine_submit(e, f2, &o, DIO_DIRECT | DIO_WRITE, 0, b, BLOCK);
+	ck_assert_int_eq(engine_wait(e, &o), BLOCK);
+	engine_submit(e, f3, &o, DIO_DIRECT | DIO_WRITE, 0, b, BLOCK);
+	ck_assert_int_eq(engine_wait(e, &o), BLOCK);
 	ck_assert_int_eq(ext4_vol_sync(e->vol), 0);
 	ck_assert_int_eq(engine_fsync(e, i2, false), 0);
 	ck_assert_int_eq(engine_fsync(e, i3, false), 0);
 	/* i2 has an unflushed overwrite nobody waits for. */
-	req_submit(e, f2, &o, DIO_DIRECT | DIO_WRITE, 0, b, BS);
-	ck_assert_int_eq(req_wait(e, &o), BS);
+	engine_submit(e, f2, &o, DIO_DIRECT | DIO_WRITE, 0, b, BLOCK);
+	ck_assert_int_eq(engine_wait(e, &o), BLOCK);
 	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_FLUSH,
 						      .repeat = 1,
 						      .action = FAKE_ERROR,
 						      .err = -EIO });
 	for (unsigned k = 0; k < 3; k++)
-		req_submit(e, e->file, &t[k], DIO_DIRECT | DIO_WRITE | DIO_DSYNC, k * BS, b, BS);
+		engine_submit(e, e->file, &t[k], DIO_DIRECT | DIO_WRITE | DIO_DSYNC, k * BLOCK, b,
+			      BLOCK);
 	engine_pump(e);
 	for (unsigned k = 3; k < 6; k++)
-		req_submit(e, e->file, &t[k], DIO_DIRECT | DIO_WRITE | DIO_DSYNC, k * BS, b, BS);
+		engine_submit(e, e->file, &t[k], DIO_DIRECT | DIO_WRITE | DIO_DSYNC, k * BLOCK, b,
+			      BLOCK);
 	engine_pump(e);
 	for (unsigned k = 0; k < 6; k++)
-		ck_assert_int_eq(req_wait(e, &t[k]), k < 3 ? -EIO : (ssize_t)BS);
+		ck_assert_int_eq(engine_wait(e, &t[k]), k < 3 ? -EIO : (ssize_t)BLOCK);
 	ck_assert_int_eq(engine_fsync(e, i2, true), -EIO);
 	ck_assert_int_eq(engine_fsync(e, i2, true), 0);
 	ck_assert_int_eq(engine_fsync(e, i3, true), 0);
@@ -458,7 +461,7 @@ END_TEST
 /* Each failure is told to those who had unflushed writes at it, not at an earlier one. */
 START_TEST(each_failure_has_its_own_victims)
 {
-	struct engine *e = engine_new(&(struct engine_opt){ .no_fua = true });
+	struct engine *e = engine_new(&(struct engine_options){ .no_fua = true });
 	struct ext4_inode *i2 = engine_file(e, "g"), *i3 = engine_file(e, "h");
 	struct dio_file *f2, *f3;
 
@@ -502,7 +505,7 @@ END_TEST
 /* Everybody who has the file open is told, once; who opens it later is if nobody was. */
 START_TEST(each_opener_is_told_once)
 {
-	struct engine *e = engine_new(&(struct engine_opt){ .no_fua = true });
+	struct engine *e = engine_new(&(struct engine_options){ .no_fua = true });
 	struct dio_file *file[3];
 
 	make_extents(e, 1);
@@ -528,18 +531,18 @@ END_TEST
 /* A write that the device has completed and we have not noticed yet is lost as well. */
 START_TEST(a_write_in_flight_may_be_lost)
 {
-	struct engine *e = engine_new(&(struct engine_opt){ .no_fua = true });
-	uint8_t *b = buffer_new(BS);
-	struct treq req;
+	struct engine *e = engine_new(&(struct engine_options){ .no_fua = true });
+	uint8_t *b = buffer_new(BLOCK);
+	struct test_request req;
 
 	make_extents(e, 1);
 	ck_assert_int_eq(engine_fsync_file(e, e->file), 0);
 	fake_set_mode(e->fake, FAKE_HELD, 0);
-	req_submit(e, e->file, &req, DIO_DIRECT | DIO_WRITE, 0, b, BS);
+	engine_submit(e, e->file, &req, DIO_DIRECT | DIO_WRITE, 0, b, BLOCK);
 	fail_flush(e);
 	ck_assert_int_eq(dev_flush(fake_dev(e->fake)), -EIO);
 	fake_complete_all(e->fake);
-	ck_assert_int_eq(req_wait(e, &req), BS);
+	ck_assert_int_eq(engine_wait(e, &req), BLOCK);
 	fake_set_mode(e->fake, FAKE_INLINE, 0);
 	ck_assert_int_eq(engine_fsync_file(e, e->file), -EIO);
 	ck_assert_int_eq(engine_fsync_file(e, e->file), 0);
@@ -560,7 +563,7 @@ START_TEST(flush_failure_of_the_journal)
 	make_extents(e, 2);
 	ck_assert_int_eq(engine_fsync(e, e->inode, false), 0);
 	ck_assert_int_eq(engine_fsync(e, inode, false), 0);
-	write_ok(e, DIO_DIRECT, 0, 2, BS);
+	write_pattern(e, DIO_DIRECT, 0, 2, BLOCK);
 	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_FLUSH,
 						      .repeat = 1,
 						      .action = FAKE_ERROR,
@@ -588,12 +591,12 @@ START_TEST(fsync_after_the_abort)
 	ck_assert_int_eq(engine_fsync(e, g, false), 0);
 	ck_assert_int_eq(ext4_vol_sync(e->vol), 0);
 	ck_assert_int_eq(engine_fsync(e, h, false), 0);
-	write_ok(e, DIO_DIRECT, 0, 1, BS);
+	write_pattern(e, DIO_DIRECT, 0, 1, BLOCK);
 	journal_abort(ext4_vol_journal(e->vol), -EIO);
 	ck_assert_int_eq(engine_fsync(e, e->inode, false), -EIO);
 	ck_assert_int_eq(engine_fsync(e, h, false), -EROFS);
 	ck_assert_int_eq(engine_fsync(e, g, true), -EROFS);
-	expect(e, 0, 1, BS); /* reads go on */
+	expect_pattern(e, 0, 1, BLOCK); /* reads go on */
 	ext4_inode_put(g);
 	ext4_inode_put(h);
 	engine_close_nocheck(e);

@@ -20,32 +20,32 @@
  */
 START_TEST(writers_of_one_block_serialise)
 {
-	struct engine *e = engine_new(&(struct engine_opt){ .threads = 2, .relaxed = true });
-	uint8_t *a = buffer_new(256), *b = buffer_new(256), *r = buffer_new(BS);
-	struct treq ta, tb;
+	struct engine *e = engine_new(&(struct engine_options){ .threads = 2, .relaxed = true });
+	uint8_t *a = buffer_new(256), *b = buffer_new(256), *r = buffer_new(BLOCK);
+	struct test_request ta, tb;
 
-	write_ok(e, 0, 0, 1, 4 * BS);
+	write_pattern(e, 0, 0, 1, 4 * BLOCK);
 	memset(a, 'a', 256);
 	memset(b, 'b', 256);
 	uint64_t waits = counter(COUNTER_dio_range_wait);
 	fake_block(e->fake, FAKE_READ); /* both would read the old sector now */
-	req_submit(e, e->file, &ta, DIO_DIRECT | DIO_WRITE, 0, a, 256);
-	req_submit(e, e->file, &tb, DIO_DIRECT | DIO_WRITE, 256, b, 256);
+	engine_submit(e, e->file, &ta, DIO_DIRECT | DIO_WRITE, 0, a, 256);
+	engine_submit(e, e->file, &tb, DIO_DIRECT | DIO_WRITE, 256, b, 256);
 	wait_counter(COUNTER_dio_range_wait, waits + 1);
 	fake_unblock(e->fake);
-	ck_assert_int_eq(req_wait(e, &ta), 256);
-	ck_assert_int_eq(req_wait(e, &tb), 256);
-	ck_assert_int_eq(io(e, 0, 0, r, BS), BS);
+	ck_assert_int_eq(engine_wait(e, &ta), 256);
+	ck_assert_int_eq(engine_wait(e, &tb), 256);
+	ck_assert_int_eq(engine_io(e, 0, 0, r, BLOCK), BLOCK);
 	ck_assert(all_bytes(r, 'a', 256));
 	ck_assert(all_bytes(r + 256, 'b', 256));
 	/* Different blocks: both are at the device at once. */
 	fake_block(e->fake, FAKE_READ);
-	req_submit(e, e->file, &ta, DIO_DIRECT | DIO_WRITE, BS + 100, a, 256);
-	req_submit(e, e->file, &tb, DIO_DIRECT | DIO_WRITE, 2 * BS + 100, b, 256);
+	engine_submit(e, e->file, &ta, DIO_DIRECT | DIO_WRITE, BLOCK + 100, a, 256);
+	engine_submit(e, e->file, &tb, DIO_DIRECT | DIO_WRITE, 2 * BLOCK + 100, b, 256);
 	ck_assert(fake_wait_blocked(e->fake, 2));
 	fake_unblock(e->fake);
-	ck_assert_int_eq(req_wait(e, &ta), 256);
-	ck_assert_int_eq(req_wait(e, &tb), 256);
+	ck_assert_int_eq(engine_wait(e, &ta), 256);
+	ck_assert_int_eq(engine_wait(e, &tb), 256);
 	free(a);
 	free(b);
 	free(r);
@@ -56,24 +56,24 @@ END_TEST
 /* A fast overwrite in flight and a write of a part of the same sector: neither is lost. */
 START_TEST(sub_sector_write_drains_fast_writes)
 {
-	struct engine *e = engine_new(&(struct engine_opt){ .threads = 1, .relaxed = true });
-	uint8_t *a = buffer_new(512), *b = buffer_new(100), *r = buffer_new(BS);
-	struct treq ta, tb;
+	struct engine *e = engine_new(&(struct engine_options){ .threads = 1, .relaxed = true });
+	uint8_t *a = buffer_new(512), *b = buffer_new(100), *r = buffer_new(BLOCK);
+	struct test_request ta, tb;
 
-	write_ok(e, 0, 0, 1, BS);
+	write_pattern(e, 0, 0, 1, BLOCK);
 	memset(a, 'a', 512);
 	memset(b, 'b', 100);
 	fake_set_mode(e->fake, FAKE_HELD, 0);
 	uint64_t waits = counter(COUNTER_dio_gate_wait);
-	req_submit(e, e->file, &ta, DIO_DIRECT | DIO_WRITE, 0, a, 512);
-	req_submit(e, e->file, &tb, DIO_DIRECT | DIO_WRITE, 50, b, 100);
+	engine_submit(e, e->file, &ta, DIO_DIRECT | DIO_WRITE, 0, a, 512);
+	engine_submit(e, e->file, &tb, DIO_DIRECT | DIO_WRITE, 50, b, 100);
 	wait_counter(COUNTER_dio_gate_wait, waits + 1);
-	ck_assert(!req_is_done(&tb));
+	ck_assert(!request_is_done(&tb));
 	fake_complete(e->fake, 0);
-	ck_assert_int_eq(req_wait(e, &ta), 512);
-	ck_assert_int_eq(req_wait(e, &tb), 100);
+	ck_assert_int_eq(engine_wait(e, &ta), 512);
+	ck_assert_int_eq(engine_wait(e, &tb), 100);
 	fake_set_mode(e->fake, FAKE_INLINE, 0);
-	ck_assert_int_eq(io(e, 0, 0, r, 512), 512);
+	ck_assert_int_eq(engine_io(e, 0, 0, r, 512), 512);
 	ck_assert(all_bytes(r, 'a', 50) && all_bytes(r + 50, 'b', 100) &&
 		  all_bytes(r + 150, 'a', 362));
 	free(a);
@@ -86,16 +86,16 @@ END_TEST
 /* After a cut at any recorded event: only what check allows is visible, and the volume is clean. */
 static void cut_everywhere(struct engine *e, unsigned step, void (*check)(struct engine *n))
 {
-	unsigned events = fake_rec_events(e->fake);
+	unsigned events = fake_record_events(e->fake);
 	static const enum fake_cut modes[] = { FAKE_CUT_DROP, FAKE_CUT_KEEP, FAKE_CUT_RANDOM };
 
 	ck_assert_uint_gt(events, 2);
 	for (unsigned k = 0; k <= events; k++)
 		for (unsigned m = 0; m < 3; m++) {
-			struct engine_opt o = e->opt;
+			struct engine_options o = e->opt;
 			o.stale = false;
-			struct engine *n = engine_on(fake_rec_cut(e->fake, k, modes[m], k * 7 + 1),
-						     &o);
+			struct engine *n = engine_on(
+					fake_record_cut(e->fake, k, modes[m], k * 7 + 1), &o);
 			check(n);
 			if ((k * 3 + m) % step == 0)
 				engine_close(n);
@@ -107,11 +107,11 @@ static void cut_everywhere(struct engine *e, unsigned step, void (*check)(struct
 static void check_not_stale(struct engine *n)
 {
 	uint64_t size = ext4_inode_size(n->inode);
-	uint8_t *b = buffer_new(16 * BS), *want = buffer_new(16 * BS);
+	uint8_t *b = buffer_new(16 * BLOCK), *want = buffer_new(16 * BLOCK);
 
-	ck_assert_uint_le(size, 16 * BS);
-	ck_assert_int_eq(io(n, 0, 0, b, 16 * BS), size);
-	pattern(want, 7, 0, 16 * BS);
+	ck_assert_uint_le(size, 16 * BLOCK);
+	ck_assert_int_eq(engine_io(n, 0, 0, b, 16 * BLOCK), size);
+	fill_pattern(want, 7, 0, 16 * BLOCK);
 	uint64_t k = 0;
 	while (k + 1 < size && (b[k] == 0 || b[k] == want[k]))
 		k++;
@@ -129,29 +129,30 @@ static void check_not_stale(struct engine *n)
  */
 START_TEST(edges_of_new_blocks_are_zero)
 {
-	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
-	uint8_t *b = buffer_new(16 * BS);
+	struct engine *e = engine_new(&(struct engine_options){ .stale = true });
+	uint8_t *b = buffer_new(16 * BLOCK);
 
-	fake_rec_start(e->fake);
-	write_ok(e, DIO_DIRECT | DIO_DSYNC, 3 * BS + 512, 7, 512);      /* extends, head and tail */
+	fake_record_start(e->fake);
+	write_pattern(e, DIO_DIRECT | DIO_DSYNC, 3 * BLOCK + 512, 7,
+		      512); /* extends, head and tail */
 	/* two blocks inside the size */
-	write_ok(e, DIO_DIRECT, BS + 1024, 7, BS);
+	write_pattern(e, DIO_DIRECT, BLOCK + 1024, 7, BLOCK);
 	/* gap in the block that held the end */
-	write_ok(e, DIO_DIRECT | DIO_DSYNC, 3 * BS + 2048, 7, 512);
-	write_ok(e, DIO_DIRECT | DIO_DSYNC, 9 * BS + 3584, 7, 512);
+	write_pattern(e, DIO_DIRECT | DIO_DSYNC, 3 * BLOCK + 2048, 7, 512);
+	write_pattern(e, DIO_DIRECT | DIO_DSYNC, 9 * BLOCK + 3584, 7, 512);
 	cut_everywhere(e, 16, check_not_stale);
-	fake_rec_stop(e->fake);
-	ck_assert_int_eq(io(e, 0, 0, b, 16 * BS), 10 * BS);
-	ck_assert(no_byte(b, 0xa5, 10 * BS));
-	expect(e, 3 * BS + 512, 7, 512);
-	expect(e, BS + 1024, 7, BS);
-	expect(e, 3 * BS + 2048, 7, 512);
-	ck_assert(all_bytes(b, 0, BS + 1024));
-	ck_assert(all_bytes(b + 3 * BS + 1024, 0, 1024));
+	fake_record_stop(e->fake);
+	ck_assert_int_eq(engine_io(e, 0, 0, b, 16 * BLOCK), 10 * BLOCK);
+	ck_assert(no_byte(b, 0xa5, 10 * BLOCK));
+	expect_pattern(e, 3 * BLOCK + 512, 7, 512);
+	expect_pattern(e, BLOCK + 1024, 7, BLOCK);
+	expect_pattern(e, 3 * BLOCK + 2048, 7, 512);
+	ck_assert(all_bytes(b, 0, BLOCK + 1024));
+	ck_assert(all_bytes(b + 3 * BLOCK + 1024, 0, 1024));
 	/* On the device, behind the end of the file: extend by one byte far away and look. */
-	write_ok(e, 0, 12 * BS, 7, 1);
-	ck_assert_int_eq(io(e, 0, 3 * BS, b, 9 * BS), 9 * BS);
-	ck_assert(no_byte(b, 0xa5, 9 * BS));
+	write_pattern(e, 0, 12 * BLOCK, 7, 1);
+	ck_assert_int_eq(engine_io(e, 0, 3 * BLOCK, b, 9 * BLOCK), 9 * BLOCK);
+	ck_assert(no_byte(b, 0xa5, 9 * BLOCK));
 	free(b);
 	engine_close(e);
 }
@@ -160,22 +161,22 @@ END_TEST
 /* Buffered writes of any length: what lies between the old end and the new data reads as zeroes. */
 START_TEST(gap_after_a_short_block)
 {
-	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
-	uint8_t *b = buffer_new(8 * BS);
+	struct engine *e = engine_new(&(struct engine_options){ .stale = true });
+	uint8_t *b = buffer_new(8 * BLOCK);
 
 	/* Behind the end the block holds what others left there. */
-	memset(b, 0xa5, BS);
-	write_ok(e, 0, 0, 7, 700);
-	fake_poke(e->fake, b, BS - 700, dev_addr(e, 0) + 700);
-	write_ok(e, 0, 1500, 7, 10);
-	fake_poke(e->fake, b, BS - 1510, dev_addr(e, 0) + 1510);
-	write_ok(e, 0, 3 * BS + 5, 7, 20);
-	ck_assert_int_eq(io(e, 0, 0, b, 8 * BS), 3 * BS + 25);
+	memset(b, 0xa5, BLOCK);
+	write_pattern(e, 0, 0, 7, 700);
+	fake_poke(e->fake, b, BLOCK - 700, device_offset(e, 0) + 700);
+	write_pattern(e, 0, 1500, 7, 10);
+	fake_poke(e->fake, b, BLOCK - 1510, device_offset(e, 0) + 1510);
+	write_pattern(e, 0, 3 * BLOCK + 5, 7, 20);
+	ck_assert_int_eq(engine_io(e, 0, 0, b, 8 * BLOCK), 3 * BLOCK + 25);
 	ck_assert(all_bytes(b + 700, 0, 800));
-	ck_assert(all_bytes(b + 1510, 0, 3 * BS + 5 - 1510));
-	expect(e, 0, 7, 700);
-	expect(e, 1500, 7, 10);
-	expect(e, 3 * BS + 5, 7, 20);
+	ck_assert(all_bytes(b + 1510, 0, 3 * BLOCK + 5 - 1510));
+	expect_pattern(e, 0, 7, 700);
+	expect_pattern(e, 1500, 7, 10);
+	expect_pattern(e, 3 * BLOCK + 5, 7, 20);
 	free(b);
 	engine_close(e);
 }
@@ -187,20 +188,20 @@ END_TEST
  */
 START_TEST(conversion_follows_the_data)
 {
-	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
+	struct engine *e = engine_new(&(struct engine_options){ .stale = true });
 	struct ext4_extent extent;
 
-	engine_fallocate(e, 0, 0, 8 * BS);
+	engine_fallocate(e, 0, 0, 8 * BLOCK);
 	ck_assert_int_eq(ext4_vol_sync(e->vol), 0);
 	ck_assert_int_eq(ext4_map_lookup(e->inode, 2, &extent), 0);
 	ck_assert_int_eq(extent.state, EXT4_EXTENT_UNWRITTEN);
-	fake_rec_start(e->fake);
-	write_ok(e, DIO_DIRECT | DIO_DSYNC, 2 * BS, 7, 2 * BS);
-	write_ok(e, DIO_DIRECT | DIO_DSYNC, 5 * BS + 512, 7, 1024);
+	fake_record_start(e->fake);
+	write_pattern(e, DIO_DIRECT | DIO_DSYNC, 2 * BLOCK, 7, 2 * BLOCK);
+	write_pattern(e, DIO_DIRECT | DIO_DSYNC, 5 * BLOCK + 512, 7, 1024);
 	cut_everywhere(e, 16, check_not_stale);
-	fake_rec_stop(e->fake);
-	expect(e, 2 * BS, 7, 2 * BS);
-	expect(e, 5 * BS + 512, 7, 1024);
+	fake_record_stop(e->fake);
+	expect_pattern(e, 2 * BLOCK, 7, 2 * BLOCK);
+	expect_pattern(e, 5 * BLOCK + 512, 7, 1024);
 	ck_assert_int_eq(ext4_map_lookup(e->inode, 2, &extent), 0);
 	ck_assert_int_eq(extent.state, EXT4_EXTENT_WRITTEN);
 	ck_assert_int_eq(ext4_map_lookup(e->inode, 6, &extent), 0);
@@ -227,13 +228,13 @@ static void *extend(void *arg)
 {
 	struct extender *extender = arg;
 	void *b = buffer_new(extender->len);
-	struct treq req;
+	struct test_request req;
 
-	pattern(b, 1, extender->pos, extender->len);
+	fill_pattern(b, 1, extender->pos, extender->len);
 	pthread_barrier_wait(&extend_barrier);
-	req_submit(extender->e, extender->e->file, &req, DIO_DIRECT | DIO_WRITE, extender->pos, b,
-		   extender->len);
-	ck_assert_int_eq(req_wait(extender->e, &req), extender->len);
+	engine_submit(extender->e, extender->e->file, &req, DIO_DIRECT | DIO_WRITE, extender->pos,
+		      b, extender->len);
+	ck_assert_int_eq(engine_wait(extender->e, &req), extender->len);
 	free(b);
 	return NULL;
 }
@@ -241,31 +242,31 @@ static void *extend(void *arg)
 /* The size grows after the data is there; of two extenders the larger wins. */
 START_TEST(size_follows_the_data)
 {
-	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
+	struct engine *e = engine_new(&(struct engine_options){ .stale = true });
 
-	write_ok(e, DIO_DIRECT, 0, 1, BS);
+	write_pattern(e, DIO_DIRECT, 0, 1, BLOCK);
 	watch_env = e;
 	watch_size_max = watch_calls = 0;
 	fake_set_hook(e->fake, watch_size, NULL); /* before and after each data write */
-	write_ok(e, DIO_DIRECT, BS, 1, 8 * BS);
+	write_pattern(e, DIO_DIRECT, BLOCK, 1, 8 * BLOCK);
 	fake_set_hook(e->fake, NULL, NULL);
 	ck_assert_uint_gt(watch_calls, 1);
-	ck_assert_uint_eq(watch_size_max, BS);
-	ck_assert_uint_eq(ext4_inode_size(e->inode), 9 * BS);
+	ck_assert_uint_eq(watch_size_max, BLOCK);
+	ck_assert_uint_eq(ext4_inode_size(e->inode), 9 * BLOCK);
 	engine_close(e);
 
-	e = engine_new(&(struct engine_opt){ .threads = 2 });
+	e = engine_new(&(struct engine_options){ .threads = 2 });
 	for (unsigned k = 0; k < 20; k++) {
 		uint64_t base = ext4_inode_size(e->inode);
-		struct extender a = { e, base, 2 * BS }, b = { e, base + 2 * BS, 6 * BS };
+		struct extender a = { e, base, 2 * BLOCK }, b = { e, base + 2 * BLOCK, 6 * BLOCK };
 		pthread_t t;
 		pthread_barrier_init(&extend_barrier, NULL, 2);
 		pthread_create(&t, NULL, extend, &a);
 		extend(&b);
 		pthread_join(t, NULL);
 		pthread_barrier_destroy(&extend_barrier);
-		ck_assert_uint_eq(ext4_inode_size(e->inode), base + 8 * BS);
-		expect(e, base, 1, 8 * BS);
+		ck_assert_uint_eq(ext4_inode_size(e->inode), base + 8 * BLOCK);
+		expect_pattern(e, base, 1, 8 * BLOCK);
 	}
 	engine_close(e);
 }
@@ -284,27 +285,28 @@ static void *truncate_thread(void *arg)
 /* Truncate waits for I/O in flight, and what comes meanwhile does not slip in. */
 START_TEST(truncate_drains)
 {
-	struct engine *e = engine_new(&(struct engine_opt){ .threads = 2 });
-	void *b = buffer_new(4 * BS), *c = buffer_new(BS);
+	struct engine *e = engine_new(&(struct engine_options){ .threads = 2 });
+	void *b = buffer_new(4 * BLOCK), *c = buffer_new(BLOCK);
 	struct truncer tr = { .e = e };
-	struct treq w, r, late;
+	struct test_request w, r, late;
 	pthread_t th;
 
 	make_extents(e, 4);
 	fake_set_mode(e->fake, FAKE_HELD, 0);
-	pattern(b, 2, 0, 4 * BS);
-	req_submit(e, e->file, &w, DIO_DIRECT | DIO_WRITE, 0, b, 4 * BS);
-	req_submit(e, e->file, &r, DIO_DIRECT, 0, c, BS);
+	fill_pattern(b, 2, 0, 4 * BLOCK);
+	engine_submit(e, e->file, &w, DIO_DIRECT | DIO_WRITE, 0, b, 4 * BLOCK);
+	engine_submit(e, e->file, &r, DIO_DIRECT, 0, c, BLOCK);
 	ck_assert_uint_eq(fake_held(e->fake), 5);
 	uint64_t waits = counter(COUNTER_dio_gate_wait),
 		 diverted = counter(COUNTER_dio_gate_diverted);
 	pthread_create(&th, NULL, truncate_thread, &tr);
 	wait_counter(COUNTER_dio_gate_wait, waits + 1);
 	ck_assert(!__atomic_load_n(&tr.done, __ATOMIC_ACQUIRE));
-	void *lb = buffer_new(BS);
-	req_submit(e, e->file, &late, DIO_DIRECT, 0, lb, BS);
+	void *lb = buffer_new(BLOCK);
+	engine_submit(e, e->file, &late, DIO_DIRECT, 0, lb, BLOCK);
 	ck_assert_uint_eq(counter(COUNTER_dio_gate_diverted) - diverted, 1);
-	ck_assert_int_eq(req_wait(e, &late), BS); /* by a worker: the truncate is not there yet */
+	ck_assert_int_eq(engine_wait(e, &late),
+			 BLOCK); /* by a worker: the truncate is not there yet */
 	for (unsigned k = 0; k < 4; k++) {
 		ck_assert(!__atomic_load_n(&tr.done, __ATOMIC_ACQUIRE));
 		fake_complete(e->fake, 1); /* all but the first */
@@ -313,8 +315,8 @@ START_TEST(truncate_drains)
 	ck_assert(!__atomic_load_n(&tr.done, __ATOMIC_ACQUIRE));
 	fake_complete(e->fake, 0);
 	pthread_join(th, NULL);
-	ck_assert_int_eq(req_wait(e, &w), 4 * BS);
-	ck_assert_int_eq(req_wait(e, &r), BS);
+	ck_assert_int_eq(engine_wait(e, &w), 4 * BLOCK);
+	ck_assert_int_eq(engine_wait(e, &r), BLOCK);
 	ck_assert_uint_eq(ext4_inode_size(e->inode), 0);
 	fake_set_mode(e->fake, FAKE_INLINE, 0);
 	free(b);
@@ -327,25 +329,25 @@ END_TEST
 /* A read alone is waited for as well: its blocks are not given away under it. */
 START_TEST(truncate_waits_for_a_read)
 {
-	struct engine *e = engine_new(&(struct engine_opt){ .threads = 1 });
+	struct engine *e = engine_new(&(struct engine_options){ .threads = 1 });
 	struct truncer tr = { .e = e };
-	uint8_t *b = buffer_new(BS), *want = buffer_new(BS);
-	struct treq req;
+	uint8_t *b = buffer_new(BLOCK), *want = buffer_new(BLOCK);
+	struct test_request req;
 	pthread_t th;
 
 	make_extents(e, 4);
 	fake_set_mode(e->fake, FAKE_HELD, 0);
-	req_submit(e, e->file, &req, DIO_DIRECT, 2 * BS, b, BS);
+	engine_submit(e, e->file, &req, DIO_DIRECT, 2 * BLOCK, b, BLOCK);
 	ck_assert_uint_eq(fake_held(e->fake), 1);
 	uint64_t waits = counter(COUNTER_dio_gate_wait);
 	pthread_create(&th, NULL, truncate_thread, &tr);
 	wait_counter(COUNTER_dio_gate_wait, waits + 1);
-	ck_assert_uint_eq(ext4_inode_size(e->inode), 4 * BS);
+	ck_assert_uint_eq(ext4_inode_size(e->inode), 4 * BLOCK);
 	fake_complete(e->fake, 0);
 	pthread_join(th, NULL);
-	ck_assert_int_eq(req_wait(e, &req), BS);
-	pattern(want, 1, 2 * BS, BS);
-	ck_assert_mem_eq(b, want, BS);
+	ck_assert_int_eq(engine_wait(e, &req), BLOCK);
+	fill_pattern(want, 1, 2 * BLOCK, BLOCK);
+	ck_assert_mem_eq(b, want, BLOCK);
 	ck_assert_uint_eq(ext4_inode_size(e->inode), 0);
 	fake_set_mode(e->fake, FAKE_INLINE, 0);
 	free(b);
@@ -358,22 +360,22 @@ END_TEST
 START_TEST(closed_for_writes)
 {
 	struct engine *e = engine_new(NULL);
-	uint8_t *b = buffer_new(BS), *c = buffer_new(BS);
-	struct treq w, r;
+	uint8_t *b = buffer_new(BLOCK), *c = buffer_new(BLOCK);
+	struct test_request w, r;
 
 	make_extents(e, 2);
 	ck_assert_int_eq(dio_gate_close(e->dio, e->inode, DIO_GATE_WRITES), 0);
 	uint64_t diverted = counter(COUNTER_dio_gate_diverted);
 	fake_set_mode(e->fake, FAKE_HELD, 0);
-	req_submit(e, e->file, &w, DIO_DIRECT | DIO_WRITE, 0, b, BS);
+	engine_submit(e, e->file, &w, DIO_DIRECT | DIO_WRITE, 0, b, BLOCK);
 	ck_assert_uint_eq(fake_held(e->fake), 0);
 	ck_assert_uint_eq(counter(COUNTER_dio_gate_diverted) - diverted, 1);
-	req_submit(e, e->file, &r, DIO_DIRECT, BS, c, BS);
+	engine_submit(e, e->file, &r, DIO_DIRECT, BLOCK, c, BLOCK);
 	ck_assert_uint_eq(fake_held(e->fake), 1);
 	fake_complete(e->fake, 0);
-	ck_assert(req_is_done(&r) && !req_is_done(&w));
+	ck_assert(request_is_done(&r) && !request_is_done(&w));
 	dio_gate_open(e->dio, e->inode, DIO_GATE_WRITES);
-	ck_assert_int_eq(req_wait(e, &w), BS);
+	ck_assert_int_eq(engine_wait(e, &w), BLOCK);
 	fake_set_mode(e->fake, FAKE_INLINE, 0);
 	free(b);
 	free(c);
@@ -387,21 +389,21 @@ END_TEST
  */
 START_TEST(gate_storm)
 {
-	struct engine *e = engine_new(&(struct engine_opt){ .threads = 2 });
-	struct treq req[8];
-	void *b = buffer_new(BS);
+	struct engine *e = engine_new(&(struct engine_options){ .threads = 2 });
+	struct test_request req[8];
+	void *b = buffer_new(BLOCK);
 	struct truncer tr;
 	pthread_t th;
 
 	make_extents(e, 1);
 	fake_set_mode(e->fake, FAKE_THREAD, 5);
 	for (unsigned k = 0; k < 200; k++) {
-		tr = (struct truncer){ .e = e, .size = BS };
+		tr = (struct truncer){ .e = e, .size = BLOCK };
 		pthread_create(&th, NULL, truncate_thread, &tr);
 		for (unsigned n = 0; n < 8; n++)
-			req_submit(e, e->file, &req[n], DIO_DIRECT, 0, b, BS);
+			engine_submit(e, e->file, &req[n], DIO_DIRECT, 0, b, BLOCK);
 		for (unsigned n = 0; n < 8; n++)
-			ck_assert_int_eq(req_wait(e, &req[n]), BS);
+			ck_assert_int_eq(engine_wait(e, &req[n]), BLOCK);
 		pthread_join(th, NULL);
 	}
 	fake_set_mode(e->fake, FAKE_INLINE, 0);
@@ -420,30 +422,31 @@ static void hold_worker(struct work *work)
 /* Slow things run on workers; with all of them stuck, the fast path goes on. */
 START_TEST(the_loop_never_waits)
 {
-	struct engine *e = engine_new(&(struct engine_opt){ .threads = 1 });
+	struct engine *e = engine_new(&(struct engine_options){ .threads = 1 });
 	struct work hold;
-	struct treq slow;
-	void *b = buffer_new(BS);
+	struct test_request slow;
+	void *b = buffer_new(BLOCK);
 
 	make_extents(e, 2);
 	sem_init(&hold_in, 0, 0);
 	sem_init(&hold_out, 0, 0);
 	work_queue_add(e->workers, &hold, hold_worker);
 	sem_wait(&hold_in);
-	pattern(b, 1, 8 * BS, BS);
-	req_submit(e, e->file, &slow, DIO_DIRECT | DIO_WRITE, 8 * BS, b, BS);
+	fill_pattern(b, 1, 8 * BLOCK, BLOCK);
+	engine_submit(e, e->file, &slow, DIO_DIRECT | DIO_WRITE, 8 * BLOCK, b, BLOCK);
 	for (unsigned k = 0; k < 20; k++) {
-		struct treq req;
-		void *c = buffer_new(2 * BS);
-		pattern(c, 1, 0, 2 * BS);
-		req_submit(e, e->file, &req, DIO_DIRECT | (k & 1 ? DIO_WRITE : 0), 0, c, 2 * BS);
+		struct test_request req;
+		void *c = buffer_new(2 * BLOCK);
+		fill_pattern(c, 1, 0, 2 * BLOCK);
+		engine_submit(e, e->file, &req, DIO_DIRECT | (k & 1 ? DIO_WRITE : 0), 0, c,
+			      2 * BLOCK);
 		ck_assert_uint_eq(req.done, 1);
-		ck_assert_int_eq(req.res, 2 * BS);
+		ck_assert_int_eq(req.res, 2 * BLOCK);
 		free(c);
 	}
-	ck_assert(!req_is_done(&slow));
+	ck_assert(!request_is_done(&slow));
 	sem_post(&hold_out);
-	ck_assert_int_eq(req_wait(e, &slow), BS);
+	ck_assert_int_eq(engine_wait(e, &slow), BLOCK);
 	free(b);
 	engine_close(e);
 }
@@ -451,7 +454,7 @@ END_TEST
 
 static struct {
 	struct engine *e;
-	struct treq *req;
+	struct test_request *req;
 	unsigned calls;
 	uint64_t size, off, len;
 	uint8_t byte;
@@ -467,9 +470,9 @@ static void inval_check(void *arg, struct ext4_inode *inode, uint64_t off, uint6
 	inv.calls++;
 	inv.off = off;
 	inv.len = len;
-	ck_assert(!req_is_done(inv.req));                      /* before the answer */
+	ck_assert(!request_is_done(inv.req));                      /* before the answer */
 	ck_assert_uint_eq(ext4_inode_size(inode), inv.size);       /* after the size */
-	fake_peek(inv.e->fake, b, 512, dev_addr(inv.e, off));
+	fake_peek(inv.e->fake, b, 512, device_offset(inv.e, off));
 	ck_assert(all_bytes(b, inv.byte, 512));              /* after the data */
 	/* nothing in flight is counted */
 	ck_assert_int_eq(dio_gate_close(inv.e->dio, inode, DIO_GATE_ALL), 0);
@@ -482,21 +485,21 @@ static void inval_check(void *arg, struct ext4_inode *inode, uint64_t off, uint6
 static void inval_write(struct engine *e, uint64_t pos, uint8_t byte, uint64_t size_after,
 			unsigned calls)
 {
-	struct treq req;
-	void *b = buffer_new(2 * BS);
+	struct test_request req;
+	void *b = buffer_new(2 * BLOCK);
 
-	memset(b, byte, 2 * BS);
+	memset(b, byte, 2 * BLOCK);
 	inv.calls = 0;
 	inv.e = e;
 	inv.req = &req;
 	inv.size = size_after;
 	inv.byte = byte;
-	req_submit(e, e->file, &req, DIO_DIRECT | DIO_WRITE, pos, b, 2 * BS);
-	ck_assert_int_eq(req_wait(e, &req), 2 * BS);
+	engine_submit(e, e->file, &req, DIO_DIRECT | DIO_WRITE, pos, b, 2 * BLOCK);
+	ck_assert_int_eq(engine_wait(e, &req), 2 * BLOCK);
 	ck_assert_uint_eq(inv.calls, calls);
 	if (calls) {
 		ck_assert_uint_eq(inv.off, pos);
-		ck_assert_uint_eq(inv.len, 2 * BS);
+		ck_assert_uint_eq(inv.len, 2 * BLOCK);
 	}
 	free(b);
 }
@@ -507,17 +510,17 @@ static void inval_write(struct engine *e, uint64_t pos, uint8_t byte, uint64_t s
  */
 START_TEST(order_of_invalidation)
 {
-	struct engine *e = engine_new(&(struct engine_opt){ .inval = inval_check });
-	void *b = buffer_new(BS);
+	struct engine *e = engine_new(&(struct engine_options){ .inval = inval_check });
+	void *b = buffer_new(BLOCK);
 
-	inval_write(e, 0, 1, 2 * BS, 0);         /* nothing was ever cached */
-	ck_assert_int_eq(io(e, DIO_DIRECT, 0, b, BS), BS);
-	inval_write(e, 0, 2, 2 * BS, 0);
-	ck_assert_int_eq(io(e, 0, 0, b, BS), BS); /* a page cache read */
-	inval_write(e, 0, 3, 2 * BS, 1);         /* fast overwrite */
-	inval_write(e, 2 * BS, 4, 4 * BS, 1);    /* extends */
-	inval_write(e, 8 * BS, 5, 10 * BS, 1);
-	inval_write(e, 6 * BS, 6, 10 * BS, 1);   /* hole inside */
+	inval_write(e, 0, 1, 2 * BLOCK, 0);         /* nothing was ever cached */
+	ck_assert_int_eq(engine_io(e, DIO_DIRECT, 0, b, BLOCK), BLOCK);
+	inval_write(e, 0, 2, 2 * BLOCK, 0);
+	ck_assert_int_eq(engine_io(e, 0, 0, b, BLOCK), BLOCK); /* a page cache read */
+	inval_write(e, 0, 3, 2 * BLOCK, 1);         /* fast overwrite */
+	inval_write(e, 2 * BLOCK, 4, 4 * BLOCK, 1);    /* extends */
+	inval_write(e, 8 * BLOCK, 5, 10 * BLOCK, 1);
+	inval_write(e, 6 * BLOCK, 6, 10 * BLOCK, 1);   /* hole inside */
 	free(b);
 	engine_close(e);
 }
@@ -533,14 +536,14 @@ static void inval_forget(void *arg, struct ext4_inode *inode, uint64_t off, uint
 			 struct work *work, void (*done)(struct work *))
 {
 	struct forget *forget = arg;
-	uint8_t *b = buffer_new(BS);
+	uint8_t *b = buffer_new(BLOCK);
 
 	(void)inode;
 	forget->calls++;
 	if (!off && len == INT64_MAX) {
 		forget->all++;
 		if (forget->read_between)
-			ck_assert_int_eq(io(forget->e, 0, 0, b, BS), BS);
+			ck_assert_int_eq(engine_io(forget->e, 0, 0, b, BLOCK), BLOCK);
 		if (forget->late)
 			dio_inval_late(work);
 	}
@@ -556,17 +559,17 @@ START_TEST(files_that_left_the_page_cache)
 {
 	for (unsigned how = 0; how < 3; how++) {
 		struct forget forget = { .late = how == 1, .read_between = how == 2 };
-		struct engine *e = engine_new(&(struct engine_opt){ .inval = inval_forget,
-								    .inval_arg = &forget });
+		struct engine *e = engine_new(&(struct engine_options){ .inval = inval_forget,
+									.inval_arg = &forget });
 
 		forget.e = e;
-		write_ok(e, 0, 0, 1, BS);
+		write_pattern(e, 0, 0, 1, BLOCK);
 		for (unsigned k = 0; k < 40; k++)
-			write_ok(e, DIO_DIRECT, 0, k, BS);
+			write_pattern(e, DIO_DIRECT, 0, k, BLOCK);
 		ck_assert_uint_eq(forget.calls, how ? 40 : 33);
 		ck_assert_uint_eq(forget.all, how == 0 ? 1 : how == 1 ? 8 : 1);
-		write_ok(e, 0, 0, 1, BS); /* back in the page cache */
-		write_ok(e, DIO_DIRECT, 0, 2, BS);
+		write_pattern(e, 0, 0, 1, BLOCK); /* back in the page cache */
+		write_pattern(e, DIO_DIRECT, 0, 2, BLOCK);
 		ck_assert_uint_eq(forget.calls, how ? 41 : 34);
 		engine_close(e);
 	}
@@ -575,14 +578,14 @@ END_TEST
 
 static void late_read_done(struct dio_req *req, ssize_t res)
 {
-	struct treq *t = container_of(req, struct treq, req);
+	struct test_request *t = container_of(req, struct test_request, req);
 
 	t->res = res;
 	__atomic_fetch_add(&t->done, 1, __ATOMIC_RELEASE);
 	inv.done(inv.work);
 }
 
-static struct treq kernel_read;
+static struct test_request kernel_read;
 static void inval_reads(void *arg, struct ext4_inode *inode, uint64_t off, uint64_t len,
 			struct work *work, void (*done)(struct work *))
 {
@@ -610,19 +613,20 @@ static void inval_reads(void *arg, struct ext4_inode *inode, uint64_t off, uint6
 START_TEST(notify_waits_for_a_read)
 {
 	uint8_t page[128];
-	struct engine *e = engine_new(&(struct engine_opt){
+	struct engine *e = engine_new(&(struct engine_options){
 			.threads = 1, .inval = inval_reads, .inval_arg = page });
-	struct treq req;
-	void *b = buffer_new(2 * BS);
+	struct test_request req;
+	void *b = buffer_new(2 * BLOCK);
 
 	inv.e = e;
-	write_ok(e, 0, 0, 1, 2 * BS);
+	write_pattern(e, 0, 0, 1, 2 * BLOCK);
 	for (unsigned k = 0; k < 2; k++) {
-		memset(b, 'n' + k, 2 * BS);
+		memset(b, 'n' + k, 2 * BLOCK);
 		inv.calls = 0;
 		/* overwrite; then extension */
-		req_submit(e, e->file, &req, DIO_DIRECT | DIO_WRITE, k * 4 * BS, b, 2 * BS);
-		ck_assert_int_eq(req_wait(e, &req), 2 * BS);
+		engine_submit(e, e->file, &req, DIO_DIRECT | DIO_WRITE, k * 4 * BLOCK, b,
+			      2 * BLOCK);
+		ck_assert_int_eq(engine_wait(e, &req), 2 * BLOCK);
 		ck_assert_uint_eq(inv.calls, 1);
 		ck_assert_int_eq(kernel_read.res, 100);
 		ck_assert(all_bytes(page, 'n' + k, 100)); /* the newest data */
@@ -635,20 +639,21 @@ END_TEST
 /* With the pool empty a request takes the reserve of its file, else it waits; it never fails. */
 START_TEST(progress_without_segments)
 {
-	struct engine *e = engine_new(&(struct engine_opt){ .segs = 1 });
-	struct treq req[6];
-	uint8_t *b = buffer_new(6 * 8 * BS);
+	struct engine *e = engine_new(&(struct engine_options){ .segs = 1 });
+	struct test_request req[6];
+	uint8_t *b = buffer_new(6 * 8 * BLOCK);
 
 	make_extents(e, 8);
 	uint64_t reserve = counter(COUNTER_dio_reserve_used), wait = counter(COUNTER_dio_pool_wait);
 	for (unsigned seed = 1; seed <= 20; seed++) {
 		fake_set_mode(e->fake, FAKE_HELD, seed);
 		for (unsigned k = 0; k < 6; k++)
-			req_submit(e, e->file, &req[k], DIO_DIRECT, 0, b + k * 8 * BS, 8 * BS);
+			engine_submit(e, e->file, &req[k], DIO_DIRECT, 0, b + k * 8 * BLOCK,
+				      8 * BLOCK);
 		fake_complete_random(e->fake);
 		for (unsigned k = 0; k < 6; k++) {
-			ck_assert_int_eq(req_wait(e, &req[k]), 8 * BS);
-			ck_assert_mem_eq(b + k * 8 * BS, b, 8 * BS);
+			ck_assert_int_eq(engine_wait(e, &req[k]), 8 * BLOCK);
+			ck_assert_mem_eq(b + k * 8 * BLOCK, b, 8 * BLOCK);
 		}
 	}
 	ck_assert_uint_gt(counter(COUNTER_dio_reserve_used), reserve);
@@ -656,21 +661,21 @@ START_TEST(progress_without_segments)
 	/* An error while others wait. */
 	fake_set_mode(e->fake, FAKE_HELD, 3);
 	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_READ,
-						      .off = dev_addr(e, 2 * BS),
+						      .off = device_offset(e, 2 * BLOCK),
 						      .len = 1,
 						      .repeat = 2,
 						      .action = FAKE_ERROR,
 						      .err = -EIO });
 	for (unsigned k = 0; k < 6; k++)
-		req_submit(e, e->file, &req[k], DIO_DIRECT, 0, b + k * 8 * BS, 8 * BS);
+		engine_submit(e, e->file, &req[k], DIO_DIRECT, 0, b + k * 8 * BLOCK, 8 * BLOCK);
 	fake_complete_random(e->fake);
 	unsigned bad = 0;
 	for (unsigned k = 0; k < 6; k++)
-		bad += req_wait(e, &req[k]) == -EIO;
+		bad += engine_wait(e, &req[k]) == -EIO;
 	ck_assert_uint_eq(bad, 2);
 	fake_fault_clear(e->fake);
 	fake_set_mode(e->fake, FAKE_INLINE, 0);
-	expect(e, 0, 1, 8 * BS);
+	expect_pattern(e, 0, 1, 8 * BLOCK);
 	free(b);
 	engine_close(e);
 }
@@ -684,9 +689,9 @@ START_TEST(killpriv)
 
 	make_extents(e, 1);
 	ck_assert_int_eq(ext4_setattr(e->inode, EXT4_SET_MODE, &attr), 0);
-	write_ok(e, DIO_DIRECT, 0, 2, BS);
+	write_pattern(e, DIO_DIRECT, 0, 2, BLOCK);
 	ck_assert_uint_eq(ext4_inode_mode(e->inode) & 07777, 04755);
-	write_ok(e, DIO_DIRECT | DIO_KILLPRIV, 0, 3, BS);
+	write_pattern(e, DIO_DIRECT | DIO_KILLPRIV, 0, 3, BLOCK);
 	ck_assert_uint_eq(ext4_inode_mode(e->inode) & 07777, 0755);
 	engine_close(e);
 }
@@ -700,22 +705,22 @@ static uint64_t rnd(uint64_t *s)
 
 static void model_step(struct engine *e, uint8_t *model, uint64_t *size, uint8_t *b, uint64_t *s)
 {
-	unsigned kind = rnd(s) % 10, cap = 64 * BS;
+	unsigned kind = rnd(s) % 10, cap = 64 * BLOCK;
 	uint32_t unit = rnd(s) % 3 ? 512 : 1;
 	uint64_t pos = rnd(s) % (cap - 1) / unit * unit;
-	uint32_t len = 1 + rnd(s) % (rnd(s) % 4 ? 3 * BS : 20 * BS);
+	uint32_t len = 1 + rnd(s) % (rnd(s) % 4 ? 3 * BLOCK : 20 * BLOCK);
 
 	len = FDIO_MIN((uint64_t)fdio_round_up(len, unit), cap - pos);
 	if (kind < 5) {
-		pattern(b, rnd(s) % 200, pos, len);
+		fill_pattern(b, rnd(s) % 200, pos, len);
 		unsigned flags = DIO_WRITE | (rnd(s) % 2 ? DIO_DIRECT : 0) |
 				 (rnd(s) % 8 ? 0 : DIO_DSYNC);
-		ck_assert_int_eq(io(e, flags, pos, b, len), len);
+		ck_assert_int_eq(engine_io(e, flags, pos, b, len), len);
 		memcpy(model + pos, b, len);
 		*size = FDIO_MAX(*size, pos + len);
 	} else if (kind < 8) {
 		uint64_t want = pos >= *size ? 0 : FDIO_MIN((uint64_t)len, *size - pos);
-		ck_assert_int_eq(io(e, rnd(s) % 2 ? DIO_DIRECT : 0, pos, b, len), want);
+		ck_assert_int_eq(engine_io(e, rnd(s) % 2 ? DIO_DIRECT : 0, pos, b, len), want);
 		ck_assert_mem_eq(b, model + pos, want);
 	} else {
 		struct truncer truncer = { .e = e, .size = pos };
@@ -739,13 +744,13 @@ static void model_step(struct engine *e, uint8_t *model, uint64_t *size, uint8_t
 }
 
 /* Everything at random against a model; loop test: one seed each. */
-START_TEST(model_random)
+START_TEST(random_requests_match_the_model)
 {
-	struct engine *e = engine_new(&(struct engine_opt){ .relaxed = true,
-							    .stale = true,
-							    .lbs = _i % 3 == 2 ? 4096 : 512,
-							    .segs = 2 });
-	uint8_t *model = calloc(1, 64 * BS), *b = buffer_new(64 * BS);
+	struct engine *e = engine_new(&(struct engine_options){ .relaxed = true,
+								.stale = true,
+								.lbs = _i % 3 == 2 ? 4096 : 512,
+								.segs = 2 });
+	uint8_t *model = calloc(1, 64 * BLOCK), *b = buffer_new(64 * BLOCK);
 	uint64_t size = 0, seed = _i + 1;
 
 	for (unsigned k = 0; k < 300; k++) {
@@ -756,7 +761,7 @@ START_TEST(model_random)
 	struct engine *n = engine_cut(e, FAKE_CUT_DROP, 0);
 	ck_assert_uint_eq(ext4_inode_size(n->inode), size);
 	if (size) {
-		ck_assert_int_eq(io(n, 0, 0, b, size), size);
+		ck_assert_int_eq(engine_io(n, 0, 0, b, size), size);
 		ck_assert_mem_eq(b, model, size);
 	}
 	engine_close(n);
@@ -790,6 +795,6 @@ Suite *unit_suite(void)
 	unit_test(th, notify_waits_for_a_read, PROVES("ENGINE-7 DIO-3"));
 	unit_test(t, progress_without_segments, PROVES("ENGINE-9"));
 	unit_test(t, killpriv);
-	unit_seeds(t, model_random, 6);
+	unit_seeds(t, random_requests_match_the_model, 6);
 	return s;
 }

@@ -11,11 +11,12 @@
 
 #include <pthread.h>
 
-static void submit(struct engine *e, struct treq *req, unsigned flags, uint64_t pos, uint8_t *b,
-		   uint32_t len)
+static void submit(struct engine *e, struct test_request *req, unsigned flags, uint64_t pos,
+		   uint8_t *b, uint32_t len)
 {
 	memset(req, 0, sizeof(*req));
-	req_submit(e, e->file, req, DIO_NOATIME, 0, b, 0); /* the callback is the environment's */
+	engine_submit(e, e->file, req, DIO_NOATIME, 0, b,
+		      0); /* the callback is the environment's */
 	void (*done)(struct dio_req *, ssize_t) = req->req.done;
 	memset(req, 0, sizeof(*req));
 	req->req = (struct dio_req){ .file = e->file,
@@ -24,26 +25,26 @@ static void submit(struct engine *e, struct treq *req, unsigned flags, uint64_t 
 				     .flags = flags | DIO_WRITE,
 				     .buf = b,
 				     .buf_index = -1,
-				     .buf_cap = fdio_round_up(len, BS) + BS,
+				     .buf_cap = fdio_round_up(len, BLOCK) + BLOCK,
 				     .done = done };
 	dio_submit(e->dio, &req->req);
 }
 
 static uint8_t *data(uint64_t pos, uint32_t len)
 {
-	uint8_t *b = buffer_new(fdio_round_up(len, BS) + BS);
+	uint8_t *b = buffer_new(fdio_round_up(len, BLOCK) + BLOCK);
 
-	pattern(b, 1, pos, len);
+	fill_pattern(b, 1, pos, len);
 	return b;
 }
 
 static void grow(struct engine *e, unsigned flags, uint64_t pos, uint32_t len)
 {
 	uint8_t *b = data(pos, len);
-	struct treq req;
+	struct test_request req;
 
 	submit(e, &req, flags, pos, b, len);
-	ck_assert_int_eq(req_wait(e, &req), len);
+	ck_assert_int_eq(engine_wait(e, &req), len);
 	free(b);
 }
 
@@ -60,10 +61,10 @@ static uint64_t free_blocks(struct engine *e)
 START_TEST(no_worker)
 {
 	static const uint32_t len[] = { 3584, 512, 8704, 10240, 700 };
-	struct engine *e = engine_new(&(struct engine_opt){ .stale = true, .relaxed = true });
+	struct engine *e = engine_new(&(struct engine_options){ .stale = true, .relaxed = true });
 	uint64_t slow = counter(COUNTER_dio_write_slow), grown = counter(COUNTER_dio_grow), pos = 0,
 		 writes = fake_stats(e->fake).writes;
-	uint8_t *r = buffer_new(16 * BS);
+	uint8_t *r = buffer_new(16 * BLOCK);
 
 	for (unsigned k = 0; k < ARRAY_SIZE(len); pos += len[k++])
 		grow(e, DIO_KILLCAPS, pos, len[k]);
@@ -72,16 +73,16 @@ START_TEST(no_worker)
 	/* one request each, where the blocks follow each other */
 	ck_assert_uint_eq(fake_stats(e->fake).writes - writes, ARRAY_SIZE(len));
 	ck_assert_uint_eq(ext4_inode_size(e->inode), pos);
-	expect(e, 0, 1, pos);
+	expect_pattern(e, 0, 1, pos);
 	ext4_map_drop(e->inode);
-	expect(e, 0, 1, pos);
+	expect_pattern(e, 0, 1, pos);
 	/* The end is in mid-sector: not without reading. */
 	grow(e, 0, pos, 100);
 	ck_assert_uint_eq(counter(COUNTER_dio_write_slow), slow + 1);
-	expect(e, 0, 1, pos + 100);
-	engine_truncate(e, e->inode, 10 * BS);
-	ck_assert_int_eq(io(e, 0, pos + 100, r, 16 * BS), 10 * BS - pos - 100);
-	ck_assert(all_bytes(r, 0, 10 * BS - pos - 100));
+	expect_pattern(e, 0, 1, pos + 100);
+	engine_truncate(e, e->inode, 10 * BLOCK);
+	ck_assert_int_eq(engine_io(e, 0, pos + 100, r, 16 * BLOCK), 10 * BLOCK - pos - 100);
+	ck_assert(all_bytes(r, 0, 10 * BLOCK - pos - 100));
 	free(r);
 	engine_close(e);
 }
@@ -93,23 +94,23 @@ END_TEST
  */
 START_TEST(not_this_way)
 {
-	struct engine *e = engine_new(&(struct engine_opt){ .relaxed = true });
+	struct engine *e = engine_new(&(struct engine_options){ .relaxed = true });
 	uint64_t grown = counter(COUNTER_dio_grow);
 
-	write_ok(e, 0, 0, 1, 1000);
-	grow(e, 0, BS, 1000);
-	engine_fallocate(e, EXT4_FALLOC_KEEP_SIZE, 0, 8 * BS);
-	engine_truncate(e, e->inode, 2 * BS);
-	engine_fallocate(e, EXT4_FALLOC_KEEP_SIZE, 0, 8 * BS);
-	grow(e, 0, 2 * BS, 1000);
+	write_pattern(e, 0, 0, 1, 1000);
+	grow(e, 0, BLOCK, 1000);
+	engine_fallocate(e, EXT4_FALLOC_KEEP_SIZE, 0, 8 * BLOCK);
+	engine_truncate(e, e->inode, 2 * BLOCK);
+	engine_fallocate(e, EXT4_FALLOC_KEEP_SIZE, 0, 8 * BLOCK);
+	grow(e, 0, 2 * BLOCK, 1000);
 	ck_assert_uint_eq(counter(COUNTER_dio_grow), grown);
-	expect(e, 2 * BS, 1, 1000);
+	expect_pattern(e, 2 * BLOCK, 1, 1000);
 	/* A hole, but with blocks set aside behind it. */
-	engine_truncate(e, e->inode, 2 * BS);
-	engine_fallocate(e, EXT4_FALLOC_KEEP_SIZE, 4 * BS, 4 * BS);
-	grow(e, 0, 2 * BS, 1000);
+	engine_truncate(e, e->inode, 2 * BLOCK);
+	engine_fallocate(e, EXT4_FALLOC_KEEP_SIZE, 4 * BLOCK, 4 * BLOCK);
+	grow(e, 0, 2 * BLOCK, 1000);
 	ck_assert_uint_eq(counter(COUNTER_dio_grow), grown);
-	expect(e, 2 * BS, 1, 1000);
+	expect_pattern(e, 2 * BLOCK, 1, 1000);
 	engine_close(e);
 }
 END_TEST
@@ -119,11 +120,11 @@ START_TEST(a_stream_gets_a_window)
 {
 	struct engine *e = engine_new(NULL);
 
-	grow(e, 0, 0, BS);
-	grow(e, 0, BS, BS);
-	grow(e, 0, 2 * BS, BS);
+	grow(e, 0, 0, BLOCK);
+	grow(e, 0, BLOCK, BLOCK);
+	grow(e, 0, 2 * BLOCK, BLOCK);
 	ck_assert_uint_gt(ext4_window_end(e->inode), ext4_inode_size(e->inode));
-	expect(e, 0, 1, 3 * BS);
+	expect_pattern(e, 0, 1, 3 * BLOCK);
 	engine_close(e);
 }
 END_TEST
@@ -134,8 +135,8 @@ START_TEST(miss_at_each_place)
 	unsigned early = 0, late = 0;
 
 	for (unsigned n = 1;; n++) {
-		struct engine *e =
-				engine_new(&(struct engine_opt){ .stale = true, .relaxed = true });
+		struct engine *e = engine_new(
+				&(struct engine_options){ .stale = true, .relaxed = true });
 		uint64_t before = counter(COUNTER_dio_grow_again),
 			 slow = counter(COUNTER_dio_write_slow), was = free_blocks(e);
 
@@ -150,7 +151,7 @@ START_TEST(miss_at_each_place)
 		else if (counter(COUNTER_dio_write_slow) > slow)
 			early++;
 		ck_assert_uint_eq(counter(COUNTER_dio_write_slow) > slow, reached);
-		expect(e, 0, 1, 3584 + 8704);
+		expect_pattern(e, 0, 1, 3584 + 8704);
 		ck_assert_uint_eq(was - free_blocks(e), 3);
 		engine_close(e);
 		if (!reached)
@@ -164,27 +165,27 @@ END_TEST
 
 START_TEST(error_of_the_device)
 {
-	struct engine *e = engine_new(&(struct engine_opt){ .stale = true, .relaxed = true });
+	struct engine *e = engine_new(&(struct engine_options){ .stale = true, .relaxed = true });
 	uint64_t was;
-	uint8_t *b = data(BS, 2 * BS);
-	struct treq req;
+	uint8_t *b = data(BLOCK, 2 * BLOCK);
+	struct test_request req;
 
-	grow(e, 0, 0, BS - 512);
+	grow(e, 0, 0, BLOCK - 512);
 	was = free_blocks(e);
 	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_WRITE,
 						      .action = FAKE_ERROR,
 						      .err = -EIO,
-						      .off = dev_addr(e, 0) + BS - 512,
-						      .len = BS,
+						      .off = device_offset(e, 0) + BLOCK - 512,
+						      .len = BLOCK,
 						      .repeat = 1 });
-	pattern(b, 1, BS - 512, 2 * BS);
-	submit(e, &req, 0, BS - 512, b, 2 * BS);
-	ck_assert_int_eq(req_wait(e, &req), -EIO);
-	ck_assert_uint_eq(ext4_inode_size(e->inode), BS - 512);
+	fill_pattern(b, 1, BLOCK - 512, 2 * BLOCK);
+	submit(e, &req, 0, BLOCK - 512, b, 2 * BLOCK);
+	ck_assert_int_eq(engine_wait(e, &req), -EIO);
+	ck_assert_uint_eq(ext4_inode_size(e->inode), BLOCK - 512);
 	ck_assert_uint_eq(free_blocks(e), was);
-	submit(e, &req, 0, BS - 512, b, 2 * BS);
-	ck_assert_int_eq(req_wait(e, &req), 2 * BS);
-	expect(e, 0, 1, 3 * BS - 512);
+	submit(e, &req, 0, BLOCK - 512, b, 2 * BLOCK);
+	ck_assert_int_eq(engine_wait(e, &req), 2 * BLOCK);
+	expect_pattern(e, 0, 1, 3 * BLOCK - 512);
 	free(b);
 	engine_close(e);
 }
@@ -193,16 +194,16 @@ END_TEST
 /* A short write is continued. */
 START_TEST(short_write)
 {
-	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
+	struct engine *e = engine_new(&(struct engine_options){ .stale = true });
 	uint64_t grown = counter(COUNTER_dio_grow);
 
 	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_WRITE,
 						      .action = FAKE_SHORT,
 						      .n = 1024,
 						      .repeat = 1 });
-	grow(e, 0, 0, 2 * BS);
+	grow(e, 0, 0, 2 * BLOCK);
 	ck_assert_uint_eq(counter(COUNTER_dio_grow), grown + 1);
-	expect(e, 0, 1, 2 * BS);
+	expect_pattern(e, 0, 1, 2 * BLOCK);
 	engine_close(e);
 }
 END_TEST
@@ -211,7 +212,7 @@ static void *truncate_thread(void *arg)
 {
 	struct engine *e = arg;
 
-	engine_truncate(e, e->inode, BS);
+	engine_truncate(e, e->inode, BLOCK);
 	return NULL;
 }
 
@@ -221,26 +222,26 @@ static void *truncate_thread(void *arg)
  */
 START_TEST(others_wait)
 {
-	struct engine *e = engine_new(&(struct engine_opt){ .threads = 2, .stale = true });
-	uint8_t *b = data(0, 3 * BS), *r = buffer_new(BS);
-	struct treq req, t2;
+	struct engine *e = engine_new(&(struct engine_options){ .threads = 2, .stale = true });
+	uint8_t *b = data(0, 3 * BLOCK), *r = buffer_new(BLOCK);
+	struct test_request req, t2;
 	pthread_t th;
 
 	fake_set_mode(e->fake, FAKE_HELD, 0);
-	submit(e, &req, 0, 0, b, 2 * BS);
+	submit(e, &req, 0, 0, b, 2 * BLOCK);
 	ck_assert_uint_eq(fake_held(e->fake), 1);
 	uint64_t waits = counter(COUNTER_dio_gate_wait);
-	submit(e, &t2, 0, 0, b, 3 * BS);
+	submit(e, &t2, 0, 0, b, 3 * BLOCK);
 	wait_counter(COUNTER_dio_gate_wait, waits + 1);
 	ck_assert_int_eq(pthread_create(&th, NULL, truncate_thread, e), 0);
 	wait_counter(COUNTER_dio_gate_wait, waits + 2);
-	ck_assert_int_eq(io(e, 0, 0, r, BS), 0);
+	ck_assert_int_eq(engine_io(e, 0, 0, r, BLOCK), 0);
 	fake_complete(e->fake, 0);
 	fake_set_mode(e->fake, FAKE_INLINE, 0);
-	ck_assert_int_eq(req_wait(e, &req), 2 * BS);
-	ck_assert_int_eq(req_wait(e, &t2), 3 * BS);
+	ck_assert_int_eq(engine_wait(e, &req), 2 * BLOCK);
+	ck_assert_int_eq(engine_wait(e, &t2), 3 * BLOCK);
 	pthread_join(th, NULL);
-	expect(e, 0, 1, BS);
+	expect_pattern(e, 0, 1, BLOCK);
 	free(b);
 	free(r);
 	engine_close(e);
@@ -252,18 +253,18 @@ START_TEST(no_space)
 	struct engine *e = engine_new(NULL);
 	struct ext4_inode *inode = engine_file(e, "g");
 	struct dio_file *gf;
-	uint8_t *b = data(0, 2 * BS);
-	struct treq req;
+	uint8_t *b = data(0, 2 * BLOCK);
+	struct test_request req;
 	uint64_t pos = 0;
 
 	ck_assert_int_eq(dio_file_open(e->dio, inode, &gf), 0);
 	do {
-		req_submit(e, gf, &req, DIO_WRITE | DIO_ROOT, pos, b, BS);
-		pos += 2 * BS;
-	} while (req_wait(e, &req) == BS);
+		engine_submit(e, gf, &req, DIO_WRITE | DIO_ROOT, pos, b, BLOCK);
+		pos += 2 * BLOCK;
+	} while (engine_wait(e, &req) == BLOCK);
 	ck_assert_int_eq(req.res, -ENOSPC);
-	submit(e, &req, DIO_ROOT, 0, b, 2 * BS);
-	ck_assert_int_eq(req_wait(e, &req), -ENOSPC);
+	submit(e, &req, DIO_ROOT, 0, b, 2 * BLOCK);
+	ck_assert_int_eq(engine_wait(e, &req), -ENOSPC);
 	ck_assert_uint_eq(ext4_inode_size(e->inode), 0);
 	dio_file_close(gf);
 	ext4_inode_put(inode);
@@ -280,22 +281,22 @@ START_TEST(cut_anywhere)
 {
 	static const uint32_t len[] = { 3584, 8704, 10240, 700 };
 	unsigned flags = _i ? DIO_DSYNC : 0, done_at[ARRAY_SIZE(len)];
-	struct engine *e = engine_new(&(struct engine_opt){ .stale = true, .relaxed = true });
+	struct engine *e = engine_new(&(struct engine_options){ .stale = true, .relaxed = true });
 	uint64_t pos = 0, grown = counter(COUNTER_dio_grow);
 
-	fake_rec_start(e->fake);
+	fake_record_start(e->fake);
 	for (unsigned k = 0; k < ARRAY_SIZE(len); pos += len[k++]) {
 		grow(e, flags, pos, len[k]);
-		done_at[k] = fake_rec_events(e->fake);
+		done_at[k] = fake_record_events(e->fake);
 	}
 	ck_assert_uint_eq(counter(COUNTER_dio_grow), grown + ARRAY_SIZE(len));
 	ck_assert_int_eq(ext4_vol_sync(e->vol), 0);
-	unsigned events = fake_rec_events(e->fake);
+	unsigned events = fake_record_events(e->fake);
 	for (unsigned k = 0; k <= events; k++) {
-		struct engine *n =
-				engine_on(fake_rec_cut(e->fake, k,
-						       k % 2 ? FAKE_CUT_RANDOM : FAKE_CUT_DROP, k),
-					  NULL);
+		struct engine *n = engine_on(
+				fake_record_cut(e->fake, k, k % 2 ? FAKE_CUT_RANDOM : FAKE_CUT_DROP,
+						k),
+				NULL);
 		uint64_t size = ext4_inode_size(n->inode), sum = 0, least = 0;
 		bool found = size == 0;
 
@@ -308,10 +309,10 @@ START_TEST(cut_anywhere)
 		ck_assert_msg(found, "event %u: size %llu", k, (unsigned long long)size);
 		ck_assert_uint_ge(size, k == events ? pos : least);
 		if (size)
-			expect(n, 0, 1, size);
+			expect_pattern(n, 0, 1, size);
 		engine_close(n);
 	}
-	fake_rec_stop(e->fake);
+	fake_record_stop(e->fake);
 	engine_close(e);
 }
 END_TEST

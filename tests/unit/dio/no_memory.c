@@ -56,8 +56,8 @@ static void finish(struct engine *e, const struct write *write, unsigned n)
 	memory(true);
 	after = engine_cut(e, FAKE_CUT_DROP, 1);
 	for (unsigned k = 0; k < n; k++) {
-		expect(e, write[k].pos, 1, write[k].len);
-		expect(after, write[k].pos, 1, write[k].len);
+		expect_pattern(e, write[k].pos, 1, write[k].len);
+		expect_pattern(after, write[k].pos, 1, write[k].len);
 	}
 	engine_close(after);
 	engine_close(e);
@@ -67,12 +67,13 @@ static void finish(struct engine *e, const struct write *write, unsigned n)
 
 static void grow(struct engine *e, uint64_t pos, uint32_t len)
 {
-	uint8_t *b = buffer_new(fdio_round_up(len, BS) + BS);
-	struct treq req;
+	uint8_t *b = buffer_new(fdio_round_up(len, BLOCK) + BLOCK);
+	struct test_request req;
 
-	pattern(b, 1, pos, len);
+	fill_pattern(b, 1, pos, len);
 	memset(&req, 0, sizeof(req));
-	req_submit(e, e->file, &req, DIO_NOATIME, 0, b, 0); /* the callback is the environment's */
+	engine_submit(e, e->file, &req, DIO_NOATIME, 0, b,
+		      0); /* the callback is the environment's */
 	void (*done)(struct dio_req *, ssize_t) = req.req.done;
 	memset(&req, 0, sizeof(req));
 	req.req = (struct dio_req){ .file = e->file,
@@ -81,10 +82,10 @@ static void grow(struct engine *e, uint64_t pos, uint32_t len)
 				    .flags = DIO_WRITE,
 				    .buf = b,
 				    .buf_index = -1,
-				    .buf_cap = fdio_round_up(len, BS) + BS,
+				    .buf_cap = fdio_round_up(len, BLOCK) + BLOCK,
 				    .done = done };
 	dio_submit(e->dio, &req.req);
-	ck_assert_int_eq(req_wait(e, &req), len);
+	ck_assert_int_eq(engine_wait(e, &req), len);
 	free(b);
 }
 
@@ -93,7 +94,7 @@ START_TEST(at_the_end_on_the_loop)
 	static const struct write write[] = {
 		{ 0, 3584 }, { 3584, 512 }, { 4096, 8704 }, { 12800, 10240 }, { 23040, 700 }
 	};
-	struct engine *e = engine_new(&(struct engine_opt){ .stale = true, .relaxed = true });
+	struct engine *e = engine_new(&(struct engine_options){ .stale = true, .relaxed = true });
 	uint64_t slow = counter(COUNTER_dio_write_slow), grown = counter(COUNTER_dio_grow);
 
 	memory(false);
@@ -110,12 +111,12 @@ END_TEST
 /* Through the append window, which opens on the way. */
 START_TEST(at_the_end_in_a_stream)
 {
-	static const struct write write[] = { { 0, 200 * BS } };
-	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
+	static const struct write write[] = { { 0, 200 * BLOCK } };
+	struct engine *e = engine_new(&(struct engine_options){ .stale = true });
 
 	memory(false);
 	for (unsigned k = 0; k < 200; k++)
-		write_ok(e, 0, (uint64_t)k * BS, 1, BS);
+		write_pattern(e, 0, (uint64_t)k * BLOCK, 1, BLOCK);
 	ck_assert_int_eq(engine_fsync(e, e->inode, false), 0);
 	finish(e, write, 1);
 }
@@ -129,20 +130,20 @@ enum { SPOTS = 500 };
  */
 START_TEST(into_holes)
 {
-	static const struct write write[] = { { 0, 2 * SPOTS * BS } };
-	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
+	static const struct write write[] = { { 0, 2 * SPOTS * BLOCK } };
+	struct engine *e = engine_new(&(struct engine_options){ .stale = true });
 
-	engine_truncate(e, e->inode, 2 * SPOTS * BS);
+	engine_truncate(e, e->inode, 2 * SPOTS * BLOCK);
 	ck_assert_int_eq(ext4_vol_sync(e->vol), 0);
 	memory(false);
 	for (unsigned k = 0; k < SPOTS; k++) {
-		write_ok(e, 0, (uint64_t)(k * 37 % SPOTS) * 2 * BS, 1, BS);
+		write_pattern(e, 0, (uint64_t)(k * 37 % SPOTS) * 2 * BLOCK, 1, BLOCK);
 		if (k % 100 == 99)
 			ck_assert_int_eq(ext4_vol_sync(e->vol), 0);
 	}
 	for (unsigned k = 0; k < SPOTS; k++) {
-		write_ok(e, DIO_DSYNC * (k % 50 == 49), (uint64_t)(k * 41 % SPOTS) * 2 * BS + BS, 1,
-			 BS);
+		write_pattern(e, DIO_DSYNC * (k % 50 == 49),
+			      (uint64_t)(k * 41 % SPOTS) * 2 * BLOCK + BLOCK, 1, BLOCK);
 		if (k % 100 == 99)
 			ck_assert_int_eq(ext4_vol_sync(e->vol), 0);
 	}
@@ -152,15 +153,16 @@ END_TEST
 
 START_TEST(into_what_is_preallocated)
 {
-	static const struct write write[] = { { 0, 2 * SPOTS * BS } };
-	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
+	static const struct write write[] = { { 0, 2 * SPOTS * BLOCK } };
+	struct engine *e = engine_new(&(struct engine_options){ .stale = true });
 
-	engine_fallocate(e, 0, 0, 2 * SPOTS * BS);
+	engine_fallocate(e, 0, 0, 2 * SPOTS * BLOCK);
 	ck_assert_int_eq(ext4_vol_sync(e->vol), 0);
 	memory(false);
 	for (unsigned half = 0; half < 2; half++)
 		for (unsigned k = 0; k < SPOTS; k++)
-			write_ok(e, 0, (uint64_t)(k * 37 % SPOTS) * 2 * BS + half * BS, 1, BS);
+			write_pattern(e, 0, (uint64_t)(k * 37 % SPOTS) * 2 * BLOCK + half * BLOCK,
+				      1, BLOCK);
 	finish(e, write, 1);
 }
 END_TEST
@@ -168,7 +170,7 @@ END_TEST
 /* One request that gets its blocks in many pieces. */
 START_TEST(in_many_pieces)
 {
-	static const struct write write[] = { { 0, 100 * BS } };
+	static const struct write write[] = { { 0, 100 * BLOCK } };
 	struct engine *e = engine_new(NULL);
 	struct ext4_inode *g = engine_file(e, "g"), *file = e->inode;
 	struct ext4_statfs stats;
@@ -176,16 +178,16 @@ START_TEST(in_many_pieces)
 	/* The other file has all space but every other block at its beginning. */
 	ext4_vol_statfs(e->vol, &stats);
 	e->inode = g;
-	engine_fallocate(e, 0, 0, (stats.bfree - 200) * BS);
+	engine_fallocate(e, 0, 0, (stats.bfree - 200) * BLOCK);
 	for (unsigned k = 0; k < 250; k++)
 		engine_fallocate(e, EXT4_FALLOC_PUNCH_HOLE | EXT4_FALLOC_KEEP_SIZE,
-				 (uint64_t)k * 2 * BS, BS);
+				 (uint64_t)k * 2 * BLOCK, BLOCK);
 	ext4_vol_statfs(e->vol, &stats);
-	engine_fallocate(e, 0, ext4_inode_size(g), 190 * BS);
+	engine_fallocate(e, 0, ext4_inode_size(g), 190 * BLOCK);
 	e->inode = file;
 	ck_assert_int_eq(ext4_vol_sync(e->vol), 0);
 	memory(false);
-	write_ok(e, DIO_ROOT, 0, 1, 100 * BS);
+	write_pattern(e, DIO_ROOT, 0, 1, 100 * BLOCK);
 	ck_assert_uint_gt(counter(COUNTER_ext4_map_reserve), 1);
 	ext4_inode_put(g);
 	finish(e, write, 1);
@@ -195,14 +197,16 @@ END_TEST
 /* The map was dropped earlier; the size only follows; a gap is zeroed. */
 START_TEST(without_a_map)
 {
-	static const struct write write[] = { { 0, BS }, { 2 * BS, 8 * BS }, { 100 * BS, BS } };
-	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
+	static const struct write write[] = { { 0, BLOCK },
+					      { 2 * BLOCK, 8 * BLOCK },
+					      { 100 * BLOCK, BLOCK } };
+	struct engine *e = engine_new(&(struct engine_options){ .stale = true });
 
-	write_ok(e, 0, 0, 1, BS);
+	write_pattern(e, 0, 0, 1, BLOCK);
 	memory(false);
 	ext4_map_drop(e->inode);
 	for (unsigned k = 1; k < ARRAY_SIZE(write); k++) {
-		write_ok(e, 0, write[k].pos, 1, write[k].len);
+		write_pattern(e, 0, write[k].pos, 1, write[k].len);
 		ext4_map_drop(e->inode);
 	}
 	finish(e, write, ARRAY_SIZE(write));
@@ -217,16 +221,16 @@ END_TEST
  */
 START_TEST(beside_much_that_is_freed)
 {
-	static const struct write write[] = { { 0, BS } };
-	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
+	static const struct write write[] = { { 0, BLOCK } };
+	struct engine *e = engine_new(&(struct engine_options){ .stale = true });
 
 	memory(false);
 	for (unsigned k = 0; k < 1500; k++) {
-		write_ok(e, 0, 0, 1, BS);
+		write_pattern(e, 0, 0, 1, BLOCK);
 		engine_truncate(e, e->inode, 0);
 	}
 	ck_assert_uint_gt(counter(COUNTER_journal_mem_closed), 0);
-	write_ok(e, 0, 0, 1, BS);
+	write_pattern(e, 0, 0, 1, BLOCK);
 	finish(e, write, 1);
 }
 END_TEST
@@ -234,19 +238,19 @@ END_TEST
 /* The block cache cannot grow: blocks that nobody uses go. */
 START_TEST(with_a_full_cache)
 {
-	static const struct write write[] = { { 0, BS } };
-	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
+	static const struct write write[] = { { 0, BLOCK } };
+	struct engine *e = engine_new(&(struct engine_options){ .stale = true });
 	uint64_t shed = counter(COUNTER_journal_cache_shed);
 
 	memory(false);
-	for (uint64_t blk = 1; blk < ENGINE_IMAGE_SIZE / BS; blk++) {
+	for (uint64_t blk = 1; blk < ENGINE_IMAGE_SIZE / BLOCK; blk++) {
 		struct journal_buffer *buffer;
 
 		ck_assert_int_eq(journal_read_block(e->vol->journal, blk, &buffer), 0);
 		journal_buffer_release(buffer);
 	}
 	ck_assert_uint_gt(counter(COUNTER_journal_cache_shed), shed);
-	write_ok(e, 0, 0, 1, BS);
+	write_pattern(e, 0, 0, 1, BLOCK);
 	finish(e, write, 1);
 }
 END_TEST

@@ -103,8 +103,8 @@ static void measure_device(struct engine *e, void *buf, unsigned flags, unsigned
 	struct dev_io io = {
 		.kind = flags & DIO_WRITE ? DEV_WRITE : DEV_READ,
 		.flags = flags & DIO_DSYNC ? DEV_FUA : 0,
-		.off = dev_addr(e, 0),
-		.len = BS,
+		.off = device_offset(e, 0),
+		.len = BLOCK,
 		.buf = buf,
 		.buf_index = -1,
 		.done = ignore,
@@ -128,11 +128,11 @@ static const struct {
 	uint32_t len;
 	ssize_t want;
 } simple[] = {
-	{ "read", DIO_DIRECT, 0, BS, BS },
+	{ "read", DIO_DIRECT, 0, BLOCK, BLOCK },
 	{ "read of one sector", DIO_DIRECT, 512, 512, 512 },
-	{ "read across the end of the file", DIO_DIRECT, BS, BS, 1000 },
-	{ "overwrite", DIO_DIRECT | DIO_WRITE, 0, BS, BS },
-	{ "durable overwrite", DIO_DIRECT | DIO_WRITE | DIO_DSYNC, 0, BS, BS },
+	{ "read across the end of the file", DIO_DIRECT, BLOCK, BLOCK, 1000 },
+	{ "overwrite", DIO_DIRECT | DIO_WRITE, 0, BLOCK, BLOCK },
+	{ "durable overwrite", DIO_DIRECT | DIO_WRITE | DIO_DSYNC, 0, BLOCK, BLOCK },
 };
 
 START_TEST(costs_nothing_that_others_pay_for)
@@ -140,30 +140,30 @@ START_TEST(costs_nothing_that_others_pay_for)
 	struct engine *e = engine_new(NULL);
 	struct timespec now = { .tv_sec = 4000000000 };
 	unsigned allocs, locks;
-	uint8_t *b = buffer_new(BS);
+	uint8_t *b = buffer_new(BLOCK);
 	struct shared shared[NR_SHARED];
-	struct treq req;
+	struct test_request req;
 
-	write_ok(e, DIO_DIRECT, 0, 1, BS + 1000 / 512 * 512);
-	write_ok(e, 0, BS, 1, 1000);
+	write_pattern(e, DIO_DIRECT, 0, 1, BLOCK + 1000 / 512 * 512);
+	write_pattern(e, 0, BLOCK, 1, 1000);
 	ck_assert_int_eq(engine_fsync(e, e->inode, false), 0);
 	/*
 	 * Within one step of the clock; the first requests note the times, and register this thread
 	 * where threads are known.
 	 */
-	fake_set_now(e->fake, &now);
-	pattern(b, 1, 0, BS);
-	ck_assert_int_eq(io(e, DIO_DIRECT | DIO_WRITE, 0, b, BS), BS);
+	fake_set_clock(e->fake, &now);
+	fill_pattern(b, 1, 0, BLOCK);
+	ck_assert_int_eq(engine_io(e, DIO_DIRECT | DIO_WRITE, 0, b, BLOCK), BLOCK);
 	now.tv_nsec = 10000;
-	fake_set_now(e->fake, &now);
-	ck_assert_int_eq(io(e, DIO_DIRECT, 0, b, BS), BS);
+	fake_set_clock(e->fake, &now);
+	ck_assert_int_eq(engine_io(e, DIO_DIRECT, 0, b, BLOCK), BLOCK);
 	fake_set_mode(e->fake, FAKE_HELD, 0);
 	measure_device(e, b, simple[_i].flags, &allocs, &locks);
 	shared_save(e, shared);
 	nr_allocs = nr_locks = 0;
 	memset(&req, 0, sizeof(req));
 	counting = true;
-	req_submit(e, e->file, &req, simple[_i].flags, simple[_i].pos, b, simple[_i].len);
+	engine_submit(e, e->file, &req, simple[_i].flags, simple[_i].pos, b, simple[_i].len);
 	counting = false;
 	shared_same(shared, "when it was submitted");
 	ck_assert_uint_eq(fake_held(e->fake), 1);
@@ -179,7 +179,7 @@ START_TEST(costs_nothing_that_others_pay_for)
 		      nr_locks - locks);
 	shared_forget(shared);
 	fake_set_mode(e->fake, FAKE_INLINE, 0);
-	fake_set_now(e->fake, NULL);
+	fake_set_clock(e->fake, NULL);
 	free(b);
 	engine_close(e);
 }

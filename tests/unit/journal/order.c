@@ -106,7 +106,7 @@ START_TEST(tail_stays_before_what_is_not_home)
 	small_log(&e);
 	testlog_write(&e, e.base, 1);
 	testlog_sync(&e);
-	fake_rec_start(e.fake);
+	fake_record_start(e.fake);
 	for (unsigned round = 0; round < 2; round++)
 		ck_assert_int_eq(journal_commit_wait(e.journal, write_big(&e, round), NULL), 0);
 	/* The third is held at its flush until the block is in the transaction after it. */
@@ -125,11 +125,11 @@ START_TEST(tail_stays_before_what_is_not_home)
 		ck_assert_uint_lt(n, 2000);
 		unit_pause_ms(10);
 	}
-	n = fake_rec_events(e.fake);
+	n = fake_record_events(e.fake);
 	for (unsigned k = 0; k <= n; k++) {
 		cut = e;
 		cut.journal = NULL;
-		cut.fake = fake_rec_cut(e.fake, k, FAKE_CUT_DROP, 0);
+		cut.fake = fake_record_cut(e.fake, k, FAKE_CUT_DROP, 0);
 		testlog_replay(&cut, NULL);
 		ck_assert_msg(testlog_home(&cut, e.base) == 1 || testlog_home(&cut, e.base) == 2,
 			      "cut after %u of %u", k, n);

@@ -651,8 +651,8 @@ START_TEST(commit_times_never_decrease)
 
 	testlog_up(&e);
 	for (int i = 0; i < 4; i++) {
-		fake_set_now(e.fake,
-			     &(struct timespec){ .tv_sec = 1000000 - i * 100, .tv_nsec = i });
+		fake_set_clock(e.fake,
+			       &(struct timespec){ .tv_sec = 1000000 - i * 100, .tv_nsec = i });
 		testlog_write(&e, e.base, i);
 		testlog_sync(&e);
 	}
@@ -666,7 +666,7 @@ START_TEST(commit_times_never_decrease)
 		seen++;
 	}
 	ck_assert_uint_eq(seen, 4);
-	fake_set_now(e.fake, NULL);
+	fake_set_clock(e.fake, NULL);
 	testlog_down(&e);
 }
 END_TEST

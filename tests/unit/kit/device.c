@@ -130,7 +130,7 @@ START_TEST(fake_record_cuts)
 	struct dev_io io;
 
 	memset(buf, 'x', 4096);
-	fake_rec_start(f);
+	fake_record_start(f);
 	fake_set_mode(f, FAKE_HELD, 1);
 	io = io_make(DEV_WRITE, 0, 512, buf, 0);
 	dev_submit(fake_dev(f), &io);           /* 0 submit */
@@ -138,15 +138,15 @@ START_TEST(fake_record_cuts)
 	dev_flush(fake_dev(f));                 /* 3 4: does not cover the held one */
 	fake_complete(f, 0);                    /* 5 */
 	dev_flush(fake_dev(f));                 /* 6 7 */
-	ck_assert_uint_eq(fake_rec_events(f), 8);
+	ck_assert_uint_eq(fake_record_events(f), 8);
 	for (unsigned k = 0; k <= 8; k++) {
-		struct fake_dev *c = fake_rec_cut(f, k, FAKE_CUT_DROP, 0);
+		struct fake_dev *c = fake_record_cut(f, k, FAKE_CUT_DROP, 0);
 		fake_peek(c, r, 512, 4096);
 		ck_assert_int_eq(r[0], k >= 5 ? 'x' : 0);
 		fake_peek(c, r, 512, 0);
 		ck_assert_int_eq(r[0], k >= 8 ? 'x' : 0);
 		fake_free(c);
-		c = fake_rec_cut(f, k, FAKE_CUT_KEEP, 0);
+		c = fake_record_cut(f, k, FAKE_CUT_KEEP, 0);
 		fake_peek(c, r, 512, 0);
 		ck_assert_int_eq(r[0], k >= 1 ? 'x' : 0);
 		fake_free(c);

@@ -28,9 +28,9 @@ struct file { struct fuse_entry_out entry; uint64_t node, fh; };
 
 static struct fake_kernel *start(void)
 {
-	struct fk_options options = { .parallel_dio = true };
+	struct kernel_options options = { .parallel_dio = true };
 
-	return fk_new(testvol_copy(), &options);
+	return kernel_new(testvol_copy(), &options);
 }
 
 static void fill(uint8_t *buf, uint8_t seed, uint32_t len)
@@ -46,16 +46,16 @@ static struct file new_file(struct fake_kernel *kernel, const char *name, unsign
 	struct file file;
 
 	ck_assert_uint_le(blocks, 16);
-	ck_assert_int_eq(fk_create(kernel, ROOT, name, O_RDWR | O_DIRECT, 0644, &file.entry,
-				   &file.fh),
+	ck_assert_int_eq(kernel_create(kernel, ROOT, name, O_RDWR | O_DIRECT, 0644, &file.entry,
+				       &file.fh),
 			 0);
 	file.node = file.entry.nodeid;
 	fill(buf, 1, blocks * BS);
 	if (blocks)
-		ck_assert_int_eq(fk_write(kernel, file.node, file.fh, 0, buf, blocks * BS,
-					  O_RDWR | O_DIRECT),
+		ck_assert_int_eq(kernel_write(kernel, file.node, file.fh, 0, buf, blocks * BS,
+					      O_RDWR | O_DIRECT),
 				 (int)(blocks * BS));
-	ck_assert_int_eq(fk_fsync(kernel, file.node, file.fh, false), 0);
+	ck_assert_int_eq(kernel_fsync(kernel, file.node, file.fh, false), 0);
 	return file;
 }
 
@@ -65,8 +65,8 @@ static unsigned send_block(struct fake_kernel *kernel, const struct file *file, 
 	static uint8_t buf[BS];
 
 	fill(buf, seed, BS);
-	return fk_send_write(kernel, file->node, file->fh, (uint64_t)block * BS, buf, BS,
-			     O_RDWR | O_DIRECT, 0);
+	return kernel_send_write(kernel, file->node, file->fh, (uint64_t)block * BS, buf, BS,
+				 O_RDWR | O_DIRECT, 0);
 }
 
 static void expect_block(struct fake_kernel *kernel, const struct file *file, unsigned block,
@@ -75,8 +75,8 @@ static void expect_block(struct fake_kernel *kernel, const struct file *file, un
 	static uint8_t want[BS], got[BS];
 
 	fill(want, seed, BS);
-	ck_assert_int_eq(fk_read(kernel, file->node, file->fh, (uint64_t)block * BS, got, BS,
-				 O_RDWR | O_DIRECT),
+	ck_assert_int_eq(kernel_read(kernel, file->node, file->fh, (uint64_t)block * BS, got, BS,
+				     O_RDWR | O_DIRECT),
 			 (int)BS);
 	ck_assert_mem_eq(want, got, BS);
 }
@@ -126,13 +126,13 @@ START_TEST(no_ring_polls)
 	loop_set_free(set);
 
 	struct fake_kernel *kernel = start();
-	fake_set_hook(fk_dev(kernel), see_flags, NULL);
+	fake_set_hook(kernel_dev(kernel), see_flags, NULL);
 	struct file file = new_file(kernel, "f", 4);
-	fk_wait(kernel, fk_send_write(kernel, file.node, file.fh, 0, "x", 1, O_RDWR, 0));
+	kernel_wait(kernel, kernel_send_write(kernel, file.node, file.fh, 0, "x", 1, O_RDWR, 0));
 	expect_block(kernel, &file, 1, 1 + BS / 512);
 	ck_assert_uint_eq(flags_seen & ~(unsigned)(DEV_FUA | DEV_ASYNC), 0);
-	fake_set_hook(fk_dev(kernel), NULL, NULL);
-	fk_close(kernel);
+	fake_set_hook(kernel_dev(kernel), NULL, NULL);
+	kernel_close(kernel);
 }
 END_TEST
 
@@ -144,27 +144,27 @@ START_TEST(abort_waits_for_the_device)
 	struct file file = new_file(kernel, "f", 4);
 	unsigned w[3];
 
-	fake_set_mode(fk_dev(kernel), FAKE_HELD, 1);
+	fake_set_mode(kernel_dev(kernel), FAKE_HELD, 1);
 	for (unsigned n = 0; n < 3; n++)
 		w[n] = send_block(kernel, &file, n, (uint8_t)(40 + n));
-	ck_assert(fake_wait_held(fk_dev(kernel), 3));
-	fk_abort(kernel);
+	ck_assert(fake_wait_held(kernel_dev(kernel), 3));
+	kernel_abort(kernel);
 	/* The device still has three buffers of ours: nothing is taken down under it. */
 	a_while();
-	ck_assert(!fk_destroying(kernel));
+	ck_assert(!kernel_destroying(kernel));
 	for (unsigned n = 0; n < 3; n++)
-		ck_assert(!fk_answered(kernel, w[n]));
-	while (!fk_ended(kernel)) {
-		fake_complete_all(fk_dev(kernel));
-		if (!fake_held(fk_dev(kernel)) && fk_wait_ended(kernel))
+		ck_assert(!kernel_answered(kernel, w[n]));
+	while (!kernel_ended(kernel)) {
+		fake_complete_all(kernel_dev(kernel));
+		if (!fake_held(kernel_dev(kernel)) && kernel_wait_ended(kernel))
 			break;
 	}
 	for (unsigned n = 0; n < 3; n++)
 		/* answered; that nobody listens is the channel's to tolerate */
-		ck_assert_int_eq(fk_wait(kernel, w[n])->err, 0);
-	ck_assert_uint_eq(media_super(fk_dev(kernel)).s_state & EXT2_VALID_FS, EXT2_VALID_FS);
-	fake_set_mode(fk_dev(kernel), FAKE_INLINE, 0);
-	fk_close(kernel);
+		ck_assert_int_eq(kernel_wait(kernel, w[n])->err, 0);
+	ck_assert_uint_eq(media_super(kernel_dev(kernel)).s_state & EXT2_VALID_FS, EXT2_VALID_FS);
+	fake_set_mode(kernel_dev(kernel), FAKE_INLINE, 0);
+	kernel_close(kernel);
 }
 END_TEST
 
@@ -173,22 +173,22 @@ START_TEST(no_request_starts_after_an_abort)
 	struct fake_kernel *kernel = start();
 	struct file file = new_file(kernel, "f", 2);
 
-	fake_set_mode(fk_dev(kernel), FAKE_HELD, 1);
+	fake_set_mode(kernel_dev(kernel), FAKE_HELD, 1);
 	unsigned w = send_block(kernel, &file, 0, 7);
-	ck_assert(fake_wait_held(fk_dev(kernel), 1));
-	fk_abort(kernel);
+	ck_assert(fake_wait_held(kernel_dev(kernel), 1));
+	kernel_abort(kernel);
 	/* Until the control thread has taken notice, requests are served. */
 	unsigned late;
 	do {
 		/* beyond the end: no device */
-		late = fk_send_read(kernel, file.node, file.fh, 8 * BS, BS, O_RDWR | O_DIRECT);
-	} while (fk_wait(kernel, late)->err == 0);
-	ck_assert_int_eq(fk_wait(kernel, late)->err, -ENOTCONN);
-	ck_assert(!fk_answered(kernel, w));
-	fake_complete_all(fk_dev(kernel));
-	ck_assert(fk_wait_ended(kernel));
-	fake_set_mode(fk_dev(kernel), FAKE_INLINE, 0);
-	fk_close(kernel);
+		late = kernel_send_read(kernel, file.node, file.fh, 8 * BS, BS, O_RDWR | O_DIRECT);
+	} while (kernel_wait(kernel, late)->err == 0);
+	ck_assert_int_eq(kernel_wait(kernel, late)->err, -ENOTCONN);
+	ck_assert(!kernel_answered(kernel, w));
+	fake_complete_all(kernel_dev(kernel));
+	ck_assert(kernel_wait_ended(kernel));
+	fake_set_mode(kernel_dev(kernel), FAKE_INLINE, 0);
+	kernel_close(kernel);
 }
 END_TEST
 
@@ -198,19 +198,19 @@ START_TEST(interrupt_cancels_nothing)
 	struct file file = new_file(kernel, "f", 2);
 	struct fuse_interrupt_in in = { 0 };
 
-	fake_set_mode(fk_dev(kernel), FAKE_HELD, 1);
+	fake_set_mode(kernel_dev(kernel), FAKE_HELD, 1);
 	unsigned w = send_block(kernel, &file, 1, 99);
-	ck_assert(fake_wait_held(fk_dev(kernel), 1));
+	ck_assert(fake_wait_held(kernel_dev(kernel), 1));
 	in.unique = 2 * (w + 1ull);
-	fk_wait(kernel, fk_send(kernel, FUSE_INTERRUPT, 0, &in, sizeof(in), NULL, 0));
+	kernel_wait(kernel, kernel_send(kernel, FUSE_INTERRUPT, 0, &in, sizeof(in), NULL, 0));
 	a_while();
-	ck_assert(!fk_answered(kernel, w));
-	ck_assert_uint_eq(fake_held(fk_dev(kernel)), 1);
-	fake_complete_all(fk_dev(kernel));
-	ck_assert_int_eq(fk_wait(kernel, w)->err, 0);
-	fake_set_mode(fk_dev(kernel), FAKE_INLINE, 0);
+	ck_assert(!kernel_answered(kernel, w));
+	ck_assert_uint_eq(fake_held(kernel_dev(kernel)), 1);
+	fake_complete_all(kernel_dev(kernel));
+	ck_assert_int_eq(kernel_wait(kernel, w)->err, 0);
+	fake_set_mode(kernel_dev(kernel), FAKE_INLINE, 0);
 	expect_block(kernel, &file, 1, 99);
-	fk_close(kernel);
+	kernel_close(kernel);
 }
 END_TEST
 
@@ -221,38 +221,38 @@ START_TEST(destroy_is_answered_last)
 	struct fake_kernel *kernel = start();
 	struct file file = new_file(kernel, "f", 4);
 
-	ck_assert_uint_ne(media_super(fk_dev(kernel)).s_feature_incompat &
+	ck_assert_uint_ne(media_super(kernel_dev(kernel)).s_feature_incompat &
 					  EXT3_FEATURE_INCOMPAT_RECOVER,
 			  0);
-	fake_set_mode(fk_dev(kernel), FAKE_HELD, 1);
+	fake_set_mode(kernel_dev(kernel), FAKE_HELD, 1);
 	unsigned w = send_block(kernel, &file, 2, 55);
-	ck_assert(fake_wait_held(fk_dev(kernel), 1));
-	unsigned d = fk_send(kernel, FUSE_DESTROY, 0, NULL, 0, NULL, 0);
+	ck_assert(fake_wait_held(kernel_dev(kernel), 1));
+	unsigned d = kernel_send(kernel, FUSE_DESTROY, 0, NULL, 0, NULL, 0);
 	a_while();
-	ck_assert(!fk_answered(kernel, d) && !fk_destroying(kernel));
-	fake_complete_all(fk_dev(kernel));
-	ck_assert(fk_wait_ended(kernel));
-	ck_assert_int_eq(fk_wait(kernel, d)->err, 0);
-	ck_assert_int_eq(fk_wait(kernel, w)->err, 0);
-	ck_assert_uint_lt(fk_wait(kernel, w)->order, fk_wait(kernel, d)->order);
+	ck_assert(!kernel_answered(kernel, d) && !kernel_destroying(kernel));
+	fake_complete_all(kernel_dev(kernel));
+	ck_assert(kernel_wait_ended(kernel));
+	ck_assert_int_eq(kernel_wait(kernel, d)->err, 0);
+	ck_assert_int_eq(kernel_wait(kernel, w)->err, 0);
+	ck_assert_uint_lt(kernel_wait(kernel, w)->order, kernel_wait(kernel, d)->order);
 	/*
 	 * What umount's caller may rely on: the data is on the media, and the file system is clean
 	 * there.
 	 */
-	struct ext2_super_block sb = media_super(fk_dev(kernel));
+	struct ext2_super_block sb = media_super(kernel_dev(kernel));
 	ck_assert_uint_eq(sb.s_feature_incompat & EXT3_FEATURE_INCOMPAT_RECOVER, 0);
 	ck_assert_uint_eq(sb.s_state & EXT2_VALID_FS, EXT2_VALID_FS);
-	fake_set_mode(fk_dev(kernel), FAKE_INLINE, 0);
-	struct fake_dev *after = fake_power_cut(fk_dev(kernel), FAKE_CUT_DROP, 1);
-	fk_close(kernel);
-	kernel = fk_new(after, NULL);
-	ck_assert_int_eq(fk_lookup(kernel, ROOT, "f", &file.entry), 0);
+	fake_set_mode(kernel_dev(kernel), FAKE_INLINE, 0);
+	struct fake_dev *after = fake_power_cut(kernel_dev(kernel), FAKE_CUT_DROP, 1);
+	kernel_close(kernel);
+	kernel = kernel_new(after, NULL);
+	ck_assert_int_eq(kernel_lookup(kernel, ROOT, "f", &file.entry), 0);
 	struct fuse_open_out o;
-	ck_assert_int_eq(fk_open(kernel, file.entry.nodeid, O_RDWR | O_DIRECT, &o), 0);
+	ck_assert_int_eq(kernel_open(kernel, file.entry.nodeid, O_RDWR | O_DIRECT, &o), 0);
 	file.node = file.entry.nodeid;
 	file.fh = o.fh;
 	expect_block(kernel, &file, 2, 55);
-	fk_close(kernel);
+	kernel_close(kernel);
 }
 END_TEST
 
@@ -264,17 +264,17 @@ START_TEST(destroy_waits_for_workers)
 	struct fuse_fsync_in in = { .fh = file.fh };
 	struct fuse_setattr_in chmod = { .valid = FATTR_MODE, .mode = S_IFREG | 0600 };
 
-	ck_assert_int_eq(fk_setattr(kernel, file.node, &chmod, NULL), 0);
-	fake_block(fk_dev(kernel), FAKE_FLUSH);
-	unsigned s = fk_send(kernel, FUSE_FSYNC, file.node, &in, sizeof(in), NULL, 0);
-	ck_assert(fake_wait_blocked(fk_dev(kernel), 1));
-	unsigned d = fk_send(kernel, FUSE_DESTROY, 0, NULL, 0, NULL, 0);
+	ck_assert_int_eq(kernel_setattr(kernel, file.node, &chmod, NULL), 0);
+	fake_block(kernel_dev(kernel), FAKE_FLUSH);
+	unsigned s = kernel_send(kernel, FUSE_FSYNC, file.node, &in, sizeof(in), NULL, 0);
+	ck_assert(fake_wait_blocked(kernel_dev(kernel), 1));
+	unsigned d = kernel_send(kernel, FUSE_DESTROY, 0, NULL, 0, NULL, 0);
 	a_while();
-	ck_assert(!fk_answered(kernel, s) && !fk_destroying(kernel));
-	fake_unblock(fk_dev(kernel));
-	ck_assert_int_eq(fk_wait(kernel, d)->err, 0);
-	ck_assert_uint_lt(fk_wait(kernel, s)->order, fk_wait(kernel, d)->order);
-	fk_close(kernel);
+	ck_assert(!kernel_answered(kernel, s) && !kernel_destroying(kernel));
+	fake_unblock(kernel_dev(kernel));
+	ck_assert_int_eq(kernel_wait(kernel, d)->err, 0);
+	ck_assert_uint_lt(kernel_wait(kernel, s)->order, kernel_wait(kernel, d)->order);
+	kernel_close(kernel);
 }
 END_TEST
 
@@ -287,15 +287,15 @@ START_TEST(destroy_waits_for_who_has_answered)
 	struct file file = new_file(kernel, "f", 1);
 	struct fuse_release_in in = { .fh = file.fh };
 
-	fk_linger(kernel, true);
-	unsigned r = fk_send(kernel, FUSE_RELEASE, file.node, &in, sizeof(in), NULL, 0);
-	ck_assert_int_eq(fk_wait(kernel, r)->err, 0);
-	fk_abort(kernel);
+	kernel_linger(kernel, true);
+	unsigned r = kernel_send(kernel, FUSE_RELEASE, file.node, &in, sizeof(in), NULL, 0);
+	ck_assert_int_eq(kernel_wait(kernel, r)->err, 0);
+	kernel_abort(kernel);
 	a_while();
-	ck_assert(!fk_destroying(kernel));
-	fk_linger(kernel, false);
-	ck_assert(fk_wait_ended(kernel));
-	fk_close(kernel);
+	ck_assert(!kernel_destroying(kernel));
+	kernel_linger(kernel, false);
+	ck_assert(kernel_wait_ended(kernel));
+	kernel_close(kernel);
 }
 END_TEST
 
@@ -310,21 +310,21 @@ START_TEST(destroy_waits_for_notifications)
 	struct fuse_open_out o;
 	static uint8_t buf[BS];
 
-	ck_assert_int_eq(fk_open(kernel, file.node, O_RDWR, &o), 0);
+	ck_assert_int_eq(kernel_open(kernel, file.node, O_RDWR, &o), 0);
 	/* now in the page cache */
-	ck_assert_int_eq(fk_read(kernel, file.node, o.fh, 0, buf, BS, O_RDWR), (int)BS);
-	unsigned before = fk_invalidations(kernel);
-	fk_set_slots(kernel, 1);
-	fk_hold_notifications(kernel);
+	ck_assert_int_eq(kernel_read(kernel, file.node, o.fh, 0, buf, BS, O_RDWR), (int)BS);
+	unsigned before = kernel_invalidations(kernel);
+	kernel_set_slots(kernel, 1);
+	kernel_hold_notifications(kernel);
 	unsigned w = send_block(kernel, &file, 0, 50);
-	ck_assert_int_eq(fk_wait(kernel, w)->err, 0);
-	unsigned d = fk_send(kernel, FUSE_DESTROY, 0, NULL, 0, NULL, 0);
+	ck_assert_int_eq(kernel_wait(kernel, w)->err, 0);
+	unsigned d = kernel_send(kernel, FUSE_DESTROY, 0, NULL, 0, NULL, 0);
 	a_while();
-	ck_assert(!fk_answered(kernel, d));
-	fk_release_notifications(kernel);
-	ck_assert_int_eq(fk_wait(kernel, d)->err, 0);
-	ck_assert_uint_eq(fk_invalidations(kernel), before + 1);
-	fk_close(kernel);
+	ck_assert(!kernel_answered(kernel, d));
+	kernel_release_notifications(kernel);
+	ck_assert_int_eq(kernel_wait(kernel, d)->err, 0);
+	ck_assert_uint_eq(kernel_invalidations(kernel), before + 1);
+	kernel_close(kernel);
 }
 END_TEST
 
@@ -334,7 +334,7 @@ static struct fuse_attr attr_at(struct fake_kernel *kernel, uint64_t node)
 {
 	struct fuse_attr a;
 
-	ck_assert_int_eq(fk_getattr(kernel, node, &a), 0);
+	ck_assert_int_eq(kernel_getattr(kernel, node, &a), 0);
 	return a;
 }
 
@@ -345,8 +345,8 @@ START_TEST(times_of_a_write)
 	struct timespec t = { .tv_sec = 2000000000, .tv_nsec = 123456789 };
 	static uint8_t buf[BS];
 
-	fake_set_now(fk_dev(kernel), &t);
-	fk_wait(kernel, send_block(kernel, &file, 0, 9));
+	fake_set_clock(kernel_dev(kernel), &t);
+	kernel_wait(kernel, send_block(kernel, &file, 0, 9));
 	struct fuse_attr a = attr_at(kernel, file.node);
 	ck_assert_uint_eq(a.mtime, 2000000000);
 	ck_assert_uint_eq(a.mtimensec, 123456789);
@@ -354,25 +354,25 @@ START_TEST(times_of_a_write)
 	ck_assert_uint_eq(a.ctimensec, a.mtimensec);
 	/* A read moves neither; what a failed write leaves is the old time. */
 	t.tv_sec++;
-	fake_set_now(fk_dev(kernel), &t);
-	ck_assert_int_eq(fk_read(kernel, file.node, file.fh, 0, buf, BS, O_RDWR | O_DIRECT),
+	fake_set_clock(kernel_dev(kernel), &t);
+	ck_assert_int_eq(kernel_read(kernel, file.node, file.fh, 0, buf, BS, O_RDWR | O_DIRECT),
 			 (int)BS);
 	a = attr_at(kernel, file.node);
 	ck_assert_uint_eq(a.mtime, 2000000000);
 	ck_assert_uint_eq(a.ctime, 2000000000);
 	/* Extending, then a crash after fsync: the times are what GETATTR said. */
-	fk_wait(kernel, send_block(kernel, &file, 4, 9));
+	kernel_wait(kernel, send_block(kernel, &file, 4, 9));
 	a = attr_at(kernel, file.node);
 	ck_assert_uint_eq(a.mtime, 2000000001);
-	ck_assert_int_eq(fk_fsync(kernel, file.node, file.fh, false), 0);
-	struct fake_dev *after = fake_power_cut(fk_dev(kernel), FAKE_CUT_DROP, 1);
-	fk_close(kernel);
-	kernel = fk_new(after, NULL);
-	ck_assert_int_eq(fk_lookup(kernel, ROOT, "f", &file.entry), 0);
+	ck_assert_int_eq(kernel_fsync(kernel, file.node, file.fh, false), 0);
+	struct fake_dev *after = fake_power_cut(kernel_dev(kernel), FAKE_CUT_DROP, 1);
+	kernel_close(kernel);
+	kernel = kernel_new(after, NULL);
+	ck_assert_int_eq(kernel_lookup(kernel, ROOT, "f", &file.entry), 0);
 	ck_assert_uint_eq(file.entry.attr.mtime, 2000000001);
 	ck_assert_uint_eq(file.entry.attr.mtimensec, 123456789);
 	ck_assert_uint_eq(file.entry.attr.size, 5 * BS);
-	fk_close(kernel);
+	kernel_close(kernel);
 }
 END_TEST
 
@@ -384,19 +384,19 @@ START_TEST(truncate_waits_for_writes_in_flight)
 	struct file file = new_file(kernel, "f", 8);
 	struct fuse_setattr_in in = { .valid = FATTR_SIZE, .size = BS };
 
-	fake_set_mode(fk_dev(kernel), FAKE_HELD, 1);
+	fake_set_mode(kernel_dev(kernel), FAKE_HELD, 1);
 	unsigned w = send_block(kernel, &file, 6, 3);
-	ck_assert(fake_wait_held(fk_dev(kernel), 1));
-	unsigned s = fk_send(kernel, FUSE_SETATTR, file.node, &in, sizeof(in), NULL, 0);
+	ck_assert(fake_wait_held(kernel_dev(kernel), 1));
+	unsigned s = kernel_send(kernel, FUSE_SETATTR, file.node, &in, sizeof(in), NULL, 0);
 	a_while();
-	ck_assert(!fk_answered(kernel, s));
-	while (!fk_answered(kernel, s))
-		fake_complete_all(fk_dev(kernel));
-	ck_assert_int_eq(fk_wait(kernel, w)->err, 0);
-	ck_assert_int_eq(fk_wait(kernel, s)->err, 0);
-	fake_set_mode(fk_dev(kernel), FAKE_INLINE, 0);
+	ck_assert(!kernel_answered(kernel, s));
+	while (!kernel_answered(kernel, s))
+		fake_complete_all(kernel_dev(kernel));
+	ck_assert_int_eq(kernel_wait(kernel, w)->err, 0);
+	ck_assert_int_eq(kernel_wait(kernel, s)->err, 0);
+	fake_set_mode(kernel_dev(kernel), FAKE_INLINE, 0);
 	ck_assert_uint_eq(attr_at(kernel, file.node).size, BS);
-	fk_close(kernel);
+	kernel_close(kernel);
 }
 END_TEST
 
@@ -407,23 +407,23 @@ START_TEST(others_go_on_beside_held_io)
 	struct fuse_entry_out entry;
 	uint64_t fh;
 
-	fake_set_mode(fk_dev(kernel), FAKE_HELD, 1);
-	unsigned r = fk_send_read(kernel, f.node, f.fh, 0, BS, O_RDWR | O_DIRECT);
+	fake_set_mode(kernel_dev(kernel), FAKE_HELD, 1);
+	unsigned r = kernel_send_read(kernel, f.node, f.fh, 0, BS, O_RDWR | O_DIRECT);
 	unsigned w = send_block(kernel, &f, 2, 77);
-	ck_assert(fake_wait_held(fk_dev(kernel), 2));
+	ck_assert(fake_wait_held(kernel_dev(kernel), 2));
 	/* Names, attributes, new files: nothing of the held file's I/O is in their way. */
-	ck_assert_int_eq(fk_lookup(kernel, ROOT, "g", &entry), 0);
-	ck_assert_int_eq(fk_getattr(kernel, f.node, &entry.attr), 0);
-	ck_assert_int_eq(fk_create(kernel, ROOT, "h", O_RDWR, 0600, &entry, &fh), 0);
-	ck_assert_int_eq(fk_rename(kernel, ROOT, "h", ROOT, "i", 0), 0);
-	ck_assert_int_eq(fk_unlink(kernel, ROOT, "f"), 0);
-	ck_assert(!fk_answered(kernel, r) && !fk_answered(kernel, w));
-	while (!fk_answered(kernel, r) || !fk_answered(kernel, w))
-		fake_complete_all(fk_dev(kernel));
-	fake_set_mode(fk_dev(kernel), FAKE_INLINE, 0);
+	ck_assert_int_eq(kernel_lookup(kernel, ROOT, "g", &entry), 0);
+	ck_assert_int_eq(kernel_getattr(kernel, f.node, &entry.attr), 0);
+	ck_assert_int_eq(kernel_create(kernel, ROOT, "h", O_RDWR, 0600, &entry, &fh), 0);
+	ck_assert_int_eq(kernel_rename(kernel, ROOT, "h", ROOT, "i", 0), 0);
+	ck_assert_int_eq(kernel_unlink(kernel, ROOT, "f"), 0);
+	ck_assert(!kernel_answered(kernel, r) && !kernel_answered(kernel, w));
+	while (!kernel_answered(kernel, r) || !kernel_answered(kernel, w))
+		fake_complete_all(kernel_dev(kernel));
+	fake_set_mode(kernel_dev(kernel), FAKE_INLINE, 0);
 	expect_block(kernel, &f, 2, 77); /* unlinked, but open */
 	expect_block(kernel, &g, 0, 1);
-	fk_close(kernel);
+	kernel_close(kernel);
 }
 END_TEST
 
@@ -434,18 +434,18 @@ START_TEST(fsync_waits_for_the_flush)
 	struct fuse_fsync_in in = { .fh = file.fh, .fsync_flags = FUSE_FSYNC_FDATASYNC };
 	static uint8_t got[BS];
 
-	fk_wait(kernel, send_block(kernel, &file, 1, 5));
-	fake_block(fk_dev(kernel), FAKE_FLUSH);
-	unsigned s = fk_send(kernel, FUSE_FSYNC, file.node, &in, sizeof(in), NULL, 0);
-	ck_assert(fake_wait_blocked(fk_dev(kernel), 1));
-	ck_assert(!fk_answered(kernel, s));
+	kernel_wait(kernel, send_block(kernel, &file, 1, 5));
+	fake_block(kernel_dev(kernel), FAKE_FLUSH);
+	unsigned s = kernel_send(kernel, FUSE_FSYNC, file.node, &in, sizeof(in), NULL, 0);
+	ck_assert(fake_wait_blocked(kernel_dev(kernel), 1));
+	ck_assert(!kernel_answered(kernel, s));
 	/* The loop does not wait with it. */
-	ck_assert_int_eq(fk_read(kernel, file.node, file.fh, BS, got, BS, O_RDWR | O_DIRECT),
+	ck_assert_int_eq(kernel_read(kernel, file.node, file.fh, BS, got, BS, O_RDWR | O_DIRECT),
 			 (int)BS);
-	ck_assert(!fk_answered(kernel, s));
-	fake_unblock(fk_dev(kernel));
-	ck_assert_int_eq(fk_wait(kernel, s)->err, 0);
-	fk_close(kernel);
+	ck_assert(!kernel_answered(kernel, s));
+	fake_unblock(kernel_dev(kernel));
+	ck_assert_int_eq(kernel_wait(kernel, s)->err, 0);
+	kernel_close(kernel);
 }
 END_TEST
 
@@ -457,12 +457,12 @@ START_TEST(flush_error_reaches_fsync)
 		.kinds = FAKE_FLUSH, .repeat = 1, .action = FAKE_ERROR, .err = -EIO
 	};
 
-	fk_wait(kernel, send_block(kernel, &file, 1, 5));
-	fake_fault_add(fk_dev(kernel), &bad);
-	ck_assert_int_eq(fk_fsync(kernel, file.node, file.fh, true), -EIO);
-	ck_assert_uint_eq(fake_fault_hits(fk_dev(kernel)), 1);
-	fake_fault_clear(fk_dev(kernel));
-	fk_close(kernel);
+	kernel_wait(kernel, send_block(kernel, &file, 1, 5));
+	fake_fault_add(kernel_dev(kernel), &bad);
+	ck_assert_int_eq(kernel_fsync(kernel, file.node, file.fh, true), -EIO);
+	ck_assert_uint_eq(fake_fault_hits(kernel_dev(kernel)), 1);
+	fake_fault_clear(kernel_dev(kernel));
+	kernel_close(kernel);
 }
 END_TEST
 
@@ -473,8 +473,8 @@ static void set_sync_flag(struct fake_kernel *kernel, const struct file *file)
 				    .cmd = (uint32_t)FS_IOC_SETFLAGS,
 				    .in_size = sizeof(flags) };
 
-	ck_assert_int_eq(fk_call(kernel, FUSE_IOCTL, file->node, &in, sizeof(in), &flags,
-				 sizeof(flags), NULL),
+	ck_assert_int_eq(kernel_call(kernel, FUSE_IOCTL, file->node, &in, sizeof(in), &flags,
+				     sizeof(flags), NULL),
 			 0);
 }
 
@@ -483,9 +483,9 @@ static int resize(struct fake_kernel *kernel, const struct file *file, unsigned 
 	struct fuse_fallocate_in fallocate = { .fh = file->fh, .length = BS };
 	struct fuse_setattr_in setattr = { .valid = FATTR_SIZE, .size = BS };
 
-	return how ? fk_call(kernel, FUSE_FALLOCATE, file->node, &fallocate, sizeof(fallocate),
-			     NULL, 0, NULL)
-		   : fk_setattr(kernel, file->node, &setattr, NULL);
+	return how ? kernel_call(kernel, FUSE_FALLOCATE, file->node, &fallocate, sizeof(fallocate),
+				 NULL, 0, NULL)
+		   : kernel_setattr(kernel, file->node, &setattr, NULL);
 }
 
 /*
@@ -494,24 +494,25 @@ static int resize(struct fake_kernel *kernel, const struct file *file, unsigned 
  */
 START_TEST(size_that_failed_is_told)
 {
-	struct fk_options options = { .breaks = true };
-	struct fake_kernel *kernel = fk_new(testvol_copy(), &options);
+	struct kernel_options options = { .breaks = true };
+	struct fake_kernel *kernel = kernel_new(testvol_copy(), &options);
 	struct file file = new_file(kernel, "f", _i ? 0 : 4);
 	struct fake_fault bad = { .kinds = FAKE_FLUSH, .action = FAKE_ERROR, .err = -EIO };
 	struct fuse_open_out again;
 
 	set_sync_flag(kernel, &file);
 	if (_i) {
-		ck_assert_int_eq(fk_open(kernel, file.node, O_RDWR, &again), 0); /* with the flag */
+		ck_assert_int_eq(kernel_open(kernel, file.node, O_RDWR, &again),
+				 0); /* with the flag */
 		file.fh = again.fh;
 	}
-	unsigned before = fk_invalidations(kernel);
-	fake_fault_add(fk_dev(kernel), &bad);
+	unsigned before = kernel_invalidations(kernel);
+	fake_fault_add(kernel_dev(kernel), &bad);
 	ck_assert_int_eq(resize(kernel, &file, _i), -EIO);
 	ck_assert_uint_eq(attr_at(kernel, file.node).size, BS);
-	ck_assert_uint_eq(fk_invalidations(kernel), before + 1);
-	fake_fault_clear(fk_dev(kernel));
-	fk_close(kernel);
+	ck_assert_uint_eq(kernel_invalidations(kernel), before + 1);
+	fake_fault_clear(kernel_dev(kernel));
+	kernel_close(kernel);
 }
 END_TEST
 
@@ -519,9 +520,9 @@ END_TEST
 
 static uint64_t free_inodes(struct fake_kernel *kernel)
 {
-	const struct fk_answer *answer;
+	const struct kernel_answer *answer;
 
-	ck_assert_int_eq(fk_call(kernel, FUSE_STATFS, ROOT, NULL, 0, NULL, 0, &answer), 0);
+	ck_assert_int_eq(kernel_call(kernel, FUSE_STATFS, ROOT, NULL, 0, NULL, 0, &answer), 0);
 	return ((const struct fuse_statfs_out *)answer->data)->st.ffree;
 }
 
@@ -533,23 +534,23 @@ START_TEST(an_inode_lives_until_it_is_forgotten)
 	struct fuse_entry_out entry;
 
 	for (unsigned n = 0; n < 9; n++)
-		ck_assert_int_eq(fk_lookup(kernel, ROOT, "f", &entry), 0);
+		ck_assert_int_eq(kernel_lookup(kernel, ROOT, "f", &entry), 0);
 	ck_assert_uint_eq(entry.nodeid, file.node);
-	ck_assert_int_eq(fk_release(kernel, file.node, file.fh), 0);
-	ck_assert_int_eq(fk_unlink(kernel, ROOT, "f"), 0);
-	ck_assert_int_eq(fk_lookup(kernel, ROOT, "f", &entry), -ENOENT);
-	fk_forget(kernel, file.node, 9); /* of ten: nine lookups and the create */
+	ck_assert_int_eq(kernel_release(kernel, file.node, file.fh), 0);
+	ck_assert_int_eq(kernel_unlink(kernel, ROOT, "f"), 0);
+	ck_assert_int_eq(kernel_lookup(kernel, ROOT, "f", &entry), -ENOENT);
+	kernel_forget(kernel, file.node, 9); /* of ten: nine lookups and the create */
 	ck_assert_uint_eq(attr_at(kernel, file.node).nlink, 0);
 	ck_assert_uint_eq(free_inodes(kernel), before - 1);
-	fk_forget(kernel, file.node, 1);
+	kernel_forget(kernel, file.node, 1);
 	/* More than was given is not an underflow. */
-	fk_forget(kernel, file.node, 1000);
+	kernel_forget(kernel, file.node, 1000);
 	for (unsigned n = 0; free_inodes(kernel) != before; n++) {
 		ck_assert_uint_lt(n, 1000);
 		unit_pause_ms(1);
 	}
-	ck_assert_int_eq(fk_getattr(kernel, file.node, &entry.attr), -ESTALE);
-	fk_close(kernel);
+	ck_assert_int_eq(kernel_getattr(kernel, file.node, &entry.attr), -ESTALE);
+	kernel_close(kernel);
 }
 END_TEST
 
@@ -558,23 +559,23 @@ START_TEST(an_open_unlinked_file_keeps_its_blocks)
 	struct fake_kernel *kernel = start();
 	struct file f = new_file(kernel, "f", 8), g;
 
-	ck_assert_int_eq(fk_unlink(kernel, ROOT, "f"), 0);
-	fk_forget(kernel, f.node, 1);
-	fake_set_mode(fk_dev(kernel), FAKE_HELD, 1);
+	ck_assert_int_eq(kernel_unlink(kernel, ROOT, "f"), 0);
+	kernel_forget(kernel, f.node, 1);
+	fake_set_mode(kernel_dev(kernel), FAKE_HELD, 1);
 	unsigned w = send_block(kernel, &f, 3, 200);
-	ck_assert(fake_wait_held(fk_dev(kernel), 1));
+	ck_assert(fake_wait_held(kernel_dev(kernel), 1));
 	/*
 	 * What is released with a write under way is another handle's business; here it is the last
 	 * one's, after its write.
 	 */
-	while (!fk_answered(kernel, w))
-		fake_complete_all(fk_dev(kernel));
-	fake_set_mode(fk_dev(kernel), FAKE_INLINE, 0);
+	while (!kernel_answered(kernel, w))
+		fake_complete_all(kernel_dev(kernel));
+	fake_set_mode(kernel_dev(kernel), FAKE_INLINE, 0);
 	expect_block(kernel, &f, 3, 200);
-	ck_assert_int_eq(fk_release(kernel, f.node, f.fh), 0);
+	ck_assert_int_eq(kernel_release(kernel, f.node, f.fh), 0);
 	g = new_file(kernel, "g", 16);
 	expect_block(kernel, &g, 0, 1);
-	fk_close(kernel);
+	kernel_close(kernel);
 }
 END_TEST
 
@@ -591,24 +592,27 @@ START_TEST(names_and_handles_that_cannot_be)
 
 	memset(name, 'n', 256);
 	name[256] = '\0';
-	ck_assert_int_eq(fk_lookup(kernel, ROOT, name, &entry), -ENAMETOOLONG);
-	ck_assert_int_eq(fk_create(kernel, ROOT, name, O_RDWR, 0644, &entry, &fh), -ENAMETOOLONG);
+	ck_assert_int_eq(kernel_lookup(kernel, ROOT, name, &entry), -ENAMETOOLONG);
+	ck_assert_int_eq(kernel_create(kernel, ROOT, name, O_RDWR, 0644, &entry, &fh),
+			 -ENAMETOOLONG);
 	name[255] = '\0';
-	ck_assert_int_eq(fk_create(kernel, ROOT, name, O_RDWR, 0644, &entry, &fh), 0);
-	ck_assert_int_eq(fk_create(kernel, file.node, "x", O_RDWR, 0644, &entry, &fh), -ENOTDIR);
-	ck_assert_int_eq(fk_create(kernel, ROOT, "f", O_RDWR | O_EXCL, 0644, &entry, &fh), -EEXIST);
-	ck_assert_int_eq(fk_rmdir(kernel, ROOT, "f"), -ENOTDIR);
-	ck_assert_int_eq(fk_mkdir(kernel, ROOT, "d", 0755, &entry), 0);
-	ck_assert_int_eq(fk_unlink(kernel, ROOT, "d"), -EISDIR);
-	ck_assert_int_eq(fk_rename(kernel, ROOT, "d", entry.nodeid, "e", 0), -EINVAL);
-	ck_assert_int_eq(fk_release(kernel, file.node, file.fh + 1000), -EBADF);
-	ck_assert_int_eq(fk_open(kernel, 999999, O_RDWR, &o), -ESTALE);
-	ck_assert_int_eq(fk_open(kernel, 8, O_RDWR, &o), -ESTALE); /* the journal */
-	ck_assert_int_eq(fk_open(kernel, 1ull << 32 | file.node, O_RDWR, &o), -ESTALE);
+	ck_assert_int_eq(kernel_create(kernel, ROOT, name, O_RDWR, 0644, &entry, &fh), 0);
+	ck_assert_int_eq(kernel_create(kernel, file.node, "x", O_RDWR, 0644, &entry, &fh),
+			 -ENOTDIR);
+	ck_assert_int_eq(kernel_create(kernel, ROOT, "f", O_RDWR | O_EXCL, 0644, &entry, &fh),
+			 -EEXIST);
+	ck_assert_int_eq(kernel_rmdir(kernel, ROOT, "f"), -ENOTDIR);
+	ck_assert_int_eq(kernel_mkdir(kernel, ROOT, "d", 0755, &entry), 0);
+	ck_assert_int_eq(kernel_unlink(kernel, ROOT, "d"), -EISDIR);
+	ck_assert_int_eq(kernel_rename(kernel, ROOT, "d", entry.nodeid, "e", 0), -EINVAL);
+	ck_assert_int_eq(kernel_release(kernel, file.node, file.fh + 1000), -EBADF);
+	ck_assert_int_eq(kernel_open(kernel, 999999, O_RDWR, &o), -ESTALE);
+	ck_assert_int_eq(kernel_open(kernel, 8, O_RDWR, &o), -ESTALE); /* the journal */
+	ck_assert_int_eq(kernel_open(kernel, 1ull << 32 | file.node, O_RDWR, &o), -ESTALE);
 	/* dio=strict */
-	ck_assert_int_eq(fk_write(kernel, file.node, file.fh, 1, "abc", 3, O_RDWR | O_DIRECT),
+	ck_assert_int_eq(kernel_write(kernel, file.node, file.fh, 1, "abc", 3, O_RDWR | O_DIRECT),
 			 -EINVAL);
-	fk_close(kernel);
+	kernel_close(kernel);
 }
 END_TEST
 
@@ -620,13 +624,13 @@ START_TEST(invalidation_comes_before_the_answer)
 	struct fuse_open_out o;
 	static uint8_t buf[BS];
 
-	ck_assert_int_eq(fk_open(kernel, file.node, O_RDWR, &o), 0);
+	ck_assert_int_eq(kernel_open(kernel, file.node, O_RDWR, &o), 0);
 	/* now in the page cache */
-	ck_assert_int_eq(fk_read(kernel, file.node, o.fh, 0, buf, BS, O_RDWR), (int)BS);
-	unsigned before = fk_invalidations(kernel);
-	fk_wait(kernel, send_block(kernel, &file, 0, 31));
-	ck_assert_uint_gt(fk_invalidations(kernel), before);
-	fk_close(kernel);
+	ck_assert_int_eq(kernel_read(kernel, file.node, o.fh, 0, buf, BS, O_RDWR), (int)BS);
+	unsigned before = kernel_invalidations(kernel);
+	kernel_wait(kernel, send_block(kernel, &file, 0, 31));
+	ck_assert_uint_gt(kernel_invalidations(kernel), before);
+	kernel_close(kernel);
 }
 END_TEST
 
@@ -635,7 +639,7 @@ static int fallocate_err(struct fake_kernel *kernel, const struct file *file, ui
 {
 	struct fuse_fallocate_in in = { .fh = file->fh, .offset = off, .length = len };
 
-	return fk_call(kernel, FUSE_FALLOCATE, file->node, &in, sizeof(in), NULL, 0, NULL);
+	return kernel_call(kernel, FUSE_FALLOCATE, file->node, &in, sizeof(in), NULL, 0, NULL);
 }
 
 /* Offsets and lengths at 2^63 and beyond: their sums are not computed, and nothing changes. */
@@ -652,21 +656,23 @@ START_TEST(offsets_at_the_end_of_the_numbers)
 	for (unsigned direct = 0; direct < 2; direct++) {
 		fl = direct ? O_RDWR | O_DIRECT : O_RDWR;
 		/* behind the end */
-		ck_assert_int_eq(fk_read(kernel, file.node, file.fh, max - BS + 1, buf, BS - 512,
-					 fl),
+		ck_assert_int_eq(kernel_read(kernel, file.node, file.fh, max - BS + 1, buf,
+					     BS - 512, fl),
 				 0);
-		ck_assert_int_eq(fk_read(kernel, file.node, file.fh, max - 511, buf, BS, fl),
+		ck_assert_int_eq(kernel_read(kernel, file.node, file.fh, max - 511, buf, BS, fl),
 				 -EINVAL);
-		ck_assert_int_eq(fk_read(kernel, file.node, file.fh, over, buf, BS, fl), -EINVAL);
-		ck_assert_int_eq(fk_read(kernel, file.node, file.fh, all - 511, buf, BS, fl),
+		ck_assert_int_eq(kernel_read(kernel, file.node, file.fh, over, buf, BS, fl),
 				 -EINVAL);
-		ck_assert_int_eq(fk_write(kernel, file.node, file.fh, max - BS + 1, buf, BS - 512,
-					  fl),
+		ck_assert_int_eq(kernel_read(kernel, file.node, file.fh, all - 511, buf, BS, fl),
+				 -EINVAL);
+		ck_assert_int_eq(kernel_write(kernel, file.node, file.fh, max - BS + 1, buf,
+					      BS - 512, fl),
 				 -EFBIG);
-		ck_assert_int_eq(fk_write(kernel, file.node, file.fh, max - 511, buf, BS, fl),
+		ck_assert_int_eq(kernel_write(kernel, file.node, file.fh, max - 511, buf, BS, fl),
 				 -EINVAL);
-		ck_assert_int_eq(fk_write(kernel, file.node, file.fh, over, buf, BS, fl), -EINVAL);
-		ck_assert_int_eq(fk_write(kernel, file.node, file.fh, all - 511, buf, BS, fl),
+		ck_assert_int_eq(kernel_write(kernel, file.node, file.fh, over, buf, BS, fl),
+				 -EINVAL);
+		ck_assert_int_eq(kernel_write(kernel, file.node, file.fh, all - 511, buf, BS, fl),
 				 -EINVAL);
 	}
 	ck_assert_int_eq(fallocate_err(kernel, &file, max, 1), -EFBIG);
@@ -674,20 +680,23 @@ START_TEST(offsets_at_the_end_of_the_numbers)
 	ck_assert_int_eq(fallocate_err(kernel, &file, 0, all), -EFBIG);
 	ck_assert_int_eq(fallocate_err(kernel, &file, over, 1), -EINVAL);
 	ck_assert_int_eq(fallocate_err(kernel, &file, all, all), -EINVAL);
-	ck_assert_int_eq(fk_call(kernel, FUSE_LSEEK, file.node, &seek, sizeof(seek), NULL, 0, NULL),
+	ck_assert_int_eq(kernel_call(kernel, FUSE_LSEEK, file.node, &seek, sizeof(seek), NULL, 0,
+				     NULL),
 			 -ENXIO);
-	ck_assert_int_eq(fk_setattr(kernel, file.node,
-				    &(struct fuse_setattr_in){ .valid = FATTR_SIZE, .size = max },
-				    NULL),
+	ck_assert_int_eq(kernel_setattr(kernel, file.node,
+					&(struct fuse_setattr_in){ .valid = FATTR_SIZE,
+								   .size = max },
+					NULL),
 			 -EFBIG);
-	ck_assert_int_eq(fk_setattr(kernel, file.node,
-				    &(struct fuse_setattr_in){ .valid = FATTR_SIZE, .size = all },
-				    NULL),
+	ck_assert_int_eq(kernel_setattr(kernel, file.node,
+					&(struct fuse_setattr_in){ .valid = FATTR_SIZE,
+								   .size = all },
+					NULL),
 			 -EFBIG);
-	ck_assert_int_eq(fk_getattr(kernel, file.node, &at), 0);
+	ck_assert_int_eq(kernel_getattr(kernel, file.node, &at), 0);
 	ck_assert_uint_eq(at.size, 2 * BS);
 	expect_block(kernel, &file, 1, 1 + BS / 512);
-	fk_close(kernel);
+	kernel_close(kernel);
 }
 END_TEST
 
@@ -696,7 +705,7 @@ static unsigned nr_answered(struct fake_kernel *kernel, const unsigned *w, unsig
 	unsigned nr = 0;
 
 	for (unsigned m = 0; m < n; m++)
-		nr += fk_answered(kernel, w[m]);
+		nr += kernel_answered(kernel, w[m]);
 	return nr;
 }
 
@@ -713,12 +722,12 @@ static void writes_beside_held_notifications(unsigned slots, unsigned may_wait)
 	static uint8_t buf[BS];
 	unsigned w[16], n = may_wait + 2;
 
-	ck_assert_int_eq(fk_open(kernel, file.node, O_RDWR, &o), 0);
+	ck_assert_int_eq(kernel_open(kernel, file.node, O_RDWR, &o), 0);
 	/* now in the page cache */
-	ck_assert_int_eq(fk_read(kernel, file.node, o.fh, 0, buf, BS, O_RDWR), (int)BS);
+	ck_assert_int_eq(kernel_read(kernel, file.node, o.fh, 0, buf, BS, O_RDWR), (int)BS);
 	if (slots)
-		fk_set_slots(kernel, slots);
-	fk_hold_notifications(kernel);
+		kernel_set_slots(kernel, slots);
+	kernel_hold_notifications(kernel);
 	for (unsigned m = 0; m < n; m++)
 		w[m] = send_block(kernel, &file, m, 50);
 	for (unsigned tries = 0; nr_answered(kernel, w, n) < 2; tries++) {
@@ -729,14 +738,14 @@ static void writes_beside_held_notifications(unsigned slots, unsigned may_wait)
 	a_while();
 	ck_assert_uint_eq(nr_answered(kernel, w, n), 2);
 	while (nr_answered(kernel, w, n) < n)
-		fk_release_notifications(kernel);
-	fk_release_notifications(kernel);
-	fk_close(kernel);
+		kernel_release_notifications(kernel);
+	kernel_release_notifications(kernel);
+	kernel_close(kernel);
 }
 
 START_TEST(few_writes_wait_for_invalidations)
 {
-	writes_beside_held_notifications(0, (FK_REQUESTS - 2) / 2);
+	writes_beside_held_notifications(0, (KERNEL_MAX_REQUESTS - 2) / 2);
 }
 END_TEST
 
@@ -755,21 +764,22 @@ START_TEST(joined_invalidations_are_of_all)
 	struct fuse_open_out o;
 	static uint8_t buf[BS];
 
-	ck_assert_int_eq(fk_open(kernel, file.node, O_RDWR, &o), 0);
+	ck_assert_int_eq(kernel_open(kernel, file.node, O_RDWR, &o), 0);
 	/* now in the page cache */
-	ck_assert_int_eq(fk_read(kernel, file.node, o.fh, 0, buf, BS, O_RDWR), (int)BS);
-	fk_set_slots(kernel, 1); /* so no write waits */
-	fk_hold_notifications(kernel);
+	ck_assert_int_eq(kernel_read(kernel, file.node, o.fh, 0, buf, BS, O_RDWR), (int)BS);
+	kernel_set_slots(kernel, 1); /* so no write waits */
+	kernel_hold_notifications(kernel);
 	for (unsigned n = 0; n < ARRAY_SIZE(order); n++)
-		ck_assert_int_eq(fk_wait(kernel, send_block(kernel, &file, order[n], 50))->err, 0);
-	fk_release_notifications(kernel);
+		ck_assert_int_eq(kernel_wait(kernel, send_block(kernel, &file, order[n], 50))->err,
+				 0);
+	kernel_release_notifications(kernel);
 	for (unsigned n = 0; n < ARRAY_SIZE(order); n++)
-		for (unsigned tries = 0; !fk_invalidated(kernel, file.node, order[n] * BS, BS);
+		for (unsigned tries = 0; !kernel_invalidated(kernel, file.node, order[n] * BS, BS);
 		     tries++) {
 			ck_assert_msg(tries < 300, "block %u was never invalidated", order[n]);
 			a_while();
 		}
-	fk_close(kernel);
+	kernel_close(kernel);
 }
 END_TEST
 

@@ -25,8 +25,8 @@ static uint8_t buf[4 * PAGE];
 
 static void a_while(void) { unit_pause_ms(30); }
 
-static void start(void) { k = fk_new(testvol_copy(), NULL); }
-static void stop(void) { fk_close(k); }
+static void start(void) { k = kernel_new(testvol_copy(), NULL); }
+static void stop(void) { kernel_close(k); }
 
 /* A file of so many bytes, open; its last page is read through the page cache. */
 static void file_of(uint32_t size, uint32_t flags)
@@ -34,10 +34,10 @@ static void file_of(uint32_t size, uint32_t flags)
 	struct fuse_entry_out entry;
 
 	memset(buf, 'a', sizeof(buf));
-	ck_assert_int_eq(fk_create(k, ROOT, "f", flags, 0644, &entry, &fh), 0);
+	ck_assert_int_eq(kernel_create(k, ROOT, "f", flags, 0644, &entry, &fh), 0);
 	node = entry.nodeid;
-	ck_assert_int_eq(fk_write(k, node, fh, 0, buf, size, flags), (int)size);
-	ck_assert_int_eq(fk_read(k, node, fh, size / PAGE * PAGE, buf, PAGE, flags),
+	ck_assert_int_eq(kernel_write(k, node, fh, 0, buf, size, flags), (int)size);
+	ck_assert_int_eq(kernel_read(k, node, fh, size / PAGE * PAGE, buf, PAGE, flags),
 			 (int)(size % PAGE));
 }
 
@@ -45,7 +45,8 @@ static void fill_page(char c) { memset(buf, c, PAGE); }
 
 static int write_back(uint64_t pos, uint32_t len)
 {
-	return fk_wait(k, fk_send_write(k, node, fh, pos, buf, len, 0, FUSE_WRITE_CACHE))->err;
+	return kernel_wait(k, kernel_send_write(k, node, fh, pos, buf, len, 0, FUSE_WRITE_CACHE))
+			->err;
 }
 
 /* Bytes [from, to) of the file are all c. */
@@ -53,7 +54,7 @@ static void expect_bytes(uint32_t from, uint32_t to, char c)
 {
 	static uint8_t got[4 * PAGE];
 
-	ck_assert_int_ge(fk_read(k, node, fh, 0, got, sizeof(got), O_RDWR | O_DIRECT), (int)to);
+	ck_assert_int_ge(kernel_read(k, node, fh, 0, got, sizeof(got), O_RDWR | O_DIRECT), (int)to);
 	for (uint32_t n = from; n < to; n++)
 		ck_assert_msg(got[n] == (uint8_t)c, "byte %u is %#x, not %#x", n, got[n], c);
 }
@@ -62,7 +63,7 @@ static int grow(uint64_t size)
 {
 	struct fuse_setattr_in in = { .valid = FATTR_SIZE, .size = size };
 
-	return fk_setattr(k, node, &in, NULL);
+	return kernel_setattr(k, node, &in, NULL);
 }
 
 /* ---- pages written back after a truncate ---- */
@@ -95,10 +96,12 @@ START_TEST(the_mask_ends)
 	ck_assert_int_eq(grow(3000), 0);
 	fill_page('w');
 	switch (_i) {
-	case READ_IT: ck_assert_int_eq(fk_read(k, node, fh, 0, buf, PAGE, O_RDWR), 3000); break;
-	case WRITE_IT: ck_assert_int_eq(fk_write(k, node, fh, 2000, buf, 10, O_RDWR), 10); break;
+	case READ_IT: ck_assert_int_eq(kernel_read(k, node, fh, 0, buf, PAGE, O_RDWR), 3000); break;
+	case WRITE_IT:
+		ck_assert_int_eq(kernel_write(k, node, fh, 2000, buf, 10, O_RDWR), 10);
+		break;
 	case WRITE_IT_DIRECTLY:
-		ck_assert_int_eq(fk_write(k, node, fh, 0, buf, PAGE, all), (int)PAGE);
+		ck_assert_int_eq(kernel_write(k, node, fh, 0, buf, PAGE, all), (int)PAGE);
 		break;
 	case SHRINK: ck_assert_int_eq(grow(2999), 0); break;
 	default: break;
@@ -113,35 +116,35 @@ END_TEST
 
 static unsigned send_gap(uint64_t pos)
 {
-	return fk_send_write(k, node, fh, pos, buf, 10, O_RDWR, 0);
+	return kernel_send_write(k, node, fh, pos, buf, 10, O_RDWR, 0);
 }
 
 static unsigned send_lseek(void)
 {
 	struct fuse_lseek_in in = { .fh = fh, .whence = SEEK_DATA };
 
-	return fk_send(k, FUSE_LSEEK, node, &in, sizeof(in), NULL, 0);
+	return kernel_send(k, FUSE_LSEEK, node, &in, sizeof(in), NULL, 0);
 }
 
 static unsigned send_getattr(void)
 {
 	struct fuse_getattr_in in = { 0 };
 
-	return fk_send(k, FUSE_GETATTR, node, &in, sizeof(in), NULL, 0);
+	return kernel_send(k, FUSE_GETATTR, node, &in, sizeof(in), NULL, 0);
 }
 
 static unsigned send_utime(void)
 {
 	struct fuse_setattr_in in = { .valid = FATTR_MTIME, .mtime = 1000000 };
 
-	return fk_send(k, FUSE_SETATTR, node, &in, sizeof(in), NULL, 0);
+	return kernel_send(k, FUSE_SETATTR, node, &in, sizeof(in), NULL, 0);
 }
 
 static unsigned send_fallocate(void)
 {
 	struct fuse_fallocate_in in = { .fh = fh, .offset = 0, .length = 3 * PAGE };
 
-	return fk_send(k, FUSE_FALLOCATE, node, &in, sizeof(in), NULL, 0);
+	return kernel_send(k, FUSE_FALLOCATE, node, &in, sizeof(in), NULL, 0);
 }
 
 enum { GAP_BEHIND, GAP_IN_PAGE, LSEEK, GETATTR, UTIME, FALLOCATE, NR_WAITERS };
@@ -163,7 +166,7 @@ static void file_with_a_hole(uint32_t flags)
 {
 	file_of(PAGE, flags);
 	ck_assert_int_eq(grow(PAGE + 1000), 0);
-	ck_assert_int_eq(fk_read(k, node, fh, PAGE, buf, PAGE, flags), 1000);
+	ck_assert_int_eq(kernel_read(k, node, fh, PAGE, buf, PAGE, flags), 1000);
 }
 
 START_TEST(answers_wait_for_pages)
@@ -171,18 +174,19 @@ START_TEST(answers_wait_for_pages)
 	unsigned w, before;
 
 	file_with_a_hole(O_RDWR);
-	before = fk_invalidations(k);
-	fk_hold_notifications(k);
+	before = kernel_invalidations(k);
+	kernel_hold_notifications(k);
 	w = send_waiter(_i);
 	a_while();
-	ck_assert(!fk_answered(k, w));
-	fk_release_notifications(k);
-	ck_assert_int_eq(fk_wait(k, w)->err, 0);
-	ck_assert_uint_eq(fk_invalidations(k), before + 1);
-	ck_assert(fk_invalidated(k, node, PAGE, PAGE));
+	ck_assert(!kernel_answered(k, w));
+	kernel_release_notifications(k);
+	ck_assert_int_eq(kernel_wait(k, w)->err, 0);
+	ck_assert_uint_eq(kernel_invalidations(k), before + 1);
+	ck_assert(kernel_invalidated(k, node, PAGE, PAGE));
 	/* The note was taken. */
-	ck_assert_int_eq(fk_wait(k, _i == UTIME ? send_utime() : send_getattr())->err, 0);
-	ck_assert_uint_le(fk_invalidations(k), before + 1 + (_i == LSEEK || _i == GETATTR ? 0 : 1));
+	ck_assert_int_eq(kernel_wait(k, _i == UTIME ? send_utime() : send_getattr())->err, 0);
+	ck_assert_uint_le(kernel_invalidations(k),
+			  before + 1 + (_i == LSEEK || _i == GETATTR ? 0 : 1));
 }
 END_TEST
 
@@ -193,10 +197,10 @@ START_TEST(none_waits_for_ever)
 	unsigned w;
 
 	file_with_a_hole(O_RDWR);
-	fk_hold_notifications(k);
+	kernel_hold_notifications(k);
 	w = send_waiter(waiters[_i]);
-	ck_assert_int_eq(fk_wait(k, w)->err, 0);
-	fk_release_notifications(k);
+	ck_assert_int_eq(kernel_wait(k, w)->err, 0);
+	kernel_release_notifications(k);
 }
 END_TEST
 
@@ -206,9 +210,9 @@ START_TEST(who_only_writes_does_not_wait)
 	unsigned before;
 
 	file_with_a_hole(O_WRONLY);
-	before = fk_invalidations(k);
-	ck_assert_int_eq(fk_wait(k, send_waiter(_i))->err, 0);
-	ck_assert_uint_eq(fk_invalidations(k), before);
+	before = kernel_invalidations(k);
+	ck_assert_int_eq(kernel_wait(k, send_waiter(_i))->err, 0);
+	ck_assert_uint_eq(kernel_invalidations(k), before);
 }
 END_TEST
 
@@ -218,11 +222,11 @@ START_TEST(kernels_that_clear_the_tail)
 	static const int waiters[] = { GAP_BEHIND, GAP_IN_PAGE, FALLOCATE };
 	unsigned before;
 
-	fk_set_minor(k, 46);
+	kernel_set_minor(k, 46);
 	file_with_a_hole(O_RDWR);
-	before = fk_invalidations(k);
-	ck_assert_int_eq(fk_wait(k, send_waiter(waiters[_i]))->err, 0);
-	ck_assert_uint_eq(fk_invalidations(k), before);
+	before = kernel_invalidations(k);
+	ck_assert_int_eq(kernel_wait(k, send_waiter(waiters[_i]))->err, 0);
+	ck_assert_uint_eq(kernel_invalidations(k), before);
 	ck_assert_int_eq(grow(4 * PAGE), 0);
 	fill_page('F');
 	ck_assert_int_eq(write_back(PAGE, PAGE), 0);
@@ -243,17 +247,17 @@ START_TEST(who_was_forgotten_is_not_waited_for)
 	if (_i == 0)
 		ck_assert_int_eq(grow(990), 0); /* the kernel forgets all pages after it */
 	else if (_i == 1)
-		ck_assert_int_eq(fk_write(k, node, fh, 0, buf, 512, all), 512);
+		ck_assert_int_eq(kernel_write(k, node, fh, 0, buf, 512, all), 512);
 	else
-		ck_assert_int_eq(fk_wait(k, send_utime())->err, 0);
-	before = fk_invalidations(k);
-	ck_assert_int_eq(fk_wait(k, send_gap(2000))->err, 0);
-	ck_assert_uint_eq(fk_invalidations(k), before);
+		ck_assert_int_eq(kernel_wait(k, send_utime())->err, 0);
+	before = kernel_invalidations(k);
+	ck_assert_int_eq(kernel_wait(k, send_gap(2000))->err, 0);
+	ck_assert_uint_eq(kernel_invalidations(k), before);
 	/* A truncate that changes nothing forgets nothing. */
-	ck_assert_int_eq(fk_read(k, node, fh, 0, buf, PAGE, O_RDWR), 2010);
+	ck_assert_int_eq(kernel_read(k, node, fh, 0, buf, PAGE, O_RDWR), 2010);
 	ck_assert_int_eq(grow(2010), 0);
-	ck_assert_int_eq(fk_wait(k, send_gap(3000))->err, 0);
-	ck_assert_uint_eq(fk_invalidations(k), before + 1);
+	ck_assert_int_eq(kernel_wait(k, send_gap(3000))->err, 0);
+	ck_assert_uint_eq(kernel_invalidations(k), before + 1);
 }
 END_TEST
 
@@ -263,10 +267,10 @@ START_TEST(appends_do_not_wait)
 	unsigned before;
 
 	file_of(100, O_RDWR);
-	before = fk_invalidations(k);
+	before = kernel_invalidations(k);
 	for (unsigned at = 100; at < 3 * PAGE; at += 1000)
-		ck_assert_int_eq(fk_write(k, node, fh, at, buf, 1000, O_RDWR), 1000);
-	ck_assert_uint_eq(fk_invalidations(k), before);
+		ck_assert_int_eq(kernel_write(k, node, fh, at, buf, 1000, O_RDWR), 1000);
+	ck_assert_uint_eq(kernel_invalidations(k), before);
 }
 END_TEST
 

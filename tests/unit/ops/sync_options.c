@@ -113,7 +113,7 @@ static uint64_t node(struct ctx *ctx, uint64_t dir, const char *name)
 {
 	struct fuse_entry_out entry;
 
-	ck_assert_int_eq(fk_lookup(ctx->kernel, dir, name, &entry), 0);
+	ck_assert_int_eq(kernel_lookup(ctx->kernel, dir, name, &entry), 0);
 	return entry.nodeid;
 }
 
@@ -122,21 +122,21 @@ static void make(struct ctx *ctx, uint64_t dir, const char *name, uint32_t flags
 	struct fuse_entry_out entry;
 	uint64_t fh;
 
-	ck_assert_int_eq(fk_create(ctx->kernel, dir, name, flags, 0644, &entry, &fh), 0);
-	ck_assert_int_eq(fk_release(ctx->kernel, entry.nodeid, fh), 0);
+	ck_assert_int_eq(kernel_create(ctx->kernel, dir, name, flags, 0644, &entry, &fh), 0);
+	ck_assert_int_eq(kernel_release(ctx->kernel, entry.nodeid, fh), 0);
 }
 
 static void make_dir(struct ctx *ctx, uint64_t dir, const char *name)
 {
 	struct fuse_entry_out entry;
 
-	ck_assert_int_eq(fk_mkdir(ctx->kernel, dir, name, 0755, &entry), 0);
+	ck_assert_int_eq(kernel_mkdir(ctx->kernel, dir, name, 0755, &entry), 0);
 }
 
 static void move(struct ctx *ctx, uint64_t from, const char *name, uint64_t to, const char *name2,
 		 uint32_t flags)
 {
-	ck_assert_int_eq(fk_rename(ctx->kernel, from, name, to, name2, flags), 0);
+	ck_assert_int_eq(kernel_rename(ctx->kernel, from, name, to, name2, flags), 0);
 }
 
 static void put(struct ctx *ctx, uint32_t lblk, uint8_t byte, uint32_t flags)
@@ -144,14 +144,14 @@ static void put(struct ctx *ctx, uint32_t lblk, uint8_t byte, uint32_t flags)
 	static uint8_t b[BS];
 
 	memset(b, byte, BS);
-	ck_assert_int_eq(fk_write(ctx->kernel, ctx->f, ctx->fh, (uint64_t)lblk * BS, b, BS,
-				  O_RDWR | flags),
+	ck_assert_int_eq(kernel_write(ctx->kernel, ctx->f, ctx->fh, (uint64_t)lblk * BS, b, BS,
+				      O_RDWR | flags),
 			 (int)BS);
 }
 
 static void set_attr(struct ctx *ctx, uint64_t n, struct fuse_setattr_in in)
 {
-	ck_assert_int_eq(fk_setattr(ctx->kernel, n, &in, NULL), 0);
+	ck_assert_int_eq(kernel_setattr(ctx->kernel, n, &in, NULL), 0);
 }
 
 static void set_xattr(struct ctx *ctx, uint64_t n, const char *name, const void *value,
@@ -166,8 +166,8 @@ static void set_xattr(struct ctx *ctx, uint64_t n, const char *name, const void 
 		memcpy(tail + m, value, len);
 	else
 		memset(tail + m, 'v', len);
-	ck_assert_int_eq(fk_call(ctx->kernel, FUSE_SETXATTR, n, &in, sizeof(in), tail, m + len,
-				 NULL),
+	ck_assert_int_eq(kernel_call(ctx->kernel, FUSE_SETXATTR, n, &in, sizeof(in), tail, m + len,
+				     NULL),
 			 0);
 }
 
@@ -176,18 +176,19 @@ static void set_flags(struct ctx *ctx, uint64_t n, uint32_t flags)
 	struct fuse_ioctl_in in = { .cmd = (uint32_t)FS_IOC_SETFLAGS, .in_size = sizeof(flags) };
 
 	flags |= FS_EXTENT_FL;
-	ck_assert_int_eq(fk_call(ctx->kernel, FUSE_IOCTL, n, &in, sizeof(in), &flags, sizeof(flags),
-				 NULL),
+	ck_assert_int_eq(kernel_call(ctx->kernel, FUSE_IOCTL, n, &in, sizeof(in), &flags,
+				     sizeof(flags), NULL),
 			 0);
 }
 
 static uint32_t get_flags(struct ctx *ctx, uint64_t n)
 {
 	struct fuse_ioctl_in in = { .cmd = (uint32_t)FS_IOC_GETFLAGS, .out_size = 4 };
-	const struct fk_answer *answer;
+	const struct kernel_answer *answer;
 	uint32_t flags;
 
-	ck_assert_int_eq(fk_call(ctx->kernel, FUSE_IOCTL, n, &in, sizeof(in), NULL, 0, &answer), 0);
+	ck_assert_int_eq(kernel_call(ctx->kernel, FUSE_IOCTL, n, &in, sizeof(in), NULL, 0, &answer),
+			 0);
 	memcpy(&flags, answer->data + sizeof(struct fuse_ioctl_out), 4);
 	return flags;
 }
@@ -196,8 +197,8 @@ static void fallocate_(struct ctx *ctx, uint64_t off, uint64_t len, uint32_t mod
 {
 	struct fuse_fallocate_in in = { .fh = ctx->fh, .offset = off, .length = len, .mode = mode };
 
-	ck_assert_int_eq(fk_call(ctx->kernel, FUSE_FALLOCATE, ctx->f, &in, sizeof(in), NULL, 0,
-				 NULL),
+	ck_assert_int_eq(kernel_call(ctx->kernel, FUSE_FALLOCATE, ctx->f, &in, sizeof(in), NULL, 0,
+				     NULL),
 			 0);
 }
 
@@ -210,7 +211,8 @@ static void do_mknod(struct ctx *ctx)
 {
 	struct fuse_mknod_in in = { .mode = S_IFIFO | 0644 };
 
-	ck_assert_int_eq(fk_call(ctx->kernel, FUSE_MKNOD, ctx->d, &in, sizeof(in), "fifo", 5, NULL),
+	ck_assert_int_eq(kernel_call(ctx->kernel, FUSE_MKNOD, ctx->d, &in, sizeof(in), "fifo", 5,
+				     NULL),
 			 0);
 }
 static bool see_mknod(struct look *look) { return is_there(look, "d/fifo"); }
@@ -222,8 +224,8 @@ static void do_symlink(struct ctx *ctx)
 {
 	static const char text[] = "link\0target";
 
-	ck_assert_int_eq(fk_call(ctx->kernel, FUSE_SYMLINK, ctx->d, NULL, 0, text, sizeof(text),
-				 NULL),
+	ck_assert_int_eq(kernel_call(ctx->kernel, FUSE_SYMLINK, ctx->d, NULL, 0, text, sizeof(text),
+				     NULL),
 			 0);
 }
 static bool see_symlink(struct look *look) { return is_there(look, "d/link"); }
@@ -235,8 +237,8 @@ static void do_long_symlink(struct ctx *ctx)
 	memset(text, 't', sizeof(text));
 	memcpy(text, "long", 5);
 	text[sizeof(text) - 1] = '\0';
-	ck_assert_int_eq(fk_call(ctx->kernel, FUSE_SYMLINK, ctx->d, NULL, 0, text, sizeof(text),
-				 NULL),
+	ck_assert_int_eq(kernel_call(ctx->kernel, FUSE_SYMLINK, ctx->d, NULL, 0, text, sizeof(text),
+				     NULL),
 			 0);
 }
 
@@ -259,7 +261,8 @@ static void do_link(struct ctx *ctx)
 {
 	struct fuse_link_in in = { .oldnodeid = ctx->f };
 
-	ck_assert_int_eq(fk_call(ctx->kernel, FUSE_LINK, ctx->d, &in, sizeof(in), "f2", 3, NULL),
+	ck_assert_int_eq(kernel_call(ctx->kernel, FUSE_LINK, ctx->d, &in, sizeof(in), "f2", 3,
+				     NULL),
 			 0);
 }
 static bool see_link(struct look *look)
@@ -267,10 +270,16 @@ static bool see_link(struct look *look)
 	return is_there(look, "d/f2") && attr(look, "d/f").nlink == 2;
 }
 
-static void do_unlink(struct ctx *ctx) { ck_assert_int_eq(fk_unlink(ctx->kernel, ctx->d, "u"), 0); }
+static void do_unlink(struct ctx *ctx)
+{
+	ck_assert_int_eq(kernel_unlink(ctx->kernel, ctx->d, "u"), 0);
+}
 static bool see_unlink(struct look *look) { return !is_there(look, "d/u"); }
 
-static void do_rmdir(struct ctx *ctx) { ck_assert_int_eq(fk_rmdir(ctx->kernel, ctx->d, "r"), 0); }
+static void do_rmdir(struct ctx *ctx)
+{
+	ck_assert_int_eq(kernel_rmdir(ctx->kernel, ctx->d, "r"), 0);
+}
 static bool see_rmdir(struct look *look) { return !is_there(look, "d/r"); }
 
 static void do_rename(struct ctx *ctx) { move(ctx, ctx->d, "a1", ctx->d, "b1", 0); }
@@ -368,8 +377,8 @@ static void do_open_trunc(struct ctx *ctx)
 	struct fuse_open_out o;
 	uint64_t n = node(ctx, ctx->d, "t1");
 
-	ck_assert_int_eq(fk_open(ctx->kernel, n, O_RDWR | O_TRUNC, &o), 0);
-	ck_assert_int_eq(fk_release(ctx->kernel, n, o.fh), 0);
+	ck_assert_int_eq(kernel_open(ctx->kernel, n, O_RDWR | O_TRUNC, &o), 0);
+	ck_assert_int_eq(kernel_release(ctx->kernel, n, o.fh), 0);
 }
 static bool see_open_trunc(struct look *look) { return attr(look, "d/t1").size == 0; }
 
@@ -390,8 +399,8 @@ static bool see_xattr_dir(struct look *look) { return has_xattr(look, "d/e", "us
 
 static void do_remove_xattr(struct ctx *ctx)
 {
-	ck_assert_int_eq(fk_call(ctx->kernel, FUSE_REMOVEXATTR, ctx->f, NULL, 0, "user.old", 9,
-				 NULL),
+	ck_assert_int_eq(kernel_call(ctx->kernel, FUSE_REMOVEXATTR, ctx->f, NULL, 0, "user.old", 9,
+				     NULL),
 			 0);
 }
 static bool see_remove_xattr(struct look *look) { return !has_xattr(look, "d/f", "user.old", 20); }
@@ -425,8 +434,8 @@ static void do_xflags(struct ctx *ctx)
 					   (get_flags(ctx, ctx->f) & FS_SYNC_FL ? FS_XFLAG_SYNC
 										: 0) };
 
-	ck_assert_int_eq(fk_call(ctx->kernel, FUSE_IOCTL, ctx->f, &in, sizeof(in), &x, sizeof(x),
-				 NULL),
+	ck_assert_int_eq(kernel_call(ctx->kernel, FUSE_IOCTL, ctx->f, &in, sizeof(in), &x,
+				     sizeof(x), NULL),
 			 0);
 }
 static bool see_xflags(struct look *look) { return attr(look, "d/f").flags & FS_NOATIME_FL; }
@@ -462,11 +471,11 @@ static void fill(struct ctx *ctx, const char *name)
 	uint64_t fh;
 
 	memset(b, 1, sizeof(b));
-	ck_assert_int_eq(fk_create(ctx->kernel, ctx->d, name, O_RDWR, 0644, &entry, &fh), 0);
-	ck_assert_int_eq(fk_write(ctx->kernel, entry.nodeid, fh, 0, b, sizeof(b), O_RDWR),
+	ck_assert_int_eq(kernel_create(ctx->kernel, ctx->d, name, O_RDWR, 0644, &entry, &fh), 0);
+	ck_assert_int_eq(kernel_write(ctx->kernel, entry.nodeid, fh, 0, b, sizeof(b), O_RDWR),
 			 (int)sizeof(b));
 	if (strcmp(name, "f")) {
-		ck_assert_int_eq(fk_release(ctx->kernel, entry.nodeid, fh), 0);
+		ck_assert_int_eq(kernel_release(ctx->kernel, entry.nodeid, fh), 0);
 		return;
 	}
 	ctx->f = entry.nodeid;
@@ -503,8 +512,8 @@ static void prepare(struct ctx *ctx, enum option o)
 		set_flags(ctx, node(ctx, ctx->d, "t1"), flag);
 		set_flags(ctx, node(ctx, ctx->d, "t2"), flag);
 	}
-	ck_assert_int_eq(fk_call(ctx->kernel, FUSE_SYNCFS, FUSE_ROOT_ID, &in, sizeof(in), NULL, 0,
-				 NULL),
+	ck_assert_int_eq(kernel_call(ctx->kernel, FUSE_SYNCFS, FUSE_ROOT_ID, &in, sizeof(in), NULL,
+				     0, NULL),
 			 0);
 }
 
@@ -514,7 +523,7 @@ static bool survives(struct fake_kernel *kernel, const struct op *op)
 	static const struct ext4_options options = { .acl = true,
 						     .user_xattr = true,
 						     .commit_interval_s = 3600 };
-	struct look look = { .cut = fake_power_cut(fk_dev(kernel), FAKE_CUT_DROP, 1) };
+	struct look look = { .cut = fake_power_cut(kernel_dev(kernel), FAKE_CUT_DROP, 1) };
 	char err[256] = "";
 	bool seen;
 
@@ -535,10 +544,10 @@ static const char *const option_names[NR_OPTIONS] = { "no option", "sync", "dirs
 START_TEST(durable_at_return)
 {
 	enum option o = (enum option)_i;
-	struct fk_options options = { .parallel_dio = true,
-				      .sync = o == MOUNT_SYNC,
-				      .dirsync = o == MOUNT_DIRSYNC };
-	struct ctx ctx = { .kernel = fk_new(testvol_copy(), &options) };
+	struct kernel_options options = { .parallel_dio = true,
+					  .sync = o == MOUNT_SYNC,
+					  .dirsync = o == MOUNT_DIRSYNC };
+	struct ctx ctx = { .kernel = kernel_new(testvol_copy(), &options) };
 	int covered = o == NONE ? 0 : o == MOUNT_SYNC || o == FLAG_SYNC ? NAMES | CONTENT : NAMES;
 
 	prepare(&ctx, o);
@@ -549,14 +558,14 @@ START_TEST(durable_at_return)
 			      ops[n].what & covered ? "lost by a power cut"
 						    : "on the media although nobody asked");
 	}
-	fk_close(ctx.kernel);
+	kernel_close(ctx.kernel);
 }
 END_TEST
 
 /* chattr +S is itself the first change under it, and its removal the last. */
 START_TEST(the_flag_itself)
 {
-	struct ctx ctx = { .kernel = fk_new(testvol_copy(), NULL) };
+	struct ctx ctx = { .kernel = kernel_new(testvol_copy(), NULL) };
 	static const struct op has = { .seen = see_flags };
 
 	prepare(&ctx, NONE);
@@ -567,7 +576,7 @@ START_TEST(the_flag_itself)
 	put(&ctx, 0, 'o', 0);
 	/* and then it is over */
 	ck_assert(!survives(ctx.kernel, &(struct op){ .seen = see_overwrite }));
-	fk_close(ctx.kernel);
+	kernel_close(ctx.kernel);
 }
 END_TEST
 

@@ -65,7 +65,7 @@ START_TEST(every_call_fails)
 
 		model_init(&model, &t, 3000, n + 7);
 		model.size = ext4_inode_size(t.inode);
-		mini_fail_in = 1 + model_rnd(&model, 40);
+		mini_fail_in = 1 + model_random(&model, 40);
 		err = model_random_op(&model);
 		hits += err != 0;
 		mini_fail_in = 0;

@@ -283,12 +283,12 @@ static void nothing_old(struct onefile *t, unsigned event, uint32_t kept, uint64
 static unsigned cut_everywhere(struct onefile *t, unsigned how, uint32_t kept, uint64_t before,
 			       uint64_t after)
 {
-	unsigned events = fake_rec_events(t->fake), halves = 0;
+	unsigned events = fake_record_events(t->fake), halves = 0;
 
 	for (unsigned k = 0; k <= events; k++) {
 		struct onefile o = { .ino = t->ino,
-				     .fake = fake_rec_cut(t->fake, k, FAKE_CUT_MASK,
-							  k * 0x9e3779b97f4a7c15u) };
+				     .fake = fake_record_cut(t->fake, k, FAKE_CUT_MASK,
+							     k * 0x9e3779b97f4a7c15u) };
 		uint64_t size;
 
 		must(fake_e2fsck_replay(o.fake) == 0);
@@ -329,7 +329,7 @@ START_TEST(failed_truncate_and_cuts)
 	ext4_inode_lock_exclusive(t.inode);
 	must(ext4_map_lookup_load(t.inode, KEPT, &extent) == 0 && extent.state != EXT4_EXTENT_HOLE);
 	bitmap = ext2fs_block_bitmap_loc(t.vol->fs, (extent.pblk - 1) / 8192) << 10;
-	fake_rec_start(t.fake);
+	fake_record_start(t.fake);
 	fake_fault_add(t.fake, &(struct fake_fault){ .kinds = FAKE_READ,
 						     .off = bitmap,
 						     .len = 1024,
@@ -347,7 +347,7 @@ START_TEST(failed_truncate_and_cuts)
 	ext4_inode_unlock(t.inode);
 	must(cut_everywhere(&t, _i, KEPT, before, after) > 3);
 	nothing_old(&t, 0, KEPT, after);
-	fake_rec_stop(t.fake);
+	fake_record_stop(t.fake);
 	onefile_close(&t);
 }
 END_TEST

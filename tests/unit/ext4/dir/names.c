@@ -21,36 +21,36 @@ START_TEST(files_and_directories)
 
 	testvol_make(&volume, SMALL, "-b 1024");
 	memset(longname, 'n', sizeof longname);
-	must_eq(n_create(volume.root, "f", S_IFREG | 0644), 0);
-	must_eq(n_create(volume.root, "f", S_IFREG | 0644), -EEXIST);
-	must_eq(n_create(volume.root, ".", S_IFREG | 0644), -EEXIST);
-	must_eq(n_create(volume.root, "d", S_IFDIR | 0755), 0);
-	must_eq(n_nlink(volume.root), 4); /* lost+found too */
-	must_eq(n_unlink(volume.root, "d"), -EISDIR);
-	must_eq(n_rmdir(volume.root, "f"), -ENOTDIR);
-	must_eq(n_ino(volume.root, "g"), -ENOENT);
+	must_eq(name_create(volume.root, "f", S_IFREG | 0644), 0);
+	must_eq(name_create(volume.root, "f", S_IFREG | 0644), -EEXIST);
+	must_eq(name_create(volume.root, ".", S_IFREG | 0644), -EEXIST);
+	must_eq(name_create(volume.root, "d", S_IFDIR | 0755), 0);
+	must_eq(link_count(volume.root), 4); /* lost+found too */
+	must_eq(name_unlink(volume.root, "d"), -EISDIR);
+	must_eq(name_rmdir(volume.root, "f"), -ENOTDIR);
+	must_eq(name_ino(volume.root, "g"), -ENOENT);
 	longname[255] = 0;
-	must_eq(n_create(volume.root, longname, S_IFREG | 0644), 0);
-	must(n_ino(volume.root, longname) > 0);
+	must_eq(name_create(volume.root, longname, S_IFREG | 0644), 0);
+	must(name_ino(volume.root, longname) > 0);
 	longname[255] = 'n';
 	longname[256] = 0;
-	must_eq(n_create(volume.root, longname, S_IFREG | 0644), -ENAMETOOLONG);
-	dir = n_get(volume.root, "d");
-	must_eq(n_nlink(dir), 2);
-	must_eq(n_create(dir, "x", S_IFREG | 0600), 0);
-	must_eq(n_rmdir(volume.root, "d"), -ENOTEMPTY);
-	must_eq(n_unlink(dir, "x"), 0);
-	must_eq(n_rmdir(volume.root, "d"), 0);
-	must_eq(n_nlink(volume.root), 3);
-	must_eq(n_create(dir, "y", S_IFREG | 0600), -ENOENT);
-	must_eq(n_ino(dir, "y"), -ENOENT);
+	must_eq(name_create(volume.root, longname, S_IFREG | 0644), -ENAMETOOLONG);
+	dir = name_lookup(volume.root, "d");
+	must_eq(link_count(dir), 2);
+	must_eq(name_create(dir, "x", S_IFREG | 0600), 0);
+	must_eq(name_rmdir(volume.root, "d"), -ENOTEMPTY);
+	must_eq(name_unlink(dir, "x"), 0);
+	must_eq(name_rmdir(volume.root, "d"), 0);
+	must_eq(link_count(volume.root), 3);
+	must_eq(name_create(dir, "y", S_IFREG | 0600), -ENOENT);
+	must_eq(name_ino(dir, "y"), -ENOENT);
 	ext4_inode_put(dir);
-	must_eq(n_unlink(volume.root, "f"), 0);
-	must_eq(n_unlink(volume.root, "f"), -ENOENT);
-	dir = n_get(volume.root, "lost+found");
-	must_eq(n_ino(dir, "."), ext4_inode_ino(dir));
-	must_eq(n_ino(dir, ".."), EXT4_ROOT_INO);
-	must_eq(n_ino(volume.root, ".."), EXT4_ROOT_INO);
+	must_eq(name_unlink(volume.root, "f"), 0);
+	must_eq(name_unlink(volume.root, "f"), -ENOENT);
+	dir = name_lookup(volume.root, "lost+found");
+	must_eq(name_ino(dir, "."), ext4_inode_ino(dir));
+	must_eq(name_ino(dir, ".."), EXT4_ROOT_INO);
+	must_eq(name_ino(volume.root, ".."), EXT4_ROOT_INO);
 	ext4_inode_put(dir);
 	testvol_done(&volume);
 }
@@ -67,23 +67,23 @@ START_TEST(names_of_all_lengths)
 	char dir[16], name[300];
 
 	testvol_make(&volume, SMALL, "-b 1024");
-	must_eq(n_create(volume.root, "f", S_IFREG | 0644), 0);
-	file = n_get(volume.root, "f");
+	must_eq(name_create(volume.root, "f", S_IFREG | 0644), 0);
+	file = name_lookup(volume.root, "f");
 	for (uint64_t turn = 0; turn < 10; turn++) {
 		uint64_t rnd = turn + 1;
 		struct ext4_inode *d;
 
 		snprintf(dir, sizeof dir, "d%u", (unsigned)turn);
-		must_eq(n_create(volume.root, dir, S_IFDIR | 0755), 0);
-		d = n_get(volume.root, dir);
+		must_eq(name_create(volume.root, dir, S_IFDIR | 0755), 0);
+		d = name_lookup(volume.root, dir);
 		for (unsigned k = 0; k < 600; k++) {
 			unsigned len = (unsigned)snprintf(name, sizeof name, "%x", k);
 
-			if (n_rand(&rnd) % (2 + turn) == 0) {
+			if (next_random(&rnd) % (2 + turn) == 0) {
 				memset(name + len, 'x', 255 - len);
 				name[255] = 0;
 			}
-			must_eq(n_link(d, name, file), 0);
+			must_eq(name_link(d, name, file), 0);
 		}
 		ext4_inode_put(d);
 	}
@@ -97,7 +97,7 @@ static int cached(struct ext4_inode *dir, const char *name)
 	int err;
 
 	nowait_begin();
-	err = n_ino(dir, name);
+	err = name_ino(dir, name);
 	must_eq(nowait_end(), err == -EAGAIN);
 	return err;
 }
@@ -117,14 +117,14 @@ START_TEST(lookup_in_memory)
 	uint64_t reads;
 
 	testvol_make(&volume, SMALL, "-b 1024");
-	must_eq(n_create(volume.root, "f", S_IFREG | 0644), 0);
+	must_eq(name_create(volume.root, "f", S_IFREG | 0644), 0);
 	testvol_close(&volume);
 	testvol_open(&volume);
 	reads = fdio_counter_read(COUNTER_journal_cache_miss);
 	must_eq(cached(volume.root, "f"), -EAGAIN);
 	must_eq(cached(volume.root, "g"), -EAGAIN);
 	must_eq(fdio_counter_read(COUNTER_journal_cache_miss), reads);
-	file = n_get(volume.root, "f");
+	file = name_lookup(volume.root, "f");
 	must_eq(cached(volume.root, "f"), ext4_inode_ino(file));
 	must_eq(cached(volume.root, "g"), -ENOENT);
 	must_eq(cached(volume.root, "."), EXT4_ROOT_INO);
@@ -134,7 +134,7 @@ START_TEST(lookup_in_memory)
 	pthread_join(other, NULL);
 	ext4_inode_unlock(volume.root);
 	ext4_inode_put(file);
-	must_eq(n_unlink(volume.root, "f"), 0);
+	must_eq(name_unlink(volume.root, "f"), 0);
 	must_eq(cached(volume.root, "f"), -ENOENT);
 	testvol_done(&volume);
 }
@@ -147,13 +147,15 @@ START_TEST(special_files)
 	struct ext4_attr attr;
 
 	testvol_make(&volume, SMALL, "-b 4096");
-	must_eq(ext4_create(volume.root, "null", 4, S_IFCHR | 0666, 0x103, &names_cred, &inode), 0);
+	must_eq(ext4_create(volume.root, "null", 4, S_IFCHR | 0666, 0x103, &root_credentials,
+			    &inode),
+		0);
 	ext4_getattr(inode, &attr);
 	must_eq(attr.rdev, 0x103);
 	must_eq(attr.mode, S_IFCHR | 0644);
 	ext4_inode_put(inode);
-	must_eq(n_create(volume.root, "fifo", S_IFIFO | 0600), 0);
-	must_eq(n_create(volume.root, "sock", S_IFSOCK | 0600), 0);
+	must_eq(name_create(volume.root, "fifo", S_IFIFO | 0600), 0);
+	must_eq(name_create(volume.root, "sock", S_IFSOCK | 0600), 0);
 	testvol_done(&volume);
 }
 END_TEST
@@ -172,24 +174,24 @@ START_TEST(symbolic_links)
 	for (unsigned n = 0; n < ARRAY_SIZE(lens); n++) {
 		snprintf(name, sizeof name, "l%u", n);
 		must_eq(ext4_symlink(volume.root, name, (unsigned)strlen(name), target, lens[n],
-				     &names_cred, &inode),
+				     &root_credentials, &inode),
 			0);
 		must_eq(ext4_readlink(inode, buf, sizeof buf, &len), 0);
 		must_eq(len, lens[n]);
 		must(memcmp(buf, target, len) == 0 && buf[len] == 0);
 		ext4_inode_put(inode);
 	}
-	must_eq(ext4_symlink(volume.root, "no", 2, target, 1024, &names_cred, &inode),
+	must_eq(ext4_symlink(volume.root, "no", 2, target, 1024, &root_credentials, &inode),
 		-ENAMETOOLONG);
 	testvol_check(&volume);
 	testvol_open(&volume);
-	inode = n_get(volume.root, "l4");
+	inode = name_lookup(volume.root, "l4");
 	must_eq(ext4_readlink(inode, buf, sizeof buf, &len), 0);
 	must_eq(len, 1000);
 	ext4_inode_put(inode);
 	for (unsigned n = 0; n < ARRAY_SIZE(lens); n++) {
 		snprintf(name, sizeof name, "l%u", n);
-		must_eq(n_unlink(volume.root, name), 0);
+		must_eq(name_unlink(volume.root, name), 0);
 	}
 	testvol_done(&volume);
 }
@@ -201,26 +203,26 @@ START_TEST(hard_links)
 	struct testvol volume = { 0 };
 
 	testvol_make(&volume, SMALL, "-b 1024");
-	must_eq(n_create(volume.root, "a", S_IFREG | 0644), 0);
-	must_eq(n_create(volume.root, "d", S_IFDIR | 0755), 0);
-	inode = n_get(volume.root, "a");
-	dir = n_get(volume.root, "d");
-	must_eq(n_link(dir, "b", inode), 0);
-	must_eq(n_link(dir, "b", inode), -EEXIST);
-	must_eq(n_link(volume.root, "c", dir), -EPERM);
-	must_eq(n_nlink(inode), 2);
-	must_eq(n_unlink(volume.root, "a"), 0);
-	must_eq(n_nlink(inode), 1);
-	must_eq(n_ino(dir, "b"), ext4_inode_ino(inode));
-	must_eq(n_unlink(dir, "b"), 0);
-	must_eq(n_link(dir, "b", inode), -EPERM); /* gone is gone */
+	must_eq(name_create(volume.root, "a", S_IFREG | 0644), 0);
+	must_eq(name_create(volume.root, "d", S_IFDIR | 0755), 0);
+	inode = name_lookup(volume.root, "a");
+	dir = name_lookup(volume.root, "d");
+	must_eq(name_link(dir, "b", inode), 0);
+	must_eq(name_link(dir, "b", inode), -EEXIST);
+	must_eq(name_link(volume.root, "c", dir), -EPERM);
+	must_eq(link_count(inode), 2);
+	must_eq(name_unlink(volume.root, "a"), 0);
+	must_eq(link_count(inode), 1);
+	must_eq(name_ino(dir, "b"), ext4_inode_ino(inode));
+	must_eq(name_unlink(dir, "b"), 0);
+	must_eq(name_link(dir, "b", inode), -EPERM); /* gone is gone */
 	ext4_inode_put(inode);
-	must_eq(ext4_tmpfile(dir, S_IFREG | 0600, &names_cred, &inode), 0);
-	must_eq(n_nlink(inode), 0);
-	must_eq(n_link(dir, "tmp", inode), 0);
-	must_eq(n_nlink(inode), 1);
+	must_eq(ext4_tmpfile(dir, S_IFREG | 0600, &root_credentials, &inode), 0);
+	must_eq(link_count(inode), 0);
+	must_eq(name_link(dir, "tmp", inode), 0);
+	must_eq(link_count(inode), 1);
 	ext4_inode_put(inode);
-	must_eq(ext4_tmpfile(dir, S_IFREG | 0600, &names_cred, &inode), 0);
+	must_eq(ext4_tmpfile(dir, S_IFREG | 0600, &root_credentials, &inode), 0);
 	ext4_inode_put(inode);
 	ext4_inode_put(dir);
 	testvol_done(&volume);
@@ -235,18 +237,18 @@ START_TEST(too_many_links)
 	uint16_t was;
 
 	testvol_make(&volume, SMALL, "-b 1024");
-	must_eq(n_create(volume.root, "a", S_IFREG | 0644), 0);
-	inode = n_get(volume.root, "a");
+	must_eq(name_create(volume.root, "a", S_IFREG | 0644), 0);
+	inode = name_lookup(volume.root, "a");
 	was = inode->raw->i_links_count;
 	inode->raw->i_links_count = 65000;
-	must_eq(n_link(volume.root, "b", inode), -EMLINK);
+	must_eq(name_link(volume.root, "b", inode), -EMLINK);
 	inode->raw->i_links_count = was;
 	ext4_getattr(inode, &attr);
 	attr.flags |= EXT2_IMMUTABLE_FL;
 	must_eq(ext4_setattr(inode, EXT4_SET_FLAGS, &attr), 0);
-	must_eq(n_link(volume.root, "b", inode), -EPERM);
-	must_eq(n_unlink(volume.root, "a"), -EPERM);
-	must_eq(n_rename(volume.root, "a", volume.root, "b", 0), -EPERM);
+	must_eq(name_link(volume.root, "b", inode), -EPERM);
+	must_eq(name_unlink(volume.root, "a"), -EPERM);
+	must_eq(name_rename(volume.root, "a", volume.root, "b", 0), -EPERM);
 	ext4_inode_put(inode);
 	testvol_done(&volume);
 }
@@ -258,26 +260,26 @@ START_TEST(rename_within)
 	int a, b;
 
 	testvol_make(&volume, SMALL, "-b 1024");
-	must_eq(n_create(volume.root, "a", S_IFREG | 0644), 0);
-	must_eq(n_create(volume.root, "b", S_IFREG | 0644), 0);
-	a = n_ino(volume.root, "a");
-	b = n_ino(volume.root, "b");
-	must_eq(n_rename(volume.root, "a", volume.root, "b", RENAME_NOREPLACE), -EEXIST);
-	must_eq(n_rename(volume.root, "a", volume.root, "b", RENAME_EXCHANGE), 0);
-	must_eq(n_ino(volume.root, "a"), b);
-	must_eq(n_ino(volume.root, "b"), a);
-	must_eq(n_rename(volume.root, "a", volume.root, "b", 0), 0);
-	must_eq(n_ino(volume.root, "a"), -ENOENT);
-	must_eq(n_ino(volume.root, "b"), b);
-	must_eq(n_rename(volume.root, "b", volume.root, "c", RENAME_WHITEOUT), 0);
-	must_eq(n_ino(volume.root, "c"), b);
-	must(n_ino(volume.root, "b") > 0);
-	must_eq(n_rename(volume.root, "nix", volume.root, "c", 0), -ENOENT);
-	must_eq(n_rename(volume.root, "c", volume.root, "nix", RENAME_EXCHANGE), -ENOENT);
-	must_eq(n_rename(volume.root, "c", volume.root, "b", RENAME_EXCHANGE | RENAME_NOREPLACE),
+	must_eq(name_create(volume.root, "a", S_IFREG | 0644), 0);
+	must_eq(name_create(volume.root, "b", S_IFREG | 0644), 0);
+	a = name_ino(volume.root, "a");
+	b = name_ino(volume.root, "b");
+	must_eq(name_rename(volume.root, "a", volume.root, "b", RENAME_NOREPLACE), -EEXIST);
+	must_eq(name_rename(volume.root, "a", volume.root, "b", RENAME_EXCHANGE), 0);
+	must_eq(name_ino(volume.root, "a"), b);
+	must_eq(name_ino(volume.root, "b"), a);
+	must_eq(name_rename(volume.root, "a", volume.root, "b", 0), 0);
+	must_eq(name_ino(volume.root, "a"), -ENOENT);
+	must_eq(name_ino(volume.root, "b"), b);
+	must_eq(name_rename(volume.root, "b", volume.root, "c", RENAME_WHITEOUT), 0);
+	must_eq(name_ino(volume.root, "c"), b);
+	must(name_ino(volume.root, "b") > 0);
+	must_eq(name_rename(volume.root, "nix", volume.root, "c", 0), -ENOENT);
+	must_eq(name_rename(volume.root, "c", volume.root, "nix", RENAME_EXCHANGE), -ENOENT);
+	must_eq(name_rename(volume.root, "c", volume.root, "b", RENAME_EXCHANGE | RENAME_NOREPLACE),
 		-EINVAL);
-	must_eq(n_rename(volume.root, "c", volume.root, "..", 0), -EBUSY);
-	must_eq(n_rename(volume.root, "c", volume.root, "c", 0), 0);
+	must_eq(name_rename(volume.root, "c", volume.root, "..", 0), -EBUSY);
+	must_eq(name_rename(volume.root, "c", volume.root, "c", 0), 0);
 	testvol_done(&volume);
 }
 END_TEST
@@ -288,30 +290,31 @@ START_TEST(rename_directories)
 	struct testvol volume = { 0 };
 
 	testvol_make(&volume, SMALL, "-b 1024");
-	must_eq(n_create(volume.root, "a", S_IFDIR | 0755), 0);
-	must_eq(n_create(volume.root, "z", S_IFDIR | 0755), 0);
-	a = n_get(volume.root, "a");
-	must_eq(n_create(a, "b", S_IFDIR | 0755), 0);
-	b = n_get(a, "b");
-	must_eq(n_create(b, "c", S_IFDIR | 0755), 0);
-	c = n_get(b, "c");
-	must_eq(n_rename(volume.root, "a", c, "x", 0), -EINVAL);
-	must_eq(n_rename(volume.root, "a", a, "x", 0), -EINVAL);
-	must_eq(n_rename(b, "c", volume.root, "a", 0), -ENOTEMPTY);
-	must_eq(n_rename(b, "c", volume.root, "a", RENAME_EXCHANGE), -EINVAL);
-	must_eq(n_nlink(a), 3);
-	must_eq(n_rename(volume.root, "z", a, "b", 0), -ENOTEMPTY); /* no ancestor, but not empty */
-	must_eq(n_rename(b, "c", volume.root, "z", 0), 0);
-	must_eq(n_nlink(b), 2);
-	must_eq(n_nlink(volume.root), 5);
-	must_eq(n_ino(c, ".."), EXT4_ROOT_INO);
-	must_eq(n_create(a, "file", S_IFREG | 0644), 0);
-	must_eq(n_rename(a, "file", volume.root, "z", 0), -EISDIR);
-	must_eq(n_rename(volume.root, "z", a, "file", 0), -ENOTDIR);
-	must_eq(n_rename(volume.root, "z", a, "file", RENAME_EXCHANGE), 0);
-	must_eq(n_ino(c, ".."), ext4_inode_ino(a));
-	must_eq(n_nlink(a), 4);
-	must_eq(n_nlink(volume.root), 4);
+	must_eq(name_create(volume.root, "a", S_IFDIR | 0755), 0);
+	must_eq(name_create(volume.root, "z", S_IFDIR | 0755), 0);
+	a = name_lookup(volume.root, "a");
+	must_eq(name_create(a, "b", S_IFDIR | 0755), 0);
+	b = name_lookup(a, "b");
+	must_eq(name_create(b, "c", S_IFDIR | 0755), 0);
+	c = name_lookup(b, "c");
+	must_eq(name_rename(volume.root, "a", c, "x", 0), -EINVAL);
+	must_eq(name_rename(volume.root, "a", a, "x", 0), -EINVAL);
+	must_eq(name_rename(b, "c", volume.root, "a", 0), -ENOTEMPTY);
+	must_eq(name_rename(b, "c", volume.root, "a", RENAME_EXCHANGE), -EINVAL);
+	must_eq(link_count(a), 3);
+	must_eq(name_rename(volume.root, "z", a, "b", 0),
+		-ENOTEMPTY); /* no ancestor, but not empty */
+	must_eq(name_rename(b, "c", volume.root, "z", 0), 0);
+	must_eq(link_count(b), 2);
+	must_eq(link_count(volume.root), 5);
+	must_eq(name_ino(c, ".."), EXT4_ROOT_INO);
+	must_eq(name_create(a, "file", S_IFREG | 0644), 0);
+	must_eq(name_rename(a, "file", volume.root, "z", 0), -EISDIR);
+	must_eq(name_rename(volume.root, "z", a, "file", 0), -ENOTDIR);
+	must_eq(name_rename(volume.root, "z", a, "file", RENAME_EXCHANGE), 0);
+	must_eq(name_ino(c, ".."), ext4_inode_ino(a));
+	must_eq(link_count(a), 4);
+	must_eq(link_count(volume.root), 4);
 	ext4_inode_put(a);
 	ext4_inode_put(b);
 	ext4_inode_put(c);
@@ -327,27 +330,27 @@ START_TEST(many_subdirectories)
 	char name[16];
 
 	testvol_make(&volume, 4 * SMALL, "-b 1024 -N 4096");
-	must_eq(n_create(volume.root, "d", S_IFDIR | 0755), 0);
-	dir = n_get(volume.root, "d");
+	must_eq(name_create(volume.root, "d", S_IFDIR | 0755), 0);
+	dir = name_lookup(volume.root, "d");
 	for (unsigned n = 0; n < 200; n++) {
 		snprintf(name, sizeof name, "sub%u", n);
-		must_eq(n_create(dir, name, S_IFDIR | 0755), 0);
+		must_eq(name_create(dir, name, S_IFDIR | 0755), 0);
 	}
-	must_eq(n_nlink(dir), 202);
+	must_eq(link_count(dir), 202);
 	must(ext4_inode_flags(dir) & EXT2_INDEX_FL);
 	dir->raw->i_links_count = 65000; /* as if there were so many */
-	must_eq(n_create(dir, "one", S_IFDIR | 0755), 0);
-	must_eq(n_nlink(dir), 1);
-	must_eq(n_create(dir, "two", S_IFDIR | 0755), 0);
-	must_eq(n_rmdir(dir, "one"), 0);
-	must_eq(n_nlink(dir), 1);
-	must_eq(n_rmdir(volume.root, "d"), -ENOTEMPTY);
-	must_eq(n_rmdir(dir, "two"), 0);
+	must_eq(name_create(dir, "one", S_IFDIR | 0755), 0);
+	must_eq(link_count(dir), 1);
+	must_eq(name_create(dir, "two", S_IFDIR | 0755), 0);
+	must_eq(name_rmdir(dir, "one"), 0);
+	must_eq(link_count(dir), 1);
+	must_eq(name_rmdir(volume.root, "d"), -ENOTEMPTY);
+	must_eq(name_rmdir(dir, "two"), 0);
 	for (unsigned n = 0; n < 200; n++) {
 		snprintf(name, sizeof name, "sub%u", n);
-		must_eq(n_rmdir(dir, name), 0);
+		must_eq(name_rmdir(dir, name), 0);
 	}
-	must_eq(n_rmdir(volume.root, "d"), 0);
+	must_eq(name_rmdir(volume.root, "d"), 0);
 	ext4_inode_put(dir);
 	testvol_done(&volume);
 }
@@ -360,21 +363,21 @@ START_TEST(exchange_when_full)
 	struct testvol volume = { 0 };
 
 	testvol_make(&volume, SMALL, "-b 1024 -O ^dir_index");
-	must_eq(n_create(volume.root, "a", S_IFDIR | 0755), 0);
-	must_eq(n_create(volume.root, "b", S_IFDIR | 0755), 0);
-	a = n_get(volume.root, "a");
-	b = n_get(volume.root, "b");
-	must_eq(n_create(a, "x", S_IFDIR | 0755), 0);
-	must_eq(n_create(b, "y", S_IFDIR | 0755), 0);
+	must_eq(name_create(volume.root, "a", S_IFDIR | 0755), 0);
+	must_eq(name_create(volume.root, "b", S_IFDIR | 0755), 0);
+	a = name_lookup(volume.root, "a");
+	b = name_lookup(volume.root, "b");
+	must_eq(name_create(a, "x", S_IFDIR | 0755), 0);
+	must_eq(name_create(b, "y", S_IFDIR | 0755), 0);
 	b->raw->i_links_count = 65000; /* as if there were so many */
-	must_eq(n_rename(a, "x", b, "y", RENAME_EXCHANGE), 0);
-	must_eq(n_nlink(b), 65000);
-	must_eq(n_nlink(a), 3);
-	must_eq(n_rename(b, "y", a, "x", RENAME_EXCHANGE), 0);
-	must_eq(n_nlink(b), 65000);
-	must_eq(n_nlink(a), 3);
+	must_eq(name_rename(a, "x", b, "y", RENAME_EXCHANGE), 0);
+	must_eq(link_count(b), 65000);
+	must_eq(link_count(a), 3);
+	must_eq(name_rename(b, "y", a, "x", RENAME_EXCHANGE), 0);
+	must_eq(link_count(b), 65000);
+	must_eq(link_count(a), 3);
 	b->raw->i_links_count = 3;
-	must_eq(n_rename(b, "y", b, "z", 0), 0);
+	must_eq(name_rename(b, "y", b, "z", 0), 0);
 	ext4_inode_put(a);
 	ext4_inode_put(b);
 	testvol_done(&volume);
@@ -392,20 +395,20 @@ START_TEST(large_directory_small_log)
 	char name[256];
 
 	testvol_make(&volume, 24u << 20, "-b 1024 -J size=1 -O ^dir_index");
-	must_eq(n_create(volume.root, "f", S_IFREG | 0644), 0);
-	must_eq(n_create(volume.root, "d", S_IFDIR | 0755), 0);
-	file = n_get(volume.root, "f");
-	dir = n_get(volume.root, "d");
+	must_eq(name_create(volume.root, "f", S_IFREG | 0644), 0);
+	must_eq(name_create(volume.root, "d", S_IFDIR | 0755), 0);
+	file = name_lookup(volume.root, "f");
+	dir = name_lookup(volume.root, "d");
 	for (unsigned n = 0; n < 3 * 5000; n++) { /* three to a block */
 		snprintf(name, sizeof name, "%0255u", n);
-		must_eq(n_link(dir, name, file), 0);
+		must_eq(name_link(dir, name, file), 0);
 	}
 	must(ext4_inode_size(dir) >= 5000 * 1024);
 	for (unsigned n = 0; n < 3 * 5000; n++) {
 		snprintf(name, sizeof name, "%0255u", n);
-		must_eq(n_unlink(dir, name), 0);
+		must_eq(name_unlink(dir, name), 0);
 	}
-	must_eq(n_rmdir(volume.root, "d"), 0);
+	must_eq(name_rmdir(volume.root, "d"), 0);
 	ext4_inode_put(dir);
 	ext4_inode_put(file);
 	must_eq(volume.vol->inode.nr_orphans, 0);
@@ -428,19 +431,21 @@ static void *race(void *arg)
 	char a[16], b[16];
 
 	for (unsigned k = 0; k < 1500; k++) {
-		struct ext4_inode *dir = r->dir[n_rand(&r->rnd) % 4],
-				  *e = r->dir[n_rand(&r->rnd) % 4];
+		struct ext4_inode *dir = r->dir[next_random(&r->rnd) % 4],
+				  *e = r->dir[next_random(&r->rnd) % 4];
 
-		snprintf(a, sizeof a, "n%u", n_rand(&r->rnd) % 40);
-		snprintf(b, sizeof b, "n%u", n_rand(&r->rnd) % 40);
-		switch (n_rand(&r->rnd) % 8) {
-		case 0: case 1: n_create(dir, a, S_IFREG | 0644); break;
-		case 2: n_create(dir, a, S_IFDIR | 0755); break;
-		case 3: n_unlink(dir, a); break;
-		case 4: n_rmdir(dir, a); break;
-		case 5: n_rename(dir, a, e, b, n_rand(&r->rnd) % 3 ? 0 : RENAME_EXCHANGE); break;
+		snprintf(a, sizeof a, "n%u", next_random(&r->rnd) % 40);
+		snprintf(b, sizeof b, "n%u", next_random(&r->rnd) % 40);
+		switch (next_random(&r->rnd) % 8) {
+		case 0: case 1: name_create(dir, a, S_IFREG | 0644); break;
+		case 2: name_create(dir, a, S_IFDIR | 0755); break;
+		case 3: name_unlink(dir, a); break;
+		case 4: name_rmdir(dir, a); break;
+		case 5:
+			name_rename(dir, a, e, b, next_random(&r->rnd) % 3 ? 0 : RENAME_EXCHANGE);
+			break;
 		case 6: nowait_ignore(ext4_readdir(dir, 0, ignore_entry, NULL)); break;
-		case 7: n_ino(dir, a); break;
+		case 7: name_ino(dir, a); break;
 		}
 	}
 	return NULL;
@@ -462,8 +467,8 @@ START_TEST(threads)
 		char name[8];
 
 		snprintf(name, sizeof name, "n%u", d);
-		must_eq(n_create(r[0].dir[d - 1], name, S_IFDIR | 0755), 0);
-		r[0].dir[d] = n_get(r[0].dir[d - 1], name);
+		must_eq(name_create(r[0].dir[d - 1], name, S_IFDIR | 0755), 0);
+		r[0].dir[d] = name_lookup(r[0].dir[d - 1], name);
 	}
 	for (unsigned n = 0; n < 4; n++) {
 		memcpy(r[n].dir, r[0].dir, sizeof r[0].dir);
@@ -489,9 +494,9 @@ START_TEST(unlinked_while_open)
 	struct ext4_inode *inode;
 
 	testvol_make(&volume, SMALL, "-b 1024 -N 128");
-	must_eq(n_create(volume.root, "f", S_IFREG | 0600), 0);
-	inode = n_get(volume.root, "f");
-	must_eq(n_unlink(volume.root, "f"), 0);
+	must_eq(name_create(volume.root, "f", S_IFREG | 0600), 0);
+	inode = name_lookup(volume.root, "f");
+	must_eq(name_unlink(volume.root, "f"), 0);
 	must_eq(ext4_vol_sync(volume.vol), 0);
 	must_eq(fake_e2fsck_replay(volume.fake), 0);
 	ext4_inode_put(inode);
@@ -521,9 +526,9 @@ START_TEST(told_to_end_among_orphans)
 	testvol_make(&volume, SMALL, "-b 1024 -N 128");
 	for (unsigned k = 0; k < ARRAY_SIZE(inode); k++) {
 		name[1] = (char)('0' + k);
-		must_eq(n_create(volume.root, name, S_IFREG | 0600), 0);
-		inode[k] = n_get(volume.root, name);
-		must_eq(n_unlink(volume.root, name), 0);
+		must_eq(name_create(volume.root, name, S_IFREG | 0600), 0);
+		inode[k] = name_lookup(volume.root, name);
+		must_eq(name_unlink(volume.root, name), 0);
 	}
 	must_eq(ext4_vol_sync(volume.vol), 0);
 	crashed.fake = fake_clone(volume.fake);
@@ -548,7 +553,7 @@ END_TEST
 
 static bool waits_for(struct testvol *volume, const char *name, bool datasync)
 {
-	struct ext4_inode *inode = n_get(volume->root, name);
+	struct ext4_inode *inode = name_lookup(volume->root, name);
 	journal_tid tid;
 	bool waits = ext4_sync_tid_noted(inode, datasync, &tid) &&
 		     !journal_tid_durable(volume->vol->journal, tid);
@@ -569,18 +574,18 @@ START_TEST(synced_after_leaving_memory)
 	uint32_t ino;
 
 	testvol_make(&volume, SMALL, "-b 4096");
-	must_eq(n_create(volume.root, "old", S_IFREG | 0644), 0);
+	must_eq(name_create(volume.root, "old", S_IFREG | 0644), 0);
 	must_eq(ext4_vol_sync(volume.vol), 0);
 	volume.vol->inode.lru_max = 0;
-	must_eq(n_create(volume.root, "f", S_IFREG | 0644), 0);
-	ino = (uint32_t)n_ino(volume.root, "f");
+	must_eq(name_create(volume.root, "f", S_IFREG | 0644), 0);
+	ino = (uint32_t)name_ino(volume.root, "f");
 	must(!ext4_inode_get_cached(volume.vol, ino));
 	must(waits_for(&volume, "f", false));
 	must(waits_for(&volume, "f", true));
 	must_eq(ext4_vol_sync(volume.vol), 0);
 	must(!waits_for(&volume, "f", false));
 	must(!waits_for(&volume, "old", true));
-	inode = n_get(volume.root, "f");
+	inode = name_lookup(volume.root, "f");
 	must_eq(ext4_setattr(inode, EXT4_SET_MODE, &attr), 0);
 	ext4_inode_put(inode);
 	must(!ext4_inode_get_cached(volume.vol, ino));
@@ -617,17 +622,18 @@ START_TEST(times_of_new_files)
 
 	testvol_make(&volume, SMALL, "-b 1024 -I 256");
 	memset(target, 't', sizeof target);
-	must_eq(n_create(volume.root, "f", S_IFREG | 0644), 0);
-	all_born(&volume, n_get(volume.root, "f"));
-	must_eq(n_create(volume.root, "d", S_IFDIR | 0755), 0);
-	all_born(&volume, n_get(volume.root, "d"));
-	must_eq(n_create(volume.root, "p", S_IFIFO | 0755), 0);
-	all_born(&volume, n_get(volume.root, "p"));
-	must_eq(ext4_symlink(volume.root, "l", 1, target, sizeof target, &names_cred, &inode), 0);
+	must_eq(name_create(volume.root, "f", S_IFREG | 0644), 0);
+	all_born(&volume, name_lookup(volume.root, "f"));
+	must_eq(name_create(volume.root, "d", S_IFDIR | 0755), 0);
+	all_born(&volume, name_lookup(volume.root, "d"));
+	must_eq(name_create(volume.root, "p", S_IFIFO | 0755), 0);
+	all_born(&volume, name_lookup(volume.root, "p"));
+	must_eq(ext4_symlink(volume.root, "l", 1, target, sizeof target, &root_credentials, &inode),
+		0);
 	all_born(&volume, inode);
-	must_eq(n_rename(volume.root, "f", volume.root, "g", RENAME_WHITEOUT), 0);
-	all_born(&volume, n_get(volume.root, "f"));
-	must_eq(ext4_tmpfile(volume.root, S_IFREG | 0600, &names_cred, &inode), 0);
+	must_eq(name_rename(volume.root, "f", volume.root, "g", RENAME_WHITEOUT), 0);
+	all_born(&volume, name_lookup(volume.root, "f"));
+	must_eq(ext4_tmpfile(volume.root, S_IFREG | 0600, &root_credentials, &inode), 0);
 	ext4_getattr(inode, &attr);
 	must(same(attr.btime, attr.atime) && same(attr.btime, attr.mtime) &&
 	     same(attr.btime, attr.ctime));
@@ -658,28 +664,28 @@ START_TEST(times_of_removed_names)
 	struct ext4_attr attr;
 
 	testvol_make(&volume, SMALL, "-b 1024 -I 256");
-	must_eq(n_create(volume.root, "f", S_IFREG | 0644), 0);
-	must_eq(n_create(volume.root, "over", S_IFREG | 0644), 0);
-	must_eq(n_create(volume.root, "d", S_IFDIR | 0755), 0);
-	file = n_get(volume.root, "f");
-	dir = n_get(volume.root, "d");
-	must_eq(n_link(volume.root, "f2", file), 0);
+	must_eq(name_create(volume.root, "f", S_IFREG | 0644), 0);
+	must_eq(name_create(volume.root, "over", S_IFREG | 0644), 0);
+	must_eq(name_create(volume.root, "d", S_IFDIR | 0755), 0);
+	file = name_lookup(volume.root, "f");
+	dir = name_lookup(volume.root, "d");
+	must_eq(name_link(volume.root, "f2", file), 0);
 	lost_a_name(&volume, file, &last); /* won one */
-	must_eq(n_link(volume.root, "f3", file), 0);
+	must_eq(name_link(volume.root, "f3", file), 0);
 	lost_a_name(&volume, file, &last);
 	ext4_getattr(file, &attr);
 	made = attr.mtime;
-	must_eq(n_unlink(volume.root, "f2"), 0);
+	must_eq(name_unlink(volume.root, "f2"), 0);
 	lost_a_name(&volume, file, &last);
-	must_eq(n_rename(volume.root, "over", volume.root, "f3", 0), 0);
+	must_eq(name_rename(volume.root, "over", volume.root, "f3", 0), 0);
 	lost_a_name(&volume, file, &last);
-	must_eq(n_rename(volume.root, "f", volume.root, "g", 0), 0);
+	must_eq(name_rename(volume.root, "f", volume.root, "g", 0), 0);
 	lost_a_name(&volume, file, &last);
-	must_eq(n_unlink(volume.root, "g"), 0);
+	must_eq(name_unlink(volume.root, "g"), 0);
 	lost_a_name(&volume, file, &last);
 	ext4_getattr(file, &attr);
 	must(same(attr.mtime, made));
-	must_eq(n_rmdir(volume.root, "d"), 0);
+	must_eq(name_rmdir(volume.root, "d"), 0);
 	lost_a_name(&volume, dir, &last);
 	ext4_inode_put(file);
 	ext4_inode_put(dir);
@@ -698,20 +704,20 @@ START_TEST(inherited_flags)
 	struct ext4_inode *dir, *inode;
 
 	testvol_make(&volume, SMALL, "-b 1024");
-	must_eq(n_create(volume.root, "d", S_IFDIR | 0755), 0);
-	dir = n_get(volume.root, "d");
+	must_eq(name_create(volume.root, "d", S_IFDIR | 0755), 0);
+	dir = name_lookup(volume.root, "d");
 	attr.flags |= ext4_inode_flags(dir);
 	must_eq(ext4_setattr(dir, EXT4_SET_FLAGS, &attr), 0);
-	must_eq(n_create(dir, "d", S_IFDIR | 0755), 0);
-	must_eq(n_create(dir, "f", S_IFREG | 0644), 0);
-	must_eq(n_create(dir, "p", S_IFIFO | 0644), 0);
-	inode = n_get(dir, "d");
+	must_eq(name_create(dir, "d", S_IFDIR | 0755), 0);
+	must_eq(name_create(dir, "f", S_IFREG | 0644), 0);
+	must_eq(name_create(dir, "p", S_IFIFO | 0644), 0);
+	inode = name_lookup(dir, "d");
 	must_eq(ext4_inode_flags(inode) & (all | EXT2_TOPDIR_FL), all);
 	ext4_inode_put(inode);
-	inode = n_get(dir, "f");
+	inode = name_lookup(dir, "f");
 	must_eq(ext4_inode_flags(inode) & (all | EXT2_TOPDIR_FL), all & ~not_reg);
 	ext4_inode_put(inode);
-	inode = n_get(dir, "p");
+	inode = name_lookup(dir, "p");
 	must_eq(ext4_inode_flags(inode), EXT2_NODUMP_FL | EXT2_NOATIME_FL);
 	ext4_inode_put(inode);
 	ext4_inode_put(dir);

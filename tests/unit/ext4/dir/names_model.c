@@ -37,10 +37,10 @@ static void model_names(void)
 	char buf[256];
 
 	for (unsigned n = 0; n < NR_NAMES; n++) {
-		unsigned len = n % 10 == 0 ? 255 : 6 + n_rand(&m.rnd) % 60;
+		unsigned len = n % 10 == 0 ? 255 : 6 + next_random(&m.rnd) % 60;
 
 		for (unsigned k = 0; k < len; k++)
-			buf[k] = (char)('a' + n_rand(&m.rnd) % 26);
+			buf[k] = (char)('a' + next_random(&m.rnd) % 26);
 		buf[len] = 0;
 		/* Some beyond ASCII: the hash knows signed and unsigned characters. */
 		if (n % 7 == 0)
@@ -54,7 +54,7 @@ static void model_names(void)
 static void model_open_dirs(void)
 {
 	for (unsigned d = 0; d < NR_DIRS; d++)
-		m.dir[d] = n_get(m.volume.root, dir_names[d]);
+		m.dir[d] = name_lookup(m.volume.root, dir_names[d]);
 }
 
 static void model_close_dirs(void)
@@ -103,7 +103,7 @@ static void model_verify(void)
 		must_eq(dots, 2);
 		for (unsigned n = 0; n < NR_NAMES; n++) {
 			must_eq(m.seen[n], m.ino[d][n] ? 1 : 0);
-			must_eq(n_ino(m.dir[d], m.name[n]),
+			must_eq(name_ino(m.dir[d], m.name[n]),
 				m.ino[d][n] ? (int)m.ino[d][n] : -ENOENT);
 		}
 	}
@@ -111,11 +111,11 @@ static void model_verify(void)
 
 static void model_rename(unsigned d, unsigned n)
 {
-	unsigned d2 = n_rand(&m.rnd) % NR_DIRS, n2 = n_rand(&m.rnd) % NR_NAMES;
+	unsigned d2 = next_random(&m.rnd) % NR_DIRS, n2 = next_random(&m.rnd) % NR_NAMES;
 	static const unsigned how[] = { 0, 0, RENAME_NOREPLACE, RENAME_EXCHANGE };
-	unsigned flags = how[n_rand(&m.rnd) % 4];
+	unsigned flags = how[next_random(&m.rnd) % 4];
 	uint32_t *from = &m.ino[d][n], *to = &m.ino[d2][n2], was = *from;
-	int err = n_rename(m.dir[d], m.name[n], m.dir[d2], m.name[n2], flags);
+	int err = name_rename(m.dir[d], m.name[n], m.dir[d2], m.name[n2], flags);
 
 	if (!*from || (flags == RENAME_EXCHANGE && !*to)) {
 		must_eq(err, -ENOENT);
@@ -135,13 +135,13 @@ static void model_rename(unsigned d, unsigned n)
 
 static void model_link(unsigned d, unsigned n)
 {
-	unsigned d2 = n_rand(&m.rnd) % NR_DIRS, n2 = n_rand(&m.rnd) % NR_NAMES;
+	unsigned d2 = next_random(&m.rnd) % NR_DIRS, n2 = next_random(&m.rnd) % NR_NAMES;
 	struct ext4_inode *inode;
 
 	if (!m.ino[d][n])
 		return;
-	inode = n_get(m.dir[d], m.name[n]);
-	must_eq(n_link(m.dir[d2], m.name[n2], inode), m.ino[d2][n2] ? -EEXIST : 0);
+	inode = name_lookup(m.dir[d], m.name[n]);
+	must_eq(name_link(m.dir[d2], m.name[n2], inode), m.ino[d2][n2] ? -EEXIST : 0);
 	if (!m.ino[d2][n2])
 		m.ino[d2][n2] = m.ino[d][n];
 	ext4_inode_put(inode);
@@ -149,15 +149,16 @@ static void model_link(unsigned d, unsigned n)
 
 static void model_step(unsigned bias)
 {
-	unsigned d = n_rand(&m.rnd) % NR_DIRS, n = n_rand(&m.rnd) % NR_NAMES,
-		 op = n_rand(&m.rnd) % 10;
+	unsigned d = next_random(&m.rnd) % NR_DIRS, n = next_random(&m.rnd) % NR_NAMES,
+		 op = next_random(&m.rnd) % 10;
 
 	if (op < bias) {
-		must_eq(n_create(m.dir[d], m.name[n], S_IFREG | 0644), m.ino[d][n] ? -EEXIST : 0);
+		must_eq(name_create(m.dir[d], m.name[n], S_IFREG | 0644),
+			m.ino[d][n] ? -EEXIST : 0);
 		if (!m.ino[d][n])
-			m.ino[d][n] = (uint32_t)n_ino(m.dir[d], m.name[n]);
+			m.ino[d][n] = (uint32_t)name_ino(m.dir[d], m.name[n]);
 	} else if (op < 7) {
-		must_eq(n_unlink(m.dir[d], m.name[n]), m.ino[d][n] ? 0 : -ENOENT);
+		must_eq(name_unlink(m.dir[d], m.name[n]), m.ino[d][n] ? 0 : -ENOENT);
 		m.ino[d][n] = 0;
 	} else if (op < 9) {
 		model_rename(d, n);
@@ -183,7 +184,7 @@ START_TEST(against_a_table)
 	model_names();
 	testvol_make(&m.volume, 48 << 20, volumes[_i]);
 	for (unsigned d = 0; d < NR_DIRS; d++)
-		must_eq(n_create(m.volume.root, dir_names[d], S_IFDIR | 0755), 0);
+		must_eq(name_create(m.volume.root, dir_names[d], S_IFDIR | 0755), 0);
 	model_open_dirs();
 	for (unsigned round = 0; round < 3; round++) {
 		static const unsigned bias[] = { 6, 4, 1 };
@@ -238,24 +239,24 @@ START_TEST(listing_while_names_come_and_go)
 
 	memset(&walk, 0, sizeof walk);
 	testvol_make(&volume, 48 << 20, args[_i]);
-	must_eq(n_create(volume.root, "d", S_IFDIR | 0755), 0);
-	dir = n_get(volume.root, "d");
-	must_eq(n_create(dir, "one", S_IFREG | 0644), 0);
-	one = n_get(dir, "one");
+	must_eq(name_create(volume.root, "d", S_IFDIR | 0755), 0);
+	dir = name_lookup(volume.root, "d");
+	must_eq(name_create(dir, "one", S_IFREG | 0644), 0);
+	one = name_lookup(dir, "one");
 	/* Begin when the directory is small, so that it is indexed in the middle of the walk. */
 	for (unsigned n = 0; n < STABLE; n++) {
 		snprintf(name, sizeof name, "stable%04u", n);
-		must_eq(n_link(dir, name, one), 0);
+		must_eq(name_link(dir, name, one), 0);
 	}
 	walk.left = 5;
 	must_eq(ext4_readdir(dir, 0, walk_entry, &walk), 0);
 	for (unsigned round = 0; walk.left == 0; round++) {
 		for (unsigned k = 0; k < 40; k++) {
-			unsigned x = n_rand(&rnd) % 2000;
+			unsigned x = next_random(&rnd) % 2000;
 
 			snprintf(name, sizeof name, "%08x-x%u", x * 2654435761u, x);
-			if (n_link(dir, name, one) == -EEXIST)
-				must_eq(n_unlink(dir, name), 0);
+			if (name_link(dir, name, one) == -EEXIST)
+				must_eq(name_unlink(dir, name), 0);
 		}
 		walk.left = 5;
 		must_eq(ext4_readdir(dir, walk.cookie, walk_entry, &walk), 0);
@@ -297,16 +298,16 @@ START_TEST(a_large_directory)
 	char name[40];
 
 	testvol_make(&volume, 96 << 20, "-b 1024 -O large_dir");
-	must_eq(n_create(volume.root, "d", S_IFDIR | 0755), 0);
-	dir = n_get(volume.root, "d");
-	must_eq(n_create(volume.root, "f0", S_IFREG | 0644), 0);
-	must_eq(n_create(volume.root, "f1", S_IFREG | 0644), 0);
-	file[0] = n_get(volume.root, "f0");
-	file[1] = n_get(volume.root, "f1");
+	must_eq(name_create(volume.root, "d", S_IFDIR | 0755), 0);
+	dir = name_lookup(volume.root, "d");
+	must_eq(name_create(volume.root, "f0", S_IFREG | 0644), 0);
+	must_eq(name_create(volume.root, "f1", S_IFREG | 0644), 0);
+	file[0] = name_lookup(volume.root, "f0");
+	file[1] = name_lookup(volume.root, "f1");
 	before = accesses();
 	for (n = 0; n < MANY; n++) {
 		snprintf(name, sizeof name, "a name like many others %u", n);
-		must_eq(n_link(dir, name, file[n & 1]), 0);
+		must_eq(name_link(dir, name, file[n & 1]), 0);
 		if (n == 1999)
 			early = accesses() - before;
 		if (n == MANY - 2001)
@@ -321,7 +322,7 @@ START_TEST(a_large_directory)
 	before = accesses();
 	for (n = 0; n < MANY; n += MANY / 1000) {
 		snprintf(name, sizeof name, "a name like many others %u", n);
-		must_eq(n_ino(dir, name), ext4_inode_ino(file[n & 1]));
+		must_eq(name_ino(dir, name), ext4_inode_ino(file[n & 1]));
 	}
 	must(accesses() - before <= 6 * 1000);
 	must_eq(ext4_readdir(dir, 0, count_entry, &count), 0);
@@ -362,25 +363,25 @@ START_TEST(the_deepest_index)
 	memset(name, 'l', 255);
 	name[255] = 0;
 	testvol_make(&volume, 96 << 20, args[_i]);
-	must_eq(n_create(volume.root, "d", S_IFDIR | 0755), 0);
-	dir = n_get(volume.root, "d");
-	must_eq(n_create(volume.root, "f", S_IFREG | 0644), 0);
-	file = n_get(volume.root, "f");
+	must_eq(name_create(volume.root, "d", S_IFDIR | 0755), 0);
+	dir = name_lookup(volume.root, "d");
+	must_eq(name_create(volume.root, "f", S_IFREG | 0644), 0);
+	file = name_lookup(volume.root, "f");
 	for (n = 0; n < last; n++) {
 		snprintf(name + 200, 11, "%010u", n);
 		name[210] = 'l';
-		err = n_link(dir, name, file);
+		err = name_link(dir, name, file);
 		if (err)
 			break;
 	}
 	must_eq(err, _i ? 0 : -ENOSPC);
 	must_eq(index_levels(dir), _i ? 2 : 1);
 	must(n > 15000);
-	must_eq(n_nlink(file), n + 1);
+	must_eq(link_count(file), n + 1);
 	for (unsigned k = 0; k < n; k += 2) {
 		snprintf(name + 200, 11, "%010u", k);
 		name[210] = 'l';
-		must_eq(n_unlink(dir, name), 0);
+		must_eq(name_unlink(dir, name), 0);
 	}
 	ext4_inode_put(dir);
 	ext4_inode_put(file);
@@ -399,12 +400,12 @@ static void damage_round(struct fake_dev *pristine, uint64_t *rnd, const uint64_
 	char name[64];
 	uint8_t byte;
 
-	for (unsigned k = 0; k < 1 + n_rand(rnd) % 8; k++) {
+	for (unsigned k = 0; k < 1 + next_random(rnd) % 8; k++) {
 		/* The head of a block is where the structure is densest. */
-		uint64_t at = blk[n_rand(rnd) % nr] * 1024 +
-			      n_rand(rnd) % (n_rand(rnd) % 2 ? 48 : 1024);
+		uint64_t at = blk[next_random(rnd) % nr] * 1024 +
+			      next_random(rnd) % (next_random(rnd) % 2 ? 48 : 1024);
 
-		byte = (uint8_t)n_rand(rnd);
+		byte = (uint8_t)next_random(rnd);
 		fake_poke(volume.fake, &byte, 1, at);
 	}
 	testvol_open(&volume);
@@ -412,14 +413,14 @@ static void damage_round(struct fake_dev *pristine, uint64_t *rnd, const uint64_
 		nowait_ignore(ext4_readdir(dir, 0, count_entry, &count));
 		for (unsigned n = 0; n < 40; n++) {
 			snprintf(name, sizeof name, "file %u with a name of some length", n * 10);
-			n_ino(dir, name);
+			name_ino(dir, name);
 			if (n % 3 == 0)
-				n_unlink(dir, name);
+				name_unlink(dir, name);
 			snprintf(name, sizeof name, "new %u with a name of some length", n);
-			n_create(dir, name, S_IFREG | 0600);
-			n_rename(dir, name, volume.root, name, 0);
+			name_create(dir, name, S_IFREG | 0600);
+			name_rename(dir, name, volume.root, name, 0);
 		}
-		n_rmdir(volume.root, "d");
+		name_rmdir(volume.root, "d");
 		ext4_inode_put(dir);
 	}
 	ext4_inode_put(volume.root);
@@ -439,11 +440,11 @@ START_TEST(damaged_directories)
 	char name[64];
 
 	testvol_make(&volume, 16 << 20, args[_i]);
-	must_eq(n_create(volume.root, "d", S_IFDIR | 0755), 0);
-	dir = n_get(volume.root, "d");
+	must_eq(name_create(volume.root, "d", S_IFDIR | 0755), 0);
+	dir = name_lookup(volume.root, "d");
 	for (unsigned n = 0; n < 400; n++) {
 		snprintf(name, sizeof name, "file %u with a name of some length", n);
-		must_eq(n_create(dir, name, S_IFREG | 0644), 0);
+		must_eq(name_create(dir, name, S_IFREG | 0644), 0);
 	}
 	while (nr < 64 && nr < ext4_inode_size(dir) / 1024) {
 		must_eq(ext4_bmap(dir, nr, &blk[nr]), 0);

@@ -143,16 +143,16 @@ static void must_be_same(const struct seen *a, const struct seen *b, const char 
 /* ------------------------------------------------------------------ operations */
 static struct ext4_inode *dir, *sub, *file;
 
-static int do_create(void) { return n_create(dir, "new", S_IFREG | 0644); }
-static int do_mkdir(void) { return n_create(dir, "newdir", S_IFDIR | 0755); }
-static int do_mknod(void) { return n_create(dir, "newfifo", S_IFIFO | 0644); }
-static int do_unlink(void) { return n_unlink(dir, "f0"); }
-static int do_rmdir(void) { return n_rmdir(dir, "empty"); }
-static int do_link(void) { return n_link(dir, "linked", file); }
-static int do_rename(void) { return n_rename(dir, "f1", dir, "renamed", 0); }
-static int do_replace(void) { return n_rename(dir, "f2", dir, "f3", 0); }
-static int do_replace_dir(void) { return n_rename(dir, "empty2", dir, "empty3", 0); }
-static int do_exchange(void) { return n_rename(dir, "f4", dir, "sub", 2); }
+static int do_create(void) { return name_create(dir, "new", S_IFREG | 0644); }
+static int do_mkdir(void) { return name_create(dir, "newdir", S_IFDIR | 0755); }
+static int do_mknod(void) { return name_create(dir, "newfifo", S_IFIFO | 0644); }
+static int do_unlink(void) { return name_unlink(dir, "f0"); }
+static int do_rmdir(void) { return name_rmdir(dir, "empty"); }
+static int do_link(void) { return name_link(dir, "linked", file); }
+static int do_rename(void) { return name_rename(dir, "f1", dir, "renamed", 0); }
+static int do_replace(void) { return name_rename(dir, "f2", dir, "f3", 0); }
+static int do_replace_dir(void) { return name_rename(dir, "empty2", dir, "empty3", 0); }
+static int do_exchange(void) { return name_rename(dir, "f4", dir, "sub", 2); }
 
 static int do_symlink(const char *name, unsigned len)
 {
@@ -161,7 +161,8 @@ static int do_symlink(const char *name, unsigned len)
 	int err;
 
 	memset(target, 't', sizeof(target));
-	err = ext4_symlink(dir, name, (unsigned)strlen(name), target, len, &names_cred, &inode);
+	err = ext4_symlink(dir, name, (unsigned)strlen(name), target, len, &root_credentials,
+			   &inode);
 	if (!err)
 		ext4_inode_put(inode);
 	return err;
@@ -173,7 +174,7 @@ static int do_slow_symlink(void) { return do_symlink("slow", 150); }
 static int do_tmpfile(void)
 {
 	struct ext4_inode *inode = NULL;
-	int err = ext4_tmpfile(dir, 0600, &names_cred, &inode);
+	int err = ext4_tmpfile(dir, 0600, &root_credentials, &inode);
 
 	if (!err)
 		ext4_inode_put(inode);
@@ -198,7 +199,7 @@ static int do_chown(void)
 
 static int do_lookup(void)
 {
-	int err = n_ino(dir, "f5");
+	int err = name_ino(dir, "f5");
 
 	return err > 0 ? 0 : err;
 }
@@ -273,7 +274,7 @@ static void fill(struct ext4_inode *d, unsigned nr)
 
 	for (unsigned n = 0; n < nr; n++) {
 		snprintf(name, sizeof(name), "f%u", n);
-		must_eq(n_create(d, name, S_IFREG | 0644), 0);
+		must_eq(name_create(d, name, S_IFREG | 0644), 0);
 	}
 }
 
@@ -311,16 +312,16 @@ static void names_make(const char *args, unsigned nr)
 {
 	t = (struct testvol){ 0 };
 	testvol_make(&t, SIZE, args);
-	must_eq(n_create(t.root, "dir", S_IFDIR | 0755), 0);
-	dir = n_get(t.root, "dir");
+	must_eq(name_create(t.root, "dir", S_IFDIR | 0755), 0);
+	dir = name_lookup(t.root, "dir");
 	fill(dir, nr);
-	must_eq(n_create(dir, "sub", S_IFDIR | 0755), 0);
-	must_eq(n_create(dir, "empty", S_IFDIR | 0755), 0);
-	must_eq(n_create(dir, "empty2", S_IFDIR | 0755), 0);
-	must_eq(n_create(dir, "empty3", S_IFDIR | 0755), 0);
-	sub = n_get(dir, "sub");
+	must_eq(name_create(dir, "sub", S_IFDIR | 0755), 0);
+	must_eq(name_create(dir, "empty", S_IFDIR | 0755), 0);
+	must_eq(name_create(dir, "empty2", S_IFDIR | 0755), 0);
+	must_eq(name_create(dir, "empty3", S_IFDIR | 0755), 0);
+	sub = name_lookup(dir, "sub");
 	fill(sub, 5);
-	file = n_get(dir, "f6");
+	file = name_lookup(dir, "f6");
 	must_eq(ext4_xattr_set(file, "user.a", "value", 5, 0, false), 0);
 	must_eq(ext4_xattr_set(file, "security.capability", "nothing", 7, 0, false), 0);
 	warm();
@@ -400,17 +401,17 @@ START_TEST(miss_while_growing)
 			nowait_begin();
 			nowait_self.fail_at = at++;
 			err = ext4_create(sub, name, (unsigned)strlen(name), S_IFREG | 0600, 0,
-					  &names_cred, &inode);
+					  &root_credentials, &inode);
 			nowait_self.fail_at = 0;
 			nowait_end();
 			missed += err == -EAGAIN;
 			/* nothing to read can be missing; a full transaction is for a worker */
 			if (err == -EAGAIN && at > 60)
 				err = ext4_create(sub, name, (unsigned)strlen(name), S_IFREG | 0600,
-						  0, &names_cred, &inode);
+						  0, &root_credentials, &inode);
 		} while (err == -EAGAIN);
 		must_eq(err, 0);
-		must_eq(n_ino(sub, name), ext4_inode_ino(inode));
+		must_eq(name_ino(sub, name), ext4_inode_ino(inode));
 		ext4_inode_put(inode);
 	}
 	must(missed > 700);
@@ -434,9 +435,9 @@ START_TEST(not_in_memory)
 		ext4_inode_put(dir);
 		testvol_close(&t);
 		testvol_open(&t);
-		dir = n_get(t.root, "dir");
-		sub = n_get(dir, "sub");
-		file = n_get(dir, "f6");
+		dir = name_lookup(t.root, "dir");
+		sub = name_lookup(dir, "sub");
+		file = name_lookup(dir, "f6");
 		reads = fdio_counter_read(COUNTER_journal_cache_miss);
 		err = attempt(ops[op].fn, 0);
 		must_eq(fdio_counter_read(COUNTER_journal_cache_miss), reads);
@@ -515,7 +516,7 @@ START_TEST(full_transaction)
 
 		snprintf(name, sizeof(name), "n%u", n);
 		nowait_begin();
-		err = n_create(dir, name, S_IFDIR | 0755);
+		err = name_create(dir, name, S_IFDIR | 0755);
 		nowait_end();
 		if (err == -EAGAIN)
 			break;
@@ -540,7 +541,7 @@ static struct ext4_inode *unlinked(unsigned blocks)
 	struct ext4_inode *inode = NULL;
 	struct ext4_reservation resv;
 
-	must_eq(ext4_create(dir, "gone", 4, S_IFREG | 0600, 0, &names_cred, &inode), 0);
+	must_eq(ext4_create(dir, "gone", 4, S_IFREG | 0600, 0, &root_credentials, &inode), 0);
 	for (unsigned n = 0; n < blocks; n++) { /* every second block */
 		ext4_inode_lock_exclusive(inode);
 		must_eq(ext4_reserve_holes(inode, 2 * n, 1, true, &resv), 0);
@@ -549,7 +550,7 @@ static struct ext4_inode *unlinked(unsigned blocks)
 		ext4_reservation_free(&resv);
 		ext4_inode_unlock(inode);
 	}
-	must_eq(n_unlink(dir, "gone"), 0);
+	must_eq(name_unlink(dir, "gone"), 0);
 	return inode;
 }
 
@@ -611,7 +612,7 @@ START_TEST(damage_is_a_miss)
 	uint8_t byte;
 
 	names_make("-b 4096", 10);
-	inode = n_get(dir, "f5");
+	inode = name_lookup(dir, "f5");
 	blk = ext4_itable_place(t.vol, ext4_inode_ino(inode), &off);
 	ext4_inode_put(inode);
 	ext4_inode_put(file);
@@ -622,11 +623,11 @@ START_TEST(damage_is_a_miss)
 	byte ^= 1;
 	fake_poke(t.fake, &byte, 1, (blk << 12) + off + 50);
 	testvol_open(&t);
-	dir = n_get(t.root, "dir");
-	file = n_get(dir, "f6"); /* brings the block of the table into memory */
+	dir = name_lookup(t.root, "dir");
+	file = name_lookup(dir, "f6"); /* brings the block of the table into memory */
 	must_eq(attempt(do_lookup, 0), -EAGAIN);
 	must_eq(fdio_counter_read(COUNTER_ext4_corrupt), 0);
-	must_eq(n_ino(dir, "f5"), -EUCLEAN);
+	must_eq(name_ino(dir, "f5"), -EUCLEAN);
 	must(fdio_counter_read(COUNTER_ext4_corrupt) > 0);
 	ext4_inode_put(file);
 	ext4_inode_put(dir);
@@ -656,8 +657,8 @@ START_TEST(number_is_being_looked_up)
 
 	names_make("-b 4096", 10);
 	must_eq(do_create(), 0);
-	ino = (uint32_t)n_ino(dir, "new");
-	must_eq(n_unlink(dir, "new"), 0); /* the next file gets this number again */
+	ino = (uint32_t)name_ino(dir, "new");
+	must_eq(name_unlink(dir, "new"), 0); /* the next file gets this number again */
 	reader = ext4_inode_alloc(t.vol, ino);
 	must(reader);
 	must_eq(ext4_inode_hash_new(reader), 0);
@@ -667,7 +668,7 @@ START_TEST(number_is_being_looked_up)
 	ext4_inode_unhash(reader);
 	ext4_inode_free(reader);
 	must_eq(do_create(), 0);
-	must_eq(n_ino(dir, "new"), ino);
+	must_eq(name_ino(dir, "new"), ino);
 	must_eq(do_unlink(), 0);
 	names_done();
 }
@@ -690,9 +691,9 @@ START_TEST(damaged_inode_bitmap)
 	byte ^= 1;
 	fake_poke(t.fake, &byte, 1, (ib << 12) + 100);
 	testvol_open(&t);
-	dir = n_get(t.root, "dir");
+	dir = name_lookup(t.root, "dir");
 	warm_tables();
-	must_eq(n_ino(dir, "new"), -ENOENT);
+	must_eq(name_ino(dir, "new"), -ENOENT);
 	must_eq(journal_read_block(t.vol->journal, ib, &buffer), 0);
 	must_eq(attempt(do_create, 0), -EAGAIN);
 	must_eq(bad_groups(), 0);

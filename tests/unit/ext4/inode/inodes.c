@@ -239,7 +239,7 @@ START_TEST(lazy_times_are_written_in_the_end)
 	uint32_t ino;
 
 	setup((unsigned)_i, &ino);
-	fake_set_now(f, &now);
+	fake_set_clock(f, &now);
 	ck_assert_int_eq(ext4_inode_get(v, ino, NULL, &inode), 0);
 	ck_assert(!ext4_sync_tid(inode, false, &tid));
 	ext4_touch_write(inode);
@@ -253,7 +253,7 @@ START_TEST(lazy_times_are_written_in_the_end)
 
 	/* Unreferenced and not written yet: it must not get lost. */
 	now.tv_sec += 10;
-	fake_set_now(f, &now);
+	fake_set_clock(f, &now);
 	ext4_touch_write(inode);
 	ext4_touch_read(inode);
 	ext4_inode_put(inode);
@@ -265,20 +265,20 @@ START_TEST(lazy_times_are_written_in_the_end)
 
 	/* relatime: not again on the same day, unless it was changed; after a day, yes. */
 	now.tv_sec += 100;
-	fake_set_now(f, &now);
+	fake_set_clock(f, &now);
 	nowait_ignore(ext4_setattr(inode, EXT4_SET_ATIME_NOW, &attr));
 	now.tv_sec += 100;
-	fake_set_now(f, &now);
+	fake_set_clock(f, &now);
 	ext4_touch_read(inode);
 	ext4_getattr(inode, &attr);
 	ck_assert_int_eq(attr.atime.tv_sec, now.tv_sec); /* ctime was as new as atime */
 	now.tv_sec += 100;
-	fake_set_now(f, &now);
+	fake_set_clock(f, &now);
 	ext4_touch_read(inode);
 	ext4_getattr(inode, &attr);
 	ck_assert_int_eq(attr.atime.tv_sec, now.tv_sec - 100);
 	now.tv_sec += 86400;
-	fake_set_now(f, &now);
+	fake_set_clock(f, &now);
 	ext4_touch_read(inode);
 	ext4_getattr(inode, &attr);
 	ck_assert_int_eq(attr.atime.tv_sec, now.tv_sec);
@@ -290,13 +290,13 @@ START_TEST(lazy_times_are_written_in_the_end)
 	ext4_getattr(inode, &attr);
 	ck_assert_int_eq(attr.mtime.tv_sec, v->inode_size > 128 ? 3000000000LL : INT32_MAX);
 	now.tv_sec += 5;
-	fake_set_now(f, &now);
+	fake_set_clock(f, &now);
 	ext4_touch_write(inode);
 	ck_assert_int_eq(ext4_vol_write_times(v), 0);
 	ext4_getattr(inode, &attr);
 	ck_assert_int_eq(attr.mtime.tv_sec, now.tv_sec);
 	ext4_inode_put(inode);
-	fake_set_now(f, NULL);
+	fake_set_clock(f, NULL);
 	finish();
 }
 END_TEST

@@ -72,12 +72,12 @@ static struct ext4_inode *fill_dir(struct testvol *volume, const char *dir, unsi
 	struct ext4_inode *d;
 	char name[256];
 
-	must_eq(n_create(volume->root, dir, S_IFDIR | 0755), 0);
-	d = n_get(volume->root, dir);
+	must_eq(name_create(volume->root, dir, S_IFDIR | 0755), 0);
+	d = name_lookup(volume->root, dir);
 	for (unsigned k = 0; k < names; k++) {
 		memset(name, 'n', len);
 		snprintf(name + len - 5, 6, "%05u", k);
-		must_eq(n_create(d, name, S_IFREG | 0644), 0);
+		must_eq(name_create(d, name, S_IFREG | 0644), 0);
 	}
 	return d;
 }
@@ -167,7 +167,7 @@ START_TEST(index_names_a_leaf_again)
 	poke(&volume, leaf, sizeof leaf, first);
 	pairs(&volume, root + 32, 120, 1, 1, 0);
 	testvol_open(&volume);
-	dir = n_get(volume.root, "h");
+	dir = name_lookup(volume.root, "h");
 	must_eq(list(dir, &count), -EUCLEAN);
 	must_eq(count.nr, 2); /* "." and ".." */
 	ext4_inode_put(dir);
@@ -207,7 +207,7 @@ START_TEST(index_leads_round_in_circles)
 	poke32(&volume, inode + 4, 0xfffffc00); /* a size that allows it */
 	poke32(&volume, inode + 0x6c, 0x3f);
 	testvol_open(&volume);
-	dir = n_get(volume.root, "h");
+	dir = name_lookup(volume.root, "h");
 	before = blocks_read();
 	must_eq(ext4_lookup(dir, "zzz", 3, &file), -EUCLEAN);
 	must_eq(list(dir, &count), -EUCLEAN);
@@ -240,7 +240,7 @@ START_TEST(listing_of_equal_names_ends)
 		poke(&volume, leaf, sizeof leaf, place[k]);
 	pairs(&volume, place[0] + 32, ARRAY_SIZE(place) - 1, hash | 1, 1, 1);
 	testvol_open(&volume);
-	dir = n_get(volume.root, "h");
+	dir = name_lookup(volume.root, "h");
 	must_eq(list(dir, &count), 0);
 	ck_assert_uint_lt(count.nr, count.stop);
 	ext4_inode_put(dir);
@@ -259,10 +259,10 @@ static uint64_t cpu_ns(void)
 
 static uint64_t cost_of_lookup(struct testvol *volume, const char *dir)
 {
-	struct ext4_inode *d = n_get(volume->root, dir);
+	struct ext4_inode *d = name_lookup(volume->root, dir);
 	uint64_t begun = cpu_ns();
 
-	must_eq(n_ino(d, "zzz"), -ENOENT);
+	must_eq(name_ino(d, "zzz"), -ENOENT);
 	begun = cpu_ns() - begun;
 	ext4_inode_put(d);
 	return begun;
@@ -325,14 +325,14 @@ START_TEST(tables_of_names_are_bounded)
 	volume.vol->dir.budget = 3000;
 	for (unsigned n = 0; n < 2; n++) {
 		dir[n] = fill_dir(&volume, name[n], 1500, 5);
-		must(n_ino(dir[n], "00000") > 0);
-		must(n_ino(dir[n], "01499") > 0);
-		must_eq(n_ino(dir[n], "01500"), -ENOENT);
+		must(name_ino(dir[n], "00000") > 0);
+		must(name_ino(dir[n], "01499") > 0);
+		must_eq(name_ino(dir[n], "01500"), -ENOENT);
 	}
 	must_eq(volume.vol->dir.places, 2048);
 	must(dir[0]->dir.table && !dir[1]->dir.table);
-	must_eq(n_unlink(dir[1], "01000"), 0);
-	must_eq(n_ino(dir[1], "01000"), -ENOENT);
+	must_eq(name_unlink(dir[1], "01000"), 0);
+	must_eq(name_ino(dir[1], "01000"), -ENOENT);
 	ext4_inode_put(dir[0]);
 	ext4_inode_put(dir[1]);
 	testvol_done(&volume);
@@ -360,10 +360,10 @@ START_TEST(parents_in_a_circle)
 	for (unsigned k = 0; k < 4; k++)
 		poke32(&volume, place[k] + 12, ino[up[k] - 'a']);
 	testvol_open(&volume);
-	dir[0] = n_get(volume.root, "a");
-	dir[1] = n_get(volume.root, "b");
+	dir[0] = name_lookup(volume.root, "a");
+	dir[1] = name_lookup(volume.root, "b");
 	before = blocks_read();
-	must_eq(n_rename(dir[0], "00000", dir[1], "f", 0), -EUCLEAN);
+	must_eq(name_rename(dir[0], "00000", dir[1], "f", 0), -EUCLEAN);
 	ck_assert_uint_lt(blocks_read() - before, 100);
 	ext4_inode_put(dir[0]);
 	ext4_inode_put(dir[1]);
@@ -380,13 +380,13 @@ START_TEST(parents_a_long_way_up)
 	testvol_make(&volume, SMALL, "-b 1024 -I 128 -N 4000 " PLAIN);
 	dir = ext4_inode_ref(volume.root);
 	for (unsigned k = 0; k < 3000; k++) {
-		must_eq(n_create(dir, "d", S_IFDIR | 0755), 0);
-		next = n_get(dir, "d");
+		must_eq(name_create(dir, "d", S_IFDIR | 0755), 0);
+		next = name_lookup(dir, "d");
 		ext4_inode_put(dir);
 		dir = next;
 	}
-	must_eq(n_create(dir, "f", S_IFREG | 0644), 0);
-	must_eq(n_rename(dir, "f", volume.root, "f", 0), 0);
+	must_eq(name_create(dir, "f", S_IFREG | 0644), 0);
+	must_eq(name_rename(dir, "f", volume.root, "f", 0), 0);
 	ext4_inode_put(dir);
 	testvol_done(&volume);
 }
@@ -416,8 +416,8 @@ START_TEST(orphans_without_number)
 	uint32_t first, ipg, groups;
 
 	testvol_make(&volume, 32u << 20, "-b 1024 -I 128 -N 32768 " PLAIN);
-	must_eq(n_create(volume.root, "f", S_IFREG | 0644), 0);
-	first = (uint32_t)n_ino(volume.root, "f") + 1;
+	must_eq(name_create(volume.root, "f", S_IFREG | 0644), 0);
+	first = (uint32_t)name_ino(volume.root, "f") + 1;
 	peek(&volume, raw, sizeof raw, inode_at(volume.vol, first - 1));
 	for (uint32_t k = 0; k < NR; k++)
 		place[k] = inode_at(volume.vol, first + k);
@@ -466,8 +466,8 @@ START_TEST(orphan_file_too_large)
 	struct ext4_reservation reservation;
 
 	testvol_make(&volume, 32u << 20, "-b 1024 " PLAIN "-O orphan_file");
-	must_eq(n_create(volume.root, "f", S_IFREG | 0644), 0);
-	file = n_get(volume.root, "f");
+	must_eq(name_create(volume.root, "f", S_IFREG | 0644), 0);
+	file = name_lookup(volume.root, "f");
 	ext4_inode_lock_exclusive(file);
 	must_eq(ext4_map_load(file), 0);
 	must_eq(ext4_reserve_holes(file, 0, BLOCKS, true, &reservation), 0);
@@ -513,7 +513,7 @@ static void *unlink_and_close(void *arg)
 {
 	struct testvol *volume = arg;
 
-	must_eq(n_unlink(volume->root, "f"), 0);
+	must_eq(name_unlink(volume->root, "f"), 0);
 	end(volume);
 	return NULL;
 }
@@ -545,12 +545,12 @@ START_TEST(values_that_have_values)
 	char name[16];
 
 	testvol_make(&volume, 32u << 20, "-b 1024 -I 256 -N 4000 " PLAIN "-O ea_inode");
-	must_eq(n_create(volume.root, "f", S_IFREG | 0644), 0);
-	must_eq(n_create(volume.root, "blocks", S_IFREG | 0644), 0);
-	file = n_get(volume.root, "f");
+	must_eq(name_create(volume.root, "f", S_IFREG | 0644), 0);
+	must_eq(name_create(volume.root, "blocks", S_IFREG | 0644), 0);
+	file = name_lookup(volume.root, "f");
 	holder = inode_at(volume.vol, ext4_inode_ino(file));
 	ext4_inode_put(file);
-	p = n_get(volume.root, "blocks");
+	p = name_lookup(volume.root, "blocks");
 	ext4_inode_lock_exclusive(p);
 	must_eq(ext4_map_load(p), 0);
 	must_eq(ext4_reserve_holes(p, 0, CHAIN + 1, true, &reservation), 0);
@@ -563,8 +563,8 @@ START_TEST(values_that_have_values)
 	ext4_inode_unlock(p);
 	for (unsigned k = 0; k < CHAIN; k++) {
 		snprintf(name, sizeof name, "v%u", k);
-		must_eq(n_create(volume.root, name, S_IFREG | 0600), 0);
-		ino[k] = (uint32_t)n_ino(volume.root, name);
+		must_eq(name_create(volume.root, name, S_IFREG | 0600), 0);
+		ino[k] = (uint32_t)name_ino(volume.root, name);
 		inode[k] = inode_at(volume.vol, ino[k]);
 	}
 	settle(&volume, p);
@@ -600,18 +600,18 @@ START_TEST(value_in_a_deleted_inode)
 	uint32_t gone, block;
 
 	testvol_make(&volume, SMALL, "-b 1024 -I 128 " PLAIN "-O ea_inode");
-	must_eq(n_create(volume.root, "f", S_IFREG | 0644), 0);
-	must_eq(n_create(volume.root, "gone", S_IFREG | 0644), 0);
-	gone = (uint32_t)n_ino(volume.root, "gone");
-	file = n_get(volume.root, "f");
+	must_eq(name_create(volume.root, "f", S_IFREG | 0644), 0);
+	must_eq(name_create(volume.root, "gone", S_IFREG | 0644), 0);
+	gone = (uint32_t)name_ino(volume.root, "gone");
+	file = name_lookup(volume.root, "f");
 	must_eq(ext4_xattr_set(file, "user.b", "value", 5, 0, 0), 0);
-	must_eq(n_unlink(volume.root, "gone"), 0);
+	must_eq(name_unlink(volume.root, "gone"), 0);
 	holder = inode_at(volume.vol, ext4_inode_ino(file));
 	settle(&volume, file);
 	peek(&volume, &block, 4, holder + 0x68);
 	attr_block(&volume, (uint64_t)block << 10, gone);
 	testvol_open(&volume);
-	file = n_get(volume.root, "f");
+	file = name_lookup(volume.root, "f");
 	must_eq(ext4_xattr_remove(file, "user.a"), -EUCLEAN);
 	ext4_inode_put(file);
 	end(&volume);
@@ -692,14 +692,14 @@ START_TEST(tree_node_marked_free)
 	int err = 0;
 
 	testvol_make(&volume, (16u << 20) + 1024, "-b 1024 -N 64 -J size=1 " PLAIN);
-	must_eq(n_create(volume.root, "f", S_IFREG | 0644), 0);
-	file = n_get(volume.root, "f");
+	must_eq(name_create(volume.root, "f", S_IFREG | 0644), 0);
+	file = name_lookup(volume.root, "f");
 	map_runs(file);
 	node = node_before_next(file, &first);
 	settle(&volume, file);
 	lie(&volume, node + 1);
 	testvol_open(&volume);
-	file = n_get(volume.root, "f");
+	file = name_lookup(volume.root, "f");
 	ext4_inode_lock_exclusive(file);
 	must_eq(ext4_map_load(file), 0);
 	/* A hole in the middle of each run, until the leaf is full and must be split. */

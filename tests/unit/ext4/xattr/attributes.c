@@ -25,8 +25,8 @@ static uint64_t blocks_of(struct ext4_inode *inode)
 
 static struct ext4_inode *make(struct testvol *volume, const char *name, uint32_t mode)
 {
-	must_eq(n_create(volume->root, name, mode), 0);
-	return n_get(volume->root, name);
+	must_eq(name_create(volume->root, name, mode), 0);
+	return name_lookup(volume->root, name);
 }
 
 static void put(struct ext4_inode **a, struct ext4_inode **b)
@@ -78,11 +78,11 @@ START_TEST(limits_and_errors)
 	ext4_inode_put(inode);
 	testvol_check(&volume);
 	testvol_open(&volume);
-	inode = n_get(volume.root, "f");
+	inode = name_lookup(volume.root, "f");
 	must_eq(ext4_xattr_get(inode, "user.big", NULL, 0, &len), 0);
 	must_eq(len, 900);
 	ext4_inode_put(inode);
-	must_eq(n_unlink(volume.root, "f"), 0);
+	must_eq(name_unlink(volume.root, "f"), 0);
 	testvol_done(&volume);
 }
 END_TEST
@@ -126,19 +126,20 @@ static void verify(struct ext4_inode *inode, unsigned f)
 
 static void step(struct ext4_inode *inode, unsigned f, uint64_t *rnd)
 {
-	unsigned n = n_rand(rnd) % NAMES, len = n_rand(rnd) % (n_rand(rnd) % 4 ? 40 : 400);
+	unsigned n = next_random(rnd) % NAMES,
+		 len = next_random(rnd) % (next_random(rnd) % 4 ? 40 : 400);
 	uint8_t value[400];
 	char name[128];
 	int err;
 
 	xname(name, sizeof name, n);
-	if (n_rand(rnd) % 3 == 0) {
+	if (next_random(rnd) % 3 == 0) {
 		must_eq(ext4_xattr_remove(inode, name), table[f][n].len < 0 ? -ENODATA : 0);
 		table[f][n].len = -1;
 		return;
 	}
 	for (unsigned k = 0; k < len; k++)
-		value[k] = (uint8_t)n_rand(rnd);
+		value[k] = (uint8_t)next_random(rnd);
 	err = ext4_xattr_set(inode, name, value, len, 0, false);
 	if (err == -ENOSPC)
 		return; /* and the old value is still there, as verify will see */
@@ -167,7 +168,7 @@ START_TEST(against_a_table)
 	for (unsigned round = 0; round < 4; round++) {
 		for (unsigned f = 0; f < FILES; f++) {
 			snprintf(name, sizeof name, "f%u", f);
-			inode[f] = n_get(volume.root, name);
+			inode[f] = name_lookup(volume.root, name);
 			verify(inode[f], f);
 		}
 		for (unsigned k = 0; k < 800; k++)
@@ -233,12 +234,12 @@ START_TEST(a_shared_block_is_copied)
 	must_eq(buf[0], 'w');
 	must_eq(ext4_xattr_remove(b, "user.v"), 0);
 	share_block(&volume, a, b, 0);
-	must_eq(n_unlink(volume.root, "a"), 0);
+	must_eq(name_unlink(volume.root, "a"), 0);
 	ext4_inode_put(a);
 	ext4_inode_put(b);
 	testvol_check(&volume);
 	testvol_open(&volume);
-	b = n_get(volume.root, "b");
+	b = name_lookup(volume.root, "b");
 	must_eq(ext4_xattr_get(b, "user.v", buf, sizeof buf, &len), 0);
 	must_eq(buf[0], 'v');
 	ext4_inode_put(b);
@@ -302,15 +303,15 @@ START_TEST(acls_and_modes)
 	must_eq(ext4_xattr_set(file, DEFAULT, buf, n, 0, false), -EACCES);
 	dir = make(&volume, "d", S_IFDIR | 0755);
 	must_eq(ext4_xattr_set(dir, DEFAULT, buf, n, 0, false), 0);
-	must_eq(n_create(dir, "file", S_IFREG | 0666), 0);
-	must_eq(n_create(dir, "sub", S_IFDIR | 0777), 0);
-	sub = n_get(dir, "file");
+	must_eq(name_create(dir, "file", S_IFREG | 0666), 0);
+	must_eq(name_create(dir, "sub", S_IFDIR | 0777), 0);
+	sub = name_lookup(dir, "file");
 	/* No umask where there is a default ACL: owner 6, mask 6, others 4. */
 	must_eq(ext4_inode_mode(sub) & 0777, 0664);
 	must_eq(ext4_xattr_get(sub, ACCESS, got, sizeof got, &len), 0);
 	must_eq(ext4_xattr_get(sub, DEFAULT, got, sizeof got, &len), -ENODATA);
 	ext4_inode_put(sub);
-	sub = n_get(dir, "sub");
+	sub = name_lookup(dir, "sub");
 	must_eq(ext4_inode_mode(sub) & 0777, 0774);
 	must_eq(ext4_xattr_get(sub, DEFAULT, got, sizeof got, &len), 0);
 	must_eq(len, n);
@@ -367,7 +368,7 @@ START_TEST(values_in_inodes)
 	must_eq(fake_e2fsck(volume.fake), 0);
 	testvol_open(&volume);
 	must(!ext4_vol_read_only(volume.vol));
-	file = n_get(volume.root, "f");
+	file = name_lookup(volume.root, "f");
 	must_eq(ext4_xattr_get(file, "user.big", buf, sizeof buf, &len), 0);
 	must_eq(len, 1024); /* the tool takes no more than a block */
 	must(buf[0] == 'q' && buf[1023] == 'q');
@@ -378,10 +379,10 @@ START_TEST(values_in_inodes)
 	must_eq(len, 5);
 	must_eq(blocks_of(file), 0);
 	ext4_inode_put(file);
-	must_eq(n_unlink(volume.root, "g"), 0);
+	must_eq(name_unlink(volume.root, "g"), 0);
 	testvol_check(&volume);
 	testvol_open(&volume);
-	must_eq(n_unlink(volume.root, "f"), 0);
+	must_eq(name_unlink(volume.root, "f"), 0);
 	testvol_done(&volume);
 }
 END_TEST
@@ -433,11 +434,11 @@ START_TEST(values_of_any_size)
 	file = make(&volume, "f", S_IFREG | 0644);
 	for (unsigned round = 0; round < 3; round++) {
 		for (unsigned n = 0; n < 150; n++) {
-			unsigned k = n_rand(&rnd) % VALUES,
-				 size = sizes[n_rand(&rnd) % ARRAY_SIZE(sizes)];
+			unsigned k = next_random(&rnd) % VALUES,
+				 size = sizes[next_random(&rnd) % ARRAY_SIZE(sizes)];
 			int err;
 
-			if (n_rand(&rnd) % 4 == 0) {
+			if (next_random(&rnd) % 4 == 0) {
 				must_eq(ext4_xattr_remove(file, value_name(k)),
 					have[k] ? 0 : -ENODATA);
 				have[k] = 0;
@@ -458,11 +459,11 @@ START_TEST(values_of_any_size)
 		ext4_inode_put(file);
 		testvol_check(&volume);
 		testvol_open(&volume);
-		file = n_get(volume.root, "f");
+		file = name_lookup(volume.root, "f");
 	}
 	must_eq(ext4_xattr_set(file, "user.0", want[0], 65537, 0, false), -E2BIG);
 	ext4_inode_put(file);
-	must_eq(n_unlink(volume.root, "f"), 0);
+	must_eq(name_unlink(volume.root, "f"), 0);
 	must_eq(blocks_free(&volume), before);
 	testvol_done(&volume);
 }
@@ -491,8 +492,8 @@ START_TEST(a_value_of_a_shared_block)
 	put(&a, &b);
 	testvol_check(&volume);
 	testvol_open(&volume);
-	a = n_get(volume.root, "a");
-	b = n_get(volume.root, "b");
+	a = name_lookup(volume.root, "a");
+	b = name_lookup(volume.root, "b");
 	/* one changes another attribute: a copy of the block owns the values as well */
 	if (_i == 0) {
 		must_eq(ext4_xattr_set(b, "user.x", "1", 1, 0, false), 0);
@@ -501,9 +502,9 @@ START_TEST(a_value_of_a_shared_block)
 		must_eq(ext4_xattr_remove(a, "user.v"), 0);
 	} else { /* one goes */
 		put(&a, NULL);
-		must_eq(n_unlink(volume.root, "a"), 0);
-		must_eq(n_create(volume.root, "a", S_IFREG | 0600), 0);
-		a = n_get(volume.root, "a");
+		must_eq(name_unlink(volume.root, "a"), 0);
+		must_eq(name_create(volume.root, "a", S_IFREG | 0600), 0);
+		a = name_lookup(volume.root, "a");
 	}
 	must_eq(ext4_xattr_get(b, "user.v", buf, sizeof buf, &len), 0);
 	must(len == sizeof value && !memcmp(buf, value, len));
@@ -512,10 +513,10 @@ START_TEST(a_value_of_a_shared_block)
 	put(&a, &b);
 	testvol_check(&volume);
 	testvol_open(&volume);
-	must_eq(n_unlink(volume.root, "a"), 0);
+	must_eq(name_unlink(volume.root, "a"), 0);
 	testvol_check(&volume);
 	testvol_open(&volume);
-	must_eq(n_unlink(volume.root, "b"), 0);
+	must_eq(name_unlink(volume.root, "b"), 0);
 	must_eq(blocks_free(&volume), before);
 	testvol_done(&volume);
 }
@@ -536,8 +537,8 @@ START_TEST(a_large_acl)
 
 	testvol_make(&volume, SMALL, "-b 1024 -O ea_inode");
 	before = blocks_free(&volume);
-	must_eq(n_create(volume.root, "d", S_IFDIR | 0777), 0);
-	dir = n_get(volume.root, "d");
+	must_eq(name_create(volume.root, "d", S_IFDIR | 0777), 0);
+	dir = name_lookup(volume.root, "d");
 	memcpy(p, &(uint32_t){ htole32(2) }, 4);
 	p += 4;
 	for (unsigned k = 0; k < 304; k++, p += 8) {
@@ -554,9 +555,9 @@ START_TEST(a_large_acl)
 		memcpy(p + 4, &id, 4);
 	}
 	must_eq(ext4_xattr_set(dir, "system.posix_acl_default", acl, sizeof acl, 0, false), 0);
-	must_eq(n_create(dir, "e", S_IFDIR | 0777), 0);
-	must_eq(n_create(dir, "f", S_IFREG | 0666), 0);
-	e = n_get(dir, "e");
+	must_eq(name_create(dir, "e", S_IFDIR | 0777), 0);
+	must_eq(name_create(dir, "f", S_IFREG | 0666), 0);
+	e = name_lookup(dir, "e");
 	must_eq(ext4_xattr_get(e, "system.posix_acl_default", got, sizeof got, &len), 0);
 	must(len == sizeof acl && !memcmp(got, acl, len));
 	must_eq(ext4_setattr(e, EXT4_SET_MODE, &(struct ext4_attr){ .mode = 0705 }), 0);
@@ -568,11 +569,11 @@ START_TEST(a_large_acl)
 	ext4_inode_put(dir);
 	testvol_check(&volume);
 	testvol_open(&volume);
-	dir = n_get(volume.root, "d");
-	must_eq(n_unlink(dir, "f"), 0);
-	must_eq(n_rmdir(dir, "e"), 0);
+	dir = name_lookup(volume.root, "d");
+	must_eq(name_unlink(dir, "f"), 0);
+	must_eq(name_rmdir(dir, "e"), 0);
 	ext4_inode_put(dir);
-	must_eq(n_rmdir(volume.root, "d"), 0);
+	must_eq(name_rmdir(volume.root, "d"), 0);
 	must_eq(blocks_free(&volume), before);
 	testvol_done(&volume);
 }
@@ -593,8 +594,8 @@ START_TEST(no_room_for_a_value)
 	value_fill(value, sizeof value, 3);
 	do {
 		snprintf(name, sizeof name, "f%u", n++);
-		must_eq(n_create(volume.root, name, S_IFREG | 0644), 0);
-		file = n_get(volume.root, name);
+		must_eq(name_create(volume.root, name, S_IFREG | 0644), 0);
+		file = name_lookup(volume.root, name);
 		err = ext4_xattr_set(file, "user.v", value, sizeof value, 0, false);
 		if (err) {
 			must_eq(err, -ENOSPC);
@@ -609,14 +610,14 @@ START_TEST(no_room_for_a_value)
 	must(n > 10);
 	testvol_check(&volume);
 	testvol_open(&volume);
-	file = n_get(volume.root, "f0");
+	file = name_lookup(volume.root, "f0");
 	must_eq(ext4_xattr_get(file, "user.v", buf, sizeof buf, &len), 0);
 	must(!memcmp(buf, value, len));
 	ext4_inode_put(file);
-	must_eq(n_unlink(volume.root, "f0"), 0);
+	must_eq(name_unlink(volume.root, "f0"), 0);
 	must_eq(ext4_vol_sync(volume.vol), 0);
 	snprintf(name, sizeof name, "f%u", n - 1);
-	file = n_get(volume.root, name);
+	file = name_lookup(volume.root, name);
 	must_eq(ext4_xattr_set(file, "user.s", value, 60000, 0, false), 0);
 	ext4_inode_put(file);
 	testvol_done(&volume);
@@ -638,13 +639,13 @@ START_TEST(a_link_with_a_large_value)
 
 	testvol_make(&volume, SMALL, "-b 1024 -O ea_inode");
 	memset(value, 'v', sizeof(value));
-	must_eq(ext4_symlink(volume.root, "l", 1, "d/target", 8, &names_cred, &inode), 0);
+	must_eq(ext4_symlink(volume.root, "l", 1, "d/target", 8, &root_credentials, &inode), 0);
 	must_eq(ext4_xattr_set(inode, "trusted.u", value, sizeof(value), 0, false), 0);
 	ext4_getattr(inode, &attr);
 	must(attr.blocks_512 >= 8);
 	must_eq(ext4_readlink(inode, target, sizeof(target), &len), 0);
 	must(len == 8 && !memcmp(target, "d/target", 8));
-	must_eq(n_unlink(volume.root, "l"), 0);
+	must_eq(name_unlink(volume.root, "l"), 0);
 	ext4_inode_put(inode);
 	testvol_done(&volume);
 }
