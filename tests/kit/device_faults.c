@@ -145,7 +145,7 @@ bool fake_violates(struct fake_dev *fake, enum fake_kind kind, const void *buf, 
 
 	if (off > fake->size || len > fake->size - off)
 		why = "outside the device";
-	else if ((kind == FAKE_WRITE || async) && (off % caps->sector_bytes || len % caps->sector_bytes))
+	else if ((kind == FAKE_WRITE || async) && (off | len) % caps->sector_bytes)
 		why = "not aligned to the logical block size";
 	else if (async && (!len || len > caps->max_io_bytes))
 		why = "empty or longer than max_io_bytes";

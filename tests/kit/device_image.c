@@ -23,7 +23,9 @@ void *fake_image_new(uint64_t size)
 
 void fake_image_free(void *img, uint64_t size) { munmap(img, size); }
 
-/* dst is freshly mapped: what is zero in src is not copied, so a large empty image costs nothing. */
+/*
+ * dst is freshly mapped: what is zero in src is not copied, so a large empty image costs nothing.
+ */
 void fake_image_copy(uint8_t *dst, const uint8_t *src, uint64_t size)
 {
 	static const uint8_t zero[4096];

@@ -68,7 +68,7 @@ struct fake_dev {
 	bool clock_set;         /* dev_now answers clock instead of the real time */
 	struct timespec clock;
 
-	struct fake_record *rec;
+	struct fake_record *record; /* NULL: nothing is recorded */
 };
 
 /* ---- device.c ---- */

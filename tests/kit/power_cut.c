@@ -1,50 +1,53 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Power cuts of the fake device: images of what a cut leaves, now or at any recorded moment. A
- * write is safe once it completed as FUA, completed on a device without a volatile cache, or
- * completed before a flush was submitted that has completed. Every other write, also one still in
- * flight, may be there, be missing, or be there in some of its 512-byte pieces.
+ * Power cuts of the fake device: a new device with what a cut leaves, now or at any recorded
+ * moment. A write is safe once it has completed as FUA, or on a device without a volatile cache, or
+ * before a flush was submitted that has completed too. Every other write, also one still in flight,
+ * may be there, be missing, or be there in some of its pieces of 512 bytes.
+ *
+ * Any thread; fake->lock guards the record.
  */
 #include "kit/device_types.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-struct rec_event {
+struct recorded_event {
 	struct fake_event event;
 	bool durable;   /* completion of a write that needs no flush */
 	uint8_t *data;
 };
 
 struct fake_record {
-	uint8_t *base; /* the image when recording started */
-	struct rec_event *ev;
+	uint8_t *base; /* the image when the recording started */
+	struct recorded_event *events;
 	unsigned nr, cap;
 };
 
 /* One write that was submitted by the time of the cut. */
 struct cut_write {
-	const struct rec_event *sub;
-	bool safe, completed;
-	uint32_t len; /* transferred; in flight: all */
+	const struct recorded_event *submission;
+	bool safe;
+	uint32_t len; /* what was transferred; of one in flight: all */
 };
 
-static void cut_apply(uint8_t *img, uint64_t off, const uint8_t *data, uint32_t len,
+/* What becomes of one write in a cut. */
+static void apply_write(uint8_t *img, uint64_t off, const uint8_t *data, uint32_t len,
 		      enum fake_cut mode, uint64_t *seed)
 {
-	uint64_t choice = mode == FAKE_CUT_KEEP   ? 0
-			  : mode == FAKE_CUT_DROP ? 1
-			  : mode == FAKE_CUT_MASK ? ~*seed & 1
-						  : fake_rand(seed) % 3;
+	enum { KEEP, DROP, TEAR } fate = KEEP;
 
-	if (mode == FAKE_CUT_MASK)
+	if (mode == FAKE_CUT_DROP)
+		fate = DROP;
+	if (mode == FAKE_CUT_MASK) {
+		fate = *seed & 1 ? KEEP : DROP;
 		*seed >>= 1;
-
-	if (choice == 0) {
-		memcpy(img + off, data, len);
-		return;
 	}
-	if (choice == 1)
+	if (mode == FAKE_CUT_RANDOM)
+		fate = fake_rand(seed) % 3;
+	if (fate == KEEP)
+		memcpy(img + off, data, len);
+	if (fate != TEAR)
 		return;
 	for (uint32_t o = 0; o < len;) {
 		uint32_t n = FDIO_MIN(len - o, 512 - (uint32_t)((off + o) & 511));
@@ -54,45 +57,46 @@ static void cut_apply(uint8_t *img, uint64_t off, const uint8_t *data, uint32_t 
 	}
 }
 
-struct fake_dev *fake_power_cut(struct fake_dev *f, enum fake_cut mode, uint64_t seed)
+struct fake_dev *fake_power_cut(struct fake_dev *fake, enum fake_cut mode, uint64_t seed)
 {
-	struct fake_dev *c = fake_new(f->size, f->dev.caps.sector_bytes);
+	struct fake_dev *left = fake_new(fake->size, fake->dev.caps.sector_bytes);
 	struct fake_pending *pending;
 	struct held *held;
 
-	fdio_mutex_lock(&f->lock);
-	c->dev.caps = f->dev.caps;
-	fake_image_copy(c->now, f->media, f->size);
-	list_for_each(pending, &f->pending, node)
-		cut_apply(c->now, pending->off, pending->data, pending->len, mode, &seed);
-	list_for_each(held, &f->held, node)
+	fdio_mutex_lock(&fake->lock);
+	left->dev.caps = fake->dev.caps;
+	fake_image_copy(left->now, fake->media, fake->size);
+	list_for_each(pending, &fake->pending, node)
+		apply_write(left->now, pending->off, pending->data, pending->len, mode, &seed);
+	list_for_each(held, &fake->held, node)
 		if (held->io->kind == DEV_WRITE && !held->bad)
-			cut_apply(c->now, held->io->off, held->io->buf, held->io->len, mode, &seed);
-	fake_image_copy(c->media, c->now, f->size);
-	fdio_mutex_unlock(&f->lock);
-	return c;
+			apply_write(left->now, held->io->off, held->io->buf, held->io->len, mode,
+				    &seed);
+	fake_image_copy(left->media, left->now, fake->size);
+	fdio_mutex_unlock(&fake->lock);
+	return left;
 }
 
 /* ---- recorder; fake->lock held ---- */
-static struct rec_event *rec_add(struct fake_dev *fake)
+static struct recorded_event *event_add(struct fake_dev *fake)
 {
-	struct fake_record *record = fake->rec;
+	struct fake_record *record = fake->record;
 
 	if (record->nr == record->cap) {
 		record->cap = record->cap ? record->cap * 2 : 256;
-		record->ev = realloc(record->ev, record->cap * sizeof(*record->ev));
-		FDIO_MUST(record->ev);
+		record->events = realloc(record->events, record->cap * sizeof(*record->events));
+		FDIO_MUST(record->events);
 	}
-	memset(&record->ev[record->nr], 0, sizeof(*record->ev));
-	return &record->ev[record->nr++];
+	memset(&record->events[record->nr], 0, sizeof(*record->events));
+	return &record->events[record->nr++];
 }
 
 void fake_record_submit(struct fake_dev *fake, uint64_t id, enum fake_kind kind, uint64_t off,
 			uint32_t len, unsigned flags, const void *data)
 {
-	if (!fake->rec)
+	if (!fake->record)
 		return;
-	struct rec_event *e = rec_add(fake);
+	struct recorded_event *e = event_add(fake);
 	e->event = (struct fake_event){ .type = FAKE_EVENT_SUBMIT,
 					.kind = kind,
 					.flags = flags,
@@ -110,9 +114,9 @@ void fake_record_submit(struct fake_dev *fake, uint64_t id, enum fake_kind kind,
 void fake_record_complete(struct fake_dev *fake, uint64_t id, enum fake_kind kind, uint64_t off,
 			  uint32_t len, unsigned flags, int result)
 {
-	if (!fake->rec)
+	if (!fake->record)
 		return;
-	struct rec_event *e = rec_add(fake);
+	struct recorded_event *e = event_add(fake);
 	e->event = (struct fake_event){ .type = FAKE_EVENT_COMPLETE,
 					.kind = kind,
 					.flags = flags,
@@ -133,21 +137,21 @@ void fake_record_start(struct fake_dev *fake)
 	fake_image_flush(fake, UINT64_MAX);
 	record->base = fake_image_new(fake->size);
 	fake_image_copy(record->base, fake->now, fake->size);
-	fake->rec = record;
+	fake->record = record;
 	fdio_mutex_unlock(&fake->lock);
 }
 
 void fake_record_stop(struct fake_dev *fake)
 {
 	fdio_mutex_lock(&fake->lock);
-	struct fake_record *record = fake->rec;
-	fake->rec = NULL;
+	struct fake_record *record = fake->record;
+	fake->record = NULL;
 	fdio_mutex_unlock(&fake->lock);
 	if (!record)
 		return;
 	for (unsigned i = 0; i < record->nr; i++)
-		free(record->ev[i].data);
-	free(record->ev);
+		free(record->events[i].data);
+	free(record->events);
 	fake_image_free(record->base, fake->size);
 	free(record);
 }
@@ -155,7 +159,7 @@ void fake_record_stop(struct fake_dev *fake)
 unsigned fake_record_events(struct fake_dev *fake)
 {
 	fdio_mutex_lock(&fake->lock);
-	unsigned n = fake->rec ? fake->rec->nr : 0;
+	unsigned n = fake->record ? fake->record->nr : 0;
 	fdio_mutex_unlock(&fake->lock);
 	return n;
 }
@@ -163,116 +167,141 @@ unsigned fake_record_events(struct fake_dev *fake)
 struct fake_event fake_record_event(struct fake_dev *fake, unsigned k)
 {
 	fdio_mutex_lock(&fake->lock);
-	FDIO_ASSERT(fake->rec && k < fake->rec->nr);
-	struct fake_event event = fake->rec->ev[k].event;
+	FDIO_ASSERT(fake->record && k < fake->record->nr);
+	struct fake_event event = fake->record->events[k].event;
 	fdio_mutex_unlock(&fake->lock);
 	return event;
 }
 
 /* ---- cuts in the record ---- */
-struct cut_state {
-	/*
-	 * completed ones first in order of completion, then those in flight in order of submission
-	 */
-	struct cut_write *w;
+/*
+ * The writes of a record up to the moment of a cut. Those that have completed come first, in the
+ * order of their completion, then those in flight, in the order of their submission.
+ */
+struct cut_writes {
+	struct cut_write *write;
 	unsigned nr;
 };
 
-static const struct rec_event *submission_of(const struct fake_record *record, unsigned before,
-					     uint64_t id)
+static bool is_event(const struct recorded_event *event, enum fake_event_type type, uint64_t id)
 {
-	for (unsigned i = before; i-- > 0;)
-		if (record->ev[i].event.type == FAKE_EVENT_SUBMIT && record->ev[i].event.id == id)
-			return &record->ev[i];
-	return NULL; /* submitted before the recording started */
+	return event->event.type == type && event->event.id == id;
 }
 
-/* Marks safe what completed before the flush with this id was submitted. */
-static void cut_flushed(const struct fake_record *record, unsigned at, uint64_t id,
-			struct cut_state *s)
+static const struct recorded_event *submission_of(const struct fake_record *record,
+						  unsigned before, uint64_t id)
+{
+	for (unsigned i = before; i-- > 0;)
+		if (is_event(&record->events[i], FAKE_EVENT_SUBMIT, id))
+			return &record->events[i];
+	return NULL; /* it was submitted before the recording started */
+}
+
+/*
+ * The flush with this id has completed at event "at": marks safe what had completed when it was
+ * submitted.
+ */
+static void mark_flushed(const struct fake_record *record, unsigned at, uint64_t id,
+			 struct cut_writes *writes)
 {
 	unsigned n = 0;
 
 	for (unsigned i = 0; i < at; i++) {
-		if (record->ev[i].event.type == FAKE_EVENT_SUBMIT && record->ev[i].event.id == id)
+		const struct fake_event *event = &record->events[i].event;
+
+		if (is_event(&record->events[i], FAKE_EVENT_SUBMIT, id))
 			break;
-		n += record->ev[i].event.type == FAKE_EVENT_COMPLETE &&
-		     record->ev[i].event.kind == FAKE_WRITE &&
-		     submission_of(record, i, record->ev[i].event.id);
+		n += event->type == FAKE_EVENT_COMPLETE && event->kind == FAKE_WRITE &&
+		     submission_of(record, i, event->id);
 	}
 	for (unsigned i = 0; i < n; i++)
-		s->w[i].safe = true;
+		writes->write[i].safe = true;
 }
 
-static bool is_complete(const struct fake_record *record, unsigned k, uint64_t id)
+static bool completes_before(const struct fake_record *record, unsigned k, uint64_t id)
 {
 	for (unsigned i = 0; i < k; i++)
-		if (record->ev[i].event.type == FAKE_EVENT_COMPLETE && record->ev[i].event.id == id)
+		if (is_event(&record->events[i], FAKE_EVENT_COMPLETE, id))
 			return true;
 	return false;
 }
 
-static void cut_collect(const struct fake_record *record, unsigned k, struct cut_state *s)
+static void collect_completed(const struct fake_record *record, unsigned k,
+			      struct cut_writes *writes)
 {
 	for (unsigned i = 0; i < k; i++) {
-		const struct rec_event *e = &record->ev[i];
-		if (e->event.type != FAKE_EVENT_COMPLETE)
+		const struct fake_event *event = &record->events[i].event;
+		const struct recorded_event *submission;
+
+		if (event->type != FAKE_EVENT_COMPLETE)
 			continue;
-		if (e->event.kind == FAKE_FLUSH) {
-			/* flags: a flush that lied, see FAKE_DROP */
-			if (!e->event.result && !e->event.flags)
-				cut_flushed(record, i, e->event.id, s);
+		if (event->kind == FAKE_FLUSH) {
+			/* A flush with flags had no effect: see FAKE_DROP. */
+			if (!event->result && !event->flags)
+				mark_flushed(record, i, event->id, writes);
 			continue;
 		}
-		const struct rec_event *sub = submission_of(record, i, e->event.id);
-		if (sub)
-			s->w[s->nr++] = (struct cut_write){ .sub = sub,
-							    .safe = e->durable,
-							    .completed = true,
-							    .len = e->event.len };
-	}
-	for (unsigned i = 0; i < k; i++) {
-		const struct rec_event *e = &record->ev[i];
-		if (e->event.type == FAKE_EVENT_SUBMIT && e->event.kind == FAKE_WRITE &&
-		    !is_complete(record, k, e->event.id))
-			s->w[s->nr++] = (struct cut_write){ .sub = e, .len = e->event.len };
+		submission = submission_of(record, i, event->id);
+		if (submission)
+			writes->write[writes->nr++] = (struct cut_write){
+				.submission = submission,
+				.safe = record->events[i].durable,
+				.len = event->len,
+			};
 	}
 }
 
-struct fake_dev *fake_record_cut(struct fake_dev *f, unsigned k, enum fake_cut mode, uint64_t seed)
+/* The writes among the first k events. */
+static void collect_writes(const struct fake_record *record, unsigned k, struct cut_writes *writes)
 {
-	struct fake_dev *c = fake_new(f->size, f->dev.caps.sector_bytes);
-	struct cut_state s = { .w = calloc(k + 1, sizeof(*s.w)) };
+	collect_completed(record, k, writes);
+	for (unsigned i = 0; i < k; i++) {
+		const struct fake_event *event = &record->events[i].event;
 
-	fdio_mutex_lock(&f->lock);
-	FDIO_ASSERT(f->rec && k <= f->rec->nr && s.w);
-	c->dev.caps = f->dev.caps;
-	fake_image_copy(c->now, f->rec->base, f->size);
-	cut_collect(f->rec, k, &s);
+		if (event->type == FAKE_EVENT_SUBMIT && event->kind == FAKE_WRITE &&
+		    !completes_before(record, k, event->id))
+			writes->write[writes->nr++] = (struct cut_write){
+				.submission = &record->events[i], .len = event->len
+			};
+	}
+}
+
+struct fake_dev *fake_record_cut(struct fake_dev *fake, unsigned k, enum fake_cut mode,
+				 uint64_t seed)
+{
+	struct fake_dev *left = fake_new(fake->size, fake->dev.caps.sector_bytes);
+	struct cut_writes writes = { .write = calloc(k + 1, sizeof(*writes.write)) };
+
+	fdio_mutex_lock(&fake->lock);
+	FDIO_ASSERT(fake->record && k <= fake->record->nr && writes.write);
+	left->dev.caps = fake->dev.caps;
+	fake_image_copy(left->now, fake->record->base, fake->size);
+	collect_writes(fake->record, k, &writes);
 	/*
-	 * In order of completion: a later write that is lost does not uncover an earlier one that
-	 * is safe, and the reverse.
+	 * In the order of completion, so that a later write that reached the media covers an
+	 * earlier one, and a safe earlier one stays if the later is lost.
 	 */
-	for (unsigned i = 0; i < s.nr; i++)
-		cut_apply(c->now, s.w[i].sub->event.off, s.w[i].sub->data, s.w[i].len,
-			  s.w[i].safe ? FAKE_CUT_KEEP : mode, &seed);
-	fake_image_copy(c->media, c->now, f->size);
-	fdio_mutex_unlock(&f->lock);
-	free(s.w);
-	return c;
+	for (unsigned i = 0; i < writes.nr; i++)
+		apply_write(left->now, writes.write[i].submission->event.off,
+			    writes.write[i].submission->data, writes.write[i].len,
+			    writes.write[i].safe ? FAKE_CUT_KEEP : mode, &seed);
+	fake_image_copy(left->media, left->now, fake->size);
+	fdio_mutex_unlock(&fake->lock);
+	free(writes.write);
+	return left;
 }
 
 unsigned fake_record_pending(struct fake_dev *fake, unsigned k)
 {
-	struct cut_state s = { .w = calloc(k + 1, sizeof(*s.w)) };
+	struct cut_writes writes = { .write = calloc(k + 1, sizeof(*writes.write)) };
 	unsigned n = 0;
 
 	fdio_mutex_lock(&fake->lock);
-	FDIO_ASSERT(fake->rec && k <= fake->rec->nr && s.w);
-	cut_collect(fake->rec, k, &s);
-	for (unsigned i = 0; i < s.nr; i++)
-		n += !s.w[i].safe;
+	FDIO_ASSERT(fake->record && k <= fake->record->nr && writes.write);
+	collect_writes(fake->record, k, &writes);
+	for (unsigned i = 0; i < writes.nr; i++)
+		n += !writes.write[i].safe;
 	fdio_mutex_unlock(&fake->lock);
-	free(s.w);
+	free(writes.write);
 	return n;
 }
