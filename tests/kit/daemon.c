@@ -1,5 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See kit/daemon.h. */
+/*
+ * The channel that stands in for /dev/fuse, and the daemon below it: requests in, answers and
+ * notifications out, start and end of the mount. See kit/daemon.h; the usual requests are in
+ * daemon_requests.c.
+ *
+ * The test's thread sends and waits. The loop's thread dispatches; any thread answers. kernel->lock
+ * guards what both sides touch.
+ */
 #include "kit/daemon.h"
 
 #include "base/epoch.h"
@@ -7,7 +14,6 @@
 #include "ops/ops.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -20,7 +26,7 @@ enum { HEAD_MAX = 128, WAIT_MS = 10000 };
 struct ticket {
 	struct loop_msg msg;
 	struct fake_kernel *kernel;
-	struct transport_req *slot;
+	struct transport_req *slot; /* the transport's request that carries the message */
 	bool used, answered;    /* under lock */
 	uint64_t unique;
 	uint32_t len;
@@ -37,28 +43,28 @@ struct fake_kernel {
 	struct dio *dio;
 	struct transport *transport;
 	uint32_t uid;
-	int notify_fd;          /* our end of what the transport believes to be /dev/fuse */
+	int notify_fd;          /* the other end of the transport's fd: notifications come out */
 	unsigned nr_inval;
-	struct fuse_notify_inval_inode_out inval[KERNEL_MAX_REQUESTS]; /* the last of them */
-	bool breaks;            /* kernel_options */
-	unsigned nr_slots;      /* of the loop, if kernel_set_slots has changed it */
-	unsigned next;
+	struct fuse_notify_inval_inode_out inval[KERNEL_MAX_REQUESTS]; /* the last ones, in turn */
+	bool breaks;            /* see kernel_options */
+	unsigned nr_slots;      /* the loop's true number if kernel_set_slots has changed it */
+	unsigned next;          /* number of the next ticket */
 	bool linger;            /* atomic */
 	struct fdio_mutex lock; /* RANK_LEAF; guards the tickets' answers, the free slots, and: */
-	unsigned order;
+	unsigned order;         /* answers so far */
 	bool destroying, ended;
 	int close_result;
 	struct ticket ticket[KERNEL_MAX_REQUESTS];
 };
 
-/* The channel has no argument of its own. One mount at a time. */
-static struct fake_kernel *the;
+/* The channel's calls carry no argument, so there is one mount at a time. */
+static struct fake_kernel *mounted;
 
 /* ---- the channel ---- */
 
 static void chan_reply(struct transport_req *req)
 {
-	struct fake_kernel *kernel = the;
+	struct fake_kernel *kernel = mounted;
 	struct ticket *ticket = req->chan_priv;
 
 	fdio_mutex_lock(&kernel->lock);
@@ -89,7 +95,7 @@ static const struct transport_channel_ops chan = {
 	.name = "test", .open = chan_open, .arm = chan_arm, .reply = chan_reply, .close = chan_close
 };
 
-/* In place of the transport's own. */
+/* Replaces the transport's own, which needs the file descriptor of a mount. */
 int transport_init_handshake(struct transport *transport, struct fdio_reason *reason)
 {
 	(void)reason;
@@ -112,6 +118,7 @@ static void dispatch(struct loop_msg *msg)
 	transport_dispatch(req, message_decode(at, ticket->len, &req->in));
 }
 
+/* Looks every 0.1 ms for up to WAIT_MS; false: it did not become true. */
 static bool wait_for(bool (*done)(const void *arg), const void *arg)
 {
 	const struct timespec nap = { .tv_nsec = 100000 };
@@ -134,7 +141,7 @@ static bool ticket_answered(const void *arg)
 	return yes;
 }
 
-/* One that is held may be passed by any number of others. */
+/* Passes over tickets without an answer, so that one held request does not stop the others. */
 static unsigned next_ticket(struct fake_kernel *kernel)
 {
 	for (unsigned tries = 1; tries < KERNEL_MAX_REQUESTS; tries++, kernel->next++) {
@@ -214,183 +221,6 @@ int kernel_call(struct fake_kernel *kernel, uint32_t opcode, uint64_t nodeid, co
 	return answer->err;
 }
 
-/* ---- the usual requests ---- */
-
-static int want_data(const struct kernel_answer *answer, void *to, size_t len)
-{
-	if (answer->err)
-		return answer->err;
-	ck_assert_uint_ge(answer->len, len);
-	memcpy(to, answer->data, len);
-	return 0;
-}
-
-int kernel_lookup(struct fake_kernel *kernel, uint64_t dir, const char *name,
-		  struct fuse_entry_out *entry)
-{
-	const struct kernel_answer *answer;
-
-	kernel_call(kernel, FUSE_LOOKUP, dir, NULL, 0, name, strlen(name) + 1, &answer);
-	int err = want_data(answer, entry, sizeof(*entry));
-	return !err && !entry->nodeid ? -ENOENT : err; /* an entry that says so may be cached */
-}
-
-int kernel_create(struct fake_kernel *kernel, uint64_t dir, const char *name, uint32_t flags,
-		  uint32_t mode, struct fuse_entry_out *entry, uint64_t *fh)
-{
-	struct fuse_create_in in = { .flags = flags | O_CREAT,
-				     .mode = S_IFREG | mode,
-				     .umask = 022 };
-	const struct kernel_answer *answer;
-
-	if (kernel_call(kernel, FUSE_CREATE, dir, &in, sizeof(in), name, strlen(name) + 1, &answer))
-		return answer->err;
-	ck_assert_uint_eq(answer->len, sizeof(*entry) + sizeof(struct fuse_open_out));
-	memcpy(entry, answer->data, sizeof(*entry));
-	*fh = ((const struct fuse_open_out *)(answer->data + sizeof(*entry)))->fh;
-	return 0;
-}
-
-int kernel_mkdir(struct fake_kernel *kernel, uint64_t dir, const char *name, uint32_t mode,
-		 struct fuse_entry_out *entry)
-{
-	struct fuse_mkdir_in in = { .mode = mode, .umask = 022 };
-	const struct kernel_answer *answer;
-
-	kernel_call(kernel, FUSE_MKDIR, dir, &in, sizeof(in), name, strlen(name) + 1, &answer);
-	return want_data(answer, entry, sizeof(*entry));
-}
-
-int kernel_unlink(struct fake_kernel *kernel, uint64_t dir, const char *name)
-{
-	return kernel_call(kernel, FUSE_UNLINK, dir, NULL, 0, name, strlen(name) + 1, NULL);
-}
-
-int kernel_rmdir(struct fake_kernel *kernel, uint64_t dir, const char *name)
-{
-	return kernel_call(kernel, FUSE_RMDIR, dir, NULL, 0, name, strlen(name) + 1, NULL);
-}
-
-int kernel_rename(struct fake_kernel *kernel, uint64_t dir, const char *from, uint64_t dir2,
-		  const char *to, uint32_t flags)
-{
-	struct fuse_rename2_in in = { .newdir = dir2, .flags = flags };
-	char names[600];
-	size_t n = strlen(from) + 1, m = strlen(to) + 1;
-
-	ck_assert_uint_le(n + m, sizeof(names));
-	memcpy(names, from, n);
-	memcpy(names + n, to, m);
-	return kernel_call(kernel, FUSE_RENAME2, dir, &in, sizeof(in), names, n + m, NULL);
-}
-
-int kernel_getattr(struct fake_kernel *kernel, uint64_t nodeid, struct fuse_attr *at)
-{
-	struct fuse_getattr_in in = { 0 };
-	struct fuse_attr_out out;
-	const struct kernel_answer *answer;
-
-	kernel_call(kernel, FUSE_GETATTR, nodeid, &in, sizeof(in), NULL, 0, &answer);
-	int err = want_data(answer, &out, sizeof(out));
-	if (!err)
-		*at = out.attr;
-	return err;
-}
-
-int kernel_setattr(struct fake_kernel *kernel, uint64_t nodeid, struct fuse_setattr_in *in,
-		   struct fuse_attr *at)
-{
-	struct fuse_attr_out out;
-	const struct kernel_answer *answer;
-
-	kernel_call(kernel, FUSE_SETATTR, nodeid, in, sizeof(*in), NULL, 0, &answer);
-	int err = want_data(answer, &out, sizeof(out));
-	if (!err && at)
-		*at = out.attr;
-	return err;
-}
-
-int kernel_open(struct fake_kernel *kernel, uint64_t nodeid, uint32_t flags,
-		struct fuse_open_out *o)
-{
-	struct fuse_open_in in = { .flags = flags };
-	const struct kernel_answer *answer;
-
-	kernel_call(kernel, FUSE_OPEN, nodeid, &in, sizeof(in), NULL, 0, &answer);
-	return want_data(answer, o, sizeof(*o));
-}
-
-int kernel_release(struct fake_kernel *kernel, uint64_t nodeid, uint64_t fh)
-{
-	struct fuse_release_in in = { .fh = fh };
-
-	return kernel_call(kernel, FUSE_RELEASE, nodeid, &in, sizeof(in), NULL, 0, NULL);
-}
-
-void kernel_forget(struct fake_kernel *kernel, uint64_t nodeid, uint64_t n)
-{
-	struct fuse_forget_in in = { .nlookup = n };
-
-	kernel_wait(kernel, kernel_send(kernel, FUSE_FORGET, nodeid, &in, sizeof(in), NULL, 0));
-}
-
-int kernel_fsync(struct fake_kernel *kernel, uint64_t nodeid, uint64_t fh, bool datasync)
-{
-	struct fuse_fsync_in in = { .fh = fh, .fsync_flags = datasync ? FUSE_FSYNC_FDATASYNC : 0 };
-
-	return kernel_call(kernel, FUSE_FSYNC, nodeid, &in, sizeof(in), NULL, 0, NULL);
-}
-
-unsigned kernel_send_write(struct fake_kernel *kernel, uint64_t nodeid, uint64_t fh, uint64_t pos,
-			   const void *buf, uint32_t len, uint32_t open_flags, uint32_t write_flags)
-{
-	/*
-	 * Whoever reads and writes the application's memory names the lock owner; the page cache
-	 * does not.
-	 */
-	if (open_flags & O_DIRECT)
-		write_flags |= FUSE_WRITE_LOCKOWNER;
-	struct fuse_write_in in = { .fh = fh,
-				    .offset = pos,
-				    .size = len,
-				    .flags = open_flags,
-				    .write_flags = write_flags };
-
-	return kernel_send(kernel, FUSE_WRITE, nodeid, &in, sizeof(in), buf, len);
-}
-
-unsigned kernel_send_read(struct fake_kernel *kernel, uint64_t nodeid, uint64_t fh, uint64_t pos,
-			  uint32_t len, uint32_t open_flags)
-{
-	struct fuse_read_in in = { .fh = fh, .offset = pos, .size = len, .flags = open_flags };
-
-	in.read_flags = open_flags & O_DIRECT ? FUSE_READ_LOCKOWNER : 0;
-	return kernel_send(kernel, FUSE_READ, nodeid, &in, sizeof(in), NULL, 0);
-}
-
-int kernel_write(struct fake_kernel *kernel, uint64_t nodeid, uint64_t fh, uint64_t pos,
-		 const void *buf, uint32_t len, uint32_t open_flags)
-{
-	const struct kernel_answer *answer =
-			kernel_wait(kernel, kernel_send_write(kernel, nodeid, fh, pos, buf, len,
-							      open_flags, 0));
-
-	return answer->err ? answer->err : (int)((const struct fuse_write_out *)answer->data)->size;
-}
-
-int kernel_read(struct fake_kernel *kernel, uint64_t nodeid, uint64_t fh, uint64_t pos, void *buf,
-		uint32_t len, uint32_t open_flags)
-{
-	const struct kernel_answer *answer = kernel_wait(
-			kernel, kernel_send_read(kernel, nodeid, fh, pos, len, open_flags));
-
-	if (answer->err)
-		return answer->err;
-	ck_assert_uint_le(answer->len, len);
-	memcpy(buf, answer->data, answer->len);
-	return (int)answer->len;
-}
-
 /* ---- notifications ---- */
 
 unsigned kernel_invalidations(struct fake_kernel *kernel)
@@ -423,7 +253,7 @@ void kernel_hold_notifications(struct fake_kernel *kernel)
 
 	while (send(kernel->transport->fd, junk, sizeof(junk), MSG_DONTWAIT) > 0)
 		;
-	/* Small ones might still fit. */
+	/* A short one might still fit. */
 	while (send(kernel->transport->fd, junk, 1, MSG_DONTWAIT) > 0)
 		;
 	ck_assert_int_eq(errno, EAGAIN);
@@ -450,8 +280,8 @@ static void on_request(struct transport_req *req, void *arg)
 	struct fake_kernel *kernel = arg;
 	struct timespec nap = { .tv_nsec = 1000000 };
 	/*
-	 * Not a request from before, which may have been answered and not be through either: it
-	 * would keep the loop from this one.
+	 * Read before the request is handled: a request that came before kernel_linger may be
+	 * answered only now, and must not keep the loop from the next one.
 	 */
 	bool lingers = __atomic_load_n(&kernel->linger, __ATOMIC_SEQ_CST);
 
@@ -465,7 +295,7 @@ static void on_forget(void *arg, uint64_t nodeid, uint64_t nlookup)
 	ops_forget(((struct fake_kernel *)arg)->ops, nodeid, nlookup);
 }
 
-/* As the command does it. */
+/* In the order in which the command ends a mount. */
 static void on_destroy(void *arg, bool aborted)
 {
 	struct fake_kernel *kernel = arg;
@@ -503,7 +333,7 @@ static void open_engine(struct fake_kernel *kernel, const struct kernel_options 
 				     .dirsync = options->dirsync };
 
 	ck_assert_int_eq(ops_new(&config, &kernel->ops), 0);
-	struct dio_config dc = {
+	struct dio_config dio_config = {
 		.dev = fake_dev(kernel->fake),
 		.vol = kernel->vol,
 		.loops = kernel->loops,
@@ -517,7 +347,7 @@ static void open_engine(struct fake_kernel *kernel, const struct kernel_options 
 		.launder = ops_launder_pages,
 		.kill_sgid = ops_kill_sgid,
 	};
-	ck_assert_int_eq(dio_new(&dc, &kernel->dio), 0);
+	ck_assert_int_eq(dio_new(&dio_config, &kernel->dio), 0);
 	ops_set_dio(kernel->ops, kernel->dio);
 }
 
@@ -560,8 +390,8 @@ struct fake_kernel *kernel_new(struct fake_dev *fake, const struct kernel_option
 	struct fake_kernel *kernel = calloc(1, sizeof(*kernel));
 	char err[256] = "";
 
-	ck_assert(fake && kernel && !the);
-	the = kernel;
+	ck_assert(fake && kernel && !mounted);
+	mounted = kernel;
 	kernel->fake = fake;
 	opt = opt ? opt : &none;
 	kernel->uid = opt->uid;
@@ -624,7 +454,7 @@ void kernel_close(struct fake_kernel *kernel)
 	close(kernel->transport->fd);
 	close(kernel->notify_fd);
 	if (kernel->nr_slots)
-		kernel_set_slots(kernel, kernel->nr_slots); /* what is to be freed */
+		kernel_set_slots(kernel, kernel->nr_slots); /* transport_free frees these */
 	transport_free(kernel->transport);
 	work_queue_free(kernel->workers);
 	work_queue_free(kernel->io);
@@ -638,5 +468,5 @@ void kernel_close(struct fake_kernel *kernel)
 	fake_free(kernel->fake);
 	fdio_mutex_fini(&kernel->lock);
 	free(kernel);
-	the = NULL;
+	mounted = NULL;
 }
