@@ -6,11 +6,25 @@
  */
 #include "ops/types.h"
 
+/*
+ * The count of blocks to answer. If pages over holes were not written back in time, they count as
+ * blocks: programs that archive files take one without blocks for one hole.
+ */
+static uint64_t blocks_512(const struct ops_req *req, uint64_t known, uint64_t size)
+{
+	uint64_t end = FDIO_MIN(req->cached.end, size);
+
+	if (likely(!req->laundered || !req->cached_late || req->cached.off >= end))
+		return known;
+	return FDIO_MAX(known, (end - req->cached.off + 511) / 512);
+}
+
 static void reply_attr(struct ops_req *req, struct ext4_inode *inode)
 {
 	struct fuse_attr_out out = { .attr_valid = ops_attr_valid(inode) };
 
 	ops_fill_attr(req->ops, inode, &out.attr);
+	out.attr.blocks = blocks_512(req, out.attr.blocks, out.attr.size);
 	ops_reply_data(req, &out, sizeof(out));
 }
 
@@ -76,6 +90,7 @@ void ops_statx(struct ops_req *req)
 	}
 	out.attr_valid = ops_attr_valid(inode);
 	fill_statx(req->ops, inode, &out.stat);
+	out.stat.blocks = blocks_512(req, out.stat.blocks, out.stat.size);
 	ops_reply_data(req, &out, sizeof(out));
 	ext4_inode_put(inode);
 }

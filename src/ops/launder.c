@@ -7,10 +7,12 @@
  * The notification waits for pages that READs have locked and for the WRITEs of what is dirty,
  * which need slots and workers, and in one case for the very request that waits for it. So each is
  * sent by threads that do nothing else, no worker waits for it, and it is waited for only so long:
- * then the clock's thread lets the request go on as if there had been none, and the notification,
- * which harms nobody when it comes late, ends when it ends.
+ * then the clock's thread lets the request go on with cached_late set, and the notification, which
+ * harms nobody when it comes late, ends when it ends. LSEEK and the count
+ * of blocks then take for data whatever the kernel may hold (space.c, attributes.c); a time that
+ * was set may be changed by the pages.
  *
- * Records are preallocated. When all are in use a request goes on without.
+ * Records are preallocated. When all are in use a request is late at once.
  */
 #include "ops/types.h"
 

@@ -9,6 +9,38 @@
 #include <linux/falloc.h>
 #include <unistd.h>
 
+/*
+ * ext4_seek for a file of whose pages in unknown->off to unknown->end the kernel may hold some that
+ * programs have stored to, which the extent map does not know. They count as data: a program that
+ * copies them reads what the page cache holds, zeroes where nothing was stored.
+ */
+static int seek_past_unknown(struct ext4_inode *inode, const struct dio_cached *unknown,
+			     uint64_t off, bool want_data, uint64_t *ret)
+{
+	uint64_t size = ext4_inode_size(inode), end = FDIO_MIN(unknown->end, size);
+	int err;
+
+	if (want_data && off < end && off >= unknown->off) {
+		*ret = off;
+		return 0;
+	}
+	err = ext4_seek(inode, off, want_data, ret);
+	if (want_data) {
+		if (off < unknown->off && unknown->off < size &&
+		    (err == -ENXIO || (!err && *ret > unknown->off))) {
+			*ret = unknown->off;
+			err = 0;
+		}
+		return err;
+	}
+	if (err || *ret < unknown->off || *ret >= end)
+		return err;
+	if (end < size)
+		return ext4_seek(inode, end, false, ret);
+	*ret = size;
+	return 0;
+}
+
 void ops_lseek(struct ops_req *req)
 {
 	const struct fuse_lseek_in *in = ops_arg(req);
@@ -24,7 +56,11 @@ void ops_lseek(struct ops_req *req)
 		return;
 	else {
 		ext4_inode_lock_shared(file->inode);
-		err = ext4_seek(file->inode, in->offset, in->whence == SEEK_DATA, &out.offset);
+		err = req->laundered && req->cached_late
+			      ? seek_past_unknown(file->inode, &req->cached, in->offset,
+						  in->whence == SEEK_DATA, &out.offset)
+			      : ext4_seek(file->inode, in->offset, in->whence == SEEK_DATA,
+					  &out.offset);
 		ext4_inode_unlock(file->inode);
 	}
 	if (err)

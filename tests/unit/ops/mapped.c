@@ -204,6 +204,75 @@ START_TEST(none_waits_for_ever)
 }
 END_TEST
 
+/*
+ * If the pages are not written back in time, LSEEK answers what is right whatever they hold: the
+ * pages that were read over a hole, page 2 of 4 here, are data.
+ */
+START_TEST(late_pages_count_as_data)
+{
+	static const struct { uint64_t off; uint32_t whence; int err; uint64_t want; } seeks[] = {
+		{ 0, SEEK_DATA, 0, 0 },
+		{ PAGE, SEEK_DATA, 0, 2 * PAGE },
+		{ 2 * PAGE + 1, SEEK_DATA, 0, 2 * PAGE + 1 },
+		{ 3 * PAGE, SEEK_DATA, -ENXIO, 0 },
+		{ 0, SEEK_HOLE, 0, PAGE },
+		{ 2 * PAGE, SEEK_HOLE, 0, 3 * PAGE },
+	};
+	struct fuse_lseek_in in = { .whence = seeks[_i].whence, .offset = seeks[_i].off };
+	struct fuse_lseek_out out;
+	const struct kernel_answer *answer;
+
+	file_of(PAGE, O_RDWR);
+	ck_assert_int_eq(grow(4 * PAGE), 0);
+	ck_assert_int_eq(kernel_read(k, node, fh, 2 * PAGE, buf, PAGE, O_RDWR), (int)PAGE);
+	in.fh = fh;
+	kernel_hold_notifications(k);
+	answer = kernel_wait(k, kernel_send(k, FUSE_LSEEK, node, &in, sizeof(in), NULL, 0));
+	ck_assert_int_eq(answer->err, seeks[_i].err);
+	memcpy(&out, answer->data, sizeof(out));
+	if (!answer->err)
+		ck_assert_uint_eq(out.offset, seeks[_i].want);
+	kernel_release_notifications(k);
+}
+END_TEST
+
+/* The same when the page is the last one: the file has no hole then. */
+START_TEST(late_pages_up_to_the_end)
+{
+	struct fuse_lseek_in in = { .whence = SEEK_HOLE };
+	const struct kernel_answer *answer;
+	struct fuse_lseek_out out;
+
+	file_with_a_hole(O_RDWR);
+	in.fh = fh;
+	kernel_hold_notifications(k);
+	answer = kernel_wait(k, kernel_send(k, FUSE_LSEEK, node, &in, sizeof(in), NULL, 0));
+	ck_assert_int_eq(answer->err, 0);
+	memcpy(&out, answer->data, sizeof(out));
+	ck_assert_uint_eq(out.offset, PAGE + 1000);
+	kernel_release_notifications(k);
+}
+END_TEST
+
+/* A file without blocks would be taken for one hole. */
+START_TEST(late_pages_count_as_blocks)
+{
+	const struct kernel_answer *answer;
+	struct fuse_attr_out out;
+
+	file_of(PAGE, O_RDWR);
+	ck_assert_int_eq(grow(0), 0);
+	ck_assert_int_eq(grow(4 * PAGE), 0);
+	ck_assert_int_eq(kernel_read(k, node, fh, 2 * PAGE, buf, PAGE, O_RDWR), (int)PAGE);
+	kernel_hold_notifications(k);
+	answer = kernel_wait(k, send_getattr());
+	ck_assert_int_eq(answer->err, 0);
+	memcpy(&out, answer->data, sizeof(out));
+	ck_assert_uint_eq(out.attr.blocks, PAGE / 512);
+	kernel_release_notifications(k);
+}
+END_TEST
+
 /* Without anybody who could store through a mapping nothing is asked of the kernel. */
 START_TEST(who_only_writes_does_not_wait)
 {
@@ -286,6 +355,9 @@ Suite *unit_suite(void)
 	unit_loop(t, the_mask_ends, 0, NR_ENDS);
 	unit_loop(t, answers_wait_for_pages, 0, NR_WAITERS, PROVES("ENGINE-7"));
 	unit_loop(t, none_waits_for_ever, 0, 3);
+	unit_loop(t, late_pages_count_as_data, 0, 6);
+	unit_test(t, late_pages_up_to_the_end);
+	unit_test(t, late_pages_count_as_blocks);
 	unit_loop(t, who_only_writes_does_not_wait, 0, NR_WAITERS);
 	unit_loop(t, kernels_that_clear_the_tail, 0, 3);
 	unit_test(t, appends_do_not_wait);
