@@ -34,10 +34,10 @@ BOUNDED = {
         "an inode that could not be read is not deleted",
     ("load", "ext4_inode_put"):
         "an inode that could not be read is not deleted",
-    ("get", "ext4_inode_put"):
-        "V4: has a name, so it is not deleted",
+    ("get_value_inode", "ext4_inode_put"):
+        "VALUE-4: has a name, so it is not deleted",
     ("ext4_ea_settle", "ext4_inode_put"):
-        "V3: what is deleted holds a value, and so has none itself",
+        "VALUE-3: what is deleted holds a value, and so has none itself",
 }
 
 # Who calls whom through a pointer, followed all the same.

@@ -1,23 +1,23 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Files, directories and links whose content lies in the inode (inline_data): its first 60 bytes
- * where others have their block map, what is more in the attribute system.data, which is always in
- * the inode's own space. Such volumes are only read, and the disk inode is in memory: nothing here
- * waits, and no lock is needed. Any thread.
+ * Files, directories and symbolic links whose content lies in the inode (feature inline_data): the
+ * first 60 bytes where others have their block map, the rest in the attribute system.data, which is
+ * always in the inode's own space. A volume with such inodes is only read, and the disk inode is in
+ * memory, so nothing here waits or needs a lock: any thread.
  *
- * A file's size may go beyond what is stored, which reads as zeroes. What a directory's content is:
- * dir/inline_dir.c.
+ * A file may be longer than what is stored; the rest of it reads as zeroes. dir/inline_dir.c knows
+ * the entries of an inline directory.
  *
- * Damage is -EUCLEAN: the flag without the feature or without the attribute, a value elsewhere,
- * entries that do not fit.
+ * Damage is -EUCLEAN: the inode's flag without the feature or without the attribute, a value
+ * elsewhere, a link longer than what is stored.
  */
 #include "ext4/xattr/set.h"
 
-#include <endian.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
+/* Bytes of content in i_block. */
 #define FIRST_PART ((uint32_t)sizeof(((struct ext2_inode_large *)0)->i_block))
 
 int ext4_inline_load(struct ext4_inode *inode, uint8_t **ret, uint32_t *ret_len)
@@ -34,7 +34,7 @@ int ext4_inline_load(struct ext4_inode *inode, uint8_t **ret, uint32_t *ret_len)
 	if (!data)
 		return -ENOMEM;
 	memcpy(data, inode->raw->i_block, FIRST_PART);
-	err = ext4_xattr_inline(inode, data + FIRST_PART, vol->inode_size, &more);
+	err = ext4_xattr_system_data(inode, data + FIRST_PART, vol->inode_size, &more);
 	if (err) {
 		free(data);
 		return err;
@@ -75,8 +75,8 @@ int ext4_inline_link(struct ext4_inode *inode, char *buf, uint64_t size)
 		return err;
 	if (size > stored)
 		err = EXT4_CORRUPT(inode->vol, inode->ino, 0,
-				 "symbolic link of %llu bytes, %u of them stored",
-				 (unsigned long long)size, stored);
+				   "symbolic link of %llu bytes, %u of them stored",
+				   (unsigned long long)size, stored);
 	else
 		memcpy(buf, data, size);
 	free(data);

@@ -1,66 +1,68 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Values of extended attributes that lie in inodes of their own (feature ea_inode): made, read,
- * shared and given up. Called by xattr/disk.c, xattr/xattr.c and xattr/acl.c; reading on workers
- * with the owner locked in any mode, changing inside their handles.
+ * shared and given up. Workers, and loop threads in the mode of base/nowait.h, where a read always
+ * misses. Reading with the owner locked in any mode, changing in the handle of whoever changes the
+ * owner. ext4_ea_settle also on the ticker and on the thread that unmounts. Damage is -EUCLEAN.
  *
  * Such an inode is a regular file without a name. Its blocks are metadata: they go through the log,
  * and are revoked when they are freed. Where other inodes have times it keeps a checksum of the
  * value (atime) and the number of its owners (ctime and version). An owner is an inode's own space
- * or an attribute block, however many inodes share that block. The last owner gone, it is an
- * orphan, and deleted like any file whose last name is gone.
+ * or an attribute block, however many inodes share that block. When the last owner is gone, the
+ * inode is put on the orphan list and deleted like any file whose last name is gone.
  *
  * VALUE-1 The content of such an inode never changes: a new value is a new inode. So it is read
- * without a lock of its own. VALUE-2 References that a handle takes are kept until it has ended, by
- * v->ea_refs: dropping the last one deletes, which takes
- *    handles of its own, and must not happen to what the handle may still take back. The list is
- *    changed inside handles only.
- *    Whoever has a handle finds on it only what ended handles have left.
- * VALUE-3 Such an inode has no attributes itself. One that has is damage, so what an image makes of
- *    values never leads further than from an inode to its values.
- * VALUE-4 What turns out to be no such inode is let go inside a handle, so it must not be one that
- * is
- *    deleted then (ext4_inode_get_value).
+ *         without taking its lock.
+ * VALUE-2 A reference that a handle takes is kept on vol->xattr.ea_refs until the handle has ended:
+ *         dropping the last one deletes the inode, which takes handles of its own, and a cancelled
+ *         handle may still take back what it did. The list is changed only inside handles, which
+ *         run one at a time; so whoever has a handle finds on it only what ended handles have left.
+ * VALUE-3 Such an inode has no attributes itself. One that has any is damage, so an image can never
+ *         lead further than from an inode to its values.
+ * VALUE-4 An inode that turns out not to hold a value is put inside the handle. That must not
+ *         delete it, so ext4_inode_get_value returns none without a name.
  */
-#include "ext4/xattr/set.h"
+#include "ext4/xattr/value.h"
 
 #include "base/crc32c.h"
 #include "base/nowait.h"
+#include "ext4/inode/inode_cache.h"
+#include "ext4/xattr/places.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-/*
- * Outlives the handle (VALUE-2), so it is allocated. Write-out takes none: it changes no
- * attributes.
- */
+/* A kept reference. It outlives the handle (VALUE-2), so it is not the handle's memory. */
 struct ea_ref { struct list link; struct ext4_inode *ea; };
 
 unsigned ext4_ea_blocks(const struct ext4_vol *vol, size_t len)
 {
-	/* The tree of a value in many pieces has one node. */
+	/* The extent tree of a value in many pieces has one node. */
 	return vol->has_ea_inode && len ? (unsigned)fdio_blocks(len, vol->block_bits) + 1 : 0;
 }
 
 unsigned ext4_ea_credits_new(const struct ext4_vol *vol, size_t len)
 {
-	/* Each block may be in a group of its own. */
-	return vol->has_ea_inode && len
-			       ? EXT4_CREDITS_INODE_NEW + EXT4_CREDITS_INODE +
-						 (1 + EXT4_CREDITS_ALLOC) * ext4_ea_blocks(vol, len)
-			       : 0;
+	/* Each block may lie in another group. */
+	const unsigned each = 1 + EXT4_CREDITS_ALLOC;
+
+	if (!vol->has_ea_inode || !len)
+		return 0;
+	return EXT4_CREDITS_INODE_NEW + EXT4_CREDITS_INODE + each * ext4_ea_blocks(vol, len);
 }
 
-/* ------------------------------------------------------------------ references */
+/* ---- kept references ---- */
 
 /* VALUE-2 */
-static void keep(struct ea_ref *ref, struct ext4_inode *ea)
+static void keep_reference(struct ea_ref *ref, struct ext4_inode *ea)
 {
 	ref->ea = ea;
 	list_add_tail(&ea->vol->xattr.ea_refs, &ref->link);
 	__atomic_store_n(&ea->vol->xattr.ea_refs_kept, true, __ATOMIC_RELEASE);
 }
+
+void ext4_ea_init(struct ext4_vol *vol) { list_init(&vol->xattr.ea_refs); }
 
 void ext4_ea_settle(struct ext4_vol *vol)
 {
@@ -89,38 +91,43 @@ void ext4_ea_fini(struct ext4_vol *vol)
 		struct ea_ref *ref = list_first(&vol->xattr.ea_refs, struct ea_ref, link);
 
 		list_del(&ref->link);
-		if (ext4_inode_is_bad(ref->ea)) /* in no hash: nobody else finds it */
+		/* The cache frees all others: a bad inode is not in its hash. */
+		if (ext4_inode_is_bad(ref->ea))
 			ext4_inode_free(ref->ea);
 		free(ref);
 	}
 }
 
+/* ---- owners ---- */
+
 /* VALUE-3 */
 static bool holds_value(struct ext4_inode *ea)
 {
 	return S_ISREG(ext4_inode_mode(ea)) && (ext4_inode_flags(ea) & EXT4_EA_INODE_FL) &&
-	       ea->raw->i_links_count && !ext4_xattr_any(ea);
+	       ea->raw->i_links_count && !ext4_xattr_present(ea);
 }
 
-/* The inode that holds xattr, an attribute of inode. */
-static int get(struct ext4_inode *inode, const struct ext4_xattr *xattr, struct ext4_inode **ret)
+/* The inode that holds the value of xattr, an attribute of inode; the caller puts it. */
+static int get_value_inode(struct ext4_inode *inode, const struct ext4_xattr *xattr,
+			   struct ext4_inode **ret)
 {
-	int err = xattr->inum == inode->ino ? -ENOENT
-					    : ext4_inode_get_value(inode->vol, xattr->inum, ret);
+	int err = -ENOENT;
 
+	if (xattr->value_ino != inode->ino)
+		err = ext4_inode_get_value(inode->vol, xattr->value_ino, ret);
 	if (!err && !holds_value(*ret)) {
 		ext4_inode_put(*ret); /* VALUE-4 */
 		err = -ENOENT;
 	}
-	return err == -ENOENT ? EXT4_CORRUPT(inode->vol, inode->ino, 0,
-					     "inode %u does not hold an attribute value",
-					     xattr->inum)
-			      : err;
+	if (err != -ENOENT)
+		return err;
+	return EXT4_CORRUPT(inode->vol, inode->ino, 0, "inode %u does not hold an attribute value",
+			    xattr->value_ino);
 }
 
 /*
- * An older kind has one owner and says so with its number in place of a time: neither count nor
- * checksum are kept.
+ * Lustre made such inodes before ext4 had them. One of these belongs to one inode, whose number it
+ * has in place of the mtime; it has neither a count of owners nor a checksum.
  */
 static bool is_lustre(const struct ext4_inode *inode, const struct ext4_inode *ea)
 {
@@ -140,18 +147,18 @@ static void set_owners(struct ext4_inode *ea, uint64_t n)
 	fdio_mutex_unlock(&ea->attr);
 }
 
-/* The inode that holds xattr, open for change in handle, which keeps the reference. */
-static int begin(struct journal_handle *handle, struct ext4_inode *inode,
-		 const struct ext4_xattr *xattr, struct ext4_inode **ret)
+/* Opens the inode of xattr's value for change in handle, which keeps the reference (VALUE-2). */
+static int begin_value_inode(struct journal_handle *handle, struct ext4_inode *inode,
+			     const struct ext4_xattr *xattr, struct ext4_inode **ret)
 {
 	struct ea_ref *ref = malloc(sizeof(*ref));
-	int err = ref ? get(inode, xattr, ret) : -ENOMEM;
+	int err = ref ? get_value_inode(inode, xattr, ret) : -ENOMEM;
 
 	if (err) {
 		free(ref);
 		return err;
 	}
-	keep(ref, *ret);
+	keep_reference(ref, *ret);
 	return ext4_inode_begin(handle, *ret);
 }
 
@@ -159,7 +166,7 @@ int ext4_ea_ref(struct journal_handle *handle, struct ext4_inode *inode,
 		const struct ext4_xattr *xattr)
 {
 	struct ext4_inode *ea;
-	int err = begin(handle, inode, xattr, &ea);
+	int err = begin_value_inode(handle, inode, xattr, &ea);
 
 	if (err)
 		return err;
@@ -175,7 +182,7 @@ int ext4_ea_unref(struct journal_handle *handle, struct ext4_inode *inode,
 {
 	struct ext4_inode *ea;
 	uint64_t n;
-	int err = begin(handle, inode, xattr, &ea);
+	int err = begin_value_inode(handle, inode, xattr, &ea);
 
 	if (err)
 		return err;
@@ -189,7 +196,7 @@ int ext4_ea_unref(struct journal_handle *handle, struct ext4_inode *inode,
 	return err ? err : ext4_inode_dirty(handle, ea, false);
 }
 
-/* ------------------------------------------------------------------ content */
+/* ---- content ---- */
 
 static uint32_t checksum(const struct ext4_vol *vol, const void *value, uint32_t len)
 {
@@ -200,15 +207,15 @@ int ext4_ea_read(struct ext4_inode *inode, const struct ext4_xattr *xattr, uint8
 {
 	struct ext4_vol *vol = inode->vol;
 	struct ext4_inode *ea;
-	/* Up to 64 KiB, and buf must not be half an answer. */
-	int err = nowait_on() ? nowait_miss() : get(inode, xattr, &ea);
+	/* A value has up to 64 KiB: too much for a loop thread, even if no block has to be read. */
+	int err = nowait_on() ? nowait_miss() : get_value_inode(inode, xattr, &ea);
 
 	if (err)
 		return err;
 	if (ext4_inode_size(ea) != xattr->size)
 		err = EXT4_CORRUPT(vol, inode->ino, 0,
 				   "inode %u does not hold an attribute value of %u bytes",
-				   xattr->inum, xattr->size);
+				   xattr->value_ino, xattr->size);
 	for (uint32_t at = 0; at < xattr->size && !err; at += vol->block_size) {
 		struct journal_buffer *buffer;
 		uint64_t pblk;
@@ -224,7 +231,7 @@ int ext4_ea_read(struct ext4_inode *inode, const struct ext4_xattr *xattr, uint8
 	if (!err && !is_lustre(inode, ea) && ea->raw->i_atime != checksum(vol, buf, xattr->size))
 		err = EXT4_CORRUPT(vol, inode->ino, 0,
 				   "the attribute value in inode %u has a wrong checksum",
-				   xattr->inum);
+				   xattr->value_ino);
 	ext4_inode_put(ea);
 	return err;
 }
@@ -267,25 +274,37 @@ static void init_raw(struct ext4_inode *ea, uint32_t len, uint32_t sum)
 	struct ext2_inode_large *raw = ea->raw;
 
 	fdio_mutex_lock(&ea->attr);
-	raw->i_flags = EXT4_EXTENTS_FL | EXT4_EA_INODE_FL; /* nothing of the directory's */
+	/* Drops the flags that ext4_inode_new has given it as to a file in a directory. */
+	raw->i_flags = EXT4_EXTENTS_FL | EXT4_EA_INODE_FL;
 	raw->i_atime = sum;
-	if (ea->vol->inode_size > 128)
+	if (ea->vol->inode_size > EXT4_XATTR_OLD_INODE)
 		raw->i_atime_extra = raw->i_ctime_extra = raw->i_version_hi = 0;
 	ext4_raw_set_size(ea, len);
 	fdio_mutex_unlock(&ea->attr);
 	set_owners(ea, 1);
 }
 
-/* The hash of an entry covers the name and, for such values, their checksum. */
+/* The hash of an entry covers the name and, for a value in an inode, the checksum of the value. */
 static uint32_t entry_hash(const struct ext4_xattr *xattr, uint32_t sum)
 {
 	struct {
 		struct ext2_ext_attr_entry entry;
 		char name[256];
-	} n = { .entry = { .e_name_len = xattr->name_len, .e_value_size = sizeof(sum) } };
+	} named = { .entry = { .e_name_len = xattr->name_len, .e_value_size = sizeof(sum) } };
 
-	memcpy(n.name, xattr->name, xattr->name_len);
-	return ext2fs_ext_attr_hash_entry(&n.entry, &sum);
+	memcpy(named.name, xattr->name, xattr->name_len);
+	return ext2fs_ext_attr_hash_entry(&named.entry, &sum);
+}
+
+/* Writes the value into ea, which is new and open in handle. */
+static int fill_value_inode(struct journal_handle *handle, struct ext4_inode *ea,
+			    const struct ext4_xattr *xattr, uint32_t sum)
+{
+	int err;
+
+	init_raw(ea, xattr->size, sum);
+	err = write_value(handle, ea, xattr->value, xattr->size);
+	return err ? err : ext4_inode_dirty(handle, ea, true);
 }
 
 int ext4_ea_new(struct journal_handle *handle, struct ext4_inode *inode, struct ext4_xattr *xattr)
@@ -296,6 +315,7 @@ int ext4_ea_new(struct journal_handle *handle, struct ext4_inode *inode, struct 
 		.gid = raw->i_gid | (uint32_t)raw->osd2.linux2.l_i_gid_high << 16,
 	};
 	uint32_t sum = checksum(inode->vol, xattr->value, xattr->size);
+	int64_t blocks = (int64_t)fdio_blocks(xattr->size, inode->vol->block_bits);
 	struct ea_ref *ref = malloc(sizeof(*ref));
 	struct ext4_inode *ea;
 	int err = ref ? ext4_inode_new(handle, inode, S_IFREG | 0600, &credentials, &ea) : -ENOMEM;
@@ -304,19 +324,13 @@ int ext4_ea_new(struct journal_handle *handle, struct ext4_inode *inode, struct 
 		free(ref);
 		return err;
 	}
-	keep(ref, ea);
-	init_raw(ea, xattr->size, sum);
-	err = write_value(handle, ea, xattr->value, xattr->size);
-	if (!err)
-		err = ext4_inode_dirty(handle, ea, true);
+	keep_reference(ref, ea);
+	err = fill_value_inode(handle, ea, xattr, sum);
 	if (err)
 		return err;
-	xattr->inum = ea->ino;
+	xattr->value_ino = ea->ino;
 	xattr->hash = entry_hash(xattr, sum);
 	xattr->value = NULL;
-	/* Each owner has the blocks of the value on its account. */
-	return ext4_raw_add_blocks(inode,
-				   (int64_t)fdio_blocks(xattr->size, inode->vol->block_bits));
+	/* The blocks of a value are counted in i_blocks of each inode that has the attribute. */
+	return ext4_raw_add_blocks(inode, blocks);
 }
-
-void ext4_ea_init(struct ext4_vol *vol) { list_init(&vol->xattr.ea_refs); }

@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Extended attributes: get, list, set, remove, and what other operations need of them
- * (capabilities, eviction). Workers only. Reading takes the inode lock shared, changing takes it
- * exclusively; one transaction a change.
+ * Extended attributes as the system calls see them: get, list, set, remove; and capabilities, which
+ * other changes take away. The VFS has checked permissions and the syntax of names before a call
+ * arrives; which prefixes this mount serves is decided here.
  *
- * The VFS has checked permissions and the syntax of names before a call arrives; what a name's
- * prefix allows on this mount is decided here.
+ * Reading: workers, and loop threads in the mode of base/nowait.h, with the inode locked shared.
+ * Changing: workers only, with the inode locked exclusively, one transaction a change. Errors leave
+ * everything as it was.
  */
 #include "ext4/xattr/set.h"
 
-#include "base/nowait.h"
+#include "ext4/inode/inode_change.h"
+#include "ext4/xattr/acl.h"
+#include "ext4/xattr/value.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -19,7 +22,7 @@
 static const struct prefix {
 	const char *text;
 	uint8_t len, index;
-	bool whole; /* the text is the whole name */
+	bool whole; /* text is the whole name */
 } prefixes[] = {
 	{ "user.", 5, EXT4_XATTR_INDEX_USER, false },
 	{ "trusted.", 8, EXT4_XATTR_INDEX_TRUSTED, false },
@@ -40,7 +43,10 @@ static bool index_served(const struct ext4_vol *vol, uint8_t index)
 	return index != EXT4_XATTR_INDEX_USER || vol->options.user_xattr;
 }
 
-/* Splits a full name. -EOPNOTSUPP for a prefix that this mount does not serve. */
+/*
+ * Splits a full name into prefix and rest. -EOPNOTSUPP for a prefix that this mount does not serve;
+ * -EINVAL without a rest; -ERANGE if the rest is too long.
+ */
 static int split_name(const struct ext4_vol *vol, const char *name, uint8_t *ret_index,
 		      const char **ret_rest, unsigned *ret_len)
 {
@@ -66,17 +72,17 @@ static int split_name(const struct ext4_vol *vol, const char *name, uint8_t *ret
 	return -EOPNOTSUPP;
 }
 
-/* ------------------------------------------------------------------ reading */
+/* ---- reading ---- */
 
 static int copy_acl(struct ext4_inode *inode, const struct ext4_xattr *xattr, void *buf,
 		    size_t size, size_t *ret_len)
 {
 	uint8_t *value = NULL;
-	int err = xattr->inum ? ext4_ea_copy(inode, xattr, &value) : 0;
+	int err = xattr->value_ino ? ext4_ea_copy(inode, xattr, &value) : 0;
 
 	if (!err)
-		err = ext4_acl_to_user(inode, xattr->inum ? value : xattr->value, xattr->size, buf,
-				       size, ret_len);
+		err = ext4_acl_to_user(inode, value ? value : xattr->value, xattr->size, buf, size,
+				       ret_len);
 	free(value);
 	return err;
 }
@@ -91,7 +97,7 @@ static int copy_value(struct ext4_inode *inode, const struct ext4_xattr *xattr, 
 		return 0;
 	if (size < xattr->size)
 		return -ERANGE;
-	if (xattr->inum)
+	if (xattr->value_ino)
 		return ext4_ea_read(inode, xattr, buf);
 	if (xattr->size)
 		memcpy(buf, xattr->value, xattr->size);
@@ -119,8 +125,8 @@ int ext4_xattr_get(struct ext4_inode *inode, const char *name, void *buf, size_t
 	if (err)
 		return err;
 	/*
-	 * The kernel asks before each write of a file that may have capabilities: nothing to kill
-	 * means there are none.
+	 * The kernel asks for capabilities before each write, so this must not load the set. A file
+	 * that is known to have nothing to kill has none.
 	 */
 	if (is_caps(index, rest, len) && ext4_killpriv_none(inode))
 		return -ENODATA;
@@ -142,7 +148,7 @@ static const struct prefix *prefix_of(uint8_t index)
 	for (size_t k = 0; k < ARRAY_SIZE(prefixes); k++)
 		if (prefixes[k].index == index)
 			return &prefixes[k];
-	return NULL; /* not for user space: system.data, encryption, or unknown */
+	return NULL; /* user space does not see it: system.data, encryption, unknown */
 }
 
 static int list_set(struct ext4_inode *inode, const struct ext4_xattr_set *set, bool trusted,
@@ -188,107 +194,9 @@ int ext4_xattr_list(struct ext4_inode *inode, bool trusted, char *buf, size_t si
 	return err;
 }
 
-/* ------------------------------------------------------------------ changing */
+/* ---- changing ---- */
 
-/* Gives up the value of xattr if it lies in an inode of its own. inode has been begun in handle. */
-static int leave_value(struct journal_handle *handle, struct ext4_inode *inode,
-		       const struct ext4_xattr_set *set, const struct ext4_xattr *xattr)
-{
-	int err = 0;
-
-	if (!xattr->inum)
-		return 0;
-	if (!(xattr->was_in_block && set->block_shared)) /* XATTR-3 */
-		err = ext4_ea_unref(handle, inode, xattr);
-	return err ? err
-		   : ext4_raw_add_blocks(inode, -(int64_t)fdio_blocks(xattr->size,
-								      inode->vol->block_bits));
-}
-
-static int change_set(struct journal_handle *handle, struct ext4_inode *inode,
-		      struct ext4_xattr_set *set, const struct ext4_xattr *fresh, bool remove)
-{
-	struct ext4_xattr *xattr = ext4_xattr_find(set, fresh->index, fresh->name, fresh->name_len);
-	int err = 0;
-
-	if (remove && !xattr)
-		return -ENODATA;
-	if (!remove && xattr && !xattr->inum && xattr->size == fresh->size &&
-	    (!xattr->size || !memcmp(xattr->value, fresh->value, xattr->size)))
-		return EXT4_XATTR_SAME;
-	if (xattr)
-		err = leave_value(handle, inode, set, xattr);
-	if (err)
-		return err;
-	if (remove) {
-		*xattr = set->xattr[--set->nr];
-	} else {
-		if (!xattr)
-			xattr = &set->xattr[set->nr++];
-		*xattr = *fresh;
-	}
-	return ext4_xattr_store(handle, inode, set);
-}
-
-int ext4_xattr_change(struct journal_handle *handle, struct ext4_inode *inode, uint8_t index,
-		      const char *name, unsigned name_len, const void *value, size_t len)
-{
-	struct ext4_xattr fresh = { .index = index,
-				    .name_len = (uint8_t)name_len,
-				    .name = name,
-				    .value = value,
-				    .size = (uint32_t)len,
-				    .fresh = true };
-	struct ext4_xattr_set set;
-	int err = ext4_xattr_load(inode, &set);
-
-	if (err)
-		return err;
-	err = ext4_inode_begin(handle, inode);
-	if (!err)
-		err = change_set(handle, inode, &set, &fresh, !value);
-	ext4_xattr_set_fini(&set);
-	ext4_killpriv_forget(inode);
-	return err;
-}
-
-/* Values of the set that a copy of the block would own. */
-static unsigned shared_values(const struct ext4_xattr_set *set)
-{
-	unsigned n = 0;
-
-	for (unsigned k = 0; k < set->nr; k++)
-		n += set->block_shared && set->xattr[k].was_in_block && set->xattr[k].inum;
-	return n;
-}
-
-unsigned ext4_xattr_credits(struct ext4_inode *inode, size_t len)
-{
-	struct ext4_xattr_set set;
-	unsigned n;
-
-	/* the change will find the error */
-	if (!inode->vol->has_ea_inode || ext4_xattr_load(inode, &set))
-		return 0;
-	n = ext4_ea_credits_new(inode->vol, len) + EXT4_CREDITS_EA_UNREF +
-	    shared_values(&set) * EXT4_CREDITS_INODE;
-	ext4_xattr_set_fini(&set);
-	return n;
-}
-
-unsigned ext4_xattr_remove_blocks(struct ext4_inode *inode)
-{
-	struct ext4_xattr_set set;
-	unsigned n;
-
-	if (!ext4_raw_file_acl(inode) || ext4_xattr_load(inode, &set))
-		return 0;
-	n = set.block_shared;
-	ext4_xattr_set_fini(&set);
-	return n;
-}
-
-/* XATTR_CREATE and XATTR_REPLACE are judged before a transaction is opened. */
+/* Tests XATTR_CREATE and XATTR_REPLACE, before a transaction is opened. */
 static int check_flags(struct ext4_inode *inode, uint8_t index, const char *rest, unsigned len,
 		       int flags)
 {
@@ -330,14 +238,17 @@ static int change_in_handle(struct journal_handle *handle, struct ext4_inode *in
 		err = ext4_xattr_change(handle, inode, change->index, change->rest,
 					change->rest_len, change->value, change->len);
 	if (err)
-		return err == EXT4_XATTR_SAME ? 0 : err; /* and no time changes either */
+		return err == EXT4_XATTR_SAME ? 0 : err; /* then ctime stays, too */
 	fdio_mutex_lock(&inode->attr);
 	ext4_raw_set_time(inode, EXT4_SET_CTIME, ext4_now(inode->vol));
 	fdio_mutex_unlock(&inode->attr);
 	return ext4_inode_dirty(handle, inode, false);
 }
 
-/* Whether setting it takes no new block. (An ACL is shorter on disk than as it was handed in.) */
+/*
+ * Setting the attribute takes no new block. For an ACL this may be false needlessly, because it is
+ * shorter on disk than as it was handed in.
+ */
 static bool fits_as_it_is(struct ext4_inode *inode, const struct change *change)
 {
 	struct ext4_xattr fresh = { .index = change->index,
@@ -353,7 +264,9 @@ static bool fits_as_it_is(struct ext4_inode *inode, const struct change *change)
 	if (ext4_xattr_load(inode, &set))
 		return false;
 	xattr = ext4_xattr_find(&set, change->index, change->rest, change->rest_len);
-	*(xattr ? xattr : &set.xattr[set.nr++]) = fresh;
+	if (!xattr)
+		xattr = &set.xattr[set.nr++];
+	*xattr = fresh;
 	fits = ext4_xattr_fits(inode, &set);
 	ext4_xattr_set_fini(&set);
 	return fits;
@@ -371,6 +284,7 @@ static int change_locked(struct ext4_inode *inode, const struct change *change)
 	struct ext4_change op;
 	int err = ext4_change_begin(inode->vol, credits, blocks, who, &op);
 
+	/* The blocks are an upper bound: without any the attribute may still fit where it is. */
 	if (err == -ENOSPC && blocks && change->value && fits_as_it_is(inode, change))
 		err = ext4_change_begin(inode->vol, credits, 0, who, &op);
 	if (err)
@@ -424,16 +338,13 @@ int ext4_xattr_remove(struct ext4_inode *inode, const char *name)
 	return err;
 }
 
-/* ------------------------------------------------------------------ for the other parts */
+/* ---- capabilities, for other changes ---- */
 
 bool ext4_xattr_has_caps(struct ext4_inode *inode)
 {
 	struct ext4_xattr_set set;
 
-	/*
-	 * What cannot be read may hold capabilities: say so, and the write that asks will find the
-	 * error.
-	 */
+	/* A set that cannot be read may hold some: the change that takes them meets the error. */
 	if (ext4_xattr_load(inode, &set))
 		return true;
 	bool has = ext4_xattr_find(&set, EXT4_XATTR_INDEX_SECURITY, CAPS, sizeof(CAPS) - 1);
@@ -447,83 +358,4 @@ int ext4_xattr_kill_caps(struct journal_handle *handle, struct ext4_inode *inode
 				    sizeof(CAPS) - 1, NULL, 0);
 
 	return err == -ENODATA ? 0 : err;
-}
-
-/* The first attribute of set whose value i has to give up itself: not those of a shared block. */
-static struct ext4_xattr *next_value(struct ext4_xattr_set *set)
-{
-	for (unsigned k = 0; k < set->nr; k++)
-		if (set->xattr[k].inum && !(set->xattr[k].was_in_block && set->block_shared))
-			return &set->xattr[k];
-	return NULL;
-}
-
-static void forget_block(struct ext4_xattr_set *set)
-{
-	unsigned n = 0;
-
-	for (unsigned k = 0; k < set->nr; k++)
-		if (!set->xattr[k].was_in_block)
-			set->xattr[n++] = set->xattr[k];
-	set->nr = n;
-	set->block_shared = false;
-}
-
-/* An inode that holds a value has none itself (VALUE-3): on an image that says otherwise nothing
- * descends. */
-static bool may_own_values(struct ext4_inode *inode)
-{
-	return inode->vol->has_ea_inode && !(ext4_inode_flags(inode) & EXT4_EA_INODE_FL);
-}
-
-/* One value, or, when there is none left, the block. */
-static int free_step(struct journal_handle *handle, struct ext4_inode *inode, bool *ret_more)
-{
-	struct ext4_xattr_set set = { 0 };
-	struct ext4_xattr *xattr = NULL;
-	int err = ext4_inode_begin(handle, inode);
-
-	if (!err && may_own_values(inode))
-		err = ext4_xattr_load(inode, &set);
-	if (err)
-		return err;
-	xattr = next_value(&set);
-	*ret_more = xattr;
-	if (xattr) {
-		err = leave_value(handle, inode, &set, xattr);
-		*xattr = set.xattr[--set.nr];
-		/* What is in a shared block is not copied, but left to the others. */
-		if (!err && set.block_shared)
-			err = ext4_xattr_drop_block(handle, inode);
-		if (set.block_shared)
-			forget_block(&set);
-		if (!err)
-			err = ext4_xattr_store(handle, inode, &set);
-	} else {
-		err = ext4_xattr_drop_block(handle, inode);
-	}
-	ext4_xattr_set_fini(&set);
-	return err ? err : ext4_inode_dirty(handle, inode, false);
-}
-
-int ext4_xattr_free_all(struct ext4_inode *inode)
-{
-	bool values = may_own_values(inode), more = true;
-	struct journal_handle *handle;
-	int err = 0;
-
-	if (!ext4_raw_file_acl(inode) && !values)
-		return 0;
-	while (more && !err) {
-		more = false;
-		err = journal_begin(inode->vol->journal,
-				    EXT4_CREDITS_XATTR + (values ? EXT4_CREDITS_EA_UNREF : 0),
-				    &handle);
-		if (err)
-			break;
-		err = ext4_handle_end(handle, free_step(handle, inode, &more));
-	}
-	if (values) /* deletes inodes that hold values: they come here, too, but no further */
-		ext4_ea_settle(inode->vol);
-	return err;
 }
