@@ -1,10 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Extent trees on the miniature volume: random operations against a byte-exact model, deep trees,
- * every call failing once, a full file system, damaged trees, indirect files. e2fsck judges the
- * image after each.
+ * Extent trees and block maps of one file, on the miniature volume of kit/one_file.h, where each
+ * call of the journal and of the allocator can be made to fail. Proves:
+ *
+ *   - random operations leave the bytes and the map as a byte-exact model has them;
+ *   - a failed operation leaves a sound tree, and a truncate that failed half-way never lets a
+ *     larger file show what it cut off;
+ *   - trees grow deep and shrink again, and extents split and join at their longest;
+ *   - damaged trees, and blocks that are mapped twice, are refused;
+ *   - files with block maps can be read and cut, and become extents where that is possible.
+ *
+ * After each test, e2fsck must find nothing wrong with the image.
  */
 #define ONEFILE_MINIATURE
+#include "base/bytes.h"
 #include "kit/file_model.h"
 
 #include <errno.h>
@@ -17,6 +26,22 @@ static const char *const formats[] = {
 	"-t ext4 -b 1024 -O ^metadata_csum,^64bit",
 	"-t ext4 -b 2048 -O ^huge_file",
 };
+
+/* i_blocks of the inode: data and nodes of the tree, in units of 512 bytes. */
+static uint32_t sectors(const struct onefile *t)
+{
+	return fdio_get_le32(&t->inode->raw->i_blocks, 0);
+}
+
+/* The buffer of the first node below the root; the miniature counts no references. */
+static struct journal_buffer *first_node(struct onefile *t)
+{
+	struct ext3_extent_idx *index = ext4_extent_node_indexes(ext4_extent_root(t->inode));
+	struct journal_buffer *buffer;
+
+	must(journal_read_block(t->vol->journal, ext4_extent_index_block(index), &buffer) == 0);
+	return buffer;
+}
 
 START_TEST(random_operations)
 {
@@ -41,7 +66,7 @@ START_TEST(random_operations)
 	uint64_t before = mini_free_blocks();
 	must(model_truncate(&model, 0) == 0);
 	must(mini_free_blocks() > before);
-	must(le32toh(t.inode->raw->i_blocks) == 0);
+	must(sectors(&t) == 0);
 	onefile_recheck(&t);
 	model_fini(&model);
 	onefile_close(&t);
@@ -49,8 +74,8 @@ START_TEST(random_operations)
 END_TEST
 
 /*
- * Whatever fails, the file is as before the operation or the operation is done in part; either way
- * the tree is sound.
+ * After a failed call the operation is undone or done in part. The content is unknown then, but
+ * the tree must be sound and agree with the map.
  */
 START_TEST(every_call_fails)
 {
@@ -69,10 +94,6 @@ START_TEST(every_call_fails)
 		err = model_random_op(&model);
 		hits += err != 0;
 		mini_fail_in = 0;
-		/*
-		 * The content is unknown after a failure; the tree must be readable and the map
-		 * agree with it.
-		 */
 		model_compare_reloaded(&model);
 		if (n % 60 == 59)
 			onefile_recheck(&t);
@@ -97,9 +118,7 @@ static int insert_at(struct onefile *t, uint32_t lblk, bool unwritten)
 	return err;
 }
 
-/*
- * No block behind the size has contents, and none of the first n blocks but those that were kept.
- */
+/* Of the first n blocks, only the first kept may be in state written. */
 static void nothing_old(struct onefile *t, uint32_t kept, uint32_t n)
 {
 	for (uint32_t at = kept; at < n;) {
@@ -112,6 +131,7 @@ static void nothing_old(struct onefile *t, uint32_t kept, uint32_t n)
 	}
 }
 
+/* Makes the file n blocks large, in one of four ways. */
 static int extend(struct onefile *t, unsigned how, uint32_t n)
 {
 	uint64_t end = (uint64_t)n << t->vol->block_bits;
@@ -124,7 +144,7 @@ static int extend(struct onefile *t, unsigned how, uint32_t n)
 		return ext4_fallocate(t->inode, 0, end - 1, 1, false);
 	case 2:
 		return ext4_fallocate(t->inode, EXT4_FALLOC_ZERO_RANGE, end - 1, 1, false);
-	default: /* as a write of nothing that is new: refused until the truncate is finished */
+	default: /* as a write that allocates nothing: refused until the truncate is finished */
 		err = ext4_publish_size(t->inode, end);
 		if (err == -EIO && !mini_fail_in) {
 			must(ext4_inode_size(t->inode) < end);
@@ -135,8 +155,8 @@ static int extend(struct onefile *t, unsigned how, uint32_t n)
 }
 
 /*
- * Cuts a file of many extents down; the k-th call of those that may fail does. *ret_calls: how many
- * there were.
+ * Truncates a file of runs extents to size while the k-th call that can fail does fail.
+ * *ret_calls: how many such calls there were.
  */
 static int cut_down(struct onefile *t, uint32_t runs, uint64_t size, unsigned k,
 		    unsigned *ret_calls)
@@ -154,7 +174,8 @@ static int cut_down(struct onefile *t, uint32_t runs, uint64_t size, unsigned k,
 }
 
 /*
- * A truncate that fails half-way, and what extends the file afterwards, which fails too at first.
+ * A truncate fails half-way; then extending the file fails too at first. The blocks that the
+ * truncate did not reach must never become visible again.
  */
 START_TEST(truncate_fails_half_way)
 {
@@ -189,8 +210,8 @@ START_TEST(truncate_fails_half_way)
 END_TEST
 
 /*
- * Every other block, in an order that makes leaves split everywhere; then every other run goes,
- * then all.
+ * Inserts every other block: in ascending order, in descending order, or in an order that splits
+ * leaves everywhere. Then removes every other run, then cuts the file down, then frees everything.
  */
 START_TEST(deep_tree)
 {
@@ -229,22 +250,20 @@ START_TEST(deep_tree)
 	onefile_recheck(&t);
 	must(ext4_free_all_blocks(t.inode) == 0);
 	must(ext4_extent_node_depth(ext4_extent_root(t.inode)) == 0);
-	must(le32toh(t.inode->raw->i_blocks) == 0);
+	must(sectors(&t) == 0);
 	model_fini(&model);
 	onefile_close(&t);
 }
 END_TEST
 
-/* A long extent is cut, converted and joined again at its limits of length. */
+/* Extents near the greatest length that the format allows are cut, converted and joined again. */
 START_TEST(long_extents)
 {
 	struct onefile t;
 	struct ext4_extent extent;
 	unsigned n;
 
-	/*
-	 * No backups of the superblock in between, so extents can be as long as the format allows.
-	 */
+	/* Without backups of the superblock in the way, extents can be as long as possible. */
 	onefile_open(&t, 100 << 20,
 		     "-t ext4 -b 1024 -O ^resize_inode,^has_journal,sparse_super2 -E "
 		     "num_backup_sb=0",
@@ -265,12 +284,13 @@ START_TEST(long_extents)
 	onefile_recheck(&t);
 	must(ext4_fallocate(t.inode, EXT4_FALLOC_PUNCH_HOLE | EXT4_FALLOC_KEEP_SIZE, 1 << 10,
 			    69998 << 10, false) == 0);
-	must(le32toh(t.inode->raw->i_blocks) == 4);
+	must(sectors(&t) == 4);
 	onefile_recheck(&t);
 	onefile_close(&t);
 }
 END_TEST
 
+/* An operation that fails with ENOSPC changes neither the file nor the number of free blocks. */
 START_TEST(full_file_system)
 {
 	struct onefile t;
@@ -301,6 +321,7 @@ START_TEST(full_file_system)
 }
 END_TEST
 
+/* A file that grows shows zeroes behind its old end, whatever the last block holds there. */
 START_TEST(zero_behind_the_end)
 {
 	struct onefile t;
@@ -312,7 +333,7 @@ START_TEST(zero_behind_the_end)
 	must(model_truncate(&model, 10001) == 0);
 	must(model_truncate(&model, 60000) == 0);
 	model_compare(&model);
-	/* What another writer left behind the end does not show either. */
+	/* The same when another implementation has left garbage behind the end. */
 	must(model_truncate(&model, 10001) == 0);
 	struct ext4_extent extent;
 	static uint8_t dirt[4096];
@@ -333,6 +354,7 @@ START_TEST(zero_behind_the_end)
 }
 END_TEST
 
+/* ext4_seek for data (true) and holes (false); unwritten blocks count as a hole. */
 START_TEST(seeking)
 {
 	struct onefile t;
@@ -362,7 +384,7 @@ START_TEST(seeking)
 }
 END_TEST
 
-/* A byte of the root or of a node is changed: an error or a sound map, never more. */
+/* One bit of the root or of a node is flipped: the map is refused, or it loads and is sound. */
 START_TEST(damaged_trees)
 {
 	struct onefile t;
@@ -379,10 +401,7 @@ START_TEST(damaged_trees)
 		uint8_t *p, old;
 		int err;
 
-		must(journal_read_block(t.vol->journal,
-					ext4_extent_index_block(ext4_extent_node_indexes(
-							ext4_extent_root(t.inode))),
-					&buffer) == 0);
+		buffer = first_node(&t);
 		p = n % 4 ? buffer->data + (n * 31) % 200
 			  : (uint8_t *)t.inode->raw->i_block + (n * 7) % 60;
 		old = *p;
@@ -412,7 +431,7 @@ static int reload(struct onefile *t)
 	return ext4_map_load(t->inode);
 }
 
-/* A block that the file maps twice, or maps and has as a node of its tree, is damage. */
+/* A block that the file maps twice, or that is both data and a node of the tree, is damage. */
 START_TEST(extent_twice)
 {
 	struct ext3_extent *extent;
@@ -424,17 +443,17 @@ START_TEST(extent_twice)
 	mini_fragment = 1;
 	for (uint32_t k = 0; k < 150; k++)
 		must(insert_at(&t, 2 * k, k % 2) == 0);
-	must(journal_read_block(t.vol->journal,
-				ext4_extent_index_block(ext4_extent_node_indexes(
-						ext4_extent_root(t.inode))),
-				&buffer) == 0);
+	buffer = first_node(&t);
 	must(ext4_extent_node_depth((void *)buffer->data) == 0);
 	must(reload(&t) == 0);
 	extent = ext4_extent_node_extents((void *)buffer->data);
 	old = extent[3].ee_start;
-	extent[3].ee_start = _i ? htole32((uint32_t)buffer->blk) : extent[40].ee_start;
+	if (_i)
+		fdio_put_le32(&extent[3].ee_start, 0, (uint32_t)buffer->blk);
+	else
+		extent[3].ee_start = extent[40].ee_start;
 	must(reload(&t) == -EUCLEAN);
-	/* Where files may share blocks, one may do so with itself. */
+	/* With the feature shared_blocks, a file may map a block twice. */
 	ext2fs_set_feature_shared_blocks(t.vol->fs->super);
 	must(reload(&t) == 0);
 	ext2fs_clear_feature_shared_blocks(t.vol->fs->super);
@@ -447,6 +466,7 @@ END_TEST
 static const char *indirect_setup = "yes 0123456789abcdef | head -c 900000 > big.$$ && debugfs -w "
 				    "-R \"write big.$$ f\" $IMG; rm -f big.$$";
 
+/* A file with a block map is read, punched and cut, and refuses new blocks where it must. */
 START_TEST(indirect_file)
 {
 	struct onefile t;
@@ -475,17 +495,17 @@ START_TEST(indirect_file)
 	must(ext4_truncate(t.inode, 5000) == 0);
 	free(model_runs(t.inode, &n));
 	must(n >= 1);
-	must(le32toh(t.inode->raw->i_blocks) == 10);
+	must(sectors(&t) == 10);
 	onefile_recheck(&t);
 	must(ext4_free_all_blocks(t.inode) == 0);
-	must(le32toh(t.inode->raw->i_blocks) == 0);
+	must(sectors(&t) == 0);
 	onefile_close(&t);
 }
 END_TEST
 
 /*
- * As tune2fs -O extents leaves files that were there before. The file of holes has a run for every
- * second block.
+ * "tune2fs -O extents" leaves the files that exist with their block maps. map_small is one run of
+ * blocks; in map_holes every other block is a hole, so that its runs do not fit into the inode.
  */
 #define TO_EXTENTS "&& tune2fs -O extents $IMG; rm -f big.$$"
 static const char *map_small = "yes 0123456789abcdef | head -c 400000 > big.$$ && debugfs -w -R "
@@ -512,11 +532,11 @@ START_TEST(block_map_becomes_extents)
 	onefile_open(&t, 24 << 20, "-t ext3 -b 1024", map_small);
 	must(ext4_map_kind(t.inode) == EXT4_MAPPED_INDIRECT);
 	must(ext4_map_lookup_load(t.inode, 300, &before) == 0);
-	/* an indirect block, and one above another */
-	must(le32toh(t.inode->raw->i_blocks) == 2 * (391 + 3));
+	/* 391 blocks of data, an indirect block, and a doubly indirect one with one below it */
+	must(sectors(&t) == 2 * (391 + 3));
 	reserve_one(&t, 391);
 	must(ext4_map_kind(t.inode) == EXT4_MAPPED_EXTENTS);
-	must(le32toh(t.inode->raw->i_blocks) == 2 * 392);
+	must(sectors(&t) == 2 * 392);
 	onefile_recheck(&t);
 	must(ext4_map_lookup_load(t.inode, 300, &extent) == 0);
 	must(extent.pblk == before.pblk && extent.state == EXT4_EXTENT_WRITTEN);
@@ -537,7 +557,7 @@ START_TEST(block_map_that_does_not_fit)
 	must(ext4_fallocate(t.inode, 0, 0, 4096, false) == -EOPNOTSUPP);
 	must(ext4_inode_size(t.inode) == 10 * 1024 + 1);
 	onefile_recheck(&t);
-	/* Without blocks it is a file like any other. */
+	/* Once the file has no blocks, nothing keeps it from having extents. */
 	must(ext4_truncate(t.inode, 0) == 0);
 	must(ext4_map_kind(t.inode) == EXT4_MAPPED_EXTENTS);
 	onefile_recheck(&t);
@@ -546,36 +566,44 @@ START_TEST(block_map_that_does_not_fit)
 }
 END_TEST
 
-/* The same of block maps; and an indirect block that leads to itself ends the walk at once. */
+/*
+ * In a block map too, a block that is mapped twice is damage (cases 0 and 1), and so is an indirect
+ * block that leads to itself (case 2), which must not be walked for ever.
+ */
 START_TEST(indirect_twice)
 {
 	struct onefile t;
 	struct journal_buffer *buffer;
-	uint32_t *p, *slot, old[256];
+	uint32_t *pointers, *slot, old[256];
 
 	onefile_open(&t, 24 << 20, "-t ext3 -b 1024", indirect_setup);
 	must(reload(&t) == 0);
-	must(journal_read_block(t.vol->journal, le32toh(t.inode->raw->i_block[EXT2_DIND_BLOCK]),
+	must(journal_read_block(t.vol->journal,
+				fdio_get_le32(t.inode->raw->i_block, 4 * EXT2_DIND_BLOCK),
 				&buffer) == 0);
-	p = (uint32_t *)buffer->data;
+	pointers = (uint32_t *)buffer->data;
 	slot = &t.inode->raw->i_block[_i == 0 ? 5 : EXT2_TIND_BLOCK];
 	old[0] = *slot;
 	*slot = _i == 0 ? t.inode->raw->i_block[9] : t.inode->raw->i_block[EXT2_DIND_BLOCK];
 	must(reload(&t) == -EUCLEAN);
 	*slot = old[0];
-	memcpy(old, p, sizeof(old));
-	for (unsigned k = 0; k < 256; k++)
-		p[k] = _i == 2 ? htole32((uint32_t)buffer->blk) : p[0];
+	memcpy(old, pointers, sizeof(old));
+	for (unsigned k = 0; k < 256; k++) {
+		if (_i == 2)
+			fdio_put_le32(pointers, 4 * k, (uint32_t)buffer->blk);
+		else
+			pointers[k] = pointers[0];
+	}
 	must(reload(&t) == -EUCLEAN);
-	memcpy(p, old, sizeof(old));
+	memcpy(pointers, old, sizeof(old));
 	must(reload(&t) == 0);
 	onefile_close(&t);
 }
 END_TEST
 
 /*
- * Blocks collected before one was found to be there twice stay in proportion to those that there
- * are.
+ * The map builder compares nodes while it collects them, so a tree of 100 nodes that are listed
+ * again and again is refused after at most 257, before the list takes much memory.
  */
 START_TEST(nodes_are_compared_early)
 {

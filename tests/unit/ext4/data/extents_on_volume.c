@@ -1,7 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The extents part on a real volume: journal, allocator and inode cache included; clean closes and
- * power cuts.
+ * Extent trees of one file on a real volume: the journal, the allocator and the inode cache take
+ * part. Proves what the miniature volume of extents.c cannot:
+ *
+ *   - the map shows new blocks only after the handle that mapped them has ended, and whoever finds
+ *     them there also finds the transaction that must become durable;
+ *   - what was synced survives a power cut, and e2fsck finds nothing wrong at any moment;
+ *   - a truncate that a power cut interrupts is finished by the next mount, and one that an error
+ *     interrupts never shows again what it cut off.
  */
 #include "kit/file_model.h"
 
@@ -46,7 +52,8 @@ START_TEST(random_operations)
 }
 END_TEST
 
-static bool must_wait(struct onefile *t)
+/* Block 1 is written in the map, and the transaction that made it so is not durable yet. */
+static bool write_must_wait(struct onefile *t)
 {
 	struct ext4_extent extent;
 	journal_tid tid;
@@ -56,6 +63,7 @@ static bool must_wait(struct onefile *t)
 	       !journal_tid_durable(t->vol->journal, tid);
 }
 
+/* Maps (or converts from unwritten) blocks 0 to 3, and sets the size, in a handle left running. */
 static struct journal_handle *map_four(struct onefile *t, bool convert)
 {
 	struct journal_handle *handle;
@@ -75,7 +83,8 @@ static struct journal_handle *map_four(struct onefile *t, bool convert)
 	return handle;
 }
 
-static void opened_with_four(struct onefile *t, bool unwritten)
+/* A file whose first four blocks are unwritten or a hole; with the inode and the map locked. */
+static void open_with_four(struct onefile *t, bool unwritten)
 {
 	onefile_open(t, 32 << 20, formats[1], NULL);
 	ext4_inode_lock_exclusive(t->inode);
@@ -89,9 +98,9 @@ static void opened_with_four(struct onefile *t, bool unwritten)
 }
 
 /*
- * What a handle maps is not shown before it has ended: when it is cancelled the blocks are given
- * back, and a loop thread that had found them might still be writing there. The size follows the
- * blocks.
+ * The map does not show what a handle maps before the handle has ended: a cancelled handle gives
+ * the blocks back, and a loop thread that had found them might still be writing there. The size
+ * changes together with the map.
  */
 START_TEST(map_waits_for_the_handle)
 {
@@ -100,7 +109,7 @@ START_TEST(map_waits_for_the_handle)
 	struct onefile t;
 	struct ext4_extent extent;
 
-	opened_with_four(&t, _i);
+	open_with_four(&t, _i);
 	handle = map_four(&t, _i);
 	must(ext4_map_lookup(t.inode, 1, &extent) == 0 && extent.state == before);
 	must(ext4_inode_size(t.inode) == 4 * 4096);
@@ -118,31 +127,31 @@ START_TEST(map_waits_for_the_handle)
 END_TEST
 
 /*
- * Whoever finds a written block in the map finds the transaction that made it so, if that is not
- * durable: a write with O_DSYNC by a loop thread must not be answered before. And nobody finds it
- * before the handle has ended well.
+ * A thread that finds a written block in the map also finds the transaction that made it so, as
+ * long as that is not durable: a loop thread must not answer a write with O_DSYNC before. And the
+ * block is not found before the handle has ended.
  */
 START_TEST(map_is_not_ahead_of_the_transaction)
 {
 	struct journal_handle *handle;
 	struct onefile t;
 
-	opened_with_four(&t, _i);
+	open_with_four(&t, _i);
 	handle = map_four(&t, _i);
-	must(!must_wait(&t));
+	must(!write_must_wait(&t));
 	journal_end(handle);
 	fdio_mutex_unlock(&t.inode->map_lock);
-	must(must_wait(&t));
+	must(write_must_wait(&t));
 	must(ext4_vol_sync(t.vol) == 0);
-	must(!must_wait(&t));
+	must(!write_must_wait(&t));
 	ext4_inode_unlock(t.inode);
 	onefile_close(&t);
 }
 END_TEST
 
 /*
- * What was synced is there after a power cut, and whatever happened after it, the file system
- * checks clean.
+ * After a power cut, the file is as it was synced when nothing was done to it since (even rounds),
+ * and e2fsck finds nothing wrong in any case (odd rounds change the file after the sync).
  */
 START_TEST(power_cuts)
 {
@@ -162,7 +171,7 @@ START_TEST(power_cuts)
 			for (unsigned n = 0; n < 40; n++) {
 				struct model other;
 
-				/* Done to the volume only. */
+				/* model itself stays as it was at the sync */
 				model_init(&other, &t, 2000, 1000 + n);
 				other.size = ext4_inode_size(t.inode);
 				must(model_random_op(&other) == 0);
@@ -180,16 +189,19 @@ START_TEST(power_cuts)
 }
 END_TEST
 
-/* The log of the volume: quiet, but orphans are counted. */
-static unsigned orphans_seen;
+/* Log lines that tell of an interrupted truncate; the log goes nowhere else. */
+static unsigned interrupted_seen;
 
-static void sink(int level, const char *line)
+static void log_sink(int level, const char *line)
 {
 	(void)level;
-	orphans_seen += strstr(line, "interrupted") != NULL;
+	interrupted_seen += strstr(line, "interrupted") != NULL;
 }
 
-/* Every other run of so many blocks becomes written, the rest stays unwritten: 2 * runs extents. */
+/*
+ * Makes 2 * runs extents of so many blocks each: allocated unwritten, then every other one is
+ * converted to written, in steps of step so that the order can be a scattered one.
+ */
 static void alternate(struct onefile *t, uint32_t runs, uint32_t step, uint32_t blocks)
 {
 	must(ext4_fallocate(t->inode, 0, 0, (uint64_t)runs * 2 * blocks << t->vol->block_bits,
@@ -199,7 +211,7 @@ static void alternate(struct onefile *t, uint32_t runs, uint32_t step, uint32_t 
 				 blocks, 0) == 0);
 }
 
-/* The first transactions of a long truncate, as ext4_truncate makes them, each made durable. */
+/* The first steps of a long truncate, each a transaction as ext4_truncate makes it and durable. */
 static void truncate_begin(struct onefile *t, uint64_t size, unsigned steps)
 {
 	uint32_t to = EXT4_LBLK_END;
@@ -223,10 +235,10 @@ static void truncate_begin(struct onefile *t, uint64_t size, unsigned steps)
 	}
 }
 
-/* A truncate that a power cut stops is finished when the volume is opened again. */
+/* A truncate that a power cut interrupts is finished when the volume is opened again. */
 START_TEST(interrupted_truncate)
 {
-	/* two levels: e2fsck 1.47 cannot finish a truncate of a deeper tree, whoever began it */
+	/* two levels: e2fsck 1.47 cannot finish a truncate of a deeper tree */
 	enum { RUNS = 2500 };
 	struct onefile t;
 	unsigned n;
@@ -243,12 +255,12 @@ START_TEST(interrupted_truncate)
 	free(model_runs(t.inode, &n));
 	must(n == 100);
 	must(ext4_inode_size(t.inode) == 100 << 10);
-	must(orphans_seen > 0);
+	must(interrupted_seen > 0);
 	onefile_close(&t);
 }
 END_TEST
 
-/* Ways to extend a file whose truncate has failed on the way. */
+/* Extends a file whose truncate has failed half-way, in one of three ways. */
 static int extend(struct onefile *t, unsigned how, uint64_t size)
 {
 	int err;
@@ -264,6 +276,7 @@ static int extend(struct onefile *t, unsigned how, uint64_t size)
 	}
 }
 
+/* Between block kept and byte end, no block may be in state written. event: for the message. */
 static void nothing_old(struct onefile *t, unsigned event, uint32_t kept, uint64_t end)
 {
 	struct ext4_extent extent;
@@ -276,9 +289,10 @@ static void nothing_old(struct onefile *t, unsigned event, uint32_t kept, uint64
 }
 
 /*
- * The power goes at each moment: all is there as before the truncate, or nothing behind the new
- * end, then or later. No block is torn: e2fsck takes half a commit block for damage, and leaves
- * orphans alone then.
+ * Cuts the power at each recorded event and opens what is left: the file is whole as before the
+ * truncate, or shows nothing of what was cut off, then or when it is extended. Returns how often
+ * the file was not as before. No write is torn (FAKE_CUT_MASK): e2fsck takes half a commit block
+ * for damage, and then does not process the orphans.
  */
 static unsigned cut_everywhere(struct onefile *t, unsigned how, uint32_t kept, uint64_t before,
 			       uint64_t after)
@@ -309,12 +323,12 @@ static unsigned cut_everywhere(struct onefile *t, unsigned how, uint32_t kept, u
 }
 
 /*
- * A truncate fails half-way because a bitmap cannot be read, and so does what extends the file,
- * until it can.
+ * A truncate fails half-way because a bitmap cannot be read, and extending the file fails for the
+ * same reason until the bitmap can be read again. Then the power is cut at each moment of that.
  */
 START_TEST(failed_truncate_and_cuts)
 {
-	enum { RUNS = 2500, WIDE = 4, KEPT = 100 }; /* as above, but in several groups */
+	enum { RUNS = 2500, WIDE = 4, KEPT = 100 }; /* so wide that several groups are used */
 	struct onefile t;
 	uint64_t before, after, bitmap;
 	struct ext4_extent extent;
@@ -352,6 +366,7 @@ START_TEST(failed_truncate_and_cuts)
 }
 END_TEST
 
+/* Maps n new blocks at lblk as a write does; size as for ext4_insert. */
 static void map_new(struct onefile *t, uint32_t lblk, uint32_t n, uint64_t size)
 {
 	struct ext4_reservation reservation;
@@ -361,17 +376,18 @@ static void map_new(struct onefile *t, uint32_t lblk, uint32_t n, uint64_t size)
 	ext4_reservation_free(&reservation);
 }
 
+/* Makes the file size bytes large: 0 by truncate, 1 and 2 by fallocate, 3 as a write does. */
 static int grow(struct onefile *t, unsigned how, uint64_t size)
 {
-	if (how == 0 || how == 3) /* 3: as a write behind the end does it */
+	if (how == 0 || how == 3)
 		return extend(t, how ? 2 : 0, size);
 	return ext4_fallocate(t->inode, how == 1 ? 0 : EXT4_FALLOC_ZERO_RANGE, size - 10, 10,
 			      false);
 }
 
 /*
- * The rest of the last block, and whole blocks that a crash has left behind the end, must not
- * become part of a file that grows.
+ * When a file grows, neither the rest of its last block nor whole blocks that a crash has left
+ * behind its end (the first four cases) become visible.
  */
 START_TEST(growing_shows_nothing_old)
 {
@@ -400,6 +416,7 @@ START_TEST(growing_shows_nothing_old)
 }
 END_TEST
 
+/* 40,000 extents through a journal of 4 MiB; when the gaps are filled, the extents join again. */
 START_TEST(many_fragments)
 {
 	struct onefile t;
@@ -428,7 +445,7 @@ Suite *unit_suite(void)
 	Suite *s = suite_create("ext4: extents on volume");
 	TCase *tc = unit_case(s, "volume", 120);
 
-	fdio_log_set_sink(sink);
+	fdio_log_set_sink(log_sink);
 	unit_loop(tc, random_operations, 0, ARRAY_SIZE(formats));
 	unit_loop(tc, map_waits_for_the_handle, 0, 2);
 	unit_loop(tc, map_is_not_ahead_of_the_transaction, 0, 2);

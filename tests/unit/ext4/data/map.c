@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The extent map in memory: random edits against an array, many runs, and readers beside a writer.
+ * The extent map in memory, without a volume. Proves that lookups agree with an array after random
+ * edits, for maps of few runs and of many, and at the ends of the block numbers; and that readers
+ * without a lock, beside one writer, see each block only in states that it had.
  */
 #include "kit/one_file.h"
 
@@ -11,11 +13,11 @@
 
 #define SPACE 20000
 
-/* The map does not load by itself here. */
+/* Replaces the loader of the data room: here the test itself publishes each map. */
 int ext4_map_load(struct ext4_inode *inode) { (void)inode; return -EIO; }
 
 static uint64_t seed;
-static uint64_t rnd(void)
+static uint64_t next_random(void)
 {
 	seed ^= seed << 13;
 	seed ^= seed >> 7;
@@ -31,17 +33,21 @@ static void empty_map(struct ext4_inode *inode)
 	must(ext4_map_builder_publish(&builder, inode) == 0);
 }
 
-/* model[l]: 0 hole, else pblk << 1 | unwritten */
+/* How the model holds the k-th block of an extent: 0 for a hole, else pblk << 1 | unwritten. */
+static uint64_t model_value(const struct ext4_extent *extent, uint32_t k)
+{
+	if (extent->state == EXT4_EXTENT_HOLE)
+		return 0;
+	return (extent->pblk + k) << 1 | (extent->state == EXT4_EXTENT_UNWRITTEN);
+}
+
 static void model_set(uint64_t *model, const struct ext4_extent *extent)
 {
 	for (uint32_t k = 0; k < extent->len; k++)
-		model[extent->lblk + k] =
-				extent->state == EXT4_EXTENT_HOLE
-						? 0
-						: (extent->pblk + k) << 1 | (extent->state ==
-									     EXT4_EXTENT_UNWRITTEN);
+		model[extent->lblk + k] = model_value(extent, k);
 }
 
+/* Each lookup agrees with the model, and a hole is reported in its whole length. */
 static void compare(struct ext4_inode *inode, const uint64_t *model)
 {
 	uint32_t l = 0;
@@ -53,14 +59,10 @@ static void compare(struct ext4_inode *inode, const uint64_t *model)
 		must(extent.lblk == l);
 		must(extent.len > 0);
 		for (uint32_t k = 0; k < extent.len && l + k < SPACE; k++) {
-			uint64_t want = extent.state == EXT4_EXTENT_HOLE
-							? 0
-							: (extent.pblk + k) << 1 |
-									  (extent.state ==
-									   EXT4_EXTENT_UNWRITTEN);
+			uint64_t value = model_value(&extent, k);
 
-			must_msg(model[l + k] == want, "block %u: %llu, not %llu", l + k,
-				      (unsigned long long)want, (unsigned long long)model[l + k]);
+			must_msg(model[l + k] == value, "block %u: %llu, not %llu", l + k,
+				 (unsigned long long)value, (unsigned long long)model[l + k]);
 		}
 		if (extent.state == EXT4_EXTENT_HOLE && (uint64_t)l + extent.len < SPACE)
 			must_msg(model[l + extent.len] != 0, "hole at %u ends early", l);
@@ -70,13 +72,15 @@ static void compare(struct ext4_inode *inode, const uint64_t *model)
 
 static struct ext4_extent random_run(unsigned longest)
 {
-	struct ext4_extent extent = { .lblk = rnd() % SPACE, .len = 1 + rnd() % longest };
+	struct ext4_extent extent = { .lblk = next_random() % SPACE,
+				      .len = 1 + next_random() % longest };
 
 	if (extent.lblk + extent.len > SPACE)
 		extent.len = SPACE - extent.lblk;
-	extent.state = rnd() % 3;
+	extent.state = next_random() % 3;
 	if (extent.state != EXT4_EXTENT_HOLE)
-		extent.pblk = rnd() % 2 ? 1000 + extent.lblk : 100000 + rnd() % 1000000;
+		extent.pblk = next_random() % 2 ? 1000 + extent.lblk
+						: 100000 + next_random() % 1000000;
 	return extent;
 }
 
@@ -103,6 +107,7 @@ START_TEST(random_edits)
 }
 END_TEST
 
+/* A map of 10,000 runs built at once, then edited at random, then made one hole. */
 START_TEST(built_and_edited)
 {
 	uint64_t *model = calloc(SPACE, sizeof(*model));
@@ -136,6 +141,7 @@ START_TEST(built_and_edited)
 }
 END_TEST
 
+/* A map that is not loaded says EAGAIN; the last block numbers work as the first ones do. */
 START_TEST(ends)
 {
 	struct ext4_inode inode;
@@ -160,27 +166,27 @@ START_TEST(ends)
 END_TEST
 
 /*
- * Readers see each block in a state that it had at some time: pblk is always 1000 + lblk, blocks
- * below grown stay mapped.
+ * The writer maps block after block to 1000 + lblk; blocks below grown have been mapped. It also
+ * punches even blocks and maps them again. So a reader never finds another pblk, nor an odd block
+ * below grown in a hole.
  */
 struct race { struct ext4_inode inode; uint32_t grown; bool stop; };
 
 static void *reader(void *arg)
 {
-	struct race *rc = arg;
+	struct race *race = arg;
 	uint64_t s = 12345, bad = 0;
 
-	while (!__atomic_load_n(&rc->stop, __ATOMIC_ACQUIRE)) {
-		uint32_t grown = __atomic_load_n(&rc->grown, __ATOMIC_ACQUIRE), l;
+	while (!__atomic_load_n(&race->stop, __ATOMIC_ACQUIRE)) {
+		uint32_t grown = __atomic_load_n(&race->grown, __ATOMIC_ACQUIRE), l;
 		struct ext4_extent extent;
 
 		s = s * 6364136223846793005ull + 1442695040888963407ull;
 		l = grown ? (s >> 33) % grown : 0;
-		if (ext4_map_lookup(&rc->inode, l, &extent))
+		if (ext4_map_lookup(&race->inode, l, &extent))
 			continue;
 		if (extent.state != EXT4_EXTENT_HOLE && extent.pblk != 1000 + (uint64_t)l)
 			bad++;
-		/* Even blocks are punched and come back; odd ones stay. */
 		if (l < grown && l % 2 && extent.state == EXT4_EXTENT_HOLE)
 			bad++;
 	}
@@ -189,39 +195,39 @@ static void *reader(void *arg)
 
 START_TEST(readers_beside_writer)
 {
-	static struct race rc;
+	static struct race race;
 	pthread_t t[2];
 	void *bad;
 
 	seed = 99;
-	memset(&rc, 0, sizeof(rc));
-	empty_map(&rc.inode);
+	memset(&race, 0, sizeof(race));
+	empty_map(&race.inode);
 	for (unsigned k = 0; k < 2; k++)
-		must(pthread_create(&t[k], NULL, reader, &rc) == 0);
+		must(pthread_create(&t[k], NULL, reader, &race) == 0);
 	for (uint32_t l = 0; l < 6000; l++) {
-		ext4_map_apply(&rc.inode, &(struct ext4_extent){ l, 1, 1000 + l,
+		ext4_map_apply(&race.inode, &(struct ext4_extent){ l, 1, 1000 + l,
 								 l % 3 ? EXT4_EXTENT_WRITTEN
 								       : EXT4_EXTENT_UNWRITTEN });
-		__atomic_store_n(&rc.grown, l + 1, __ATOMIC_RELEASE);
+		__atomic_store_n(&race.grown, l + 1, __ATOMIC_RELEASE);
 		for (unsigned k = 0; k < 3; k++) {
-			uint32_t even = rnd() % (l + 1) & ~1u;
+			uint32_t even = next_random() % (l + 1) & ~1u;
 
-			if (rnd() % 2)
-				ext4_map_apply(&rc.inode,
+			if (next_random() % 2)
+				ext4_map_apply(&race.inode,
 					       &(struct ext4_extent){ even, 1, 0,
 								      EXT4_EXTENT_HOLE });
 			else
-				ext4_map_apply(&rc.inode,
+				ext4_map_apply(&race.inode,
 					       &(struct ext4_extent){ even, 1, 1000 + even,
 								      EXT4_EXTENT_WRITTEN });
 		}
 	}
-	__atomic_store_n(&rc.stop, true, __ATOMIC_RELEASE);
+	__atomic_store_n(&race.stop, true, __ATOMIC_RELEASE);
 	for (unsigned k = 0; k < 2; k++) {
 		must(pthread_join(t[k], &bad) == 0);
 		must((uintptr_t)bad == 0);
 	}
-	ext4_map_drop(&rc.inode);
+	ext4_map_drop(&race.inode);
 	epoch_drain();
 }
 END_TEST

@@ -1,9 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Directories against a table: thousands of random creations, links, removals and renames in three
- * directories, on volumes of different features, with blocks of 1 KiB so that indexes become deep.
- * Then listing while names come and go, a directory of 100,000 names whose cost is counted in block
- * accesses, and damaged directories, which must not crash.
+ * Directories at random and in bulk. Proves:
+ *
+ *   - after thousands of random creations, links, removals and renames in three directories, these
+ *     hold exactly what a table says, on volumes of different features, most of them with blocks of
+ *     1 KiB so that indexes become deep; e2fsck finds nothing wrong;
+ *   - a listing gives each name that stays once, while others come and go between its calls;
+ *   - the cost of an operation, counted in block accesses, hardly grows up to 100,000 names, and a
+ *     directory whose index is as deep as the format allows is full;
+ *   - no operation crashes on a damaged directory.
  */
 #include "kit/names.h"
 
@@ -32,6 +37,7 @@ struct model {
 static const char *const dir_names[NR_DIRS] = { "alpha", "beta", "gamma" };
 static struct model m;
 
+/* Names of 6 to 65 bytes, every tenth of 255; bytes 2 to 5 are the number of the name. */
 static void model_names(void)
 {
 	char buf[256];
@@ -42,7 +48,7 @@ static void model_names(void)
 		for (unsigned k = 0; k < len; k++)
 			buf[k] = (char)('a' + next_random(&m.rnd) % 26);
 		buf[len] = 0;
-		/* Some beyond ASCII: the hash knows signed and unsigned characters. */
+		/* beyond ASCII, where hashes of signed and of unsigned characters differ */
 		if (n % 7 == 0)
 			buf[0] = (char)0xc3, buf[1] = (char)0xa4;
 		snprintf(buf + 2, 5, "%04u", n);
@@ -72,8 +78,9 @@ static unsigned name_index(const char *name, unsigned len)
 	return (unsigned)atoi(num);
 }
 
-static unsigned expect_d;
+static unsigned listed_dir; /* which of m.dir check_entry is listing */
 
+/* arg: counts "." and "..". */
 static bool check_entry(void *arg, const struct ext4_dirent *entry)
 {
 	unsigned n;
@@ -86,18 +93,19 @@ static bool check_entry(void *arg, const struct ext4_dirent *entry)
 	n = name_index(entry->name, entry->name_len);
 	must(n < NR_NAMES && strlen(m.name[n]) == entry->name_len &&
 	     !memcmp(m.name[n], entry->name, entry->name_len));
-	must_eq(entry->ino, m.ino[expect_d][n]);
+	must_eq(entry->ino, m.ino[listed_dir][n]);
 	must_eq(entry->type, DT_REG);
 	m.seen[n]++;
 	return true;
 }
 
+/* Each directory lists exactly the table's names, and each name's lookup agrees with the table. */
 static void model_verify(void)
 {
 	for (unsigned d = 0; d < NR_DIRS; d++) {
 		unsigned dots = 0;
 
-		expect_d = d;
+		listed_dir = d;
 		memset(m.seen, 0, sizeof m.seen);
 		must_eq(ext4_readdir(m.dir[d], 0, check_entry, &dots), 0);
 		must_eq(dots, 2);
@@ -147,6 +155,7 @@ static void model_link(unsigned d, unsigned n)
 	ext4_inode_put(inode);
 }
 
+/* One random operation; bias of 10 are creations, so that the directories grow or shrink. */
 static void model_step(unsigned bias)
 {
 	unsigned d = next_random(&m.rnd) % NR_DIRS, n = next_random(&m.rnd) % NR_NAMES,
@@ -167,6 +176,7 @@ static void model_step(unsigned bias)
 	}
 }
 
+/* Options of mke2fs. */
 static const char *const volumes[] = {
 	"-b 1024",
 	"-b 1024 -O ^metadata_csum,^64bit",
@@ -208,42 +218,41 @@ END_TEST
 /* ---- positions ---- */
 #define STABLE 20
 
+/* A listing that stops after left entries; cookie is where it goes on. */
 struct walk { uint64_t cookie; unsigned left; unsigned seen[STABLE]; };
 
 static bool walk_entry(void *arg, const struct ext4_dirent *entry)
 {
-	struct walk *w = arg;
+	struct walk *walk = arg;
 	unsigned n;
 
-	if (w->left == 0)
+	if (walk->left == 0)
 		return false;
-	w->left--;
-	w->cookie = entry->next_cookie;
+	walk->left--;
+	walk->cookie = entry->next_cookie;
 	if (sscanf(entry->name, "stable%4u", &n) == 1) {
 		must(n < STABLE);
-		w->seen[n]++;
+		walk->seen[n]++;
 	}
 	return true;
 }
 
-static struct walk walk;
-
-/* Each name that stays is seen once, whatever is inserted and removed between the calls. */
+/* Each name that stays is listed once, whatever is inserted and removed between the calls. */
 START_TEST(listing_while_names_come_and_go)
 {
 	static const char *const args[] = { "-b 1024", "-b 1024 -O ^dir_index", "-b 4096" };
 	uint64_t rnd = 7;
 	struct ext4_inode *dir, *one;
 	struct testvol volume = { 0 };
+	struct walk walk = { 0 };
 	char name[40];
 
-	memset(&walk, 0, sizeof walk);
 	testvol_make(&volume, 48 << 20, args[_i]);
 	must_eq(name_create(volume.root, "d", S_IFDIR | 0755), 0);
 	dir = name_lookup(volume.root, "d");
 	must_eq(name_create(dir, "one", S_IFREG | 0644), 0);
 	one = name_lookup(dir, "one");
-	/* Begin when the directory is small, so that it is indexed in the middle of the walk. */
+	/* The listing begins while the directory is so small that it gets its index meanwhile. */
 	for (unsigned n = 0; n < STABLE; n++) {
 		snprintf(name, sizeof name, "stable%04u", n);
 		must_eq(name_link(dir, name, one), 0);
@@ -283,12 +292,13 @@ static bool count_entry(void *arg, const struct ext4_dirent *entry)
 	return entry->name_len > 0;
 }
 
-#ifdef FDIO_DEBUG_LOCKS /* sanitizers: the same with fewer names */
+#ifdef FDIO_DEBUG_LOCKS /* builds for sanitizers are slow: fewer names */
 #define MANY 30000u
 #else
 #define MANY 100000u
 #endif
 
+/* The cost of insertions and of lookups in an index of MANY names. */
 START_TEST(a_large_directory)
 {
 	struct ext4_inode *dir, *file[2];
@@ -313,10 +323,7 @@ START_TEST(a_large_directory)
 		if (n == MANY - 2001)
 			before = accesses();
 	}
-	/*
-	 * An insertion reads the path to its leaf; that path is one or two nodes longer than at
-	 * first.
-	 */
+	/* An insertion reads the path to its leaf, by now one or two nodes longer than at first. */
 	must(accesses() - before < 2 * early);
 	must((accesses() - before) / 2000 < 40);
 	before = accesses();
@@ -334,6 +341,7 @@ START_TEST(a_large_directory)
 }
 END_TEST
 
+/* Levels of the index below its root, from the root's header in the directory's first block. */
 static unsigned index_levels(struct ext4_inode *dir)
 {
 	struct journal_buffer *buffer;
@@ -348,8 +356,8 @@ static unsigned index_levels(struct ext4_inode *dir)
 }
 
 /*
- * Names so long that a leaf holds three: the index grows to its full depth, and then the directory
- * is full.
+ * With names so long that a leaf holds three, the index grows to its full depth; then the directory
+ * is full. With large_dir (case 1) it may grow one level deeper, so nothing fails.
  */
 START_TEST(the_deepest_index)
 {
@@ -390,8 +398,9 @@ START_TEST(the_deepest_index)
 END_TEST
 
 /* ---- damage ---- */
-static void quiet(int level, const char *line) { (void)level; (void)line; }
+static void log_nothing(int level, const char *line) { (void)level; (void)line; }
 
+/* Changes up to 8 bytes of the directory's blocks blk on a copy; then operations of every kind. */
 static void damage_round(struct fake_dev *pristine, uint64_t *rnd, const uint64_t *blk, unsigned nr)
 {
 	struct testvol volume = { .fake = fake_clone(pristine) };
@@ -401,7 +410,7 @@ static void damage_round(struct fake_dev *pristine, uint64_t *rnd, const uint64_
 	uint8_t byte;
 
 	for (unsigned k = 0; k < 1 + next_random(rnd) % 8; k++) {
-		/* The head of a block is where the structure is densest. */
+		/* Half of the changes go to the heads of blocks, where the index has its fields. */
 		uint64_t at = blk[next_random(rnd) % nr] * 1024 +
 			      next_random(rnd) % (next_random(rnd) % 2 ? 48 : 1024);
 
@@ -430,9 +439,10 @@ static void damage_round(struct fake_dev *pristine, uint64_t *rnd, const uint64_
 
 START_TEST(damaged_directories)
 {
-	static const char *const args[] = { "-b 1024 -O ^metadata_csum", "-b 1024 -O "
-									 "^metadata_csum,^dir_"
-									 "index" };
+	static const char *const args[] = {
+		"-b 1024 -O ^metadata_csum",
+		"-b 1024 -O ^metadata_csum,^dir_index",
+	};
 	uint64_t rnd = 99, blk[64];
 	struct ext4_inode *dir;
 	unsigned nr = 0;
@@ -452,7 +462,7 @@ START_TEST(damaged_directories)
 	}
 	ext4_inode_put(dir);
 	testvol_close(&volume);
-	fdio_log_set_sink(quiet);
+	fdio_log_set_sink(log_nothing);
 	for (unsigned round = 0; round < 150; round++)
 		damage_round(volume.fake, &rnd, blk, nr);
 	fdio_log_set_sink(NULL);

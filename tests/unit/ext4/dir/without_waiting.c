@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Operations on names in the mode of nowait.h: each is tried with a miss at the first place that
- * might wait, then at the second, and so on until it succeeds. After every miss the volume must be
- * as it was: the tree as anybody sees it, free blocks and inodes, orphans, references, the content
- * of all cached blocks that the transaction holds; in the end e2fsck finds nothing. The same with
- * blocks that really are not in memory, with locks that somebody really has, and with a transaction
- * that is full.
+ * Operations on names in the mode of base/nowait.h, as loop threads call them. Proves that a miss
+ * leaves nothing behind (NOWAIT-1 to NOWAIT-4): each operation is tried with a miss at the first
+ * place that might wait, then at the second, and so on until it succeeds. After every miss the
+ * volume must be as it was: names, attributes, free blocks and inodes, bitmaps and descriptors,
+ * orphans and references. At the end, e2fsck must find nothing wrong.
+ *
+ * The other tests make misses with real causes: blocks that are not in memory, locks that another
+ * thread holds, a transaction that is full, and damage, which only a worker may report.
  */
 #include "kit/names.h"
 
@@ -26,8 +28,8 @@
 
 static struct testvol t;
 
-/* ------------------------------------------------------------------ what must not change */
-struct seen {
+/* ---- what must not change ---- */
+struct snapshot {
 	struct ext4_statfs stats;
 	uint32_t orphans, dirs, free_inodes;
 	uint64_t free_blocks, meta_held, pending_free, refs;
@@ -35,77 +37,82 @@ struct seen {
 	uint64_t hash; /* of names, attributes and descriptors */
 };
 
-static uint64_t mix(uint64_t h, const void *p, size_t n)
+/* FNV-1a: the hash that goes on with n bytes at p. */
+static uint64_t mix(uint64_t hash, const void *p, size_t n)
 {
-	const uint8_t *b = p;
+	const uint8_t *byte = p;
 
 	while (n--)
-		h = (h ^ *b++) * 0x100000001b3ull;
-	return h;
+		hash = (hash ^ *byte++) * 0x100000001b3ull;
+	return hash;
 }
 
-struct walk { uint64_t h; uint32_t ino[64]; unsigned nr; };
+struct walk { uint64_t hash; uint32_t ino[64]; unsigned nr; };
 
-static bool note(void *arg, const struct ext4_dirent *entry)
+static bool walk_entry(void *arg, const struct ext4_dirent *entry)
 {
 	struct walk *walk = arg;
 
-	walk->h = mix(walk->h, entry->name, entry->name_len);
-	walk->h = mix(walk->h, &entry->ino, sizeof(entry->ino));
+	walk->hash = mix(walk->hash, entry->name, entry->name_len);
+	walk->hash = mix(walk->hash, &entry->ino, sizeof(entry->ino));
 	if (walk->nr < ARRAY_SIZE(walk->ino))
 		walk->ino[walk->nr++] = entry->ino;
 	return true;
 }
 
-static uint64_t attrs(uint64_t h, struct ext4_inode *inode)
+static uint64_t hash_attrs(uint64_t hash, struct ext4_inode *inode)
 {
 	struct ext4_attr attr;
 
 	memset(&attr, 0, sizeof(attr));
 	ext4_getattr(inode, &attr);
-	h = mix(h, &attr.mode, sizeof(attr.mode));
-	h = mix(h, &attr.nlink, sizeof(attr.nlink));
-	h = mix(h, &attr.uid, sizeof(attr.uid));
-	h = mix(h, &attr.size, sizeof(attr.size));
-	h = mix(h, &attr.blocks_512, sizeof(attr.blocks_512));
-	h = mix(h, &attr.mtime, sizeof(attr.mtime));
-	h = mix(h, &attr.ctime, sizeof(attr.ctime));
-	return mix(h, inode->raw, t.vol->inode_size);
+	hash = mix(hash, &attr.mode, sizeof(attr.mode));
+	hash = mix(hash, &attr.nlink, sizeof(attr.nlink));
+	hash = mix(hash, &attr.uid, sizeof(attr.uid));
+	hash = mix(hash, &attr.size, sizeof(attr.size));
+	hash = mix(hash, &attr.blocks_512, sizeof(attr.blocks_512));
+	hash = mix(hash, &attr.mtime, sizeof(attr.mtime));
+	hash = mix(hash, &attr.ctime, sizeof(attr.ctime));
+	return mix(hash, inode->raw, t.vol->inode_size);
 }
 
-static uint64_t tree(uint64_t h, struct ext4_inode *dir, unsigned depth)
+/* dir and what is in it, depth levels of directories deep. */
+static uint64_t hash_tree(uint64_t hash, struct ext4_inode *dir, unsigned depth)
 {
-	struct walk walk = { .h = h };
+	struct walk walk = { .hash = hash };
 
-	must_eq(ext4_readdir(dir, 0, note, &walk), 0);
-	h = attrs(walk.h, dir);
+	must_eq(ext4_readdir(dir, 0, walk_entry, &walk), 0);
+	hash = hash_attrs(walk.hash, dir);
 	for (unsigned k = 0; k < walk.nr; k++) {
 		struct ext4_inode *inode;
 
 		if (walk.ino[k] == dir->ino || walk.ino[k] < t.vol->first_ino)
 			continue;
 		must_eq(ext4_inode_get(t.vol, walk.ino[k], NULL, &inode), 0);
-		h = depth && S_ISDIR(ext4_inode_mode(inode)) && k > 1 ? tree(h, inode, depth - 1)
-								      : attrs(h, inode);
+		if (depth && S_ISDIR(ext4_inode_mode(inode)) && k > 1)
+			hash = hash_tree(hash, inode, depth - 1);
+		else
+			hash = hash_attrs(hash, inode);
 		ext4_inode_put(inode);
 	}
-	return h;
+	return hash;
 }
 
-static uint64_t groups(uint64_t h)
+/* Descriptors of the groups, and the bitmaps of those that allocate. */
+static uint64_t hash_groups(uint64_t hash)
 {
 	for (uint32_t group = 0; group < t.vol->nr_groups; group++) {
 		struct ext4_group *grp = &t.vol->alloc.groups[group];
 
-		h = mix(h, &grp->desc, sizeof(grp->desc));
-		h = mix(h, &grp->free_alloc, sizeof(grp->free_alloc));
+		hash = mix(hash, &grp->desc, sizeof(grp->desc));
+		hash = mix(hash, &grp->free_alloc, sizeof(grp->free_alloc));
 		if (grp->alloc)
-			h = mix(h, grp->alloc, t.vol->block_size);
+			hash = mix(hash, grp->alloc, t.vol->block_size);
 	}
-	return h;
+	return hash;
 }
 
-static void look(struct seen *seen)
+static void take_snapshot(struct snapshot *seen)
 {
 	memset(seen, 0, sizeof(*seen));
 	ext4_vol_statfs(t.vol, &seen->stats);
@@ -115,7 +122,7 @@ static void look(struct seen *seen)
 	seen->free_blocks = t.vol->alloc.free_blocks;
 	seen->meta_held = t.vol->alloc.meta_held;
 	seen->pending_free = t.vol->alloc.pending_free;
-	seen->hash = tree(groups(14695981039346656037ull), t.root, 2);
+	seen->hash = hash_tree(hash_groups(14695981039346656037ull), t.root, 2);
 	seen->nr_cached = t.vol->inode.nr_cached;
 	for (size_t n = 0; n < (size_t)1 << t.vol->inode.hash_bits; n++) {
 		struct ext4_inode *inode;
@@ -125,7 +132,9 @@ static void look(struct seen *seen)
 	}
 }
 
-static void must_be_same(const struct seen *a, const struct seen *b, const char *what, unsigned n)
+/* After the n-th miss of operation what, the volume b is as a was before. */
+static void must_be_same(const struct snapshot *a, const struct snapshot *b, const char *what,
+			 unsigned n)
 {
 	if (memcmp(a, b, sizeof(*a)))
 		ck_abort_msg("%s, miss %u: free blocks %llu %llu held %llu %llu pending %llu %llu "
@@ -140,7 +149,7 @@ static void must_be_same(const struct seen *a, const struct seen *b, const char 
 			     a->hash == b->hash);
 }
 
-/* ------------------------------------------------------------------ operations */
+/* ---- operations; each returns 0 or -errno ---- */
 static struct ext4_inode *dir, *sub, *file;
 
 static int do_create(void) { return name_create(dir, "new", S_IFREG | 0644); }
@@ -208,7 +217,7 @@ static int do_readdir(void)
 {
 	struct walk walk = { 0 };
 
-	return ext4_readdir(sub, 0, note, &walk);
+	return ext4_readdir(sub, 0, walk_entry, &walk);
 }
 
 static int do_getxattr(void)
@@ -219,29 +228,29 @@ static int do_getxattr(void)
 	return ext4_xattr_get(file, "user.a", buf, sizeof(buf), &len);
 }
 
-/* As a write of new blocks does it, without the data. */
+/* Three new blocks behind the end, as a write allocates them, but without data. */
 static int do_grow(void)
 {
-	struct ext4_reservation resv;
+	struct ext4_reservation reservation;
 	uint64_t size = ext4_inode_size(file);
 	int err = ext4_inode_enter_shared(file);
 
 	if (err)
 		return err;
-	err = ext4_reserve_holes(file, (uint32_t)(size >> t.vol->block_bits), 3, true, &resv);
+	err = ext4_reserve_holes(file, (uint32_t)(size >> t.vol->block_bits), 3, true,
+				 &reservation);
 	ext4_inode_unlock(file);
 	if (!err)
 		err = ext4_inode_enter_exclusive(file);
 	if (!err) {
-		err = ext4_insert(file, &resv, 0, 0, size + 3 * t.vol->block_size);
+		err = ext4_insert(file, &reservation, 0, 0, size + 3 * t.vol->block_size);
 		ext4_inode_unlock(file);
 	}
-	ext4_reservation_free(&resv);
+	ext4_reservation_free(&reservation);
 	return err;
 }
 
-static const struct { const char *name; int (*fn)(void);
-} ops[] = {
+static const struct { const char *name; int (*fn)(void); } ops[] = {
 	{ "lookup", do_lookup },
 	{ "readdir", do_readdir },
 	{ "getxattr", do_getxattr },
@@ -263,7 +272,8 @@ static const struct { const char *name; int (*fn)(void);
 	{ "rmdir", do_rmdir },
 };
 
-/* ------------------------------------------------------------------ the volume */
+/* ---- the volume ---- */
+/* Options of mke2fs. */
 static const char *const shapes[] = {
 	"-b 4096", "-b 1024 -O ^metadata_csum,^64bit", "-b 1024 -O ^dir_index", "-b 2048 -I 128",
 };
@@ -279,8 +289,8 @@ static void fill(struct ext4_inode *d, unsigned nr)
 }
 
 /*
- * What nobody has looked at before something is allocated or loses its name: bitmaps, inode tables,
- * the superblock.
+ * Brings into memory what only allocating and deleting read: the superblock, inode tables and block
+ * bitmaps.
  */
 static void warm_tables(void)
 {
@@ -301,6 +311,7 @@ static void warm_tables(void)
 	}
 }
 
+/* The inode bitmaps too. */
 static void warm(void)
 {
 	warm_tables();
@@ -308,6 +319,7 @@ static void warm(void)
 		must(ext4_inode_in_use(t.vol, group * t.vol->inodes_per_group + 1) >= 0);
 }
 
+/* Formats and opens a volume with dir (nr files, sub and empty directories), sub and file in it. */
 static void names_make(const char *args, unsigned nr)
 {
 	t = (struct testvol){ 0 };
@@ -327,16 +339,21 @@ static void names_make(const char *args, unsigned nr)
 	warm();
 }
 
-static void names_done(void)
+static void put_names(void)
 {
 	ext4_inode_put(file);
 	ext4_inode_put(sub);
 	ext4_inode_put(dir);
+}
+
+static void names_done(void)
+{
+	put_names();
 	testvol_done(&t);
 }
 
-/* ------------------------------------------------------------------ tests */
-
+/* ---- tests ---- */
+/* Calls fn as a loop thread does; fail_at: the how manieth place that can miss does, 0: none. */
 static int attempt(int (*fn)(void), unsigned fail_at)
 {
 	int err;
@@ -353,16 +370,16 @@ static int attempt(int (*fn)(void), unsigned fail_at)
 
 static void every_miss(unsigned op)
 {
-	struct seen before, after;
+	struct snapshot before, after;
 	unsigned n = 1;
 	int err;
 
-	/* What is left from before is out of the way, and everything is in memory. */
+	/* The operation before may have left inodes to evict and a transaction to commit. */
 	ext4_vol_reap(t.vol);
 	must_eq(ext4_vol_sync(t.vol), 0);
-	look(&before);
+	take_snapshot(&before);
 	for (; (err = attempt(ops[op].fn, n)) == -EAGAIN; n++) {
-		look(&after);
+		take_snapshot(&after);
 		must_be_same(&before, &after, ops[op].name, n);
 		if (n == 300)
 			ck_abort_msg("%s always misses", ops[op].name);
@@ -382,8 +399,8 @@ START_TEST(miss_at_each_place)
 END_TEST
 
 /*
- * The places where a directory grows: a second block, an index, a leaf that is split, an index
- * block that is split.
+ * A miss at each place while a directory grows: when it gets a second block, an index, and when a
+ * leaf or an index block is split.
  */
 START_TEST(miss_while_growing)
 {
@@ -405,7 +422,10 @@ START_TEST(miss_while_growing)
 			nowait_self.fail_at = 0;
 			nowait_end();
 			missed += err == -EAGAIN;
-			/* nothing to read can be missing; a full transaction is for a worker */
+			/*
+			 * All blocks are in memory, so only a full transaction can still be in the
+			 * way, which a worker may wait for.
+			 */
 			if (err == -EAGAIN && at > 60)
 				err = ext4_create(sub, name, (unsigned)strlen(name), S_IFREG | 0600,
 						  0, &root_credentials, &inode);
@@ -420,8 +440,8 @@ START_TEST(miss_while_growing)
 END_TEST
 
 /*
- * Blocks that are in nobody's use leave the cache: each operation finds out at its own place, and a
- * worker's turn brings them back.
+ * After the volume is opened anew, most blocks are not in memory. Each operation misses without a
+ * read, or succeeds; after a miss it succeeds when a worker does it.
  */
 START_TEST(not_in_memory)
 {
@@ -430,9 +450,7 @@ START_TEST(not_in_memory)
 		int err;
 
 		names_make(shapes[_i], 60);
-		ext4_inode_put(file);
-		ext4_inode_put(sub);
-		ext4_inode_put(dir);
+		put_names();
 		testvol_close(&t);
 		testvol_open(&t);
 		dir = name_lookup(t.root, "dir");
@@ -451,7 +469,7 @@ END_TEST
 
 struct contended { unsigned op; int result; };
 
-static void *try_it(void *arg)
+static void *attempt_contended(void *arg)
 {
 	struct contended *contended = arg;
 
@@ -459,57 +477,60 @@ static void *try_it(void *arg)
 	return NULL;
 }
 
-static int from_thread(unsigned op)
+/* The result of an attempt by another thread, which does not hold the locks of this one. */
+static int attempt_on_thread(unsigned op)
 {
 	struct contended contended = { .op = op };
-	pthread_t th;
+	pthread_t thread;
 
-	must_eq(pthread_create(&th, NULL, try_it, &contended), 0);
-	pthread_join(th, NULL);
+	must_eq(pthread_create(&thread, NULL, attempt_contended, &contended), 0);
+	pthread_join(thread, NULL);
 	return contended.result;
 }
 
+/* The first three of ops only read. */
 static bool changes(unsigned op)
 {
 	return op > 2;
 }
 
+/* Each operation misses while another thread holds the inodes' locks, or has a handle running. */
 START_TEST(locks_taken)
 {
-	struct seen before, after;
+	struct snapshot before, after;
 	struct journal_handle *handle;
 
 	names_make("-b 4096", 60);
 	for (unsigned op = 0; op < ARRAY_SIZE(ops); op++) {
-		look(&before);
+		take_snapshot(&before);
 		ext4_inode_lock_exclusive(dir);
 		ext4_inode_lock_exclusive(sub);
 		ext4_inode_lock_exclusive(file);
-		must_eq(from_thread(op), -EAGAIN);
+		must_eq(attempt_on_thread(op), -EAGAIN);
 		ext4_inode_unlock(file);
 		ext4_inode_unlock(sub);
 		ext4_inode_unlock(dir);
 		if (changes(op)) {
 			must_eq(journal_begin(t.vol->journal, 1, &handle), 0);
-			must_eq(from_thread(op), -EAGAIN);
+			must_eq(attempt_on_thread(op), -EAGAIN);
 			journal_cancel(handle);
 		}
-		look(&after);
+		take_snapshot(&after);
 		must_be_same(&before, &after, ops[op].name, 0);
-		must_eq(from_thread(op), 0);
+		must_eq(attempt_on_thread(op), 0);
 	}
 	names_done();
 }
 END_TEST
 
-/* A transaction without room for another handle is for a worker to wait for. */
+/* When the transaction has no room for another handle, a loop thread misses; a worker waits. */
 START_TEST(full_transaction)
 {
 	unsigned most;
 
 	names_make("-b 1024 -J size=1", 8);
 	most = journal_max_credits(t.vol->journal);
-	fake_block(t.fake, FAKE_WRITE); /* a commit that begins does not end */
+	fake_block(t.fake, FAKE_WRITE); /* so that a commit that begins does not end */
 	for (unsigned n = 0;; n++) {
 		char name[32];
 		int err;
@@ -536,18 +557,20 @@ static void reaper(void *arg)
 	reaper_calls++;
 }
 
+/* An open file without a name, with so many blocks, each an extent of its own. */
 static struct ext4_inode *unlinked(unsigned blocks)
 {
 	struct ext4_inode *inode = NULL;
-	struct ext4_reservation resv;
+	struct ext4_reservation reservation;
 
 	must_eq(ext4_create(dir, "gone", 4, S_IFREG | 0600, 0, &root_credentials, &inode), 0);
-	for (unsigned n = 0; n < blocks; n++) { /* every second block */
+	for (unsigned n = 0; n < blocks; n++) {
+		uint64_t size = (uint64_t)(2 * n + 1) << t.vol->block_bits;
+
 		ext4_inode_lock_exclusive(inode);
-		must_eq(ext4_reserve_holes(inode, 2 * n, 1, true, &resv), 0);
-		must_eq(ext4_insert(inode, &resv, 0, 0, (uint64_t)(2 * n + 1) << t.vol->block_bits),
-			0);
-		ext4_reservation_free(&resv);
+		must_eq(ext4_reserve_holes(inode, 2 * n, 1, true, &reservation), 0);
+		must_eq(ext4_insert(inode, &reservation, 0, 0, size), 0);
+		ext4_reservation_free(&reservation);
 		ext4_inode_unlock(inode);
 	}
 	must_eq(name_unlink(dir, "gone"), 0);
@@ -555,8 +578,8 @@ static struct ext4_inode *unlinked(unsigned blocks)
 }
 
 /*
- * The last reference on a loop thread: small files go at once, with a miss at any place or a large
- * one a worker has to.
+ * A loop thread drops the last reference of an unlinked file. It deletes a small file itself; after
+ * a miss at any place, and for a large file, it leaves the file to the reaper, which a worker runs.
  */
 START_TEST(last_reference)
 {
@@ -575,7 +598,8 @@ START_TEST(last_reference)
 			uint32_t ino = ext4_inode_ino(inode);
 			struct timespec nap = { .tv_nsec = 300000 };
 
-			nanosleep(&nap, NULL); /* so many in a while */
+			/* A loop thread deletes only so many files in a while. */
+			nanosleep(&nap, NULL);
 			must_eq(t.vol->inode.nr_orphans, 1);
 			reaper_calls = 0;
 			nowait_begin();
@@ -603,7 +627,7 @@ START_TEST(last_reference)
 }
 END_TEST
 
-/* Damage is told by the thread that may wait, once. */
+/* A loop thread that meets damage misses; the worker that tries again reports it, once. */
 START_TEST(damage_is_a_miss)
 {
 	struct ext4_inode *inode;
@@ -615,9 +639,7 @@ START_TEST(damage_is_a_miss)
 	inode = name_lookup(dir, "f5");
 	blk = ext4_itable_place(t.vol, ext4_inode_ino(inode), &off);
 	ext4_inode_put(inode);
-	ext4_inode_put(file);
-	ext4_inode_put(sub);
-	ext4_inode_put(dir);
+	put_names();
 	testvol_close(&t);
 	fake_peek(t.fake, &byte, 1, (blk << 12) + off + 50);
 	byte ^= 1;
@@ -647,8 +669,8 @@ static uint32_t bad_groups(void)
 }
 
 /*
- * Somebody is looking up the number that the new file gets, which is not in use yet: a loop thread
- * does not take that for damage.
+ * While another thread loads the inode number that a new file is about to get, which is not in use
+ * yet, a loop thread misses and does not take that for damage.
  */
 START_TEST(number_is_being_looked_up)
 {
@@ -674,31 +696,32 @@ START_TEST(number_is_being_looked_up)
 }
 END_TEST
 
-/* A bitmap that a loop thread finds damaged is still told of: it is not put out of use before. */
+/*
+ * A loop thread that finds an inode bitmap damaged misses and leaves the group in use, so that a
+ * worker finds the damage again and reports it.
+ */
 START_TEST(damaged_inode_bitmap)
 {
 	struct journal_buffer *buffer;
 	uint8_t byte;
-	uint64_t ib;
+	uint64_t bitmap;
 
 	names_make("-b 4096", 10);
-	ib = t.vol->alloc.groups[0].inode_bitmap;
-	ext4_inode_put(file);
-	ext4_inode_put(sub);
-	ext4_inode_put(dir);
+	bitmap = t.vol->alloc.groups[0].inode_bitmap;
+	put_names();
 	testvol_close(&t);
-	fake_peek(t.fake, &byte, 1, (ib << 12) + 100);
+	fake_peek(t.fake, &byte, 1, (bitmap << 12) + 100);
 	byte ^= 1;
-	fake_poke(t.fake, &byte, 1, (ib << 12) + 100);
+	fake_poke(t.fake, &byte, 1, (bitmap << 12) + 100);
 	testvol_open(&t);
 	dir = name_lookup(t.root, "dir");
 	warm_tables();
 	must_eq(name_ino(dir, "new"), -ENOENT);
-	must_eq(journal_read_block(t.vol->journal, ib, &buffer), 0);
+	must_eq(journal_read_block(t.vol->journal, bitmap, &buffer), 0);
 	must_eq(attempt(do_create, 0), -EAGAIN);
 	must_eq(bad_groups(), 0);
 	must_eq(fdio_counter_read(COUNTER_ext4_corrupt), 0);
-	(void)do_create(); /* by the policy for errors it may find another group or not */
+	(void)do_create(); /* fails or uses another group, by the policy for errors */
 	must_eq(bad_groups(), 1);
 	must(fdio_counter_read(COUNTER_ext4_corrupt) > 0);
 	journal_buffer_release(buffer);
