@@ -247,7 +247,7 @@ void options_defaults(struct options *options, bool root)
 	options->resuid = options->resgid = -1;
 #ifdef FDIO_SANITIZED
 	/* sanitizers open files and start programs to report what they find */
-	o->sandbox = OPT_SANDBOX_OFF;
+	options->sandbox = OPT_SANDBOX_OFF;
 #endif
 }
 
