@@ -1,14 +1,25 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Assembly: makes the rooms of a mount and joins them. Main thread, while starting; a room that
- * cannot be made fails with a reason. This is the one place that knows all of them, so the way of a
- * request can be read here:
+ * cannot be made fails with a reason.
  *
- * 	transport --ops_handle--> ops --dio_submit--> dio --dev_submit--> dev, on the loop's ring
+ * This is the one place where transport, operations and engine are connected. None of them finds
+ * another by itself: each gets the pointers and callbacks of the others here, and nowhere else.
+ * The way of a request:
  *
- * and back: dev_io.done in dio, dio_req.done in ops, transport_reply in the transport. Beside it
- * the engine asks ops for what concerns the kernel's page cache, ops sends its notifications
- * through the transport, and the transport tells the session of its end (end.c).
+ *	transport --ops_handle--> ops --dio_submit--> dio --dev_submit--> dev, on the loop's ring
+ *
+ * and back: dev_io.done in dio, dio_req.done in ops, transport_reply in the transport. Besides:
+ *
+ *	transport --ops_forget--> ops                   the kernel forgets a node
+ *	dio --ops_inval, ops_launder_pages--> ops       pages in the kernel's cache must go
+ *	dio --ops_kill_sgid--> ops                      may the writer keep the set-group-ID bit?
+ *	ops --> transport                               notifications (ops_set_tr)
+ *	ops --on_in_group, on_capable--> unmounter      what may the caller do?
+ *	ext4 --on_read_only--> session                  the file system writes no more
+ *	transport --session_umount, session_ending, session_destroy--> session       end.c
+ *
+ * end.c takes the rooms apart again and joins nothing.
  */
 #include "base/log.h"
 #include "command/session.h"
@@ -24,12 +35,12 @@
 
 #define RING_ENTRIES 256
 /*
- * What the volume may keep (ext4_options.cache_bytes): 17,408 idle inodes among it, about 14 MiB.
- * Walking a tree of 20,000 files again after the kernel had forgotten it took 0.16 s instead of
- * 0.19 s with the least, 1,024, and the process was no larger: it neither frees nor reads them.
+ * ext4_options.cache_bytes. 17,408 idle inodes fit, about 14 MiB of it. Walking a tree of 20,000
+ * files a second time, after the kernel had forgotten it, took 0.16 s; with the smallest cache,
+ * 1,024 inodes, 0.19 s. The process was no larger.
  */
 #define CACHE_BYTES ((size_t)64 << 20)
-/* Longer than a client thinks between two requests of one call or of a simple loop. */
+/* Longer than a client needs between two requests of one call, or of a simple loop. */
 #define POLL_AUTO_NS 100000u
 #define SEGS_PER_LOOP 256
 #define IO_WORKERS 4
@@ -41,7 +52,10 @@ static unsigned nr_loops(const struct session *session)
 {
 	if (session->options.single_loop)
 		return 1;
-	/* Only the ring wants loops for CPUs that are not there. */
+	/*
+	 * FUSE over io_uring needs a loop for each possible CPU (0), also for those that are
+	 * offline; /dev/fuse does not.
+	 */
 	return session->options.transport == TRANSPORT_KIND_DEVFUSE ? (unsigned)get_nprocs() : 0;
 }
 
@@ -64,9 +78,9 @@ int assemble_loops(struct session *session)
 		return session_failed(session, EXIT_SYSTEM,
 				      "cannot register the device with io_uring");
 	session->workers = work_queue_new("fdio-ops", (unsigned)options->workers);
-	session->io = work_queue_new("fdio-io", IO_WORKERS);
+	session->io_workers = work_queue_new("fdio-io", IO_WORKERS);
 	session->syncers = work_queue_new("fdio-sync", SYNC_WORKERS);
-	if (!session->workers || !session->io || !session->syncers)
+	if (!session->workers || !session->io_workers || !session->syncers)
 		return session_failed(session, EXIT_SYSTEM, "cannot start worker threads: %s",
 				      strerror(errno));
 	return 0;
@@ -83,7 +97,8 @@ static void on_read_only(void *arg, const char *why)
 		why);
 }
 
-#define SAME(option, number) _Static_assert((int)(option) == (int)(number), "one list of values")
+/* The values of these options are passed on as numbers: the enums must agree. */
+#define SAME(option, number) _Static_assert((int)(option) == (int)(number), #option)
 SAME(OPT_ERRORS_DEFAULT, EXT4_ERRORS_DEFAULT);
 SAME(OPT_ERRORS_CONTINUE, EXT4_ERRORS_CONTINUE);
 SAME(OPT_ERRORS_REMOUNT_RO, EXT4_ERRORS_RO);
@@ -99,7 +114,7 @@ int assemble_volume(struct session *session)
 {
 	const struct options *options = &session->options;
 	const char *why = NULL;
-	struct ext4_options xo = {
+	struct ext4_options config = {
 		.read_only = session->read_only,
 		.norecovery = options->norecovery,
 		.discard = options->discard,
@@ -116,7 +131,7 @@ int assemble_volume(struct session *session)
 		.arg = session,
 	};
 
-	if (ext4_vol_open(session->dev, &xo, &session->vol, &why, &session->reason))
+	if (ext4_vol_open(session->dev, &config, &session->vol, &why, &session->reason))
 		return EXIT_MOUNT;
 	if (ext4_vol_read_only(session->vol) && !session->read_only) {
 		log_warn("%s is served read-only: %s", session->probe.path,
@@ -129,7 +144,7 @@ int assemble_volume(struct session *session)
 
 /* ------------------------------------------------------------------ the transport */
 
-/* The kernel's block size for fuseblk: no more than a page. */
+/* The block size that fuseblk is mounted with, at most a page. */
 static uint32_t kernel_block_size(const struct probe *probe)
 {
 	uint32_t bytes = FDIO_MAX(probe->fs_block_size, probe->sector_bytes);
@@ -211,7 +226,7 @@ static int make_engine(struct session *session)
 		.vol = session->vol,
 		.loops = session->loops,
 		.nr_cpus = loop_set_count(session->loops),
-		.workers = session->io,
+		.workers = session->io_workers,
 		.syncers = session->syncers,
 		.segs_per_loop = SEGS_PER_LOOP,
 		.strict = session->options.dio == OPT_DIO_STRICT,
@@ -224,7 +239,7 @@ static int make_engine(struct session *session)
 	return dio_new(&config, &session->dio);
 }
 
-/* From now on a request finds its way through all rooms, and back. */
+/* Joins operations, engine and transport: from now on a request finds its way, and its reply. */
 static void join(struct session *session)
 {
 	const struct transport_server server = { .handle = ops_handle,

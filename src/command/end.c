@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The end of a session. session_destroy, on the transport's control thread, is what umount of a
- * fuseblk mount waits for: when it returns, the file system is clean on the device. session_free,
- * on the main thread, takes apart what is left, in the reverse order of its making; it also does
- * that for a start that failed.
+ * The end of a session. The transport's control thread runs session_destroy, which umount(8) of a
+ * fuseblk mount waits for: when it returns, the file system is clean on the device. The main thread
+ * runs session_free, which frees the rooms in the reverse order of their making, also after a start
+ * that failed. An error of the last writes is logged and becomes the exit status.
  */
 #include "base/epoch.h"
 #include "base/log.h"
@@ -26,8 +26,8 @@ int session_umount(void *arg, bool lazy)
 
 	fdio_magic_check(session, MAGIC_SESSION);
 	err = unmounter_do(session->unmounter, lazy);
+	/* Not reachable: the transport ends the connection next, and session_destroy reads this. */
 	if (err == -EEXIST || (lazy && err && err != -EINVAL))
-		/* the connection is ended next: session_destroy sees it */
 		session->left_behind = true;
 	return err;
 }
@@ -55,7 +55,7 @@ static void say_result(const struct session *session)
 		log_info("%s unmounted from %s", path, session->mountpoint);
 }
 
-/* Called once: no request will come any more. */
+/* Called once, when no more requests come. */
 void session_destroy(void *arg, bool aborted)
 {
 	struct session *session = arg;
@@ -68,7 +68,7 @@ void session_destroy(void *arg, bool aborted)
 	dio_drain(session->dio);
 	ops_shutdown(session->ops);
 	dio_drain(session->dio);
-	work_queue_drain(session->io);
+	work_queue_drain(session->io_workers);
 	work_queue_drain(session->syncers);
 	session->result = ext4_vol_close(session->vol);
 	session->vol = NULL;
@@ -85,7 +85,7 @@ int session_end_early(struct session *session, int status)
 void session_free(struct session *session)
 {
 	signals_stop(session->signals);
-	if (session->loops_on)
+	if (session->loops_started)
 		loop_set_stop(session->loops);
 	watchdog_free(session->watchdog);
 	transport_free(session->transport);
@@ -93,12 +93,12 @@ void session_free(struct session *session)
 		dio_drain(session->dio);
 	if (session->ops)
 		ops_shutdown(session->ops);
-	/* Only when starting failed: otherwise the volume was closed while the umount waited. */
+	/* Only if the start failed: otherwise session_destroy has closed the volume. */
 	if (session->vol)
 		ext4_vol_close(session->vol);
 	unmounter_free(session->unmounter);
 	work_queue_free(session->workers);
-	work_queue_free(session->io);
+	work_queue_free(session->io_workers);
 	work_queue_free(session->syncers);
 	if (session->dio)
 		dio_free(session->dio);

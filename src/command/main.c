@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The command: reads the command line, becomes a daemon, and runs one session (session.h): start,
- * serve, end. Until the mount answers, whatever fails ends the process with one line on stderr and
- * an exit status of mount(8).
+ * serve, end. A failure before the mount serves ends the process with one line on stderr and an
+ * exit status of mount(8).
  *
- * Threads: this one waits for the end of the mount; one waits for signals, once the mount serves;
- * the watchdog is there from before recovery; the rest belong to the rooms. SIGTERM and SIGINT end
- * the start between two steps, and within those that can take long.
+ * Threads of src/command: the main thread, which runs this file and then waits for the end of the
+ * mount; the signal thread (signals.c), once the mount serves; and the watchdog (watchdog.c), from
+ * before recovery on. SIGTERM and SIGINT end the start between two steps, and also within the steps
+ * that can take long.
  */
 #include "base/log.h"
 #include "command/daemon.h"
@@ -33,12 +34,12 @@ int session_failed(struct session *session, int status, const char *fmt, ...)
 	return status;
 }
 
-/* One line, whatever names it repeats. */
-static void say(struct session *session)
+/* Prints one line: a newline in a file name is escaped. */
+static void print_reason(struct session *session)
 {
-	static char line[sizeof(session->err)];
+	static char line[sizeof(session->reason_text)];
 
-	fdio_escape(line, sizeof(line), session->err);
+	fdio_escape(line, sizeof(line), session->reason_text);
 	fprintf(stderr, "fusedio: %s\n", line);
 }
 
@@ -60,9 +61,9 @@ static int check_mountpoint(struct session *session)
 }
 
 /*
- * Only the daemon's own files stay open: what the shell or a service manager had open would be held
- * as long as the mount lives. A device that is named by a descriptor (/dev/fd/9, or a link to that)
- * gets the name of its file before.
+ * Closes the descriptors that the shell or a service manager left open: the daemon would hold those
+ * files as long as the mount lives. A device that is named by such a descriptor (/dev/fd/9, or a
+ * link to that) is replaced by the name of its file first.
  */
 static void close_inherited(struct session *session)
 {
@@ -72,7 +73,10 @@ static void close_inherited(struct session *session)
 	daemon_close_inherited();
 }
 
-/* Whoever starts us without one of them must not find the device or a socket in its place. */
+/*
+ * Opens /dev/null for each standard stream that is closed: otherwise the device or a socket would
+ * get its number, and messages would be written there.
+ */
 static void open_standard_files(void)
 {
 	int fd;
@@ -90,8 +94,8 @@ static void print_version(void)
 	       FUSE_KERNEL_MINOR_VERSION);
 }
 
-/* -h and -V: prints what was asked for. */
-static bool only_tells(const struct options *options)
+/* -h and -V. False if neither was given. */
+static bool print_help_or_version(const struct options *options)
 {
 	if (options->help)
 		options_help(stdout);
@@ -100,7 +104,7 @@ static bool only_tells(const struct options *options)
 	return options->help || options->version;
 }
 
-/* The namespace first: the mount point is meant in there. */
+/* Enters the namespace first: the path of the mount point is meant inside it. */
 static int check_arguments(struct session *session)
 {
 	if (session->options.ns && daemon_setns(session->options.ns, &session->reason))
@@ -108,19 +112,19 @@ static int check_arguments(struct session *session)
 	return check_mountpoint(session);
 }
 
-/* -f of mount(8): everything but the mount. */
+/* -f of mount(8): checks the device, and mounts nothing. */
 static int fake_mount(struct session *session)
 {
 	int err = probe_device(session->options.device, true, &session->probe, &session->reason);
 
 	if (err)
-		say(session);
+		print_reason(session);
 	return err ? EXIT_MOUNT : 0;
 }
 
 /*
- * The child returns 0 and goes on. Until the mount answers, the terminal is the user's: only what
- * he has to know goes there.
+ * Forks; the child returns 0 and goes on. Until the mount serves, log lines still go to the
+ * terminal of the user, so only warnings and errors are logged.
  */
 static int go_to_background(struct session *session)
 {
@@ -141,30 +145,30 @@ static int run(struct session *session)
 	daemon_open_notify();
 	status = session_start(session);
 	if (!status)
-		status = session_settle(session);
+		status = session_drop_privileges(session);
 	if (!status)
 		session_wait(session);
 	else
-		say(session);
+		print_reason(session);
 	session_free(session);
 	return status ? status : session->result ? EXIT_SYSTEM : 0;
 }
 
 int main(int argc, char **argv)
 {
-	static struct session session = { .reason = { .text = session.err,
-						      .cap = sizeof(session.err) } };
+	static struct session session = { .reason = { .text = session.reason_text,
+						      .cap = sizeof(session.reason_text) } };
 	int status = options_parse(argc, argv, &session.options, &session.reason);
 
 	fdio_magic_set(&session, MAGIC_SESSION);
 	open_standard_files();
-	if (only_tells(&session.options))
+	if (print_help_or_version(&session.options))
 		return 0;
 	session.root = geteuid() == 0;
 	if (!status)
 		status = check_arguments(&session);
 	if (status) {
-		say(&session);
+		print_reason(&session);
 		return status;
 	}
 	if (session.options.nofail && probe_is_missing(session.options.device))

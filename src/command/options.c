@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The command line. Two grammars, chosen by argv[0], because -f, -s, -n and -v mean different
- * things to a FUSE command and to a mount(8) helper. Options come from options.def alone. Main
- * thread, no state; what is wrong with an option is told as a reason.
+ * Parsing the command line. There are two grammars, chosen by argv[0], because -f and -s mean
+ * different things to a FUSE command and to a helper of mount(8). The -o options come from
+ * options.def alone. Main thread, no state; a wrong option fails with a reason.
  */
 #include "command/options.h"
 
@@ -20,9 +20,10 @@ enum kind { K_FLAG, K_NUM, K_ENUM, K_STR, K_NOOP, K_REFUSE };
 struct def {
 	const char *name;
 	enum kind kind;
-	size_t field;
-	int lo, hi;
-	const char *values, *text;
+	size_t field;       /* offset in struct options */
+	int lo, hi;         /* K_NUM: smallest and largest value; K_FLAG: lo is the value */
+	const char *values; /* K_ENUM: separated by '|' */
+	const char *text;
 };
 
 static const struct def defs[] = {
@@ -49,6 +50,7 @@ static int *int_field(struct options *options, const struct def *def)
 {
 	return (int *)(void *)((char *)options + def->field);
 }
+
 static char **str_field(struct options *options, const struct def *def)
 {
 	return (char **)(void *)((char *)options + def->field);
@@ -60,7 +62,7 @@ static uint64_t field_bit(const struct def *def)
 }
 
 _Static_assert(offsetof(struct options, fsname) - offsetof(struct options, read_only) <=
-	       64 * sizeof(int), "a bit for each field");
+	       64 * sizeof(int), "one bit for each field");
 
 static bool takes_value(const struct def *def)
 {
@@ -86,7 +88,7 @@ static const struct def *find(const char *opt)
 	return NULL;
 }
 
-/* Position of v in "a|b|c", or -1. */
+/* The position of v in values ("a|b|c"), or -1. */
 static int enum_pos(const char *values, const char *v)
 {
 	size_t len = strlen(v);
@@ -104,63 +106,62 @@ static int enum_pos(const char *values, const char *v)
 	return -1;
 }
 
-static int apply_value(struct options *options, const struct def *def, const char *value,
-		struct fdio_reason *reason)
+static int set_number(struct options *options, const struct def *def, const char *value,
+		      struct fdio_reason *reason)
 {
-	char *end, *copy;
+	char *end;
 	long n;
-	int pos;
 
-	switch (def->kind) {
-	case K_NUM:
-		errno = 0;
-		n = strtol(value, &end, 10);
-		if (errno || !isdigit((unsigned char)*value) || *end || n < def->lo ||
-		    n > def->hi) {
-			fdio_reason_set(reason, "option %s=%.64s: give a number from %d to %d",
-					def->name, value, def->lo, def->hi);
-			return -EINVAL;
-		}
-		*int_field(options, def) = (int)n;
-		return 0;
-	case K_ENUM:
-		pos = enum_pos(def->values, value);
-		if (pos < 0) {
-			fdio_reason_set(reason, "option %s=%.64s: give one of %s", def->name, value,
-					def->values);
-			return -EINVAL;
-		}
-		*int_field(options, def) = pos;
-		if (def->field == offsetof(struct options, log))
-			options->log_given = true;
-		return 0;
-	default:
-		copy = strdup(value);
-		if (!copy) {
-			fdio_reason_set(reason, "out of memory");
-			return -EINVAL;
-		}
-		free(*str_field(options, def));
-		*str_field(options, def) = copy;
-		return 0;
-	}
+	errno = 0;
+	n = strtol(value, &end, 10);
+	if (errno || !isdigit((unsigned char)*value) || *end || n < def->lo || n > def->hi)
+		return fdio_reason_fail(reason, -EINVAL,
+					"option %s=%.64s: give a number from %d to %d", def->name,
+					value, def->lo, def->hi);
+	*int_field(options, def) = (int)n;
+	return 0;
 }
 
+static int set_enum(struct options *options, const struct def *def, const char *value,
+		    struct fdio_reason *reason)
+{
+	int pos = enum_pos(def->values, value);
+
+	if (pos < 0)
+		return fdio_reason_fail(reason, -EINVAL, "option %s=%.64s: give one of %s",
+					def->name, value, def->values);
+	*int_field(options, def) = pos;
+	if (def->field == offsetof(struct options, log))
+		options->log_given = true;
+	return 0;
+}
+
+static int set_string(struct options *options, const struct def *def, const char *value,
+		      struct fdio_reason *reason)
+{
+	char *copy = strdup(value);
+
+	if (!copy)
+		return fdio_reason_fail(reason, -EINVAL, "out of memory");
+	free(*str_field(options, def));
+	*str_field(options, def) = copy;
+	return 0;
+}
+
+/* Sets the field of one option, "name" or "name=value". sloppy: an unknown option is skipped. */
 static int apply(struct options *options, const char *opt, bool sloppy, struct fdio_reason *reason)
 {
 	const struct def *def = find(opt);
 	const char *value;
 
-	if (!def) {
-		if (sloppy)
-			return 0;
-		fdio_reason_set(reason, "unknown option '%.64s': see fusedio --help", opt);
-		return -EINVAL;
-	}
-	if (def->kind == K_REFUSE) {
-		fdio_reason_set(reason, "option %.64s is refused: %s", opt, def->text);
-		return -EINVAL;
-	}
+	if (!def && sloppy)
+		return 0;
+	if (!def)
+		return fdio_reason_fail(reason, -EINVAL,
+					"unknown option '%.64s': see fusedio --help", opt);
+	if (def->kind == K_REFUSE)
+		return fdio_reason_fail(reason, -EINVAL, "option %.64s is refused: %s", opt,
+					def->text);
 	if (def->kind == K_FLAG)
 		*int_field(options, def) = def->lo;
 	if (def->kind == K_FLAG || def->kind == K_NUM || def->kind == K_ENUM)
@@ -168,38 +169,54 @@ static int apply(struct options *options, const char *opt, bool sloppy, struct f
 	if (!takes_value(def))
 		return 0;
 	value = strchr(opt, '=');
-	if (!value || !value[1]) {
-		fdio_reason_set(reason, "option %s needs a value", def->name);
-		return -EINVAL;
+	if (!value || !value[1])
+		return fdio_reason_fail(reason, -EINVAL, "option %s needs a value", def->name);
+	switch (def->kind) {
+	case K_NUM:
+		return set_number(options, def, value + 1, reason);
+	case K_ENUM:
+		return set_enum(options, def, value + 1, reason);
+	default:
+		return set_string(options, def, value + 1, reason);
 	}
-	return apply_value(options, def, value + 1, reason);
 }
 
-enum options_took options_take(struct options *options, const char *opt, bool may_set,
-			       struct fdio_reason *reason)
+/* Why this option cannot be suggested, NULL if it can. */
+static const char *why_refused(const struct def *def, bool may_set)
+{
+	if (!def)
+		return "it is not known";
+	if (def->kind == K_REFUSE)
+		return def->text;
+	if (def->kind == K_STR || !may_set)
+		return "that is not for a file system to say";
+	return NULL;
+}
+
+enum options_suggestion options_suggest(struct options *options, const char *opt, bool may_set,
+					struct fdio_reason *reason)
 {
 	const struct def *def = find(opt);
 	uint64_t given = options->given;
+	const char *why;
 	int before;
 
 	fdio_reason_clear(reason);
 	if (def && def->kind == K_NOOP)
-		return OPTIONS_LEFT;
-	if (!def || def->kind == K_REFUSE || def->kind == K_STR || !may_set) {
-		fdio_reason_set(reason, "%s",
-				!def                    ? "it is not known"
-				: def->kind == K_REFUSE ? def->text
-							: "that is not for a file system to say");
-		return OPTIONS_NOT;
+		return SUGGESTION_NOT_NEEDED;
+	why = why_refused(def, may_set);
+	if (why) {
+		fdio_reason_set(reason, "%s", why);
+		return SUGGESTION_REFUSED;
 	}
 	if (given & field_bit(def))
-		return OPTIONS_LEFT;
+		return SUGGESTION_NOT_NEEDED;
 	before = *int_field(options, def);
 	if (apply(options, opt, false, reason))
-		return OPTIONS_NOT;
+		return SUGGESTION_REFUSED;
 	options->given = given;
-	options->asked |= field_bit(def);
-	return *int_field(options, def) == before ? OPTIONS_LEFT : OPTIONS_TAKEN;
+	options->suggested |= field_bit(def);
+	return *int_field(options, def) == before ? SUGGESTION_NOT_NEEDED : SUGGESTION_TAKEN;
 }
 
 int options_parse_list(struct options *options, const char *list, bool sloppy,
@@ -246,7 +263,7 @@ void options_defaults(struct options *options, bool root)
 	options->user_xattr = 1;
 	options->resuid = options->resgid = -1;
 #ifdef FDIO_SANITIZED
-	/* sanitizers open files and start programs to report what they find */
+	/* A sanitizer opens files and starts programs to report what it finds. */
 	options->sandbox = OPT_SANDBOX_OFF;
 #endif
 }
@@ -272,7 +289,7 @@ static int usage(struct fdio_reason *reason, const char *what)
 	return EXIT_USAGE;
 }
 
-/* What getopt did not like, by name. */
+/* getopt did not accept a word: fails with a reason that names it. */
 static int bad_option(char **argv, bool no_argument, struct fdio_reason *reason)
 {
 	const char *word = argv[optind];
@@ -287,14 +304,17 @@ static int bad_option(char **argv, bool no_argument, struct fdio_reason *reason)
 	return usage(reason, what);
 }
 
-/* getopt permutes; helpers get "spec dir" first and options after. */
+/*
+ * Parses the arguments, all but --help and --version. mount(8) gives a helper the device and the
+ * mount point first and the options after them; getopt permutes, so the order does not matter.
+ */
 static int parse_args(int argc, char **argv, struct options *options, struct fdio_reason *reason)
 {
 	const char *lists[64];
 	unsigned nr = 0;
 	int c;
 
-	optind = 0; /* glibc: start over, the parser may have run before (tests) */
+	optind = 0; /* glibc: start over; in tests the parser has run before */
 	opterr = 0;
 	while ((c = getopt(argc, argv, options->helper ? ":fnsvhVo:N:t:" : ":fdshVo:")) != -1) {
 		switch (c) {
@@ -358,7 +378,7 @@ int options_parse(int argc, char **argv, struct options *options, struct fdio_re
 		return err;
 	if (argc - optind != 2)
 		return usage(reason, argc - optind < 2 ? "give a device and a mount point"
-				: "too many arguments");
+						       : "too many arguments");
 	options->device = argv[optind];
 	options->mountpoint = argv[optind + 1];
 	if (options->norecovery)
@@ -368,6 +388,7 @@ int options_parse(int argc, char **argv, struct options *options, struct fdio_re
 	return 0;
 }
 
+/* Prints the names of all options of this kind. */
 static void help_kind(FILE *f, enum kind kind)
 {
 	int col = 0;
@@ -382,13 +403,27 @@ static void help_kind(FILE *f, enum kind kind)
 	fputc('\n', f);
 }
 
-void options_help(FILE *f)
+/* Prints an option that does something, with its text. */
+static void help_option(FILE *f, const struct def *def)
 {
+	const char *value = def->kind == K_ENUM  ? def->values
+			    : def->kind == K_NUM ? "N"
+			    : def->kind == K_STR ? "NAME"
+						 : "";
 	char left[80];
 
+	snprintf(left, sizeof(left), "%s%s%s", def->name, takes_value(def) ? "=" : "", value);
+	if (strlen(left) > 30) /* a line of its own */
+		fprintf(f, "  %s\n  %-30s %s\n", left, "", def->text);
+	else
+		fprintf(f, "  %-30s %s\n", left, def->text);
+}
+
+void options_help(FILE *f)
+{
 	fprintf(f, "usage: fusedio [-fdshV] [-o option[,option...]] DEVICE MOUNTPOINT\n"
-		   "       mount.fusedio DEVICE MOUNTPOINT [-sfnv] [-N namespace] [-o options] [-t "
-		   "type]\n\n"
+		   "       mount.fusedio DEVICE MOUNTPOINT [-sfnv] [-N namespace] [-o options] "
+		   "[-t type]\n\n"
 		   "Serves the ext4 file system on DEVICE (a block device, an image file, UUID=, "
 		   "LABEL=, PARTUUID= or PARTLABEL=) on MOUNTPOINT.\n\n"
 		   "  -f  stay in the foreground, log to stderr\n"
@@ -396,21 +431,9 @@ void options_help(FILE *f)
 		   "  -s  a single loop thread instead of one for each CPU\n"
 		   "  -h  this help\n"
 		   "  -V  versions\n\nOptions for -o:\n");
-	for (unsigned i = 0; i < ARRAY_SIZE(defs); i++) {
-		const struct def *def = &defs[i];
-
-		if (def->kind == K_NOOP || def->kind == K_REFUSE)
-			continue;
-		snprintf(left, sizeof(left), "%s%s%s", def->name, takes_value(def) ? "=" : "",
-			 def->kind == K_ENUM  ? def->values
-			 : def->kind == K_NUM ? "N"
-			 : def->kind == K_STR ? "NAME"
-					      : "");
-		if (strlen(left) > 30) /* a line of its own */
-			fprintf(f, "  %s\n  %-30s %s\n", left, "", def->text);
-		else
-			fprintf(f, "  %-30s %s\n", left, def->text);
-	}
+	for (unsigned i = 0; i < ARRAY_SIZE(defs); i++)
+		if (defs[i].kind != K_NOOP && defs[i].kind != K_REFUSE)
+			help_option(f, &defs[i]);
 	fprintf(f, "\nAccepted, with nothing to do (fusedio(8) says why):\n");
 	help_kind(f, K_NOOP);
 	fprintf(f, "\nRefused:\n");
@@ -422,10 +445,10 @@ void options_mount_list(const struct options *options, bool root, char *out, siz
 	int n = snprintf(out, cap, "%s", options->read_only ? "ro" : "rw");
 
 	/*
-	 * nodiratime is not among them: libfuse does not know it, and access times are written by
-	 * us anyway.
+	 * libfuse mounts with nosuid,nodev unless suid,dev are given, and fusermount3 insists on
+	 * nosuid,nodev. nodiratime is not passed on: libfuse does not know it, and the daemon
+	 * itself writes the access times.
 	 */
-	/* libfuse mounts nosuid,nodev unless told otherwise, and fusermount3 insists on it. */
 	if (root)
 		n += snprintf(out + n, cap - (size_t)n, ",%s,%s",
 			      options->nosuid ? "nosuid" : "suid",

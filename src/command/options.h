@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The command line, parsed. The table is options.def. Main thread, at start; the others only read
- * it.
+ * The command line, parsed into struct options. The table of the -o options is options.def. The
+ * main thread fills it at start; afterwards any thread may read it. Errors are one line in reason.
  */
 #ifndef FDIO_COMMAND_OPTIONS_H
 #define FDIO_COMMAND_OPTIONS_H
@@ -15,9 +15,9 @@
 enum { EXIT_USAGE = 1, EXIT_SYSTEM = 2, EXIT_MOUNT = 32 };
 
 /*
- * What the fields of ENUM options hold: the position of the value in the table's list. atime is
- * set by flags. Where a room has an enum of its own for it, assemble.c and serve.c assert that the
- * numbers are the same.
+ * An ENUM option of options.def stores the position of its value in the table's list; these are the
+ * names of the positions. (atime is set by FLAG options.) Where a room has its own enum for the
+ * same values, assemble.c and serve.c assert that the numbers agree.
  */
 enum { OPT_DIO_STRICT = 0, OPT_DIO_RELAXED };
 enum { OPT_ERRORS_DEFAULT = 0, OPT_ERRORS_CONTINUE, OPT_ERRORS_REMOUNT_RO, OPT_ERRORS_PANIC };
@@ -29,46 +29,55 @@ enum { OPT_ATIME_RELATIVE = 0, OPT_ATIME_NO, OPT_ATIME_STRICT };
 struct options {
 	const char *device, *mountpoint;
 	bool foreground, debug, single_loop, help, version;
-	/* as mount.fusedio */
+	/* Only as mount.fusedio (helper); mount(8) documents the others: -f, -s, -v, -N. */
 	bool helper, fake, sloppy, verbose;
 	const char *ns;
 
-	int read_only, atime, nodiratime, lazytime, nosuid, nodev, noexec, sync, dirsync,
-			allow_other;
-	int dio, parallel_dio, commit, errors, norecovery, discard, mlock, queue_depth, poll,
-			max_background, readahead, workers, transport;
+	/* The -o options of options.def. From read_only to fsname only ints: see given. */
+	int read_only, atime, nodiratime, lazytime;
+	int nosuid, nodev, noexec, sync, dirsync, allow_other;
+	int dio, parallel_dio, commit, errors, norecovery, discard, mlock;
+	int queue_depth, poll, max_background, readahead, workers, transport;
 	int log, acl, user_xattr, nofail, sandbox, drain_timeout;
-	int grpid;              /* 0: follows the directory's bit */
-	int resuid, resgid;     /* -1: not said */
-	char *fsname;
+	int grpid;          /* 0: as the set-group-ID bit of the directory says */
+	int resuid, resgid; /* -1: not given */
+
+	char *fsname;       /* allocated, or NULL */
 	bool log_given;
-	/* Bits of the int fields above, from read_only on: set by the command line; by
-	 * options_take. */
-	uint64_t given, asked;
+	/*
+	 * Bit n stands for the n-th int from read_only on: which ones the command line has set, and
+	 * which ones options_suggest has.
+	 */
+	uint64_t given, suggested;
 };
 
 /*
- * argv[0] decides: mount.* takes mount(8)'s helper arguments, anything else fusedio's own. 0, or
- * EXIT_USAGE with one line in reason.
+ * Parses the whole command line. If the program is called as mount.*, it takes the arguments that
+ * mount(8) gives to a helper, otherwise its own. 0, or EXIT_USAGE. device, mountpoint and ns point
+ * into argv; options_free frees the rest.
  */
 int options_parse(int argc, char **argv, struct options *options, struct fdio_reason *reason);
-/* One comma list; sloppy: unknown options are skipped. 0 or -EINVAL. */
+/* Parses a list separated by commas; sloppy: skips unknown options. 0 or -EINVAL. */
 int options_parse_list(struct options *options, const char *list, bool sloppy,
-		struct fdio_reason *reason);
+		       struct fdio_reason *reason);
 void options_defaults(struct options *options, bool root);
 void options_free(struct options *options);
 void options_help(FILE *f);
-/* The level of the log that options->log stands for, enum fdio_log_level. */
+/* The enum fdio_log_level that options->log stands for. */
 int options_log_level(const struct options *options);
+
 /*
- * One option that somebody else than the command line, which goes first, asks for; what may not be
- * set so has no effect. TAKEN: set, noted in asked. LEFT: nothing is to be done. NOT: it cannot be
- * had; why, as it was written.
+ * An option that the superblock suggests. The command line goes first: what it has given stays.
+ * may_set: a file system may set this option. Returns
+ *   SUGGESTION_TAKEN       the option is set now, and noted in options->suggested
+ *   SUGGESTION_NOT_NEEDED  the command line has given it, or it changes nothing
+ *   SUGGESTION_REFUSED     the option cannot be honoured, for this reason
  */
-enum options_took { OPTIONS_TAKEN, OPTIONS_LEFT, OPTIONS_NOT };
-enum options_took options_take(struct options *options, const char *opt, bool may_set,
-			       struct fdio_reason *reason);
-/* What the kernel and libfuse get. */
+enum options_suggestion { SUGGESTION_TAKEN, SUGGESTION_NOT_NEEDED, SUGGESTION_REFUSED };
+enum options_suggestion options_suggest(struct options *options, const char *opt, bool may_set,
+					struct fdio_reason *reason);
+
+/* Writes the mount options for the kernel and libfuse, separated by commas, to out. */
 void options_mount_list(const struct options *options, bool root, char *out, size_t cap);
 
 #endif

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Finding out what DEVICE is: resolves UUID= and LABEL=, refuses what is not there, in use, or not
- * ext4, and says what it is instead. Main thread, before any thread that touches the device.
- * Nothing is written, and nothing stays open. Fails with -errno and a reason.
+ * Finding out what DEVICE is: resolves UUID= and the like, and refuses a device that is missing, in
+ * use, or not ext4, with a reason that says what it is instead. Main thread, before any other
+ * thread uses the device. Writes nothing and keeps nothing open. Fails with -errno and a reason.
  */
 #include "command/probe.h"
 
+#include "base/bytes.h"
 #include "base/sysfs.h"
 #include "command/backing.h"
 #include "command/mounts.h"
@@ -25,10 +26,11 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-#define SUPER_OFF 1024
-#define TABLE_CAP (1u << 20)
-#define EXT4_MAGIC 0xEF53u
+#define TABLE_CAP (1u << 20) /* bytes for a table of mounts */
+#define CLAIM_TRIES 100u     /* for a claim to go away: 2 s */
+#define CLAIM_POLL_US 20000u
 
+/* The path of spec. */
 static int resolve(const char *spec, char *path, struct fdio_reason *reason)
 {
 	char *dev = NULL;
@@ -41,7 +43,7 @@ static int resolve(const char *spec, char *path, struct fdio_reason *reason)
 		dev = blkid_evaluate_tag(spec, NULL, NULL);
 		if (!dev)
 			return fdio_reason_fail(reason, -ENOENT,
-					"no device has %.200s: see blkid(8)", spec);
+						"no device has %.200s: see blkid(8)", spec);
 	}
 	if (!realpath(tag ? dev : spec, path)) {
 		int err = -errno;
@@ -54,7 +56,7 @@ static int resolve(const char *spec, char *path, struct fdio_reason *reason)
 	return 0;
 }
 
-/* Where path is mounted, by the table of mounts; false if nowhere. */
+/* Where path or the device rdev (0: none) is mounted in this mount namespace; false: nowhere. */
 static bool mounted_on(const char *path, dev_t rdev, char *where, size_t cap)
 {
 	FILE *f = setmntent("/proc/self/mounts", "r");
@@ -77,7 +79,7 @@ static bool mounted_on(const char *path, dev_t rdev, char *where, size_t cap)
 	return found;
 }
 
-/* Who has it mounted in a mount namespace of its own. */
+/* Where the device is mounted, or which processes have it mounted in other mount namespaces. */
 static bool held_elsewhere(dev_t rdev, char *who, size_t cap)
 {
 	const unsigned dev[2] = { major(rdev), minor(rdev) };
@@ -88,7 +90,7 @@ static bool held_elsewhere(dev_t rdev, char *who, size_t cap)
 	return held;
 }
 
-/* Whether the loop device with this "backing_file" of sysfs is made from the image. */
+/* backing_file: that file of a loop device in sysfs. True if the device is made from the image. */
 static bool made_from(const char *backing_file, const struct stat *image)
 {
 	static char path[PATH_MAX];
@@ -98,7 +100,7 @@ static bool made_from(const char *backing_file, const struct stat *image)
 	       st.st_dev == image->st_dev && st.st_ino == image->st_ino;
 }
 
-/* Whether a loop device made from this image is mounted or otherwise claimed; which, and where. */
+/* True if a loop device made from this image is mounted or otherwise claimed: names it in what. */
 static bool used_by_loop(const struct stat *image, char *what, size_t cap)
 {
 	glob_t found;
@@ -128,60 +130,96 @@ static bool used_by_loop(const struct stat *image, char *what, size_t cap)
 	return used;
 }
 
-static int open_it(struct probe *probe, bool read_only, const struct stat *st,
-		struct fdio_reason *reason)
+/*
+ * Opens for reading and writing; a descriptor or -errno. A device that is claimed but not mounted
+ * is tried again for two seconds: if a mount has just ended, its claim outlives the daemon a
+ * little, because the kernel frees io_uring rings late.
+ */
+static int open_for_writing(const char *path, const struct stat *st)
+{
+	int flags = O_RDWR | O_CLOEXEC | (S_ISBLK(st->st_mode) ? O_EXCL : 0);
+	char where[1024];
+
+	for (unsigned n = 0;; n++) {
+		int fd = open(path, flags), err = fd < 0 ? -errno : 0;
+
+		if (fd >= 0)
+			return fd;
+		if (err != -EBUSY || mounted_on(path, st->st_rdev, where, sizeof(where)) ||
+		    n >= CLAIM_TRIES)
+			return err;
+		usleep(CLAIM_POLL_US);
+	}
+}
+
+static int open_for_reading(const char *path, const struct stat *st)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC | (S_ISBLK(st->st_mode) ? O_EXCL : 0));
+
+	return fd < 0 ? -errno : fd;
+}
+
+/* Returns err, with the reason why the device could not be opened. */
+static int open_failed(const char *path, dev_t rdev, int err, struct fdio_reason *reason)
 {
 	char where[1024];
-	int excl = S_ISBLK(st->st_mode) ? O_EXCL : 0;
-	int fd = read_only ? -1 : open(probe->path, O_RDWR | O_CLOEXEC | excl),
-	    err = fd < 0 ? errno : 0;
 
-	/*
-	 * The claim of a mount that has just ended goes a moment after its daemon: the kernel takes
-	 * rings apart later.
-	 */
-	for (int n = 0; fd < 0 && !read_only && err == EBUSY &&
-			!mounted_on(probe->path, st->st_rdev, where, sizeof(where)) && n < 100;
-	     n++) {
-		usleep(20000);
-		fd = open(probe->path, O_RDWR | O_CLOEXEC | excl);
-		err = errno;
+	if (err == -EBUSY && mounted_on(path, rdev, where, sizeof(where)))
+		return fdio_reason_fail(reason, err,
+					"%s is already mounted on %s: unmount it first", path,
+					where);
+	if (err == -EBUSY && held_elsewhere(rdev, where, sizeof(where)))
+		return fdio_reason_fail(reason, err,
+					"%s is still mounted elsewhere (%s): end that, or unmount "
+					"it there with nsenter(1)",
+					path, where);
+	if (err == -EBUSY)
+		return fdio_reason_fail(reason, err,
+					"%s is in use by another program (device mapper, RAID, "
+					"swap?): see lsblk(8)",
+					path);
+	if ((err == -EACCES || err == -EPERM) && geteuid())
+		return fdio_reason_fail(reason, err,
+					"no permission to open %s: run as root, or be given access "
+					"to it",
+					path);
+	if (err == -EACCES || err == -EPERM)
+		return fdio_reason_fail(reason, err,
+					"no permission to open %s: this container or sandbox has "
+					"no access to it",
+					path);
+	return fdio_reason_fail(reason, err, "cannot open %s: %s", path, strerror(-err));
+}
+
+/* Opens for writing if possible, which shows whether it can be written. A descriptor or -errno. */
+static int open_device(struct probe *probe, bool read_only, const struct stat *st,
+		       struct fdio_reason *reason)
+{
+	int fd;
+
+	if (read_only) {
+		fd = open_for_reading(probe->path, st);
+	} else {
+		fd = open_for_writing(probe->path, st);
+		probe->read_only_dev = fd == -EROFS || fd == -EACCES || fd == -EPERM ||
+				       fd == -ETXTBSY;
+		if (probe->read_only_dev)
+			fd = open_for_reading(probe->path, st);
 	}
-	if (!read_only && fd < 0 &&
-	    (err == EROFS || err == EACCES || err == EPERM || err == ETXTBSY))
-		probe->read_only_dev = true;
-	if (fd < 0 && (read_only || probe->read_only_dev)) {
-		fd = open(probe->path, O_RDONLY | O_CLOEXEC | excl);
-		err = errno;
-	}
-	if (fd >= 0)
-		return fd;
-	if (err == EBUSY && mounted_on(probe->path, st->st_rdev, where, sizeof(where)))
-		return fdio_reason_fail(reason, -EBUSY, "%s is already mounted on %s: unmount it "
-				"first", probe->path, where);
-	if (err == EBUSY && held_elsewhere(st->st_rdev, where, sizeof(where)))
-		return fdio_reason_fail(reason, -EBUSY, "%s is still mounted elsewhere (%s): end "
-				"that, or unmount it there with nsenter(1)", probe->path,
-			    where);
-	if (err == EBUSY)
-		return fdio_reason_fail(reason, -EBUSY, "%s is in use by another program (device "
-				"mapper, RAID, swap?): see lsblk(8)", probe->path);
-	if (err == EACCES || err == EPERM)
-		return fdio_reason_fail(reason, -err, "no permission to open %s: %s", probe->path,
-					geteuid() ? "run as root, or be given access to it"
-						  : "this container or sandbox has no access to "
-						    "it");
-	return fdio_reason_fail(reason, -err, "cannot open %s: %s", probe->path, strerror(err));
+	return fd < 0 ? open_failed(probe->path, st->st_rdev, fd, reason) : fd;
 }
 
 static int read_super(int fd, struct probe *probe)
 {
-	ssize_t n = pread(fd, probe->super, sizeof(probe->super), SUPER_OFF);
+	ssize_t n = pread(fd, probe->super, sizeof(probe->super), SUPER_OFFSET);
 
 	return n < 0 ? -errno : n == (ssize_t)sizeof(probe->super) ? 0 : -ENODATA;
 }
 
-/* What libblkid makes of it, and of its partitions if that is all; "" when it does not know. */
+/*
+ * Asks libblkid for the type of what is on the device; only if it knows none, for the type of the
+ * partition table. "" where it knows nothing.
+ */
 static void blkid_type(int fd, char *type, char *pttype, size_t cap)
 {
 	blkid_probe pr = blkid_new_probe();
@@ -206,39 +244,47 @@ static void blkid_type(int fd, char *type, char *pttype, size_t cap)
 
 static int check_type(int fd, struct probe *probe, struct fdio_reason *reason)
 {
-	uint32_t magic = probe->super[56] | (uint32_t)probe->super[57] << 8;
-	uint32_t log_bs = probe->super[24] | (uint32_t)probe->super[25] << 8;
+	unsigned magic = fdio_get_le16(probe->super, SUPER_MAGIC);
+	unsigned log_block_size = fdio_get_le16(probe->super, SUPER_LOG_BLOCK_SIZE);
 	char type[64], pttype[64];
 
 	blkid_type(fd, type, pttype, sizeof(type));
 	if (!strcmp(type, "jbd"))
-		return fdio_reason_fail(reason, -EINVAL, "%s is an external journal, not a file "
-				"system", probe->path);
-	if (magic != EXT4_MAGIC || pttype[0] || (type[0] && strncmp(type, "ext", 3))) {
-		whatis_say(fd, probe->path, type, pttype, reason);
+		return fdio_reason_fail(reason, -EINVAL,
+					"%s is an external journal, not a file system",
+					probe->path);
+	if (magic != SUPER_MAGIC_VALUE || pttype[0] || (type[0] && strncmp(type, "ext", 3))) {
+		whatis_explain(fd, probe->path, type, pttype, reason);
 		return -EINVAL;
 	}
-	if (log_bs > 6)
-		return fdio_reason_fail(reason, -EUCLEAN, "%s: the superblock is damaged (block "
-				"size): run e2fsck", probe->path);
-	probe->fs_block_size = 1024u << log_bs;
+	if (log_block_size > SUPER_LOG_BLOCK_SIZE_MAX)
+		return fdio_reason_fail(reason, -EUCLEAN,
+					"%s: the superblock is damaged (block size): run e2fsck",
+					probe->path);
+	probe->fs_block_size = 1024u << log_block_size;
 	return 0;
 }
 
-static int look(int fd, struct probe *probe, struct fdio_reason *reason)
+static void ask_block_device(int fd, struct probe *probe)
 {
-	int v = 0, err;
+	int sector_bytes = 0, read_only = 0;
+
+	if (!ioctl(fd, BLKSSZGET, &sector_bytes) && sector_bytes > 0)
+		probe->sector_bytes = (uint32_t)sector_bytes;
+	if (!ioctl(fd, BLKROGET, &read_only) && read_only)
+		probe->read_only_dev = true;
+}
+
+/* Fills the fields of probe from the open device; fails if it is not an ext4 file system. */
+static int inspect(int fd, struct probe *probe, struct fdio_reason *reason)
+{
+	int err;
 
 	probe->sector_bytes = 512;
-	if (probe->is_block) {
-		if (!ioctl(fd, BLKSSZGET, &v) && v > 0)
-			probe->sector_bytes = (uint32_t)v;
-		v = 0;
-		if (!ioctl(fd, BLKROGET, &v) && v)
-			probe->read_only_dev = true;
-	}
+	if (probe->is_block)
+		ask_block_device(fd, probe);
 	err = read_super(fd, probe);
-	if (err == -ENODATA && whatis_format(fd, probe->path, reason))
+	if (err == -ENODATA && whatis_explain_format(fd, probe->path, reason))
 		return -EINVAL;
 	if (err == -ENODATA)
 		return fdio_reason_fail(reason, -EINVAL, "%s is too small to hold a file system",
@@ -265,9 +311,43 @@ bool probe_is_missing(const char *spec)
 	       err == -ENOMEDIUM;
 }
 
-int probe_device(const char *spec, bool read_only, struct probe *probe, struct fdio_reason *reason)
+/* Refuses what is neither a block device nor an image file. */
+static int check_file_type(const struct probe *probe, const struct stat *st,
+			   struct fdio_reason *reason)
+{
+	if (S_ISDIR(st->st_mode))
+		return fdio_reason_fail(reason, -EISDIR,
+					"%s is a directory: give the device or image first, then "
+					"the mount point",
+					probe->path);
+	if (!S_ISBLK(st->st_mode) && !S_ISREG(st->st_mode))
+		return fdio_reason_fail(reason, -ENOTBLK,
+					"%s is neither a block device nor an image file",
+					probe->path);
+	return 0;
+}
+
+/* Refuses an image in use through a loop device, and a loop device whose image is in use. */
+static int check_loop_devices(const struct probe *probe, const struct stat *st, bool read_only,
+			      struct fdio_reason *reason)
 {
 	char user[1200];
+
+	if (!probe->is_block && used_by_loop(st, user, sizeof(user)))
+		return fdio_reason_fail(reason, -EBUSY,
+					"%s is in use by %s: unmount it there, or name the loop "
+					"device",
+					probe->path, user);
+	if (probe->is_block && backing_locked(st->st_rdev, read_only, user, sizeof(user)))
+		return fdio_reason_fail(reason, -EBUSY,
+					"%s is made from %s, which is in use by another process "
+					"(locked): unmount it there first",
+					probe->path, user);
+	return 0;
+}
+
+int probe_device(const char *spec, bool read_only, struct probe *probe, struct fdio_reason *reason)
+{
 	struct stat st;
 	int fd, err;
 
@@ -277,25 +357,18 @@ int probe_device(const char *spec, bool read_only, struct probe *probe, struct f
 		return err;
 	if (stat(probe->path, &st))
 		return fdio_reason_fail(reason, -errno, "cannot find %s: %s", probe->path,
-				strerror(errno));
-	if (S_ISDIR(st.st_mode))
-		return fdio_reason_fail(reason, -EISDIR, "%s is a directory: give the device or "
-				"image first, then the mount point", probe->path);
-	if (!S_ISBLK(st.st_mode) && !S_ISREG(st.st_mode))
-		return fdio_reason_fail(reason, -ENOTBLK, "%s is neither a block device nor an "
-				"image file", probe->path);
+					strerror(errno));
+	err = check_file_type(probe, &st, reason);
+	if (err)
+		return err;
 	probe->is_block = S_ISBLK(st.st_mode);
-	if (!probe->is_block && used_by_loop(&st, user, sizeof(user)))
-		return fdio_reason_fail(reason, -EBUSY, "%s is in use by %s: unmount it there, or "
-				"name the loop device", probe->path, user);
-	if (probe->is_block && backing_locked(st.st_rdev, read_only, user, sizeof(user)))
-		return fdio_reason_fail(reason, -EBUSY, "%s is made from %s, which is in use by "
-				"another process (locked): unmount it there first",
-			    probe->path, user);
-	fd = open_it(probe, read_only, &st, reason);
+	err = check_loop_devices(probe, &st, read_only, reason);
+	if (err)
+		return err;
+	fd = open_device(probe, read_only, &st, reason);
 	if (fd < 0)
 		return fd;
-	err = look(fd, probe, reason);
+	err = inspect(fd, probe, reason);
 	close(fd);
 	return err;
 }
@@ -308,12 +381,14 @@ int probe_recheck(const struct probe *probe, int fd, struct fdio_reason *reason)
 
 	if (!now)
 		return fdio_reason_fail(reason, -ENOMEM, "out of memory");
-	n = pread(fd, now, 8192, 0); /* the descriptor may be O_DIRECT */
-	same = n >= SUPER_OFF + (ssize_t)sizeof(probe->super) &&
-	       !memcmp(now + SUPER_OFF, probe->super, sizeof(probe->super));
+	n = pread(fd, now, 8192, 0); /* aligned: the descriptor may be O_DIRECT */
+	same = n >= SUPER_OFFSET + (ssize_t)sizeof(probe->super) &&
+	       !memcmp(now + SUPER_OFFSET, probe->super, sizeof(probe->super));
 	free(now);
 	if (!same)
-		return fdio_reason_fail(reason, -EBUSY, "%s changed while it was being claimed: "
-				"another program uses it", probe->path);
+		return fdio_reason_fail(reason, -EBUSY,
+					"%s changed while it was being claimed: another program "
+					"uses it",
+					probe->path);
 	return 0;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What DEVICE is, before anything is opened for good. Main thread.
+ * Finding out what DEVICE is, before it is opened for good. Main thread; nothing stays open. Errors
+ * are -errno, with a reason that names the cause and the way out.
  */
 #ifndef FDIO_COMMAND_PROBE_H
 #define FDIO_COMMAND_PROBE_H
@@ -8,27 +9,31 @@
 #include "base/nowait.h"
 #include "base/reason.h"
 #include "base/util.h"
+#include "command/superblock.h"
 
 #include <limits.h>
 
 struct probe {
-	char path[PATH_MAX];     /* absolute, tags resolved */
-	bool is_block;
-	bool read_only_dev;      /* the device or file cannot be written */
-	uint32_t sector_bytes;            /* logical block size of a block device, 512 for files */
-	uint32_t fs_block_size;
-	uint8_t super[1024];     /* as read; to find out whether somebody changed it since */
+	char path[PATH_MAX];       /* absolute; UUID= and the like resolved */
+	bool is_block;             /* a block device; false: an image file */
+	bool read_only_dev;        /* the device or file cannot be written */
+	uint32_t sector_bytes;     /* logical block size of a block device, 512 for files */
+	uint32_t fs_block_size;    /* bytes */
+	uint8_t super[SUPER_SIZE]; /* as read (superblock.h); probe_recheck compares it */
 };
 
-/* 0, or -errno with one line in reason: cause and way out. */
+/*
+ * spec: a path, or UUID=, LABEL=, PARTUUID= or PARTLABEL=. Fails if that is not an ext4 file
+ * system, or somebody else uses it; read_only: for reading is enough.
+ */
 int probe_device(const char *spec, bool read_only, struct probe *ret, struct fdio_reason *reason)
 	FDIO_BLOCKS;
-/*
- * Whether nothing has this name, or it has no medium, as opposed to what cannot be served. For
- * nofail.
- */
+/* True if nothing has this name, or it is a device without a medium. For the option nofail. */
 bool probe_is_missing(const char *spec);
-/* After the device was claimed: -EBUSY if the superblock is not the one seen before. */
+/*
+ * fd: the device, after it was claimed. -EBUSY if its superblock is not probe->super: another
+ * program has changed it in between.
+ */
 int probe_recheck(const struct probe *probe, int fd, struct fdio_reason *reason) FDIO_BLOCKS;
 
 #endif

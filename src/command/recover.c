@@ -1,20 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Recovery before the mount. A fuseblk mount claims its block device for the kernel, and would have
- * to answer whoever asks about it, e2fsck for one, before it can. So the journal comes first: the
- * device is claimed by us, replayed, and given up again (before a read-only mount, with what a
- * crash interrupted finished). The mount claims it then, and probe_recheck finds out whether
- * somebody was faster.
+ * Replaying the journal before the mount, see recover.h. After the mount it would be too late for a
+ * block device: a fuseblk mount claims it for the kernel, and programs that ask about the mount,
+ * e2fsck among them, would wait for an answer until the volume is open. So recovery claims the
+ * device, replays the journal, and gives the device up again; then the mount claims it, and
+ * probe_recheck finds out whether another program changed the device in between.
  *
- * e2fsck -p does what we do not replay ourselves. It claims a block device, so our claim ends
- * before it runs; an image file stays locked meanwhile. What it did is judged by looking at the
- * file system again, not by its exit status.
+ * e2fsck -p replays the journals that we cannot. It claims a block device, so our claim ends before
+ * it runs; an image file stays locked meanwhile. Its result is judged by looking at the file system
+ * again, not by its exit status.
  *
- * Main thread, beside the watchdog. SIGTERM and SIGINT end it early. Fails with -errno and a
- * reason.
+ * Main thread, beside the watchdog. Fails with -errno and a reason.
  */
 #include "command/recover.h"
 
+#include "base/bytes.h"
 #include "base/lock.h"
 #include "base/log.h"
 #include "base/stop.h"
@@ -30,54 +30,51 @@
 #include <time.h>
 
 #define POLL_NS 50000000
-#define PATIENCE_NS 5000000000ull
-#define INCOMPAT_OFF 0x60
-#define INCOMPAT_RECOVER 4u
-#define RO_COMPAT_OFF 0x64
-#define ORPHAN_PRESENT_BYTE2 1u
-#define LAST_ORPHAN_OFF 0xe8
+#define PATIENCE_NS 5000000000ull /* from SIGTERM to e2fsck until SIGKILL */
 
 extern char **environ;
 
 static bool wants_recovery(const struct probe *probe)
 {
-	return probe->super[INCOMPAT_OFF] & INCOMPAT_RECOVER;
+	return fdio_get_le32(probe->super, SUPER_FEATURE_INCOMPAT) & SUPER_INCOMPAT_RECOVER;
 }
 
 static bool has_orphans(const struct probe *probe)
 {
-	static const uint8_t none[4];
-
-	return memcmp(probe->super + LAST_ORPHAN_OFF, none, sizeof(none)) ||
-	       (probe->super[RO_COMPAT_OFF + 2] & ORPHAN_PRESENT_BYTE2);
+	return fdio_get_le32(probe->super, SUPER_LAST_ORPHAN) ||
+	       (fdio_get_le32(probe->super, SUPER_FEATURE_RO_COMPAT) &
+		SUPER_RO_COMPAT_ORPHAN_PRESENT);
 }
 
-/* To its end, or to ours: told to end, we tell it, and do not wait for long. */
-static bool wait_for(pid_t pid)
+/*
+ * Waits until e2fsck has ended. If this process is told to end, passes that on, and kills e2fsck
+ * after PATIENCE_NS: that is a crash of e2fsck, after which the next one begins anew. True if it
+ * has been waited for.
+ */
+static bool wait_for_e2fsck(pid_t pid)
 {
 	const struct timespec nap = { .tv_nsec = POLL_NS };
-	uint64_t patience = 0;
+	uint64_t kill_at = 0; /* 0: it has not been told to end */
 	int status;
 	pid_t got;
 
 	while (!(got = waitpid(pid, &status, WNOHANG)) || (got < 0 && errno == EINTR)) {
 		uint64_t now = fdio_now_ns();
 
-		if (patience) {
-			if (now > patience)
-				/* a crash of e2fsck: the next one begins anew */
+		if (kill_at) {
+			if (now > kill_at)
 				kill(pid, SIGKILL);
 			nanosleep(&nap, NULL);
 		} else if (fdio_stop_wait(now + POLL_NS)) {
 			log_warn("told to end: stopping e2fsck");
 			kill(pid, SIGTERM);
-			patience = now + PATIENCE_NS;
+			kill_at = now + PATIENCE_NS;
 		}
 	}
 	return got == pid;
 }
 
-/* False: it could not be run. Signals are blocked in this process, and must not be in that one. */
+/* False: it could not be run. It runs with no signals blocked, unlike this process. */
 static bool run_e2fsck(const char *path)
 {
 	char *argv[] = { (char *)"e2fsck", (char *)"-p", (char *)"--", (char *)path, NULL };
@@ -99,22 +96,25 @@ static bool run_e2fsck(const char *path)
 		log_warn("e2fsck cannot be run: %s", strerror(err));
 		return false;
 	}
-	return wait_for(pid);
+	return wait_for_e2fsck(pid);
 }
 
-/* One look, and our replay if that is enough. *ret_fsck: e2fsck was run instead, look again. */
+/*
+ * Opens the device and replays the journal. If we cannot replay it and may_fsck is set, runs
+ * e2fsck instead and sets *ret_fsck: then the caller tries once more.
+ */
 static int try_once(const struct probe *probe, bool orphans, bool may_fsck, bool *ret_fsck,
-		struct fdio_reason *reason)
+		    struct fdio_reason *reason)
 {
 	struct dev *dev;
-	bool wanted;
+	bool fsck_helps;
 	int err = dev_uring_open(probe->path, DEV_OPEN_EXCL, &dev, reason);
 
 	*ret_fsck = false;
 	if (err)
 		return err;
-	err = ext4_vol_recover(dev, orphans, &wanted, reason);
-	if (!err || !wanted || !may_fsck) {
+	err = ext4_vol_recover(dev, orphans, &fsck_helps, reason);
+	if (!err || !fsck_helps || !may_fsck) {
 		dev_close(dev);
 		return err;
 	}
@@ -129,7 +129,7 @@ static int try_once(const struct probe *probe, bool orphans, bool may_fsck, bool
 }
 
 int recover_device(const struct probe *probe, bool read_only, bool *ret_changed,
-		struct fdio_reason *reason)
+		   struct fdio_reason *reason)
 {
 	bool fsck = false;
 	int err;
@@ -140,7 +140,10 @@ int recover_device(const struct probe *probe, bool read_only, bool *ret_changed,
 	err = try_once(probe, read_only, true, &fsck, reason);
 	if (!err && fsck)
 		err = try_once(probe, read_only, false, &fsck, reason);
-	/* A write-protected image shows only now, if nobody has asked to write before. */
+	/*
+	 * For a read-only mount nothing has tried to write before, so only now it shows that the
+	 * image or device cannot be written.
+	 */
 	if (read_only && (err == -EROFS || err == -EACCES || err == -EPERM))
 		return 0;
 	*ret_changed = true;

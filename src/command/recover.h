@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Recovery before the mount. Main thread.
+ * Replaying the journal before the mount. Main thread.
  */
 #ifndef FDIO_COMMAND_RECOVER_H
 #define FDIO_COMMAND_RECOVER_H
@@ -10,11 +10,14 @@
 #include "command/probe.h"
 
 /*
- * Brings the journal of what probe describes to rest, if its superblock asks for that: by our own
- * replay, else by e2fsck -p. *ret_changed: then it is to be probed again. read_only: where writing
- * is not allowed, nothing is done. 0, or -errno with a line in reason.
+ * Replays the journal of a device that was probed, if its superblock asks for that: by our own
+ * replay, or where that cannot, by e2fsck -p. Before a read-only mount it also finishes deletions
+ * that a crash interrupted. A device that cannot be written is left alone.
+ *
+ * *ret_changed: the device may have changed, and must be probed again. 0, or -errno with a reason;
+ * SIGTERM and SIGINT end it early.
  */
 int recover_device(const struct probe *probe, bool read_only, bool *ret_changed,
-		struct fdio_reason *reason) FDIO_BLOCKS;
+		   struct fdio_reason *reason) FDIO_BLOCKS;
 
 #endif

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * From the first request to the last: starts the loops, answers the kernel's INIT, gives up what
- * serving does not need, and waits. Main thread. What fails here ends a mount that serves already,
- * in order (session_end_early).
+ * Serving: starts the loop threads, answers the kernel's INIT, gives up the privileges that serving
+ * does not need, and waits for the end. Main thread. Once INIT is answered the mount serves
+ * already, so a later failure unmounts it in order (session_end_early).
  */
 #include "base/log.h"
 #include "command/daemon.h"
@@ -43,7 +43,7 @@ int session_serve(struct session *session)
 	if (err)
 		return session_failed(session, EXIT_SYSTEM, "cannot start the loop threads: %s",
 				      strerror(-err));
-	session->loops_on = true;
+	session->loops_started = true;
 	__atomic_store_n(&session->serving, true, __ATOMIC_RELEASE);
 	if (transport_start(session->transport, &session->reason))
 		return EXIT_MOUNT;
@@ -64,7 +64,10 @@ static unsigned long remount_flags(const struct options *options)
 	return flags;
 }
 
-/* The kernel was told rw before the volume was opened (fuseblk) and it turned out read-only. */
+/*
+ * fuseblk is mounted before the volume is opened. If the volume turned out to be read-only and the
+ * mount was made with rw, remounts it with ro.
+ */
 static void tell_kernel_read_only(struct session *session)
 {
 	if (!session->fuseblk || strncmp(session->mount_opts, "rw", 2) || !session->read_only)
@@ -88,7 +91,7 @@ static void set_readahead(struct session *session)
 _Static_assert((int)OPT_SANDBOX_ON == SANDBOX_ON && (int)OPT_SANDBOX_OFF == SANDBOX_OFF &&
 	       (int)OPT_SANDBOX_LOG == SANDBOX_LOG, "one list of values");
 
-int session_settle(struct session *session)
+int session_drop_privileges(struct session *session)
 {
 	tell_kernel_read_only(session);
 	set_readahead(session);

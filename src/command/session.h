@@ -1,19 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * One mount, from the parsed command line to its end: what was asked for, what was found, and the
- * rooms that were made for it. There is one session a process. The main thread writes it; what
- * other threads read while the mount serves is set before they begin, or marked atomic.
+ * A session: one mount, from the parsed command line to the end of the process. A process has one
+ * session. The main thread writes the fields; a field that another thread reads while the mount
+ * serves is set before that thread begins, or is marked atomic.
  *
  * The files of a session, in the order of its life:
- *   main.c      the command line, the daemon's process, and the three steps below
- *   start.c     the steps until the mount serves: probe, recover, open, assemble, mount
- *   assemble.c  which room is made from which, and how a request gets from one to the next
- *   serve.c     the last steps before the mount is used, and what is given up then
- *   watch.c     what the watchdog sees and does
- *   end.c       what umount waits for, and taking the rooms apart
  *
- * A step returns 0 or an exit status of mount(8), with one line in reason; session_free undoes
- * whatever steps were taken, in reverse.
+ *   main.c      reads the command line, becomes a daemon, runs the steps below
+ *   start.c     the steps until the mount serves: probe, recover, open, assemble, mount
+ *   assemble.c  makes the rooms and joins transport, operations and engine; the only place that
+ *               connects them
+ *   serve.c     starts the threads, gives up privileges, waits for the end
+ *   watch.c     the watchdog's callbacks
+ *   end.c       writes everything out, which umount waits for, and frees the rooms
+ *
+ * A step returns 0 or an exit status of mount(8), with one line in session->reason. session_free
+ * undoes the steps that were taken, in reverse order.
  */
 #ifndef FDIO_COMMAND_SESSION_H
 #define FDIO_COMMAND_SESSION_H
@@ -30,17 +32,21 @@ struct session {
 	struct options options;
 	struct probe probe;
 	char device[PATH_MAX], mountpoint[PATH_MAX];
-	char mount_opts[256];      /* for the kernel and mount(8) */
-	char err[PATH_MAX + 512];  /* what reason writes into */
-	struct fdio_reason reason; /* why a step failed */
-	bool root, fuseblk, read_only;
+	char mount_opts[256];             /* the mount options for the kernel and mount(8) */
+	char reason_text[PATH_MAX + 512]; /* the text of reason */
+	struct fdio_reason reason;        /* why a step failed */
+	bool root;                        /* started by root */
+	bool fuseblk;                     /* the kernel claims the block device for the mount */
+	bool read_only;
 
 	/* The rooms, from the bottom up; NULL until they are made. */
 	struct dev *dev;
 	struct loop_set *loops;
-	bool loops_on;             /* their threads run */
-	struct work_queue *workers, *io, *syncers;
-	struct ext4_vol *vol;        /* NULL again once it is closed */
+	bool loops_started;            /* the loop threads run */
+	struct work_queue *workers;    /* run operations that may block */
+	struct work_queue *io_workers; /* run reads and writes that loop threads cannot */
+	struct work_queue *syncers;    /* run fsync */
+	struct ext4_vol *vol;          /* NULL again once it is closed */
 	struct dio *dio;
 	struct ops *ops;
 	struct transport *transport;
@@ -49,53 +55,56 @@ struct session {
 	struct watchdog *watchdog;
 	struct signals *signals;
 
-	const char *doing;         /* atomic: for the service manager */
-	bool serving;              /* atomic: tr and dev are there for the watchdog */
-	bool ended;                /* atomic: no request comes any more */
-	struct work look_work;     /* watch.c */
-	bool looking;              /* atomic: look_work is queued or runs */
-	bool left_behind;          /* the mount could not be reached when it was to go */
-	bool stopped;              /* told to end before it served */
-	int result;                /* of writing everything at the end: 0 or -errno */
+	const char *doing;      /* atomic: the current step, in words, for the service manager */
+	bool serving;           /* atomic: the watchdog may use transport and dev */
+	bool ended;             /* atomic: the kernel sends no more requests */
+	struct work check_work; /* watch.c: checks the device */
+	bool checking;          /* atomic: check_work is queued or runs */
+	bool left_behind;       /* the mount could not be unmounted; it stays, without a daemon */
+	bool stopped;           /* SIGTERM or SIGINT came before the mount served */
+	int result;             /* of writing everything at the end: 0 or -errno */
 };
 
-/* Notes why a step failed; returns status. Main thread. */
+/* main.c, main thread: sets session->reason to why a step failed; returns status. */
 int session_failed(struct session *session, int status, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 
-/* start.c, main thread: everything until the kernel's requests are served. */
+/* start.c, main thread: all steps until the requests of the kernel are served. */
 int session_start(struct session *session);
 
 /*
- * assemble.c, main thread. assemble_loops: loops and work queues, with the device on each ring.
- * assemble_volume: opens the file system. assemble_transport: request slots, and the mount.
- * assemble_operations: the engine and the operations, on an open volume, and their callbacks.
+ * assemble.c, main thread.
+ *   assemble_loops       makes the loops and work queues, and attaches the device to each ring
+ *   assemble_volume      opens the file system
+ *   assemble_transport   makes the request slots, and mounts
+ *   assemble_operations  makes the operations and the engine on the open volume, and joins them
+ *                        with the transport
  */
 int assemble_loops(struct session *session) FDIO_BLOCKS;
 int assemble_volume(struct session *session) FDIO_BLOCKS;
 int assemble_transport(struct session *session) FDIO_BLOCKS;
 int assemble_operations(struct session *session) FDIO_BLOCKS;
 
-/* serve.c, main thread. session_serve: requests are taken from now on, and signals. */
+/* serve.c, main thread: starts the loop threads, the transport and the signal thread. */
 int session_serve(struct session *session) FDIO_BLOCKS;
-/* The last privileged steps, and then none any more. */
-int session_settle(struct session *session) FDIO_BLOCKS;
-/* Tells everybody that the mount is there, and waits for its end. */
+/* Takes the last steps that need privileges, then enters the sandbox. */
+int session_drop_privileges(struct session *session) FDIO_BLOCKS;
+/* Tells the parent and the service manager that the mount serves, and waits for its end. */
 void session_wait(struct session *session) FDIO_BLOCKS;
 
-/* watch.c, main thread. From then on a device that does not answer shows in the log. */
+/* watch.c, main thread: starts the watchdog. */
 int session_watch(struct session *session) FDIO_BLOCKS;
 
 /*
- * end.c. The transport's callbacks (arg is the session), on its control thread but for
- * session_umount, which runs on the thread that asks for the end.
+ * end.c. The transport's callbacks; arg is the session. session_ending and session_destroy run on
+ * its control thread, session_umount on the thread that called transport_unmount.
  */
 int session_umount(void *arg, bool lazy);
 void session_ending(void *arg);
 void session_destroy(void *arg, bool aborted) FDIO_BLOCKS;
-/* Main thread: the mount serves already, but the start has failed. Ends it; returns status. */
+/* Main thread: a late step of the start failed. Ends the mount, which serves already. */
 int session_end_early(struct session *session, int status) FDIO_BLOCKS;
-/* Main thread, at the end or after a step that failed. */
+/* Main thread: frees everything, at the end or after a step that failed. */
 void session_free(struct session *session) FDIO_BLOCKS;
 
 #endif

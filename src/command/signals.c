@@ -96,7 +96,7 @@ static void asked(struct signals *signals)
 		let_go(signals);
 		return;
 	}
-	watchdog_asked(signals->config.watchdog);
+	watchdog_end_asked(signals->config.watchdog);
 	transport_unmount(signals->config.transport);
 	signals->waiting = true;
 	signals->waited_ms = 0;

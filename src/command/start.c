@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The start of a session, step by step, until the kernel's requests are served. Main thread. A step
- * that fails ends the start; SIGTERM and SIGINT end it between two steps.
+ * The start of a session: the steps until the requests of the kernel are served (session_start).
+ * Main thread. A step that fails ends the start; SIGTERM and SIGINT end it between two steps.
  *
- * The journal is recovered first (recover.h). Then a block device as root is mounted as fuseblk, so
- * that the kernel claims it, and the volume is opened after that; the kernel's first request is
- * answered last. An image file is locked by us, and its volume is opened before the mount.
+ * The journal is recovered first (recover.h). What follows depends on the device:
+ *   - A block device, as root, is mounted as fuseblk: the kernel claims the device during the
+ *     mount, and the volume is opened after it. The kernel's first request is answered last.
+ *   - For an image file, and without root, dev_uring_open locks or claims it; the volume is opened
+ *     before the mount.
  */
 #include "base/log.h"
 #include "base/stop.h"
@@ -26,7 +28,7 @@ static int lock_memory(struct session *session)
 	return session->options.mlock && daemon_mlock(&session->reason) ? EXIT_SYSTEM : 0;
 }
 
-/* Before there are threads, and descriptors that it must not keep open. */
+/* The unmounter is forked, so this comes before other threads and before the device is open. */
 static int start_unmounter(struct session *session)
 {
 	bool filter = session->options.sandbox == OPT_SANDBOX_ON;
@@ -35,7 +37,7 @@ static int start_unmounter(struct session *session)
 	return err ? EXIT_SYSTEM : 0;
 }
 
-/* An image is a file, and RLIMIT_FSIZE is meant for files. */
+/* RLIMIT_FSIZE applies to an image file, not to a block device. */
 static int raise_limits(struct session *session)
 {
 	bool writes = !session->probe.is_block && !session->options.norecovery &&
@@ -52,10 +54,11 @@ static int raise_limits(struct session *session)
 
 static int probe(struct session *session)
 {
-	return probe_device(session->options.device, session->options.read_only, &session->probe,
-			    &session->reason)
-			       ? EXIT_MOUNT
-			       : 0;
+	const struct options *options = &session->options;
+	int err = probe_device(options->device, options->read_only, &session->probe,
+			       &session->reason);
+
+	return err ? EXIT_MOUNT : 0;
 }
 
 static int find_device(struct session *session)
@@ -70,18 +73,20 @@ static int find_device(struct session *session)
 
 static int recover(struct session *session)
 {
-	bool again = false;
+	bool changed = false;
 
 	if (!session->options.norecovery &&
-	    recover_device(&session->probe, session->options.read_only, &again, &session->reason))
+	    recover_device(&session->probe, session->options.read_only, &changed,
+			   &session->reason))
 		return EXIT_MOUNT;
 	__atomic_store_n(&session->doing, "opening", __ATOMIC_RELEASE);
-	return again ? probe(session) : 0;
+	return changed ? probe(session) : 0;
 }
 
 static int open_device(struct session *session)
 {
 	unsigned flags = 0;
+	int err;
 
 	session->read_only = session->options.read_only || session->probe.read_only_dev;
 	if (session->probe.read_only_dev && !session->options.read_only)
@@ -94,12 +99,14 @@ static int open_device(struct session *session)
 				      "shows a block device under its own name");
 	flags |= session->read_only ? DEV_OPEN_RDONLY : 0;
 	flags |= session->fuseblk ? 0 : DEV_OPEN_EXCL;
-	return dev_uring_open(session->probe.path, flags, &session->dev, &session->reason)
-			       ? EXIT_MOUNT
-			       : 0;
+	err = dev_uring_open(session->probe.path, flags, &session->dev, &session->reason);
+	return err ? EXIT_MOUNT : 0;
 }
 
-/* fuseblk: the kernel's claim replaces ours before anything is written. */
+/*
+ * fuseblk: the mount claims the device for the kernel. probe_recheck then makes sure that nobody
+ * changed the device between recovery and the claim; nothing is written before that.
+ */
 static int mount_block(struct session *session)
 {
 	int status = assemble_transport(session);
@@ -131,7 +138,7 @@ int session_start(struct session *session)
 
 	for (size_t i = 0; i < ARRAY_SIZE(steps) && !status && !fdio_stop_asked(); i++)
 		status = steps[i](session);
-	/* Once the signal thread is there it takes the signal: the mount ends in order. */
+	/* If the signal thread runs already, it takes the signal and unmounts in order. */
 	if (!session->signals && fdio_stop_asked()) {
 		session->stopped = true;
 		status = session_failed(session, EXIT_MOUNT,

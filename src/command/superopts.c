@@ -1,31 +1,23 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Mount options in the superblock: the bits of s_default_mount_opts, the list s_mount_opts, and who
- * may use the reserved blocks. They are options like those of the command line, which goes first;
- * then the list, then the bits. An image is not trusted, so only what concerns the file system
- * itself can be set from there (from_super): nothing of the mount or of the daemon.
+ * Mount options in the superblock: the list s_mount_opts, the bits of s_default_mount_opts, and
+ * which user and group may use the reserved blocks. An option of the command line goes before one
+ * of the list, and that before one of the bits. An image is not trusted: only options that concern
+ * the file system itself can be set (may_set), nothing that concerns the mount or the daemon.
  *
- * Main thread, no state. Nothing here fails: what cannot be honoured is told in the log, and the
+ * Main thread, no state. Nothing here fails: an option that is not honoured is logged, and the
  * mount goes on without it.
  */
 #include "command/superopts.h"
 
+#include "base/bytes.h"
 #include "base/log.h"
+#include "command/superblock.h"
 
 #include <stdio.h>
 #include <string.h>
 
-/* Places in the superblock, little-endian. */
-#define SB_DEF_RESUID 0x50u
-#define SB_DEF_RESGID 0x52u
-#define SB_DEFAULT_BITS 0x100u
-#define SB_MOUNT_OPTS 0x200u
-#define MOUNT_OPTS_LEN 64u
-
-static uint32_t get16(const uint8_t *p) { return p[0] | (uint32_t)p[1] << 8; }
-static uint32_t get32(const uint8_t *p) { return get16(p) | get16(p + 2) << 16; }
-
-/* As tune2fs -o names them, and as the option they stand for. */
+/* The bits of s_default_mount_opts: the name that tune2fs -o uses, and the mount option. */
 static const struct { uint32_t mask, bits; const char *name, *option; } defaults[] = {
 	{ 0x001, 0x001, "debug", "debug" },
 	{ 0x002, 0x002, "bsdgroups", "bsdgroups" },
@@ -42,8 +34,8 @@ static const struct { uint32_t mask, bits; const char *name, *option; } defaults
 };
 #define KNOWN_BITS 0xf7fu
 
-/* The name of an option, without its value, is one that a file system may ask for. */
-static bool from_super(const char *opt)
+/* A file system may set this option ("name" or "name=value"). */
+static bool may_set(const char *opt)
 {
 	static const char *const names[] = {
 		"acl", "noacl", "user_xattr", "nouser_xattr", "bsdgroups", "grpid", "nogrpid",
@@ -58,19 +50,19 @@ static bool from_super(const char *opt)
 	return false;
 }
 
-/* told: how it was asked for. */
-static void take(struct options *options, const char *opt, const char *told, const char *dev)
+/* Takes or refuses one option, and logs that. asked_as: how the superblock asks for it. */
+static void take(struct options *options, const char *opt, const char *asked_as, const char *dev)
 {
 	char why[200];
 
-	switch (options_take(options, opt, from_super(opt), FDIO_REASON(why))) {
-	case OPTIONS_TAKEN:
-		log_info("%s: %s, as its superblock asks", dev, told);
+	switch (options_suggest(options, opt, may_set(opt), FDIO_REASON(why))) {
+	case SUGGESTION_TAKEN:
+		log_info("%s: %s, as its superblock asks", dev, asked_as);
 		break;
-	case OPTIONS_LEFT: /* the command line says something, or there is nothing to do */
+	case SUGGESTION_NOT_NEEDED:
 		break;
-	case OPTIONS_NOT:
-		log_warn("%s: the superblock asks for %s, which is not honoured: %s", dev, told,
+	case SUGGESTION_REFUSED:
+		log_warn("%s: the superblock asks for %s, which is not honoured: %s", dev, asked_as,
 			 why);
 		break;
 	}
@@ -78,35 +70,36 @@ static void take(struct options *options, const char *opt, const char *told, con
 
 static void take_list(struct options *options, const uint8_t *super, const char *dev)
 {
-	char list[MOUNT_OPTS_LEN + 1], told[MOUNT_OPTS_LEN + 20], *save = NULL;
+	char list[SUPER_MOUNT_OPTS_LEN + 1], asked_as[SUPER_MOUNT_OPTS_LEN + 20], *save = NULL;
 
-	memcpy(list, super + SB_MOUNT_OPTS, MOUNT_OPTS_LEN);
-	list[MOUNT_OPTS_LEN] = '\0';
+	memcpy(list, super + SUPER_MOUNT_OPTS, SUPER_MOUNT_OPTS_LEN);
+	list[SUPER_MOUNT_OPTS_LEN] = '\0';
 	for (char *opt = strtok_r(list, ",", &save); opt; opt = strtok_r(NULL, ",", &save)) {
-		snprintf(told, sizeof(told), "the option %s", opt);
-		take(options, opt, told, dev);
+		snprintf(asked_as, sizeof(asked_as), "the option %s", opt);
+		take(options, opt, asked_as, dev);
 	}
-	options->given |= options->asked;
+	options->given |= options->suggested; /* the list goes before the bits */
 }
 
 void superopts_apply(struct options *options, const uint8_t *super, const char *dev)
 {
-	uint32_t bits = get32(super + SB_DEFAULT_BITS);
-	char told[64];
+	uint32_t bits = fdio_get_le32(super, SUPER_DEFAULT_MOUNT_OPTS);
+	char asked_as[64];
 
 	take_list(options, super, dev);
 	for (unsigned n = 0; n < ARRAY_SIZE(defaults); n++)
 		if ((bits & defaults[n].mask) == defaults[n].bits) {
-			snprintf(told, sizeof(told), "the default option %s", defaults[n].name);
-			take(options, defaults[n].option, told, dev);
+			snprintf(asked_as, sizeof(asked_as), "the default option %s",
+				 defaults[n].name);
+			take(options, defaults[n].option, asked_as, dev);
 		}
 	if (bits & ~KNOWN_BITS)
 		log_warn("%s: the superblock asks for default options that are not known (%#x)",
 			 dev, bits & ~KNOWN_BITS);
 	if (options->resuid < 0)
-		options->resuid = (int)get16(super + SB_DEF_RESUID);
+		options->resuid = fdio_get_le16(super, SUPER_DEF_RESUID);
 	if (options->resgid < 0)
-		options->resgid = (int)get16(super + SB_DEF_RESGID);
+		options->resgid = fdio_get_le16(super, SUPER_DEF_RESGID);
 	if (options->norecovery)
 		options->read_only = 1;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Options that the superblock asks for. Main thread.
+ * The mount options that the superblock asks for. Main thread, no state; nothing here fails.
  */
 #ifndef FDIO_COMMAND_SUPEROPTS_H
 #define FDIO_COMMAND_SUPEROPTS_H
@@ -8,10 +8,10 @@
 #include "command/options.h"
 
 /*
- * What tune2fs -o, -E mount_opts, -u and -g have left in the superblock (1024 bytes of device
- * name), where the command line says nothing else. What is not honoured is logged. Main thread,
- * once, before the volume is opened.
+ * Sets the options that tune2fs -o, -E mount_opts, -u and -g have stored in the superblock, unless
+ * the command line has given them. super: its 1024 bytes. Logs what is taken and what is not
+ * honoured; dev is the device's name for that. Called once, before the volume is opened.
  */
-void superopts_apply(struct options *options, const uint8_t *super, const char *name);
+void superopts_apply(struct options *options, const uint8_t *super, const char *dev);
 
 #endif

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What the watchdog (watchdog.h) sees of a session and does to it. The callbacks run on the
- * watchdog's thread, which must not wait for the device: so look_at_device runs on a syncer.
+ * The watchdog's callbacks (watchdog.h). They run on the watchdog's thread, which must not wait for
+ * the device; check_device_work does wait, and runs on a sync worker. Until session->serving is set
+ * they leave transport and device alone, which are still being made. Nothing here fails, except
+ * starting the watchdog.
  */
 #include "command/daemon.h"
 #include "command/session.h"
@@ -12,7 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define ALIVE_USEC "60000000"
+#define EXTEND_USEC "60000000" /* how long the service manager then waits for the next message */
 
 static void log_in_flight(void *arg)
 {
@@ -25,31 +27,34 @@ static void log_in_flight(void *arg)
 	dev_log_busy(session->dev);
 }
 
-static void look_at_device(struct work *work)
+static void check_device_work(struct work *work)
 {
-	struct session *session = container_of(work, struct session, look_work);
+	struct session *session = container_of(work, struct session, check_work);
 
 	fdio_magic_check(session, MAGIC_SESSION);
-	dev_lost(session->dev); /* what it sees, it says and remembers */
-	__atomic_store_n(&session->looking, false, __ATOMIC_RELEASE);
+	dev_lost(session->dev); /* logs a loss itself, and writes fail from then on */
+	__atomic_store_n(&session->checking, false, __ATOMIC_RELEASE);
 }
 
-/* While the mount serves. An image on a server that hangs lets who looks wait. */
-static void on_look(void *arg)
+/*
+ * Called while the mount serves. An image may lie on a network file system that hangs, and then
+ * dev_lost hangs too.
+ */
+static void check_device(void *arg)
 {
 	struct session *session = arg;
 
-	if (!__atomic_exchange_n(&session->looking, true, __ATOMIC_ACQ_REL))
-		work_queue_add(session->syncers, &session->look_work, look_at_device);
+	if (!__atomic_exchange_n(&session->checking, true, __ATOMIC_ACQ_REL))
+		work_queue_add(session->syncers, &session->check_work, check_device_work);
 }
 
-/* While the mount does not serve yet, or no longer. */
-static void on_alive(void *arg)
+/* Called while the mount starts or ends. */
+static void tell_alive(void *arg)
 {
 	struct session *session = arg;
 	const char *doing = __atomic_load_n(&session->doing, __ATOMIC_ACQUIRE);
 
-	daemon_notify("EXTEND_TIMEOUT_USEC=" ALIVE_USEC, "%s %s", doing, session->probe.path);
+	daemon_notify("EXTEND_TIMEOUT_USEC=" EXTEND_USEC, "%s %s", doing, session->probe.path);
 }
 
 static void give_up(void *arg)
@@ -59,15 +64,15 @@ static void give_up(void *arg)
 	_exit(EXIT_SYSTEM);
 }
 
-/* A service manager sees from here on that we are alive. */
+/* From here on the service manager is told that a long start goes on. */
 int session_watch(struct session *session)
 {
 	struct watchdog_config config = {
 		.name = session->probe.path,
 		.limit_ms = (unsigned)session->options.drain_timeout * 1000,
-		.in_flight = log_in_flight,
-		.alive = on_alive,
-		.look = on_look,
+		.log_in_flight = log_in_flight,
+		.tell_alive = tell_alive,
+		.check_device = check_device,
 		.give_up = give_up,
 		.arg = session,
 	};

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The watchdog, see watchdog.h. A thread of its own, which sleeps for seconds while the mount
- * serves and for a moment at the end.
+ * The watchdog, see watchdog.h. watchdog_main runs on a thread of its own, which wakes every 5 s
+ * until the daemon is asked to end, and every 200 ms or less after that. The main thread, the
+ * signal thread and the transport's control thread tell it the phase.
  *
- * How it knows: the counters of device requests that were begun and of those that completed. In
- * flight is their difference; a stall is a time in which something was in flight and nothing
- * completed. Time is counted in ticks that were slept, never more than TICK_MAX each: a process
- * that was stopped, or a machine that slept, is no reason to give up on a device.
+ * It compares the counters of device requests begun and completed. Their difference is in flight; a
+ * stall is a time in which something was in flight and nothing completed. Time is the sum of the
+ * ticks that the thread slept, and no tick counts for more than its nominal length: so a stopped
+ * process or a suspended machine does not make the daemon give up on a device.
  *
- * watchdog.lock (RANK_LEAF) guards phase and stop. Only starting it can fail; without the file that
- * aborts the connection, clients of a device that hangs may wait for it, which is logged.
+ * watchdog.lock (RANK_LEAF) guards phase and stop. Only starting it can fail.
  */
 #include "command/watchdog.h"
 
@@ -34,29 +34,41 @@
 #define MS 1000000ull
 #define TICK_SERVING_MS 5000u
 #define TICK_ENDING_MS 200u
-#define STALL_SAID_MS 30000u
+#define STALL_LOGGED_MS 30000u
 #define ALIVE_MS 5000u
-#define WHOLE_END 10u /* times limit_ms */
+#define WHOLE_END 10u /* the whole end may take this many times limit_ms */
 
-enum phase { STARTING, SERVING, ASKED, ENDING };
+enum phase {
+	STARTING,
+	SERVING,
+	ASKED,  /* asked to end */
+	ENDING, /* no more requests are taken */
+};
 
 struct watchdog {
 	FDIO_MAGIC_FIELD;
 	struct watchdog_config config;
-	int abort_fd;          /* atomic: -1 until there is one */
+	int abort_fd;            /* atomic: writing there aborts the connection; -1: none */
 	struct fdio_mutex lock;
-	pthread_cond_t changed;
+	pthread_cond_t changed;  /* phase or stop */
 	enum phase phase;
 	bool stop;
 	pthread_t thread;
-	/* the thread's own */
-	uint64_t done, stalled_ms, ending_ms, alive_ms;
-	bool said;
+
+	/* Used by the thread only. */
+	uint64_t done;           /* requests that had completed at the last look */
+	uint64_t stalled_ms;     /* since then, with something in flight */
+	uint64_t ending_ms;      /* in the phase ENDING */
+	uint64_t alive_ms;       /* since tell_alive was called */
+	bool logged;             /* the present stall */
 };
 
 static uint64_t completed(void) { return fdio_counter_read(COUNTER_dev_done); }
 
-/* Begun first, completed later: read in the other order the difference is never negative. */
+/*
+ * A request is counted as begun before it is counted as completed, so completed must be read first:
+ * then the difference is never negative.
+ */
 static uint64_t in_flight(uint64_t done)
 {
 	uint64_t begun = fdio_counter_read(COUNTER_dev_read) +
@@ -67,42 +79,46 @@ static uint64_t in_flight(uint64_t done)
 	return begun > done ? begun - done : 0;
 }
 
-/* ms have passed: how long has the device been silent? */
-static uint64_t look(struct watchdog *watchdog, uint64_t ms)
+/* Adds ms to the stall, or ends it. Returns the requests in flight, 0 if there is no stall. */
+static uint64_t measure_stall(struct watchdog *watchdog, uint64_t ms)
 {
 	uint64_t done = completed(), n = in_flight(done);
 
 	if (done != watchdog->done || !n) {
-		if (watchdog->said)
+		if (watchdog->logged)
 			log_warn("%s answers again after %" PRIu64 " s", watchdog->config.name,
 				 watchdog->stalled_ms / 1000);
-		watchdog->said = false;
+		watchdog->logged = false;
 		watchdog->stalled_ms = 0;
 		watchdog->done = done;
 		return 0;
 	}
 	watchdog->stalled_ms += ms;
-	if (watchdog->stalled_ms >= STALL_SAID_MS && !watchdog->said) {
-		watchdog->said = true;
+	if (watchdog->stalled_ms >= STALL_LOGGED_MS && !watchdog->logged) {
+		watchdog->logged = true;
 		log_err("%s has completed none of %" PRIu64 " requests for %" PRIu64 " s",
 			watchdog->config.name, n, watchdog->stalled_ms / 1000);
-		watchdog->config.in_flight(watchdog->config.arg);
+		watchdog->config.log_in_flight(watchdog->config.arg);
 	}
 	return n;
 }
 
 static void give_up(struct watchdog *watchdog, uint64_t n)
 {
-	log_err("%s: giving up %s after %" PRIu64 " s with %" PRIu64 " requests to the device in "
-								     "flight: the next mount "
-								     "recovers",
+	bool stalled = watchdog->stalled_ms;
+	uint64_t ms = stalled ? watchdog->stalled_ms : watchdog->ending_ms;
+
+	log_err("%s: giving up %s after %" PRIu64 " s with %" PRIu64
+		" requests to the device in flight: the next mount recovers",
 		watchdog->config.name,
-		watchdog->stalled_ms ? "a device that completes nothing"
-				     : "an end that takes too long",
-		(watchdog->stalled_ms ? watchdog->stalled_ms : watchdog->ending_ms) / 1000, n);
-	watchdog->config.in_flight(watchdog->config.arg);
+		stalled ? "a device that completes nothing" : "an end that takes too long",
+		ms / 1000, n);
+	watchdog->config.log_in_flight(watchdog->config.arg);
+	/*
+	 * Exit alone need not end the connection: a thread that hangs in the driver of the device
+	 * keeps it open.
+	 */
 	int fd = __atomic_load_n(&watchdog->abort_fd, __ATOMIC_ACQUIRE);
-	/* A thread that the driver does not let go keeps the connection open after exit. */
 	if (fd >= 0 && write(fd, "1", 1) != 1)
 		log_warn("cannot abort the connection: %s", strerror(errno));
 	watchdog->config.give_up(watchdog->config.arg);
@@ -116,7 +132,7 @@ static bool too_long(const struct watchdog *watchdog, enum phase phase)
 	       (watchdog->stalled_ms >= limit_ms || watchdog->ending_ms >= WHOLE_END * limit_ms);
 }
 
-static uint64_t ending_tick(const struct watchdog *watchdog)
+static uint64_t ending_tick_ms(const struct watchdog *watchdog)
 {
 	unsigned fifth = watchdog->config.limit_ms / 5 + 1;
 
@@ -124,17 +140,17 @@ static uint64_t ending_tick(const struct watchdog *watchdog)
 }
 
 /*
- * Not while the device is silent; nor at an end that may take for ever, which is for others to
- * judge.
+ * Calls tell_alive now and then, but not while the device is silent. Nor at an end without limit:
+ * there the service manager's own timeout is to decide.
  */
-static void tell_alive(struct watchdog *watchdog, enum phase phase, uint64_t ms)
+static void report_alive(struct watchdog *watchdog, enum phase phase, uint64_t ms)
 {
 	watchdog->alive_ms += ms;
 	if (phase == SERVING || watchdog->stalled_ms || watchdog->alive_ms < ALIVE_MS ||
 	    (phase >= ASKED && !watchdog->config.limit_ms))
 		return;
 	watchdog->alive_ms = 0;
-	watchdog->config.alive(watchdog->config.arg);
+	watchdog->config.tell_alive(watchdog->config.arg);
 }
 
 static void *watchdog_main(void *arg)
@@ -145,19 +161,19 @@ static void *watchdog_main(void *arg)
 	fdio_mutex_lock(&watchdog->lock);
 	while (!watchdog->stop) {
 		enum phase phase = watchdog->phase;
-		uint64_t tick = phase <= SERVING ? TICK_SERVING_MS : ending_tick(watchdog),
-			 begun = fdio_now_ns();
+		uint64_t tick = phase <= SERVING ? TICK_SERVING_MS : ending_tick_ms(watchdog);
+		uint64_t begun = fdio_now_ns();
 
 		if (fdio_cond_timedwait(&watchdog->changed, &watchdog->lock, begun + tick * MS) &&
 		    watchdog->stop)
 			break;
 		fdio_mutex_unlock(&watchdog->lock);
 		uint64_t slept = FDIO_MIN((fdio_now_ns() - begun) / MS, tick);
-		uint64_t n = look(watchdog, slept);
+		uint64_t n = measure_stall(watchdog, slept);
 		watchdog->ending_ms += phase == ENDING ? slept : 0;
-		tell_alive(watchdog, phase, slept);
+		report_alive(watchdog, phase, slept);
 		if (phase == SERVING)
-			watchdog->config.look(watchdog->config.arg);
+			watchdog->config.check_device(watchdog->config.arg);
 		bool over = too_long(watchdog, phase);
 		if (over)
 			give_up(watchdog, n);
@@ -204,7 +220,7 @@ static void advance(struct watchdog *watchdog, enum phase phase)
 
 void watchdog_serving(struct watchdog *watchdog) { advance(watchdog, SERVING); }
 
-void watchdog_asked(struct watchdog *watchdog) { advance(watchdog, ASKED); }
+void watchdog_end_asked(struct watchdog *watchdog) { advance(watchdog, ASKED); }
 
 void watchdog_ending(struct watchdog *watchdog) { advance(watchdog, ENDING); }
 
@@ -226,10 +242,10 @@ void watchdog_free(struct watchdog *watchdog)
 }
 
 /*
- * systemd mounts the files of all connections; where nobody does, as in a container or a small
- * system, root mounts them for itself, at no place. The open file keeps that mount.
+ * Opens a file of fusectl where that is not mounted, as in a container or a small system: makes a
+ * mount of it that is attached nowhere (root only). The open file keeps that mount alive.
  */
-static int open_unmounted(const char *name)
+static int open_in_new_fusectl(const char *name)
 {
 	int fs = (int)syscall(SYS_fsopen, "fusectl", FSOPEN_CLOEXEC), mnt = -1, fd = -1;
 
@@ -252,12 +268,12 @@ void watchdog_open_abort(struct watchdog *watchdog, const char *mountpoint)
 
 	if (stat(mountpoint, &st))
 		return;
-	/* The connection is named by the kernel's own form of the device number. */
+	/* fusectl names a connection by the kernel's internal form of the device number. */
 	snprintf(name, sizeof(name), "%u/abort", major(st.st_dev) << 20 | minor(st.st_dev));
 	snprintf(path, sizeof(path), "/sys/fs/fuse/connections/%s", name);
 	fd = open(path, O_WRONLY | O_CLOEXEC);
 	if (fd < 0)
-		fd = open_unmounted(name);
+		fd = open_in_new_fusectl(name);
 	if (fd < 0)
 		log_info("%s cannot be opened (is fusectl mounted there?): clients of a device "
 			 "that hangs may wait for it",

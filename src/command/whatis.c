@@ -1,28 +1,32 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Telling what was given instead of an ext4 file system: an image of another format, a compressed
- * one, something that libblkid knows, an ext4 whose superblock is gone but has backups, something
- * empty, or something unknown. A wrong guess must do no harm, so mke2fs is mentioned for what reads
- * as zeroes only.
+ * Explaining what was given instead of an ext4 file system: an image of another format, a
+ * compressed one, something that libblkid knows, an ext4 file system whose superblock is gone but
+ * has backups, zeroes, or something unknown. A wrong guess must do no harm, so mke2fs is mentioned
+ * only for a device that reads as zeroes.
  *
- * Main thread, before the mount; a bounded number of small reads. What cannot be read counts as not
- * there.
+ * Main thread, before the mount. It makes a bounded number of small reads; a failed read counts as
+ * if nothing were found there.
  */
 #include "command/whatis.h"
 
-#include <endian.h>
+#include "base/bytes.h"
+#include "command/superblock.h"
+
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/types.h>
 #include <unistd.h>
 
-#define HEAD 512u
-#define PROBES 512u    /* places that are looked at before something is called empty */
+#define HEAD 512u   /* bytes read to recognise a format */
+#define PROBES 512u /* pieces, spread over the device, that are read to call it empty */
 #define PIECE 2048u
 
+/* A format has magic, of len bytes, at off. way_out: what the user can do. */
 struct format {
 	unsigned off, len;
-	const char *magic, *name, *way;
+	const char *magic, *name, *way_out;
 };
 
 static const struct format formats[] = {
@@ -49,7 +53,8 @@ static const struct format formats[] = {
 	{ 0, 3, "EVF", "an image of forensic tools (EWF)", "ewfmount makes a raw one" },
 };
 
-static const struct { const char *type, *way; } hints[] = {
+/* By the type that libblkid reports. */
+static const struct { const char *type, *way_out; } hints[] = {
 	{ "crypto_LUKS", "open it with cryptsetup, and name /dev/mapper/..." },
 	{ "LVM2_member", "name one of its logical volumes: see lvs(8)" },
 	{ "linux_raid_member", "name the array: see /proc/mdstat" },
@@ -74,42 +79,40 @@ static const struct format *format_of(int fd)
 	return NULL;
 }
 
-/* ---- backups of a superblock ---- */
-static bool is_backup(const uint8_t *sb, unsigned log, unsigned group)
+static bool is_backup(const uint8_t *super, unsigned log_block_size, unsigned group)
 {
-	uint16_t magic, g;
-	uint32_t l;
-
-	memcpy(&magic, sb + 0x38, 2);
-	memcpy(&g, sb + 0x5a, 2);
-	memcpy(&l, sb + 0x18, 4);
-	return le16toh(magic) == 0xef53 && le16toh(g) == group && le32toh(l) == log;
+	return fdio_get_le16(super, SUPER_MAGIC) == SUPER_MAGIC_VALUE &&
+	       fdio_get_le16(super, SUPER_BLOCK_GROUP_NR) == group &&
+	       fdio_get_le32(super, SUPER_LOG_BLOCK_SIZE) == log_block_size;
 }
 
-/* In the groups that have one, if these are of the usual size: as many blocks as one has bits. */
-static bool find_backup(int fd, uint64_t size, uint64_t *ret_blk, unsigned *ret_bs)
+/*
+ * Looks for a backup of the superblock, for each block size, in the groups that have one with
+ * sparse_super. Assumes groups of the usual size: as many blocks as a block has bits.
+ */
+static bool find_backup(int fd, uint64_t size, uint64_t *ret_block, unsigned *ret_block_size)
 {
 	static const unsigned groups[] = { 1, 3, 5, 7, 9, 25, 27, 49, 81 };
-	uint8_t sb[1024];
+	uint8_t super[SUPER_SIZE];
 
-	for (unsigned log = 0; log <= 6; log++)
+	for (unsigned log = 0; log <= SUPER_LOG_BLOCK_SIZE_MAX; log++)
 		for (unsigned n = 0; n < ARRAY_SIZE(groups); n++) {
-			unsigned bs = 1024u << log;
-			uint64_t blk = (uint64_t)groups[n] * bs * 8 + (log == 0);
+			unsigned block_size = 1024u << log;
+			/* With blocks of 1024 bytes group 0 begins with block 1. */
+			uint64_t block = (uint64_t)groups[n] * block_size * 8 + (log == 0);
 
-			if (blk * bs + sizeof(sb) > size)
+			if (block * block_size + sizeof(super) > size)
 				break;
-			if (!read_at(fd, sb, sizeof(sb), blk * bs) ||
-			    !is_backup(sb, log, groups[n]))
+			if (!read_at(fd, super, sizeof(super), block * block_size) ||
+			    !is_backup(super, log, groups[n]))
 				continue;
-			*ret_blk = blk;
-			*ret_bs = bs;
+			*ret_block = block;
+			*ret_block_size = block_size;
 			return true;
 		}
 	return false;
 }
 
-/* ---- emptiness ---- */
 static bool zero_at(int fd, uint64_t off)
 {
 	uint8_t buf[PIECE];
@@ -119,7 +122,7 @@ static bool zero_at(int fd, uint64_t off)
 	return !buf[0] && !memcmp(buf, buf + 1, sizeof(buf) - 1);
 }
 
-/* The first and last MiB, and places all over it, must be zeroes. */
+/* True if the first and the last MiB, and PROBES pieces spread over the device, are zeroes. */
 static bool looks_empty(int fd, uint64_t size)
 {
 	uint64_t step = size / PROBES / PIECE * PIECE;
@@ -135,60 +138,63 @@ static bool looks_empty(int fd, uint64_t size)
 	return true;
 }
 
-static void say_known(const char *path, const char *type, const char *pttype,
-		struct fdio_reason *reason)
+static void explain_type(const char *path, const char *type, struct fdio_reason *reason)
 {
-	const char *way = *type ? "name another device" :
-		"name one of its partitions (losetup -P makes devices of an image's)";
+	const char *way_out = "name another device";
 
 	for (unsigned n = 0; n < ARRAY_SIZE(hints); n++)
 		if (!strcmp(hints[n].type, type))
-			way = hints[n].way;
-	if (*type)
-		fdio_reason_set(reason, "%s does not hold an ext4 file system but %s: %s", path,
-				type,
-			 way);
-	else
-		fdio_reason_set(reason, "%s does not hold an ext4 file system but a partition "
-				"table "
-			 "(%s): %s", path, pttype, way);
+			way_out = hints[n].way_out;
+	fdio_reason_set(reason, "%s does not hold an ext4 file system but %s: %s", path, type,
+			way_out);
 }
 
-bool whatis_format(int fd, const char *path, struct fdio_reason *reason)
+static void explain_partitions(const char *path, const char *pttype, struct fdio_reason *reason)
+{
+	fdio_reason_set(reason,
+			"%s does not hold an ext4 file system but a partition table (%s): name one "
+			"of its partitions (losetup -P makes devices of an image's)",
+			path, pttype);
+}
+
+bool whatis_explain_format(int fd, const char *path, struct fdio_reason *reason)
 {
 	const struct format *format = format_of(fd);
 
 	if (format)
 		fdio_reason_set(reason, "%s is not an ext4 file system as it is: it is %s; %s",
-				path,
-			 format->name, format->way);
+				path, format->name, format->way_out);
 	return format;
 }
 
-void whatis_say(int fd, const char *path, const char *type, const char *pttype,
-		struct fdio_reason *reason)
+void whatis_explain(int fd, const char *path, const char *type, const char *pttype,
+		    struct fdio_reason *reason)
 {
 	off_t end = lseek(fd, 0, SEEK_END);
-	uint64_t size = end > 0 ? (uint64_t)end : 0, blk;
-	unsigned bs;
+	uint64_t size = end > 0 ? (uint64_t)end : 0, block;
+	unsigned block_size;
 
-	if (whatis_format(fd, path, reason))
+	if (whatis_explain_format(fd, path, reason))
 		return;
-	if (*type || *pttype)
-		say_known(path, type, pttype, reason);
-	else if (find_backup(fd, size, &blk, &bs))
-		fdio_reason_set(reason, "%s: the ext4 superblock at its beginning is gone, but "
-				"block %llu "
-			 "has a backup: e2fsck -b %llu -B %u %s puts it back",
-			 path, (unsigned long long)blk, (unsigned long long)blk, bs, path);
+	if (*type)
+		explain_type(path, type, reason);
+	else if (*pttype)
+		explain_partitions(path, pttype, reason);
+	else if (find_backup(fd, size, &block, &block_size))
+		fdio_reason_set(reason,
+				"%s: the ext4 superblock at its beginning is gone, but block "
+				"%" PRIu64 " has a backup: e2fsck -b %" PRIu64
+				" -B %u %s puts it back",
+				path, block, block, block_size, path);
 	else if (looks_empty(fd, size))
-		fdio_reason_set(reason, "%s does not hold an ext4 file system: it is zeroes "
-				"wherever it was "
-			 "looked at; if nothing is lost by it, mke2fs -t ext4 makes one",
-			 path);
+		fdio_reason_set(reason,
+				"%s does not hold an ext4 file system: it is zeroes wherever it "
+				"was looked at; if nothing is lost by it, mke2fs -t ext4 makes one",
+				path);
 	else
-		fdio_reason_set(reason, "%s does not hold an ext4 file system, nor anything else "
-				"that is "
-			 "known, but it is not empty: is it the right device, and all of it?",
-			 path);
+		fdio_reason_set(reason,
+				"%s does not hold an ext4 file system, nor anything else that is "
+				"known, but it is not empty: is it the right device, and all of "
+				"it?",
+				path);
 }

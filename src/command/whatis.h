@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What something is that does not begin as an ext4 file system does. Main thread.
+ * Explaining what is on a device that does not hold an ext4 file system. Main thread.
  */
 #ifndef FDIO_COMMAND_WHATIS_H
 #define FDIO_COMMAND_WHATIS_H
@@ -10,14 +10,14 @@
 #include "base/util.h"
 
 /*
- * One line: what was found at path, open for reading as fd, and the way out. type: what libblkid
- * calls it, "" if it does not know; pttype: its partition table, "" without one. Never an advice to
- * make a file system over something. Main thread.
+ * Sets reason to one line: what was found on path, and the way out. It never advises to make a file
+ * system over data. fd: path, open for reading. type: what libblkid calls it, and pttype: its
+ * partition table; "" if there is none that libblkid knows.
  */
-void whatis_say(int fd, const char *path, const char *type, const char *pttype,
-		struct fdio_reason *reason) FDIO_BLOCKS;
+void whatis_explain(int fd, const char *path, const char *type, const char *pttype,
+		    struct fdio_reason *reason) FDIO_BLOCKS;
 
-/* The same for an image of another format; false: it is none that is known. */
-bool whatis_format(int fd, const char *path, struct fdio_reason *reason) FDIO_BLOCKS;
+/* As whatis_explain, only for known formats of images and archives; false: it is none of them. */
+bool whatis_explain_format(int fd, const char *path, struct fdio_reason *reason) FDIO_BLOCKS;
 
 #endif

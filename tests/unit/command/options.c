@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The command line: both grammars, every option of the table, what is refused and what is skipped,
- * and the agreement of table, --help and man page in both directions.
+ * The command line: both grammars, every option of the table, which options are refused and which
+ * are skipped, and that table, --help and man page list the same options.
  */
 #include "command/options.h"
 #include "kit/runner.h"
@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* options.def once more. kind: the letter below. values: of 'n' "min max", of 'e' "a|b|c". */
 struct row { const char *name; char kind; const char *values; };
 
 static const struct row rows[] = {
@@ -22,8 +23,9 @@ static const struct row rows[] = {
 #include "command/options.def"
 };
 
-static char err[512];
+static char err[512]; /* the reason of the last call of parse or list */
 
+/* Parses a command line; the arguments end with NULL. */
 static int parse(struct options *options, const char *prog, ...)
 {
 	char *argv[32] = { (char *)prog };
@@ -45,7 +47,7 @@ static int list(struct options *options, const char *l)
 	return options_parse_list(options, l, false, FDIO_REASON(err));
 }
 
-/* What is wrong is named. */
+/* The reason names the word that is wrong. */
 START_TEST(names_the_wrong_word)
 {
 	struct options options;
@@ -80,7 +82,7 @@ START_TEST(own_grammar)
 	ck_assert_str_eq(options.mountpoint, "/mnt");
 	ck_assert_int_eq(options.read_only, 1);
 	ck_assert_int_eq(options.commit, 7);
-	/* the device first and options after, as mount.fuse calls it */
+	/* mount.fuse gives the device first and the options last */
 	ck_assert_int_eq(parse(&options, "/usr/sbin/fusedio", "/dev/x", "/mnt", "-o", "rw,noatime",
 			       NULL),
 			 0);
@@ -105,14 +107,14 @@ START_TEST(helper_grammar)
 			 0);
 	ck_assert(options.sloppy && !options.single_loop);
 	ck_assert_int_eq(options.read_only, 1);
-	/* sloppy does not excuse what is known to be a lie */
+	/* -s skips unknown options, not those that are refused */
 	ck_assert_int_eq(parse(&options, "mount.fusedio", "/dev/x", "/mnt", "-s", "-o", "nobarrier",
 			       NULL),
 			 EXIT_USAGE);
 }
 END_TEST
 
-/* Names of options.h and positions in options.def. */
+/* The enums of options.h have the order of the values in options.def. */
 START_TEST(values_have_their_names)
 {
 	static const struct { const char *option; size_t field; int value; } known[] = {
@@ -160,7 +162,7 @@ START_TEST(usage_errors)
 	ck_assert_int_eq(parse(&options, "fusedio", "a", "b", "-o", "bogus", NULL), EXIT_USAGE);
 	ck_assert_ptr_nonnull(strstr(err, "bogus"));
 	ck_assert_ptr_null(strchr(err, '\n'));
-	/* a long one does not push the rest out of the line */
+	/* a long word does not push the rest out of the line */
 	memset(lengthy, 'x', sizeof(lengthy) - 1);
 	ck_assert_int_eq(parse(&options, "fusedio", "a", "b", "-o", lengthy, NULL), EXIT_USAGE);
 	ck_assert_ptr_nonnull(strstr(err, "see fusedio --help"));
@@ -186,8 +188,8 @@ START_TEST(values)
 	options_defaults(&options, true);
 	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++)
 		ck_assert_msg(list(&options, bad[i]) != 0, "%s was accepted", bad[i]);
-	ck_assert_int_eq(list(&options, "commit=300,dio=relaxed,errors=remount-ro,,log=err,fsname="
-					"a\\,b"),
+	ck_assert_int_eq(list(&options, "commit=300,dio=relaxed,errors=remount-ro,,log=err,"
+					"fsname=a\\,b"),
 			 0);
 	ck_assert_int_eq(options.commit, 300);
 	ck_assert_int_eq(options.dio, OPT_DIO_RELAXED);
@@ -198,7 +200,7 @@ START_TEST(values)
 }
 END_TEST
 
-/* An example of the option that the parser should take, or refuse for its own reason. */
+/* Writes an example of the option, which the parser takes, or refuses because it is a REFUSE. */
 static void example(const struct row *r, char *out, size_t cap)
 {
 	size_t n = strlen(r->name);
@@ -240,8 +242,8 @@ START_TEST(negations)
 
 	options_defaults(&options, true);
 	ck_assert_int_eq(options.allow_other, 1);
-	ck_assert_int_eq(list(&options, "ro,rw,noatime,relatime,nosuid,suid,sync,async,noallow_"
-					"other,noacl,acl,parallel_dio,noparallel_dio"),
+	ck_assert_int_eq(list(&options, "ro,rw,noatime,relatime,nosuid,suid,sync,async,"
+					"noallow_other,noacl,acl,parallel_dio,noparallel_dio"),
 			 0);
 	ck_assert(!options.read_only && !options.atime && !options.nosuid && !options.sync &&
 		  !options.allow_other && options.acl && !options.parallel_dio);
@@ -267,6 +269,7 @@ START_TEST(mount_list)
 }
 END_TEST
 
+/* The whole file, at most 1 MiB. The caller frees it. */
 static char *slurp(FILE *f)
 {
 	size_t cap = 1 << 20, n;
@@ -278,7 +281,7 @@ static char *slurp(FILE *f)
 	return text;
 }
 
-/* name as a whole word of text */
+/* True if name is a whole word of text. */
 static bool has_word(const char *text, const char *name)
 {
 	size_t n = strlen(name);
@@ -314,8 +317,8 @@ static bool in_table(const char *name, size_t len)
 }
 
 /*
- * Every option is an ".It Cm" item of the man page, and every such item between the two headings is
- * an option.
+ * Every option is an ".It Cm" item in the section MOUNT OPTIONS of the man page, and every such
+ * item is an option.
  */
 START_TEST(man_agrees)
 {

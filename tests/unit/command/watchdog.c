@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Unit tests of src/command/watchdog.c: requests are "begun" and "completed" by counting, as the
- * device does; give_up only tells.
+ * The watchdog. The tests begin and complete device requests by counting them, as the device does;
+ * the callbacks count their calls, and give_up returns.
  */
 #include "base/counters.h"
 #include "base/lock.h"
@@ -13,7 +13,7 @@
 #include <string.h>
 #include <time.h>
 
-static unsigned gave_up, asked_what, told_alive; /* atomic */
+static unsigned gave_up, logged_in_flight, told_alive; /* atomic: calls of each callback */
 
 static void on_give_up(void *arg)
 {
@@ -21,38 +21,41 @@ static void on_give_up(void *arg)
 	__atomic_fetch_add(&gave_up, 1, __ATOMIC_SEQ_CST);
 }
 
-static void on_in_flight(void *arg)
+static void on_log_in_flight(void *arg)
 {
 	(void)arg;
-	__atomic_fetch_add(&asked_what, 1, __ATOMIC_SEQ_CST);
+	__atomic_fetch_add(&logged_in_flight, 1, __ATOMIC_SEQ_CST);
 }
 
-static void on_alive(void *arg)
+static void on_tell_alive(void *arg)
 {
 	(void)arg;
 	__atomic_fetch_add(&told_alive, 1, __ATOMIC_SEQ_CST);
 }
 
-static void on_look(void *arg) { (void)arg; }
+static void on_check_device(void *arg) { (void)arg; }
 
 static unsigned ended(void) { return __atomic_load_n(&gave_up, __ATOMIC_SEQ_CST); }
 
 static struct watchdog *start(unsigned limit_ms)
 {
-	struct watchdog_config c = { .name = "test",
-				     .limit_ms = limit_ms,
-				     .in_flight = on_in_flight,
-				     .alive = on_alive,
-				     .look = on_look,
-				     .give_up = on_give_up };
+	struct watchdog_config config = {
+		.name = "test",
+		.limit_ms = limit_ms,
+		.log_in_flight = on_log_in_flight,
+		.tell_alive = on_tell_alive,
+		.check_device = on_check_device,
+		.give_up = on_give_up,
+	};
 	struct watchdog *watchdog;
 
 	fdio_log_set_level(0);
-	gave_up = asked_what = told_alive = 0;
-	ck_assert_int_eq(watchdog_new(&c, &watchdog), 0);
+	gave_up = logged_in_flight = told_alive = 0;
+	ck_assert_int_eq(watchdog_new(&config, &watchdog), 0);
 	return watchdog;
 }
 
+/* Waits at most ms for give_up. */
 static void wait_end(unsigned ms)
 {
 	for (unsigned k = 0; k < ms / 10 && !ended(); k++)
@@ -60,14 +63,15 @@ static void wait_end(unsigned ms)
 	ck_assert_uint_eq(ended(), 1);
 }
 
+/* A request never completes and the daemon is asked to end: give_up is called, once. */
 START_TEST(stalled_at_the_end)
 {
 	struct watchdog *watchdog = start(200);
 
 	fdio_count(COUNTER_dev_read);
-	watchdog_asked(watchdog);
+	watchdog_end_asked(watchdog);
 	wait_end(20000);
-	ck_assert_uint_eq(asked_what, 1);
+	ck_assert_uint_eq(logged_in_flight, 1);
 	unit_pause_ms(300);
 	ck_assert_uint_eq(ended(), 1);
 	watchdog_free(watchdog);
@@ -75,8 +79,8 @@ START_TEST(stalled_at_the_end)
 }
 END_TEST
 
-/* Nobody asked it to end; or nothing is in flight; or waiting for ever was asked for. */
-START_TEST(no_reason)
+/* Not asked to end; or nothing is in flight; or there is no limit: give_up is not called. */
+START_TEST(no_reason_to_give_up)
 {
 	struct watchdog *watchdog = start(200);
 
@@ -87,7 +91,7 @@ START_TEST(no_reason)
 	fdio_count(COUNTER_dev_done);
 
 	watchdog = start(200);
-	watchdog_asked(watchdog);
+	watchdog_end_asked(watchdog);
 	unit_pause_ms(500);
 	ck_assert_uint_eq(ended(), 0);
 	watchdog_free(watchdog);
@@ -102,8 +106,8 @@ START_TEST(no_reason)
 }
 END_TEST
 
-/* A device that completes something now and then is waited for, but not for ever. */
-START_TEST(slow)
+/* A device that still completes something gets ten times the limit, and not more. */
+START_TEST(slow_device)
 {
 	struct watchdog *watchdog = start(200);
 	uint64_t begun = fdio_now_ns(), took;
@@ -122,8 +126,8 @@ START_TEST(slow)
 END_TEST
 
 /*
- * Starting, it is told that this goes on, but not while the device keeps it waiting; serving,
- * nobody wants to know.
+ * While starting, tell_alive is called, but not while a request does not complete; while serving,
+ * it is not called.
  */
 START_TEST(alive_while_starting)
 {
@@ -155,8 +159,8 @@ Suite *unit_suite(void)
 	TCase *t = unit_case(s, "watchdog", 120);
 
 	unit_test(t, stalled_at_the_end);
-	unit_test(t, no_reason);
-	unit_test(t, slow);
+	unit_test(t, no_reason_to_give_up);
+	unit_test(t, slow_device);
 	unit_test(t, alive_while_starting);
 	return s;
 }
