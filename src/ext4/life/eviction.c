@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What happens to an inode at the end: ext4_evict deletes it, its blocks, its attributes and its
- * number, on the thread that dropped the last reference of an inode without a name. A small one
- * takes one transaction, another several, through which the orphan list leads; on failure it stays
- * there, and the next mount deletes it.
+ * The end of an inode without a name: ext4_evict deletes its blocks, its attributes and its number.
+ * A small inode takes one transaction. Another takes several, and stays on the orphan list until
+ * the last one, so a crash in between is finished at the next mount. So is a deletion that fails.
+ *
+ * The room inode calls ext4_evict on the thread that dropped the last reference: a worker, a loop
+ * thread in the mode of base/nowait.h (which does only what one transaction can do without waiting;
+ * a worker does the rest), the ticker, or the thread that mounts or unmounts. No lock is held.
  */
 #include "ext4/core/structs.h"
 #include "ext4/inode/inode_cache.h"
@@ -16,7 +19,7 @@
 #include <errno.h>
 #include <string.h>
 
-/* Everything it owned is free: the number too, and a date instead of a link. */
+/* Frees the number of an inode that owns nothing any more: size 0, and a time of deletion. */
 static int release_number(struct journal_handle *handle, struct ext4_inode *inode)
 {
 	struct ext4_vol *vol = inode->vol;
@@ -36,6 +39,7 @@ static int release_number(struct journal_handle *handle, struct ext4_inode *inod
 	return ext4_inode_dirty(handle, inode, false);
 }
 
+/* Frees the number and ends handle, or cancels it if err or a miss says so. */
 static int finish_evict(struct journal_handle *handle, struct ext4_inode *inode, int err)
 {
 	if (!err)
@@ -45,13 +49,13 @@ static int finish_evict(struct journal_handle *handle, struct ext4_inode *inode,
 		journal_cancel(handle);
 		return err;
 	}
-	/* Before the handle ends: the number may be taken again by the next one. */
+	/* Before the handle ends, because the next one may give the number to another inode. */
 	ext4_inode_unhash(inode);
 	journal_end(handle);
 	return 0;
 }
 
-/* What it owns is few runs of blocks and at most a block of attributes. */
+/* It owns a few runs of blocks, and at most a block of attributes: one transaction may do. */
 static bool is_small(struct ext4_inode *inode)
 {
 	const uint64_t most = S_ISDIR(inode->raw->i_mode) ? 8 : 2048;
@@ -61,7 +65,7 @@ static bool is_small(struct ext4_inode *inode)
 	       ext4_blocks_in_root(inode);
 }
 
-/* In one transaction. */
+/* Deletes inode in one transaction. -ENOSPC: that is too much for one. */
 static int evict_small(struct ext4_inode *inode)
 {
 	unsigned credits = ext4_free_root_credits(inode) + EXT4_CREDITS_INODE +
@@ -83,6 +87,7 @@ static int evict_small(struct ext4_inode *inode)
 	return err;
 }
 
+/* Deletes inode in as many transactions as it takes. */
 static int evict_steps(struct ext4_inode *inode)
 {
 	struct ext4_vol *vol = inode->vol;
@@ -98,8 +103,8 @@ static int evict_steps(struct ext4_inode *inode)
 }
 
 /*
- * Deletes inode: blocks, attributes, number. inode->evicting is set, nobody else has it. 0 if it is
- * unhashed now.
+ * Deletes inode, which nobody else has or gets: the cache marks it as evicting. 0: it is deleted,
+ * and no longer in the hash.
  */
 static int ext4_evict(struct ext4_inode *inode)
 {
@@ -108,7 +113,7 @@ static int ext4_evict(struct ext4_inode *inode)
 	if (err)
 		return err;
 	err = is_small(inode) ? evict_small(inode) : -ENOSPC;
-	if (err == -ENOSPC) /* too much for one transaction */
+	if (err == -ENOSPC)
 		err = nowait_on() ? nowait_miss() : evict_steps(inode);
 	ext4_inode_unlock(inode);
 	if (err && err != -EROFS && !nowait_missed())

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What stat shows of an inode: the disk inode, times that are not written yet, and the blocks of an
- * append window that are not in the tree yet. Any thread; takes only the attr mutex. Cannot fail.
+ * What stat(2) shows of an inode: its disk inode, with times that are noted but not written and
+ * blocks of an append window that are not in the tree yet. Any thread, cannot fail; takes only the
+ * inode's attr mutex, so the fields fit each other.
  */
 #include "ext4/core/structs.h"
 #include "ext4/inode/inode_change.h"
@@ -10,7 +11,7 @@
 void ext4_getattr(struct ext4_inode *inode, struct ext4_attr *ret)
 {
 	const struct ext2_inode_large *raw = inode->raw;
-	uint64_t w, a;
+	uint64_t write_ns, access_ns; /* noted times */
 
 	fdio_mutex_lock(&inode->attr);
 	ret->ino = inode->ino;
@@ -23,7 +24,10 @@ void ext4_getattr(struct ext4_inode *inode, struct ext4_attr *ret)
 	ret->size = ext4_inode_size(inode);
 	ret->blocks_512 = ext4_raw_blocks_512(inode) +
 			  ((uint64_t)ext4_window_unsettled(inode) << (inode->vol->block_bits - 9));
-	/* As the kernel: it has no blocks, but programs take a file without any for one hole. */
+	/*
+	 * An inline file has no blocks. Programs take a file without blocks for one hole, so it
+	 * shows some, as with the kernel.
+	 */
 	if (S_ISREG(ret->mode) && ext4_inode_inline(inode))
 		ret->blocks_512 += fdio_div_up(ret->size, 512);
 	ret->atime = ext4_raw_get_time(inode, EXT4_SET_ATIME);
@@ -31,10 +35,10 @@ void ext4_getattr(struct ext4_inode *inode, struct ext4_attr *ret)
 	ret->ctime = ext4_raw_get_time(inode, EXT4_SET_CTIME);
 	ret->btime = ext4_raw_get_time(inode, 0);
 	ret->flags = raw->i_flags;
-	ext4_lazy_times(inode, &w, &a);
+	ext4_lazy_times(inode, &write_ns, &access_ns);
 	fdio_mutex_unlock(&inode->attr);
-	if (w)
-		ret->mtime = ret->ctime = ext4_time_from_ns(w);
-	if (a)
-		ret->atime = ext4_time_from_ns(a);
+	if (write_ns)
+		ret->mtime = ret->ctime = ext4_time_from_ns(write_ns);
+	if (access_ns)
+		ret->atime = ext4_time_from_ns(access_ns);
 }

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The orphan file: where newer kernels note orphans instead of the list. fusedio keeps to the list,
- * which every kernel and e2fsck honour as well, but a file system that a kernel left without
- * unmounting has ORPHAN_PRESENT set and may have entries: they are worked off here, at mount, after
- * the journal.
+ * The orphan file, in which newer kernels note orphans instead of on the orphan list. fusedio uses
+ * the list alone, which every kernel and e2fsck honour as well. But a file system that a kernel did
+ * not unmount has ORPHAN_PRESENT set and may have entries in the file. They are finished here while
+ * the volume opens, after replay, on its thread: each entry moves to the list in one transaction,
+ * then it is finished like any other orphan.
  *
- * A block is an array of inode numbers (0: none) with a tail of magic and checksum; the checksum is
- * seeded with the orphan file's inode and the block's own number.
+ * A block of the file is an array of inode numbers (0: a free slot) and a tail of magic and
+ * checksum. The checksum covers the seed of the orphan file's inode, the block's number and the
+ * array. Damage is noted (-EUCLEAN); an entry that names no inode is dropped.
  */
 #include "ext4/core/structs.h"
 #include "ext4/inode/inode_cache.h"
@@ -19,19 +21,27 @@
 #include <errno.h>
 #include <string.h>
 
-#define OB_MAGIC 0x0b10ca04U
-/* No tool makes a larger one, and kernels refuse it: all of it is read at mount. */
+#define TAIL_MAGIC 0x0b10ca04U
+/*
+ * All of the file is read at mount, so its size has a limit: that of the kernel, which no tool
+ * exceeds. Larger than both of these is damage.
+ */
 #define MAX_BLOCKS 512u
 #define MAX_BYTES (8u << 20)
 
-struct ob_tail { uint32_t magic, checksum; };
+struct tail { uint32_t magic, checksum; };
 
 static unsigned nr_slots(const struct ext4_vol *vol)
 {
-	return (vol->block_size - sizeof(struct ob_tail)) / 4;
+	return (vol->block_size - sizeof(struct tail)) / 4;
 }
 
-static uint32_t ob_csum(const struct ext4_inode *file, const struct journal_buffer *buffer)
+static uint32_t *slots_of(struct journal_buffer *buffer)
+{
+	return (uint32_t *)(void *)buffer->data;
+}
+
+static uint32_t block_checksum(const struct ext4_inode *file, const struct journal_buffer *buffer)
 {
 	uint64_t blk = buffer->blk;
 
@@ -39,30 +49,49 @@ static uint32_t ob_csum(const struct ext4_inode *file, const struct journal_buff
 			   nr_slots(file->vol) * 4U);
 }
 
-static struct ob_tail *tail_of(const struct ext4_vol *vol, struct journal_buffer *buffer)
+static struct tail *tail_of(const struct ext4_vol *vol, struct journal_buffer *buffer)
 {
-	return (struct ob_tail *)(void *)(buffer->data + vol->block_size - sizeof(struct ob_tail));
+	return (struct tail *)(void *)(buffer->data + vol->block_size - sizeof(struct tail));
 }
 
 static int check_block(struct ext4_inode *file, struct journal_buffer *buffer)
 {
-	struct ob_tail *t = tail_of(file->vol, buffer);
+	struct tail *tail = tail_of(file->vol, buffer);
 
-	if (t->magic != OB_MAGIC)
+	if (tail->magic != TAIL_MAGIC)
 		return EXT4_CORRUPT(file->vol, file->ino, buffer->blk, "orphan file: wrong magic");
-	if (file->vol->has_csum && t->checksum != ob_csum(file, buffer))
+	if (file->vol->has_csum && tail->checksum != block_checksum(file, buffer))
 		return EXT4_CORRUPT(file->vol, file->ino, buffer->blk,
 				    "orphan file: wrong checksum");
 	return 0;
 }
 
-/* The entry moves from the file to the list in one transaction, then is finished like any other. */
-static int work_off(struct ext4_inode *file, struct journal_buffer *buffer, unsigned slot)
+/* Empties a slot of the file; inode, unless it is NULL, goes to the orphan list instead. */
+static int move_to_list(struct ext4_inode *file, struct journal_buffer *buffer, unsigned slot,
+			struct ext4_inode *inode)
 {
 	struct ext4_vol *vol = file->vol;
-	uint32_t *e = (uint32_t *)(void *)buffer->data + slot, ino = *e;
-	struct ext4_inode *inode = NULL;
 	struct journal_handle *handle;
+	int err = journal_begin(vol->journal, 1 + EXT4_CREDITS_INODE + EXT4_CREDITS_ORPHAN,
+				&handle);
+
+	if (err)
+		return err;
+	err = journal_get_write(handle, buffer);
+	if (!err) {
+		slots_of(buffer)[slot] = 0;
+		if (vol->has_csum)
+			tail_of(vol, buffer)->checksum = block_checksum(file, buffer);
+		err = inode ? ext4_orphan_add(handle, inode) : 0;
+	}
+	return ext4_handle_end(handle, err);
+}
+
+static int finish_slot(struct ext4_inode *file, struct journal_buffer *buffer, unsigned slot)
+{
+	struct ext4_vol *vol = file->vol;
+	uint32_t ino = slots_of(buffer)[slot];
+	struct ext4_inode *inode = NULL;
 	int err;
 
 	if (ino >= vol->first_ino && ino <= vol->nr_inodes && ext4_inode_in_use(vol, ino) == 1)
@@ -71,18 +100,7 @@ static int work_off(struct ext4_inode *file, struct journal_buffer *buffer, unsi
 		err = EXT4_CORRUPT(vol, ino, buffer->blk, "orphan file: impossible entry");
 	if (err == -ENOMEM || err == -EIO)
 		return err;
-	err = journal_begin(vol->journal, 1 + EXT4_CREDITS_INODE + EXT4_CREDITS_ORPHAN, &handle);
-	if (err)
-		goto out;
-	err = journal_get_write(handle, buffer);
-	if (!err) {
-		*e = 0;
-		tail_of(vol, buffer)->checksum = vol->has_csum ? ob_csum(file, buffer)
-							       : tail_of(vol, buffer)->checksum;
-		err = inode ? ext4_orphan_add(handle, inode) : 0;
-	}
-	err = ext4_handle_end(handle, err);
-out:
+	err = move_to_list(file, buffer, slot, inode);
 	if (inode && !err)
 		ext4_orphan_finish(vol, inode);
 	else if (inode)
@@ -90,7 +108,7 @@ out:
 	return err;
 }
 
-static int work_off_block(struct ext4_inode *file, uint32_t lblk, unsigned *done)
+static int finish_block(struct ext4_inode *file, uint32_t lblk, unsigned *done)
 {
 	struct ext4_vol *vol = file->vol;
 	struct journal_buffer *buffer;
@@ -102,9 +120,9 @@ static int work_off_block(struct ext4_inode *file, uint32_t lblk, unsigned *done
 	if (err)
 		return err;
 	err = check_block(file, buffer);
-	for (unsigned s = 0; s < nr_slots(vol) && !err; s++)
-		if (((uint32_t *)(void *)buffer->data)[s]) {
-			err = work_off(file, buffer, s);
+	for (unsigned slot = 0; slot < nr_slots(vol) && !err; slot++)
+		if (slots_of(buffer)[slot]) {
+			err = finish_slot(file, buffer, slot);
 			++*done;
 		}
 	journal_buffer_release(buffer);
@@ -142,9 +160,9 @@ int ext4_orphan_file_process(struct ext4_vol *vol)
 	size = ext4_raw_size(file);
 	if (size > MAX_BYTES && size > (uint64_t)MAX_BLOCKS << vol->block_bits)
 		err = EXT4_CORRUPT(vol, file->ino, 0, "an orphan file of %llu bytes",
-				 (unsigned long long)size);
-	for (uint32_t l = 0; !err && l < fdio_blocks(size, vol->block_bits); l++)
-		err = work_off_block(file, l, &done);
+				   (unsigned long long)size);
+	for (uint32_t lblk = 0; !err && lblk < fdio_blocks(size, vol->block_bits); lblk++)
+		err = finish_block(file, lblk, &done);
 	ext4_inode_put(file);
 	if (done)
 		log_info("%s: %u entries of the orphan file have been worked off", vol->dev->name,

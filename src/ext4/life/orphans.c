@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What a crash left on the orphan list (inode/orphan_list.c): deletions and truncates that were
- * interrupted are finished while the volume opens, on its thread, before anyone else. Damage of the
- * list is recorded and cuts it off; what cannot be finished stays on it for the next mount.
+ * What a crash left on the orphan list (inode/orphan_list.c): interrupted deletions and truncates
+ * are finished while the volume opens, on its thread, before any request. A damaged list is noted
+ * and ends before the damage. What cannot be finished stays on the list for the next mount.
  */
 #include "ext4/core/structs.h"
 #include "ext4/inode/inode_cache.h"
@@ -16,7 +16,7 @@
 #include <errno.h>
 #include <string.h>
 
-/* A file that still has a name: its truncate is finished. */
+/* Finishes the truncate of a file that still has a name. */
 static int finish_truncate(struct ext4_inode *inode)
 {
 	struct journal_handle *handle;
@@ -49,17 +49,20 @@ void ext4_orphan_finish(struct ext4_vol *vol, struct ext4_inode *inode)
 				 "finished: %s",
 				 vol->dev->name, inode->ino, strerror(-err));
 	}
-	ext4_inode_put(inode); /* deletes it if it has no name */
+	ext4_inode_put(inode); /* the last reference: without a name it is deleted */
 }
 
-/* Those in memory, each of which takes itself off the list. 1; 0 if one stays; -EINTR. */
+/*
+ * Finishes the orphans in memory, which takes each off the list. 1: none is left. 0: one could not
+ * be taken off. -EINTR: the mount is to stop, and the next one goes on.
+ */
 static int finish_collected(struct ext4_vol *vol, unsigned *done)
 {
 	struct ext4_inode *inode;
 
 	while ((inode = ext4_orphans_first(vol)) != NULL) {
 		if (fdio_stop_asked())
-			return -EINTR; /* the next mount goes on */
+			return -EINTR;
 		ext4_orphan_finish(vol, inode);
 		if (ext4_orphans_first(vol) == inode) {
 			log_warn("%s: inode %u stays on the orphan list", vol->dev->name,
@@ -79,16 +82,17 @@ int ext4_orphans_process(struct ext4_vol *vol)
 
 	ext4_orphans_begin(vol, vol->fs->super->s_last_orphan);
 	while (!err && ext4_orphans_left(vol)) {
+		int r;
+
 		err = ext4_orphans_collect(vol, &cut_off);
 		if (!err && cut_off)
 			err = ext4_orphans_cut(vol);
-		int r = err ? err : finish_collected(vol, &done);
-
+		r = err ? err : finish_collected(vol, &done);
 		if (r < 0)
 			err = r;
 		/*
-		 * With a part of the list not in memory a change of it would make a circle on the
-		 * disk.
+		 * One stays, and the end of the list is on disk alone: the next change of the list
+		 * would make a circle of it, so the volume is refused.
 		 */
 		if (!r && ext4_orphans_left(vol))
 			err = -EIO;

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Changing attributes other than the size: mode with the ACL that follows it, owner, times, flags,
- * and what a write or a change of owner takes away (set-ID bits, capabilities). One transaction.
- * Workers, and loop threads in the mode of nowait.h. An error leaves everything as it was.
+ * Changing attributes other than the size: the mode with the ACL that follows it, owner, times,
+ * flags; and killing privileges: a write or a change of owner takes set-ID bits and capabilities
+ * away. One transaction a change; an error leaves everything as it was.
+ *
+ * Workers, and loop threads in the mode of base/nowait.h. ext4_setattr takes the inode's lock
+ * exclusively. ext4_needs_killpriv: any thread, no lock.
  */
 #include "ext4/core/structs.h"
 #include "ext4/inode/inode_change.h"
@@ -21,24 +24,24 @@
 #endif
 
 /*
- * What may be changed; flags without an effect here are kept for who knows them, as the kernel
- * does.
+ * The flags that may be changed. Some have no effect here; they are kept for other readers of the
+ * file system, as the kernel does.
  */
 #define SETTABLE_FLAGS                                                                          \
 	(EXT2_SECRM_FL | EXT2_UNRM_FL | EXT2_COMPR_FL | EXT2_SYNC_FL | EXT2_IMMUTABLE_FL |      \
 	 EXT2_APPEND_FL | EXT2_NODUMP_FL | EXT2_NOATIME_FL | EXT2_DIRSYNC_FL | EXT2_TOPDIR_FL | \
 	 EXT2_NOTAIL_FL | EXT4_PROJINHERIT_FL | FS_DAX_FL)
 
-/*
- * What the kernel could change and this room cannot: data in the journal, block maps, names without
- * case.
- */
+/* The kernel can change these, fusedio cannot: data journalling, block maps, casefolded names. */
 #define REFUSED_FLAGS (EXT3_JOURNAL_DATA_FL | EXT4_EXTENTS_FL | EXT4_CASEFOLD_FL)
 
-/* What may be named at all, as chattr does with what it has read. */
+/* The flags that a request may name: chattr sends back all that it has read. */
 #define VISIBLE_FLAGS 0x725bdfffU
 
-/* -EPERM: an immutable file stays as it is, but for that flag. The inode is locked. */
+/*
+ * -EOPNOTSUPP: these flags cannot be had. -EPERM: the inode is immutable and stays so, so nothing
+ * else may change. The inode is locked.
+ */
 static int check_flags(struct ext4_inode *inode, uint32_t flags)
 {
 	uint32_t old = inode->raw->i_flags, mode = ext4_inode_mode(inode), allowed = UINT32_MAX;
@@ -81,12 +84,13 @@ static void set_owner(struct ext4_inode *inode, unsigned what, const struct ext4
 	fdio_mutex_unlock(&inode->attr);
 }
 
+/*
+ * The mode without set-ID bits. The setgid bit of a file that its group cannot execute stays,
+ * unless sgid is true. Directories keep both bits; devices and FIFOs lose them to a change of owner
+ * (writes do not come here).
+ */
 static uint32_t killed_mode(uint32_t mode, bool sgid)
 {
-	/*
-	 * A change of owner strips devices and FIFOs as well; only directories keep theirs. Writes
-	 * reach regular files alone.
-	 */
 	if (S_ISDIR(mode))
 		return mode;
 	return mode & ~(S_ISUID | (sgid || (mode & S_IXGRP) ? (uint32_t)S_ISGID : 0U));
@@ -120,6 +124,17 @@ static void set_times(struct ext4_inode *inode, unsigned what, const struct ext4
 	fdio_mutex_unlock(&inode->attr);
 }
 
+/* The new mode, without its file type; the access ACL follows it. */
+static int change_mode(struct journal_handle *handle, struct ext4_inode *inode, uint32_t new_mode)
+{
+	uint32_t mode = (ext4_inode_mode(inode) & S_IFMT) | new_mode;
+
+	fdio_mutex_lock(&inode->attr);
+	ext4_raw_set_mode(inode, mode);
+	fdio_mutex_unlock(&inode->attr);
+	return inode->vol->options.acl && !S_ISLNK(mode) ? ext4_acl_chmod(handle, inode, mode) : 0;
+}
+
 static int apply(struct journal_handle *handle, struct ext4_inode *inode, unsigned what,
 		 const struct ext4_attr *attr)
 {
@@ -131,15 +146,8 @@ static int apply(struct journal_handle *handle, struct ext4_inode *inode, unsign
 		err = kill_privs(handle, inode, what & EXT4_KILL_SGID);
 	else if (!err && (what & EXT4_KILL_CAPS))
 		err = ext4_xattr_kill_caps(handle, inode);
-	if (!err && (what & EXT4_SET_MODE)) {
-		uint32_t mode = (ext4_inode_mode(inode) & S_IFMT) | (attr->mode & 07777);
-
-		fdio_mutex_lock(&inode->attr);
-		ext4_raw_set_mode(inode, mode);
-		fdio_mutex_unlock(&inode->attr);
-		if (inode->vol->options.acl && !S_ISLNK(mode))
-			err = ext4_acl_chmod(handle, inode, mode);
-	}
+	if (!err && (what & EXT4_SET_MODE))
+		err = change_mode(handle, inode, attr->mode & 07777);
 	if (err)
 		return err;
 	set_owner(inode, what, attr);
@@ -148,8 +156,8 @@ static int apply(struct journal_handle *handle, struct ext4_inode *inode, unsign
 }
 
 /*
- * True if KILL_SUIDGID has nothing to do; remembers it, if that holds whoever asks. The inode is
- * locked.
+ * EXT4_KILL_SUIDGID has nothing to do. If that holds whoever writes, notes it for
+ * ext4_needs_killpriv. The inode is locked.
  */
 static bool nothing_to_kill(struct ext4_inode *inode, bool sgid)
 {
@@ -166,10 +174,7 @@ static bool nothing_to_kill(struct ext4_inode *inode, bool sgid)
 
 bool ext4_nothing_to_kill(struct ext4_inode *inode) { return nothing_to_kill(inode, true); }
 
-/*
- * Blocks that it may need: for an ACL that moves out of a block of several inodes, or what is left
- * there.
- */
+/* Blocks that the change may need, at most: an ACL or the rest may leave a shared block. */
 static unsigned setattr_blocks(struct ext4_inode *inode, unsigned what)
 {
 	unsigned blocks = what & EXT4_SET_MODE ? ext4_acl_chmod_blocks(inode) : 0;
@@ -181,14 +186,15 @@ static unsigned setattr_blocks(struct ext4_inode *inode, unsigned what)
 
 static int setattr_locked(struct ext4_inode *inode, unsigned what, const struct ext4_attr *attr)
 {
-	enum ext4_requester who = what & EXT4_SET_MODE ? ext4_requester(what & EXT4_BY_ROOT)
-						       : EXT4_REQUESTER_SYSTEM;
+	enum ext4_requester who = EXT4_REQUESTER_SYSTEM;
+	unsigned credits = EXT4_CREDITS_INODE + 2 * EXT4_CREDITS_XATTR +
+			   ext4_acl_chmod_credits(inode);
 	struct ext4_change change;
-	int err = ext4_change_begin(inode->vol,
-				    EXT4_CREDITS_INODE + 2 * EXT4_CREDITS_XATTR +
-						    ext4_acl_chmod_credits(inode),
-				    setattr_blocks(inode, what), who, &change);
+	int err;
 
+	if (what & EXT4_SET_MODE)
+		who = ext4_requester(what & EXT4_BY_ROOT);
+	err = ext4_change_begin(inode->vol, credits, setattr_blocks(inode, what), who, &change);
 	return err ? err : ext4_change_end(&change, apply(change.handle, inode, what, attr));
 }
 

@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Waiting for deletions that are on their way, for those who found no space, after append windows
- * have given back what they hold. Called on workers, with no lock held: a deletion takes the
- * inode's lock and runs in handles. Deletions run on workers as well; if all of them wait here
- * nothing is deleted meanwhile, so the wait for what has not begun has an end, and then there is no
- * space.
+ * Waiting for space: an operation that has found none closes the append windows, which hold blocks,
+ * then waits for deletions that are under way. On workers, with no lock held, because a deletion
+ * takes the inode's lock and runs in handles. Deletions run on workers as well. If all workers wait
+ * here, nothing is deleted meanwhile; so the wait for deletions that have not begun has a limit,
+ * and then the operation fails.
  *
- * A file that nobody has open can be a working directory, or held in another way, for days. So the
- * kernel is asked whether it has the inode (v->held): it queues the FORGET when it lets go of an
- * inode, before the unlink(2) or close(2) that did it returns, so whoever saw that call return
- * finds the inode gone, but for a RELEASE, which keeps it until it is answered. The question can
- * wait for the kernel to write back pages of such an inode, which takes workers: one asks at a
- * time.
+ * An inode without a name can live for days although nobody has it open, for example as a working
+ * directory. So the kernel is asked whether it still has the inode (vol->life.held). It queues the
+ * FORGET when it lets go of the inode, before the unlink(2) or close(2) that did so returns. So a
+ * process that has seen the call return finds the inode gone, unless a RELEASE keeps it, until that
+ * is answered. The question may wait until the kernel has written back pages of the inode, which
+ * takes workers, so one thread asks at a time.
  */
 #include "ext4/core/structs.h"
 #include "ext4/inode/inode_cache.h"
@@ -22,18 +22,15 @@
 #include <time.h>
 
 /*
- * In *since: append windows were asked for already. Who has no inode finds no space either, and
- * windows are opened again and again.
+ * A bit of *since: this operation has closed the windows. It does so once, because windows are
+ * opened again and again, and no window can help an operation that lacks an inode number.
  */
 #define RECLAIMED (1ull << 63)
 
-/*
- * How long a RELEASE may take to come to us, and its answer to the kernel, which keeps the inode
- * until then; and a FORGET that is on its way.
- */
+/* How long these may take: a RELEASE to arrive, its answer to reach the kernel, a FORGET. */
 enum { RELEASE_MS = 50, ANSWER_MS = 250, FORGET_MS = 2000 };
-/* So many inodes are asked about, those that lost their names last. */
-enum { ASK_MOST = 16 };
+/* The kernel is asked about at most so many inodes, those that lost their names last. */
+enum { ASK_MAX = 16 };
 
 void ext4_vol_set_held(struct ext4_vol *vol, bool (*fn)(void *arg, uint32_t ino), void *arg)
 {
@@ -42,11 +39,12 @@ void ext4_vol_set_held(struct ext4_vol *vol, bool (*fn)(void *arg, uint32_t ino)
 }
 
 /*
- * What is on the list, which is read in a handle, as it is changed: whether a RELEASE may be on its
- * way or the kernel may not have seen its answer yet; and inodes that nobody has open.
+ * What the orphan list has: n inodes that nobody has open, but to which the kernel has references;
+ * and whether there is an inode whose RELEASE, or the answer to it, may be on its way.
  */
-struct nameless { uint32_t ino[ASK_MOST]; unsigned n; bool leaving; };
+struct nameless { uint32_t ino[ASK_MAX]; unsigned n; bool leaving; };
 
+/* open: a RELEASE may be on its way; else its answer. */
 static bool leaving(const struct ext4_inode *inode, bool open)
 {
 	uint64_t left = ext4_inode_left_ns(inode);
@@ -62,10 +60,11 @@ static void look_at(struct ext4_inode *inode, void *arg)
 	if (__atomic_load_n(&inode->nlink, __ATOMIC_RELAXED))
 		return;
 	ret->leaving = ret->leaving || leaving(inode, open);
-	if (!open && ext4_lookups(inode) && ret->n < ASK_MOST)
+	if (!open && ext4_lookups(inode) && ret->n < ASK_MAX)
 		ret->ino[ret->n++] = inode->ino;
 }
 
+/* In a handle, which guards the orphan list. */
 static void look(struct ext4_vol *vol, struct nameless *ret)
 {
 	struct journal_handle *handle;
@@ -77,7 +76,7 @@ static void look(struct ext4_vol *vol, struct nameless *ret)
 	journal_end(handle);
 }
 
-/* The FORGET of one of them is on its way. */
+/* The FORGET of one of these inodes is on its way, or may be. */
 static bool forget_comes(struct ext4_vol *vol, const struct nameless *nameless)
 {
 	bool comes = false;
@@ -85,7 +84,7 @@ static bool forget_comes(struct ext4_vol *vol, const struct nameless *nameless)
 	if (!vol->life.held || !nameless->n)
 		return false;
 	if (__atomic_exchange_n(&vol->life.asking, true, __ATOMIC_ACQUIRE))
-		return true; /* look again when the other has its answer */
+		return true; /* another thread asks: the caller looks again later */
 	for (unsigned k = 0; k < nameless->n && !comes; k++)
 		comes = !vol->life.held(vol->life.held_arg, nameless->ino[k]);
 	__atomic_store_n(&vol->life.asking, false, __ATOMIC_RELEASE);
@@ -100,6 +99,7 @@ static bool deletion_comes(struct ext4_vol *vol)
 	return nameless.leaving || forget_comes(vol, &nameless);
 }
 
+/* The first call closes the windows: true if there were any. */
 static bool windows_closed(struct ext4_vol *vol, uint64_t *since)
 {
 	if (*since & RECLAIMED)
@@ -122,7 +122,8 @@ bool ext4_space_has_come(struct ext4_vol *vol, int err, uint64_t *since)
 	if (windows_closed(vol, since))
 		return true;
 	for (;;) {
-		ext4_vol_reap(vol); /* those that have begun must not wait for who waits here */
+		/* Deletions that loop threads have left to workers must not wait for this one. */
+		ext4_vol_reap(vol);
 		bool any = ext4_orphans_count(vol) > 0;
 		bool begun = ext4_evictions_running(vol);
 		uint64_t now = ext4_evictions(vol);
@@ -131,7 +132,7 @@ bool ext4_space_has_come(struct ext4_vol *vol, int err, uint64_t *since)
 			*since = now | RECLAIMED;
 			return true;
 		}
-		/* What is left otherwise are files that are in use, maybe for long. */
+		/* Nothing has begun and nothing comes: the orphans are in use, maybe for long. */
 		if (!begun && (!any || ms++ >= FORGET_MS || !deletion_comes(vol)))
 			return false;
 		nanosleep(&nap, NULL);
