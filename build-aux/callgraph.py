@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-The call graph of the sources, as the compiler writes it down with -fcallgraph-info: without
-optimization, which would hide some of the calls. For check-recursion.py and check-waits.py.
+The call graph of the sources, as gcc writes it with -fcallgraph-info. The sources are compiled
+without optimization, because inlining would hide calls. check-recursion.py and check-waits.py
+use this module.
 
-A function is named as in C; a static one of a .c file is named with that: "base/log.c:flush".
-Tables name functions with as much of that as makes them unique: "flush", "log.c:flush".
+A node of the graph is the name of a function; a static function of a .c file carries the name of
+the file: "base/log.c:flush". The tables of the two checks may shorten that to any ending that is
+unique: "flush", "log.c:flush".
 """
 import collections
 import concurrent.futures
@@ -13,7 +15,7 @@ import os
 import re
 import subprocess
 
-# What the graph calls whatever is called through a pointer.
+# gcc's name for the callee of every call through a pointer.
 POINTER = "__indirect_call"
 
 NODE = re.compile(r'node: \{ title: "([^"]*)" label: "[^"]*\\n([^"]*):(\d+):\d+" \}')
@@ -30,13 +32,13 @@ class Graph:
         self.defined = {}
 
     def find(self, name):
-        """The functions that a table can mean with name."""
+        """All functions that this name, which may be shortened, can stand for."""
         if name in self.defined:
             return [name]
         return [f for f in self.defined if f.endswith(("/" if "." in name else ":") + name)]
 
     def call(self, caller, callee):
-        """The one call between functions of these names."""
+        """The full names of caller and callee; LookupError unless exactly one call fits."""
         found = [(a, b) for a in self.find(caller) for b in self.calls[a]
                  if b == callee or b in self.find(callee)]
         if len(found) != 1:
@@ -48,7 +50,7 @@ class Graph:
         self.calls[caller].pop(callee, None)
 
     def callers(self):
-        """callee: its callers"""
+        """The graph turned round: a set of callers for each callee."""
         back = collections.defaultdict(set)
         for caller, callees in self.calls.items():
             for callee in callees:
@@ -56,7 +58,8 @@ class Graph:
         return back
 
     def merge_inlines(self):
-        """Each file has its own copy of a static function that a header defines."""
+        """Joins the copies of a static inline function: every file that includes the header has
+        compiled one of its own."""
         of = {f: f.rsplit(":", 1)[-1] for f, (path, _) in self.defined.items()
               if path.endswith(".h")}
         calls, self.calls = (self.calls,
@@ -67,6 +70,7 @@ class Graph:
         self.defined = {of.get(f, f): place for f, place in self.defined.items()}
 
     def read(self, path, src):
+        """Adds what one .ci file of gcc says."""
         def name(title):
             return title.removeprefix(src + "/").removeprefix("src/")
 
@@ -92,7 +96,8 @@ def can_write_graphs(cc, tmp):
 
 
 def call_graph(src, cc, flags, tmp):
-    """Of all files below src/src. Raises RuntimeError with what the compiler says."""
+    """The graph of all .c files below src/src; object files go to tmp. Raises RuntimeError with
+    the compiler's message where a file does not compile."""
     src = os.path.abspath(src)
     sources = sorted(glob.glob(os.path.join(src, "src/**/*.c"), recursive=True))
     outs = [os.path.join(tmp, os.path.relpath(s, src).replace("/", "_")) for s in sources]
@@ -108,6 +113,7 @@ def call_graph(src, cc, flags, tmp):
 
 
 def totals(check, passed, failed, skipped):
+    """Prints the totals, and appends them to the file that run-tests names in FDIO_TOTALS."""
     print(f"{check}: {passed} passed, {failed} failed, {skipped} skipped")
     if os.environ.get("FDIO_TOTALS"):
         with open(os.environ["FDIO_TOTALS"], "a") as f:

@@ -1,10 +1,10 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
-# FDIO_ASSERT may be compiled out, so what stands in it must have no effect: no assignment, no ++ or
-# --, and no call but of the predicates listed here, which only look. What must be done and must
-# succeed stands in FDIO_MUST. This is a check of the text: a macro that hides an effect is not
-# found. Each file is one test. Called by `make check-rooms` with the source directory.
+# FDIO_ASSERT may be compiled out, so its condition must have no effect: no assignment, no ++ or --,
+# and no call except of the functions listed below, which change nothing. A call that must be made
+# and must succeed belongs in FDIO_MUST. The check reads text only: it does not see an effect that a
+# macro hides. Each file is one test. `make check-rooms` calls this with the source directory.
 set -u
 src=${1:-.}
 [ -d "$src/src/base" ] || { echo "check-asserts: no source tree at $src" >&2; exit 2; }

@@ -1,8 +1,10 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
-# What the documents say, checked against what is there. Called by `make check-docs` with the source
-# and build directories; each check is one test.
+# Compares the documents with the tree: files, targets, headings, identifiers and options that they
+# name must exist, lines stay within 100 columns, scripts pass shellcheck, the tarball is complete.
+# `make check-docs` calls this with the source and build directories. Each check is one test; a tool
+# that is not installed makes its checks skip.
 # shellcheck disable=SC2016  # backquotes in patterns are Markdown's
 set -u
 src=$(cd "${1:-.}" && pwd)
@@ -11,7 +13,8 @@ passed=0 failed=0 skipped=0
 ok() { passed=$((passed + 1)); }
 bad() { failed=$((failed + 1)); echo "not ok $*"; }
 skip() { skipped=$((skipped + 1)); echo "skip $*"; }
-# check NAME COMMAND...: what the command prints is the reason of a failure.
+# check NAME COMMAND...: a test passes if the command succeeds and prints nothing; otherwise its
+# output is the reason.
 check() {
 	name=$1
 	shift
@@ -62,7 +65,7 @@ links() {
 import os, re, sys
 
 def anchors(path):
-    """The names that a heading gets: small letters, no punctuation, hyphens for blanks."""
+    """The anchors of a document's headings: small letters, no punctuation, hyphens for blanks."""
     with open(path, encoding="utf-8") as f:
         heads = [x.lstrip("#").strip().lower() for x in f if x.startswith("#")]
     return {re.sub(r"[^\w\- ]", "", h).replace(" ", "-") for h in heads}
@@ -87,7 +90,7 @@ for d in README.md ARCHITECTURE.md HACKING.md SECURITY.md NEWS doc/*.md; do
 	check "links-in-$d" links "$d"
 done
 
-# Documents that are read from beginning to end stay short.
+# README and ARCHITECTURE are read from beginning to end, so they stay short.
 at_most() {
 	n=$(wc -l <"$1")
 	[ "$n" -le "$2" ] || echo "$1 has $n lines, at most $2 are wanted"
@@ -119,8 +122,8 @@ narrow_code() {
 }
 check narrow-code narrow_code
 
-# HACKING.md's table of promises and the tests that carry their tags, as lines of a tag and a
-# program.
+# HACKING.md's table of promises must agree with the PROVES("TAG") marks of the unit tests. Both
+# functions print lines of a tag and a test program.
 promises_told() {
 	sed -nE 's/^\| ([A-Z]+-[0-9]+) \|.*\|([^|]*)\|$/\1 \2/p' HACKING.md | tr -d '\140,' |
 		awk '{ for (i = 2; i <= NF; i++) print $1, $i }' | LC_ALL=C sort -u
@@ -147,7 +150,7 @@ promises() {
 }
 check promises promises
 
-# ARCHITECTURE.md shows every room and the parts of ext4, and its list of locks is the header's.
+# ARCHITECTURE.md shows every room and every part of ext4.
 rooms() {
 	for d in src/*/; do
 		grep -q "[ \`]${d}[ \`]" ARCHITECTURE.md || echo "ARCHITECTURE.md does not show $d"
@@ -159,8 +162,7 @@ rooms() {
 	done
 }
 check rooms rooms
-# What a document of the inside calls by name is in the sources: identifiers, and files without a
-# folder.
+# Identifiers, and file names without a folder, that these documents name are in the sources.
 named_identifiers() {
 	grep -oE '`[A-Za-z0-9]+_[A-Za-z0-9_]+`' "$1" | tr -d '\140' | LC_ALL=C sort -u |
 		while read -r w; do
@@ -174,6 +176,7 @@ named_identifiers() {
 		done
 }
 for d in ARCHITECTURE.md HACKING.md SECURITY.md; do check "names-in-$d" named_identifiers $d; done
+# ARCHITECTURE.md lists the lock ranks in the order of base/lock.h.
 locks() {
 	sed -n 's/^[ \t]*\(RANK_[A-Z0-9_]*\).*/\1/p' src/base/lock.h |
 		grep -v RANK_NONE >"$build/locks.want"
@@ -184,7 +187,7 @@ locks() {
 }
 check lock-order locks
 
-# Options: the table, --help and the manual page name the same ones.
+# options.def, --help and the manual page name the same options.
 table_options() {
 	sed -n 's/^[A-Z]*("\([^"]*\)".*/\1/p' src/command/options.def | LC_ALL=C sort -u
 }
@@ -222,7 +225,8 @@ for page in man/*.[1-8]; do
 	fi
 done
 
-# SECURITY.md tells how systemd rates the unit; another version rates by another table.
+# SECURITY.md gives the exposure that systemd-analyze computes for the unit. Each version of systemd
+# rates differently, so the check runs only with the version that SECURITY.md names.
 unit_exposure() {
 	f=$build/exposure-fusedio@.service
 	cp "$build/contrib/systemd/fusedio@.service" "$f" || return
@@ -243,7 +247,7 @@ else
 		"SECURITY.md speaks of ${rated% *}"
 fi
 
-# Shell scripts pass shellcheck; python scripts compile.
+# Shell scripts pass sh -n and shellcheck; Python files parse.
 for f in quickstart run-tests autogen.sh .ci/run build-aux/*.sh tests/*.sh tests/*/*.sh \
 	bench/*.sh contrib/*.sh; do
 	[ -f "$f" ] || continue
@@ -254,12 +258,12 @@ for f in tests/*/*.py bench/run-bench bench/*.py; do
 	[ -f "$f" ] || continue
 	check "syntax-$f" python3 -c 'import ast, sys; ast.parse(open(sys.argv[1]).read())' "$f"
 done
-# The bench's own tests: they are silent where they pass.
+# The bench's own tests print nothing when they pass.
 bench_self_test() {
 	out=$(python3 bench/run-bench --self-test 2>&1) || printf '%s\n' "$out" | tail -n 8
 }
 check bench-self-test bench_self_test
-# What is in git is in the tarball.
+# Every file in git is in the tarball.
 tarball() {
 	make -s -C "$build" -n distdir >/dev/null 2>&1 ||
 		{ echo "make distdir does not work"; return; }

@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-No recursion without a bound: a stack is a few hundred KiB, and an image decides how deep what it
-holds goes. callgraph.py knows who calls whom. Without the calls of the table below there must be no
-circle left, and each of these must be there and be part of one. Calls through pointers are not
-followed, but for those of a second table: the others lead down into a room's table of functions,
-or back to whoever left a callback.
+Fails if the program can recurse without a bound. A thread's stack is a few hundred KiB, and the
+depth of structures on disk is chosen by the image, which may be hostile.
 
-Called by `make check-recursion` with the directory of the sources; CC and FLAGS come from the
-environment. A compiler that cannot write call graphs makes it skip.
+The call graph (callgraph.py) must have no cycle once the calls of BOUNDED are taken out of it.
+Each call in BOUNDED must exist and be part of a cycle, so that the table does not outlive the
+code. Calls through pointers are not followed, except those in FOLLOWED: the others either go down
+into the function table of a lower room or return to the room that registered a callback.
+
+`make check-recursion` calls this with the source directory; CC and FLAGS come from the
+environment. It skips if the compiler cannot write call graphs.
 """
 import os
 import shlex
@@ -18,10 +20,10 @@ import tempfile
 sys.dont_write_bytecode = True  # the sources may be read-only
 import callgraph  # noqa: E402
 
-# Who calls whom, and why that does not go on for ever. Names are those of callgraph.py.
+# (caller, callee): why this recursion ends. callgraph.py says how functions are named.
 BOUNDED = {
     ("write_fua", "uring_write"):
-        "without the flag that leads back here",
+        "it clears the FUA flag, and only a write with that flag comes to write_fua",
     ("load_node", "load_node"):
         "each child is checked to be one level lower; a root is at most EXT4_EXTENT_MAX_DEPTH high",
     ("load_pointer", "load_pointer"):
@@ -35,16 +37,17 @@ BOUNDED = {
     ("load", "ext4_inode_put"):
         "an inode that could not be read is not deleted",
     ("get_value_inode", "ext4_inode_put"):
-        "VALUE-4: has a name, so it is not deleted",
+        "VALUE-4: the inode has a name, so it is not deleted",
     ("ext4_ea_settle", "ext4_inode_put"):
-        "VALUE-3: what is deleted holds a value, and so has none itself",
+        "VALUE-3: the deleted inode holds an attribute's value, so it has no such inodes itself",
 }
 
-# Who calls whom through a pointer, followed all the same.
+# Calls through a pointer that are followed nevertheless.
 FOLLOWED = [("inode/put.c:evict", "ext4_evict")]
 
 
 def follow(graph, caller, callee):
+    """Replaces caller's call through a pointer by a call of callee."""
     froms, tos = graph.find(caller), graph.find(callee)
     if len(froms) != 1 or len(tos) != 1 or callgraph.POINTER not in graph.calls[froms[0]]:
         raise LookupError(f"the table says that {caller} calls {callee} through a pointer")
@@ -52,7 +55,7 @@ def follow(graph, caller, callee):
 
 
 def circles(calls):
-    """Tarjan's strongly connected components, those with a call inside; without recursion."""
+    """Tarjan's strongly connected components that contain a cycle, computed without recursion."""
     index, low, on, stack, found = {}, {}, set(), [], []
     for root in list(calls):
         if root in index:
@@ -86,9 +89,8 @@ def circles(calls):
     return found
 
 
-
 def judge(graph):
-    """Lines of what is wrong."""
+    """A list of faults, one line each; empty if all is well."""
     wrong, calls = [], graph.calls
     for caller, callee in FOLLOWED:
         try:
@@ -103,10 +105,10 @@ def judge(graph):
             wrong.append(str(err))
             continue
         if not any(a in p and b in p for p in parts):
-            wrong.append(f"{caller} and {callee} are in no circle: take them out of the table")
+            wrong.append(f"{caller} and {callee} are in no cycle: take them out of the table")
         graph.cut(a, b)
     for p in circles(calls):
-        wrong.append("a circle of calls without a bound: " + ", ".join(sorted(p)))
+        wrong.append("a cycle of calls without a bound: " + ", ".join(sorted(p)))
     return wrong
 
 

@@ -1,25 +1,26 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
-# The rooms of src/ form a list; a room includes only headers of its own and of the rooms below it.
-# This checks each #include "..." of each file in src/, and three rules beside: the file system
-# library's headers are included by the ext4 room only, a header named types.h or *_types.h only
-# inside its own room, and every directory in src/ is a room.
+# Checks the order of the rooms. The directories of src/ form a list, and a room includes headers of
+# its own and of rooms below it only. Further rules for each #include "..." in src/:
+#   - Only ext4 includes the headers of libext2fs.
+#   - A header named types.h or *_types.h is private to its room.
+#   - Other rooms include only journal/journal.h of journal, and only ext4/ext4.h of ext4.
+#   - Only command and ops include headers of transport.
 #
-# Of journal, other rooms include src/journal/journal.h alone.
-# ext4 has rooms of its own with an order of their own. Other rooms include src/ext4/ext4.h alone. A
-# room of ext4 offers ROOM.h, and to the rooms of ext4 headers named ROOM_*.h; its other headers are
-# private. core/structs.h composes the parts of the volume and the inode, one a room, of headers
-# named *_state.h: these hold types only, and nobody else includes them. A part is named as its
-# room: "->alloc." stands in src/ext4/alloc only. Each file is one test. Called by
-# `make check-rooms` with the source directory.
+# The directories of src/ext4 are rooms with an order of their own. To the other rooms of ext4, a
+# room publishes ROOM.h and ROOM_*.h; its other headers are private. core/structs.h composes struct
+# ext4_vol and struct ext4_inode of one part per room, whose type is in the room's *_state.h. No
+# other file includes these headers, and only src/ext4/alloc may touch the part "->alloc.", and so
+# on for each room.
+#
+# Each file is one test. `make check-rooms` calls this with the source directory.
 set -u
 src=${1:-.}
 [ -f "$src/src/command/main.c" ] || { echo "check-rooms: no source tree at $src" >&2; exit 2; }
 
-# The order, from the top down. Rooms joined by a comma stand side by
-# side: none of them includes another. tools stand outside: they use what the rooms publish (message
-# and base) and nothing more. Only ops and command look at transport.
+# The order, from the top down. Rooms joined by a comma are on one level: neither includes the
+# other. tools is outside of the order: it may include message and base only.
 order="command ops dio ext4 journal transport,dev loop message base"
 
 # Inside ext4, from the top down.

@@ -1,25 +1,28 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Which functions wait, and which miss instead when a loop thread tries them (src/base/nowait.h). Both
-follow from the call graph, which is made twice: as the program is, and as it is between
-nowait_begin and nowait_end, where nowait_on() is true and the compiler drops what is not reached.
-Then
+Checks that no loop thread can wait, and that each prototype says whether its function waits.
 
-  FDIO_BLOCKS    stands at each prototype in a header whose function may wait in that mode too,
-  FDIO_MAY_MISS  where it misses, and returns that as an error,
-  FDIO_MAY_WAIT  where it may wait outside of that mode only, and does not return a miss,
+A loop thread may try an operation in the mode of src/base/nowait.h: between nowait_begin and
+nowait_end a function that would have to wait "misses", that is, fails with -EAGAIN. Which functions
+wait or miss follows from the call graph (callgraph.py). The graph is made twice: of the program as
+it is, and of the program in the mode, where nowait_on() is the constant true and the compiler drops
+the branches that are not taken. Each prototype in a header must then carry
 
-and nowhere else. What loop threads run outside of the mode must not wait at all, and what they try
-must not wait in it. Calls through pointers are followed where POINTERS says to whom, and each that
-is reached in the mode must be there.
+  FDIO_BLOCKS    if the function may wait even in the mode,
+  FDIO_MAY_MISS  if it may miss, and returns that as an error,
+  FDIO_MAY_WAIT  if it may wait outside of the mode only, and does not return a miss,
 
-Called by `make check-waits` with the directory of the sources; CC and FLAGS come from the
-environment. A compiler that cannot write call graphs makes it skip.
+and no mark otherwise. Functions that loop threads run outside of the mode (ON_LOOPS) must not wait
+at all; functions that they try must not wait in the mode. Calls through pointers are followed where
+POINTERS names the callees; it must name them for each such call that is reached in the mode.
+
+`make check-waits` calls this with the source directory; CC and FLAGS come from the environment. It
+skips if the compiler cannot write call graphs.
 
   make check-waits                 check
   make check-waits ARGS=--fix      set the marks
-  make check-waits ARGS="--why F"  the calls by which function F waits and misses
+  make check-waits ARGS="--why F"  print the calls by which function F waits and misses
 """
 import collections
 import os
@@ -32,33 +35,34 @@ sys.dont_write_bytecode = True  # the sources may be read-only
 import callgraph  # noqa: E402
 
 MISS = "nowait_miss"
-# What waits: for other threads, for the device, for a time.
+# Functions that wait: for other threads, for the device, or for a time to pass.
 PRIMITIVES = {
     "fdio_cond_wait", "fdio_cond_timedwait", "fdio_rwlock_rdlock", "fdio_rwlock_wrlock",
     "dev_read", "dev_write", "dev_write_many", "dev_discard",
     "io_uring_submit_and_wait", "__io_uring_get_cqe", "pread", "pwrite", "fsync", "fdatasync",
     "pthread_join", "sem_wait", "nanosleep", "usleep", "poll", "waitpid",
 }
-# Locks that may be held across I/O. fdio_mutex_lock on these waits; on others it is short.
+# Ranks of locks that may be held across I/O. fdio_mutex_lock counts as waiting for these only.
 LONG_RANKS = {"RANK_EXT4_RENAME", "RANK_EXT4_MAP", "RANK_JOURNAL_HANDLE"}
 LOCK = "fdio_mutex_lock"
 
-# Calls that are not made, or do not count. Names are those of callgraph.py.
+# (caller, callee): calls that are ignored in both graphs, and why. callgraph.py says how functions
+# are named.
 NEVER = {
     ("transport_retry",
-     "nanosleep"): "a nap of a millisecond, when the kernel has no memory for a reply",
+     "nanosleep"): "it sleeps a millisecond, only if the kernel has no memory for a reply",
     ("read_inline",
-     "ext4_inline_read"): "a volume with inline data is only read: damage stops nothing",
+     "ext4_inline_read"): "a volume with inline data is read-only, so damage has nothing to stop",
     ("ext4_super_end", "journal_abort"): "the superblock is in the transaction, hence in memory",
 }
-# Calls that the compiler sees and that are not made in the mode.
+# Calls that the compiler sees in the mode although they are never made in it, and why.
 NOT_IN_THE_MODE = {
-    ("get_found", "fdio_cond_wait"): "it has missed before, if the inode is being loaded",
+    ("get_found", "fdio_cond_wait"): "if the inode is being loaded, the function missed before",
     ("ext4_group_load",
-     "fdio_cond_wait"): "it has missed before, if somebody else loads the bitmap",
-    ("ext4_read_block", "found"): "what is in memory has been read without an error",
+     "fdio_cond_wait"): "if another thread loads the bitmap, the function missed before",
+    ("ext4_read_block", "found"): "a buffer that is in memory was read without an error",
 }
-# Who is called through pointers: by functions that are tried.
+# The callees of calls through pointers, for each function that makes one and is tried.
 POINTERS = {
     "transport_reply": ["devfuse_reply", "uring_reply"],
     "uring_reply": ["devfuse_reply"],
@@ -73,10 +77,10 @@ POINTERS = {
     "free_chain": ["map_chunk_free", "map_free", "map_top_free"],
     "journal_run_callbacks": ["orphan_undo", "new_undo", "note_done", "inode_undo",
                           "feature_undo", "gop_undo"],
-    "dev_now": [],        # the device's clock, which only tests have
-    "fdio_log_emit": [],  # where the log goes
+    "dev_now": [],        # the device's own clock: only the tests' devices have one
+    "fdio_log_emit": [],  # the sink of the log
 }
-# How a function comes onto a loop thread: it is found by the name in parentheses.
+# Patterns of source text that hand a function to a loop thread; the group is its name.
 ON_LOOPS = [
     r"{ (\w+), OPS_LOOP\b",
     r"\.complete = (\w+)",
@@ -86,13 +90,14 @@ ON_LOOPS = [
     r"\.forget = (\w+)",
     r"\bdone = (\w+);",
 ]
+# The same for operations that a loop thread tries in the mode.
 TRIED = r"{ (\w+), OPS_TRY\b"
-# Functions that are the mode themselves.
+# Defines the mode. Its own functions need no marks.
 MODE_HEADER = "base/nowait.h"
 
 MARKS = ("FDIO_BLOCKS", "FDIO_MAY_MISS", "FDIO_MAY_WAIT")
 NO_MARK = "no mark"
-ERRORS = {"int", "ssize_t"}  # return types that carry a miss
+ERRORS = {"int", "ssize_t"}  # return types that can carry -EAGAIN
 
 
 # ---------------------------------------------------------------- the graphs
@@ -117,12 +122,13 @@ class Sources:
 
 
 def long_locks(sources):
+    """The struct fields that hold a mutex of one of LONG_RANKS."""
     ranks = sources.names(r"fdio_mutex_init\(&[^,;]*?(\w+), (RANK_\w+)\)")
     return {field for field, rank in ranks if rank in LONG_RANKS}
 
 
 def split_locks(graph, sources):
-    """Calls of fdio_mutex_lock on a lock that may be held long become calls of a primitive."""
+    """Adds to callers of fdio_mutex_lock on a lock of LONG_RANKS a call of a primitive."""
     fields = long_locks(sources)
     for caller in graph.callers()[LOCK]:
         for path, number in graph.calls[caller][LOCK]:
@@ -136,7 +142,7 @@ def is_primitive(name):
 
 
 def between(callees, begin, end, places):
-    """Whether one of the places lies between calls of begin and end."""
+    """Whether one of the places lies, by line number, between calls of begin and end."""
     lines = sorted([(n, 1) for _, n in callees.get(begin, ())]
                    + [(n, -1) for _, n in callees.get(end, ())]
                    + [(n, 0) for _, n in places])
@@ -149,6 +155,7 @@ def between(callees, begin, end, places):
 
 
 def calls_between(graph, begin, end):
+    """(caller, callee) of all calls between one of begin and one of end in the same function."""
     back = graph.callers()
     return {(f, callee) for f in back[begin] & back[end]
             for callee, places in graph.calls[f].items() if callee not in (begin, end)
@@ -161,6 +168,7 @@ def with_pointers(graph, name):
 
 
 def follow_pointers(graph, wrong):
+    """Adds the calls of POINTERS to the graph; appends to wrong what does not fit the sources."""
     for name, callees in POINTERS.items():
         callers = with_pointers(graph, name)
         if not callers:
@@ -182,7 +190,8 @@ def cut(graph, table, wrong):
 
 
 class Reach:
-    """From which functions one of the targets is reached, and by which calls."""
+    """The functions that reach a target by calls other than those in without; next[function] is
+    the callee on a shortest way."""
 
     def __init__(self, graph, is_target, without=()):
         back = graph.callers()
@@ -207,6 +216,9 @@ class Reach:
 
 
 class Program:
+    """The two graphs of the sources in src, and what follows from them. tables=False leaves out
+    the tables above, for the self-test."""
+
     def __init__(self, src, cc, flags, tables=True):
         self.sources, self.wrong = Sources(src), []
         with tempfile.TemporaryDirectory() as tmp:
@@ -243,7 +255,7 @@ class Program:
         return seen
 
     def mark(self, name, returns):
-        """The mark that the function must have, and why."""
+        """The mark that the prototype must have, and the calls that are the reason."""
         if name in self.blocks:
             return "FDIO_BLOCKS", self.blocks.chain(name)
         if name in self.misses and (name in self.waits or name in self.is_tried):
@@ -256,7 +268,8 @@ class Program:
 
 # ---------------------------------------------------------------- prototypes
 def blanked(text):
-    """Without comments, strings and directives; each character keeps its place."""
+    """text with comments, strings and preprocessor directives replaced by blanks, so that every
+    other character keeps its position."""
     def blank(m):
         return re.sub(r"[^\n]", " ", m[0])
 
@@ -270,7 +283,7 @@ DECLARED = re.compile(r"^\s*(?P<type>[A-Za-z_][\w\s]*?[\s*]+)(?P<name>[A-Za-z_]\
 
 
 def statements(text):
-    """Start and end of everything at the top level that ends with ; or has a body."""
+    """(start, end, has a body) of each declaration and definition at the top level."""
     depth, start, body = 0, 0, None
     for m in re.finditer(r"[{};]", text):
         at = m.start()
@@ -302,6 +315,7 @@ def prototypes(path, text):
 
 
 def headers(program):
+    """The prototypes in headers of functions that the program defines."""
     for path, text in program.sources.text.items():
         if path.endswith(".h") and not path.endswith("/" + MODE_HEADER):
             for p in prototypes(path, text):
@@ -311,7 +325,7 @@ def headers(program):
 
 # ---------------------------------------------------------------- what must hold
 def judge_marks(program):
-    """Those nearest to what waits first: they explain the others."""
+    """Faults of marks, those nearest to the function that waits first: they explain the rest."""
     wrong = []
     for p in headers(program):
         mark, chain = program.mark(p.name, p.returns)
@@ -394,7 +408,8 @@ def fix(program):
     print(f"{count} marks set in {len(by_path)} headers")
 
 
-# ---------------------------------------------------------------- the test of the test
+# ---------------------------------------------------------------- self-test
+# A small program with wrong marks, and what must be found in it.
 SELF = {
     "src/base/nowait.h": """
 #pragma once
@@ -439,7 +454,8 @@ SELF_WRONG = [
 
 
 def self_test(cc):
-    """Lines of what is wrong with this program."""
+    """Faults of this script, one line each: the marks of SELF must be found wrong, and --fix must
+    leave none."""
     with tempfile.TemporaryDirectory() as tmp:
         for path, text in SELF.items():
             os.makedirs(os.path.dirname(os.path.join(tmp, path)), exist_ok=True)

@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
-# Installs, on Debian, what the named purposes need: build, run, test, vm, bench. Does nothing when
-# all of it is there.
+# Installs, on Debian, the packages that the named purposes need: build, run, test, vm, bench. Does
+# nothing when all of them are installed. Needs root otherwise.
 #   build-aux/packages.sh build run
 set -eu
 list=
@@ -45,8 +45,8 @@ export DEBIAN_FRONTEND=noninteractive
 said=$(mktemp)
 trap 'rm -f "$said"' EXIT
 
-# Another apt-get may be running (unattended-upgrades, a test beside this one): its locks are waited
-# for, ten minutes at most.
+# Runs apt-get. If another apt-get holds the locks (unattended-upgrades, another run of the tests),
+# tries again for ten minutes or so.
 apt() {
 	n=0
 	until LC_ALL=C apt-get -q -o DPkg::Lock::Timeout=60 "$@" >"$said" 2>&1; do

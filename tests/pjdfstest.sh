@@ -1,10 +1,10 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
-# Runs a built pjdfstest (a public suite of some 8800 checks of what system calls return; it is not
-# part of this tree) on the kernel's ext4 and on fusedio, each with 4 KiB and 1 KiB blocks on an
-# image of the same format, fusedio over both channels. Prints the suite's own count for each and
-# the checks that fail; e2fsck -fn looks at each image afterwards. Ends with 1 if a check fails on
+# Runs pjdfstest (a public suite of some 8800 checks of what system calls return; it is not part of
+# this tree) on the kernel's ext4 and on fusedio, with 4 KiB and 1 KiB blocks on an image of the
+# same format, fusedio over both transports. Prints the suite's own count for each configuration and
+# the checks that fail, then runs e2fsck -fn on the image. Ends with status 1 if a check fails on
 # fusedio that passes on ext4, or if e2fsck finds anything.
 #
 #   sudo FDIO_BUILD=build tests/pjdfstest.sh DIR [CONFIGURATION...]
@@ -38,8 +38,8 @@ cleanup() {
 trap cleanup EXIT
 trap 'exit 130' INT TERM
 mkdir "$dir/mnt" "$dir/bin"
-# The suite asks df for the type, and expects more of ext4 than of what it does not know: the same
-# is expected here.
+# The suite asks df for the type of the file system, and skips checks on types it does not know.
+# This df says ext4 for fusedio, so that all checks run.
 printf '#!/bin/sh\n%s "$@" | sed "s/ fuse[^ ]* / ext4 /"\n' "$(command -v df)" >"$dir/bin/df"
 chmod 755 "$dir/bin/df"
 bad=0
@@ -53,7 +53,8 @@ tests() {
 	fi
 }
 
-mount_it() { # channel, image
+# mount_it TRANSPORT-or-ext4 IMAGE
+mount_it() {
 	if [ "$1" = ext4 ]; then
 		mount -t ext4 -o loop "$2" "$dir/mnt"
 		return
@@ -72,18 +73,18 @@ one() {
 	fi
 	mount_it "$channel" "$img" || { echo "$1: cannot mount"; return 2; }
 	chmod 755 "$dir" "$dir/mnt"
-	# With one suite's script beside another names stay apart: they are random.
+	# The scripts may run side by side: they choose random names.
 	tests | (cd "$dir/mnt" && PATH="$dir/bin:$PATH" xargs prove -Q -r -j "${PJD_JOBS:-2}") \
 		>"$dir/$1.out" 2>&1
 	umount "$dir/mnt" || { sleep 1; umount "$dir/mnt"; } || return 2
 	local i
-	for i in $(seq 100); do # the daemon ends a moment later
+	for i in $(seq 100); do # the daemon ends some time after umount
 		pgrep -f "^$fusedio .*$img" >/dev/null || break
 		[ "$i" -lt 100 ] || echo "$1: the daemon has not ended"
 		sleep 0.1
 	done
 	echo "$1: $(grep -E '^Files=' "$dir/$1.out") $(grep -E '^Result:' "$dir/$1.out")"
-	# Scripts with failing checks, and their numbers.
+	# The scripts with failing checks, and the numbers of these checks.
 	sed -n '/^Test Summary Report/,/^Files=/p' "$dir/$1.out" |
 		grep -E '^/|^  Failed test|^  Parse|^  Non-zero|^      ' |
 		sed "s|$suite/tests/|    |" | tee "$dir/$1.failed"

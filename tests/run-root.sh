@@ -2,18 +2,19 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
 # Runs the root tests: every tests/root/NN-*.py, or those whose name contains one of the arguments.
-# Each script has a time limit of its own; what it leaves mounted or attached is a failure. Prints
-# what the scripts print, then the totals.
+# Each script has a time limit of its own; a mount that a script leaves behind is a failure. Prints
+# the output of the scripts, then the totals.
 #
 #   FDIO_BUILD           the build directory (default: the current one)
 #   FUSEDIO              the daemon to test (default: $FDIO_BUILD/fusedio)
 #   REQUIRE_ROOT_TESTS=1 missing root, /dev/fuse or loop devices is a failure, not a reason to skip
 #   FDIO_TRANSPORT       auto, uring or devfuse: -o transport= of every mount, and the tests run
-#                        once. Without it they run over /dev/fuse, and those that do I/O once more
-#                        over the ring, if the kernel has that
-#   FDIO_TOTALS          a file that gets the line "check-root PASSED FAILED SKIPPED"
-#   FDIO_JOBS            scripts at once (default 2)
-#   FDIO_TIMEOUT_FACTOR  stretches the time limit of a script, and those inside
+#                        once. Without it all run over /dev/fuse, then those that do I/O run again
+#                        over io_uring, if the kernel offers that
+#   FDIO_TOTALS          a file to which "check-root PASSED FAILED SKIPPED" is appended
+#   FDIO_JOBS            how many scripts run at once (default 2)
+#   FDIO_SCRIPT_TIMEOUT  the time limit of a script in seconds (default 900)
+#   FDIO_TIMEOUT_FACTOR  stretches the time limit of the scripts and those of their cases
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 : "${FDIO_BUILD:=$(pwd)}"
@@ -30,16 +31,18 @@ fi
 out=$(mktemp -d "${TMPDIR:-/tmp}/fdio-root.XXXXXX") || exit 1
 trap 'rm -rf "$out"' EXIT
 trap 'exit 130' INT
-# Ended from outside: what has run so far counts all the same.
+# SIGTERM from outside: the scripts that have run by then are counted nevertheless.
 ended=0
 trap 'ended=1' TERM
 export FDIO_RUN=".${out##*.}"
 
-# These say nothing new over the other channel: messages and options, what the kernel does without
-# us, both channels themselves.
+# Scripts that need not run over both transports: they test messages and options, names that the
+# kernel serves from its cache, or both transports themselves.
 once=' 00-mount 01-errors 07-names 09-bigdir 17-interop 18-transport 20-listing '
 
-scripts() { # all or second, words of the names
+# scripts RUN [WORD...]: the scripts whose name contains a word, all without words; RUN is all, or
+# second to leave out those of $once.
+scripts() {
 	run=$1
 	shift
 	for t in "$here"/root/[0-9]*.py; do
@@ -53,7 +56,8 @@ scripts() { # all or second, words of the names
 	done
 }
 
-# One script: its own session, so that a time limit ends everything it started.
+# one SCRIPT OUT: runs a script under timeout, which makes a process group of it, so that the time
+# limit ends everything it started.
 cat >"$out/one" <<'EOF'
 t=$1; out=$2; name=$(basename "$t" .py)${FDIO_TRANSPORT:+-$FDIO_TRANSPORT}
 limit=$(awk -v s="${FDIO_SCRIPT_TIMEOUT:-900}" -v f="${FDIO_TIMEOUT_FACTOR:-1}" \
@@ -61,7 +65,7 @@ limit=$(awk -v s="${FDIO_SCRIPT_TIMEOUT:-900}" -v f="${FDIO_TIMEOUT_FACTOR:-1}" 
 ended=0
 : >"$out/$name.running"
 timeout -k 30 "$limit" python3 "$t" >"$out/$name.out" 2>&1 &
-# A limit of the whole run: timeout's own process group does not get that signal.
+# The time limit of the whole run sends SIGTERM here, but not to timeout's process group.
 trap 'ended=1; kill $!' TERM
 wait $!
 rc=$?
@@ -77,7 +81,8 @@ esac
 cat "$out/$name.out"
 rm -f "$out/$name.running"
 EOF
-run_scripts() { # channel, which scripts, words of their names
+# run_scripts TRANSPORT RUN [WORD...]: see scripts for the rest.
+run_scripts() {
 	channel=$1
 	shift
 	[ $ended -eq 0 ] || return 0
@@ -90,7 +95,7 @@ if [ -n "${FDIO_TRANSPORT:-}" ] || [ "$(id -u)" != 0 ]; then
 	run_scripts "${FDIO_TRANSPORT:-}" all "$@"
 else
 	run_scripts devfuse all "$@"
-	# The scripts switch it on while they run.
+	# The scripts switch io_uring on while they run.
 	if [ -w "$switch" ]; then
 		run_scripts uring second "$@"
 	else

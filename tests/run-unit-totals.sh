@@ -1,10 +1,10 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
-# Adds up the unit tests of a `make check` that just ran in the build directory $1: each program's
-# closing line by libcheck counts its checks; a program without one counts as a single test with the
-# result automake gave it. What the logs of those that failed say about it comes first: the failed
-# checks and the last lines, of at most ten programs.
+# Adds up the unit tests of a `make check` that just ran in the build directory $1. libcheck ends
+# the log of each program with a count of its checks; a program without that line counts as one test
+# with the result that automake gave it. Before the totals it prints, for at most ten programs that
+# failed, the failed checks and the last lines of the log.
 set -u
 cd "${1:-.}" || exit 2
 
