@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The images that are damaged: small, made afresh by mke2fs, debugfs and the program itself, with
- * one of everything: deep directories, hash trees of two levels, extent trees of every depth,
- * blocks mapped the old way, attributes in and out of inodes, ACLs, symbolic links of both kinds,
- * devices, deletions that a crash interrupted, an orphan file, and a log with several transactions
- * and revocations in it. Each comes clean and as a crash left it.
+ * The images that the fuzzers damage: small, made at the start by mke2fs, debugfs and the program
+ * itself. They hold one of everything: deep directories, hash trees of two levels, extent trees of
+ * every depth, block maps, attributes in and out of inodes, ACLs, symbolic links of both kinds,
+ * devices, deletions that a crash interrupted, an orphan file, and a log of several transactions
+ * with revocations. Each comes clean and, as NAME-dirty, as a crash left it.
  */
 #include "fuzz/fuzz.h"
 
@@ -27,11 +27,12 @@ struct recipe {
 	bool populate;
 };
 
+/* The same numbers in each run, so that cases of the corpus mean the same. */
 #define SAME "-U 5f0d10f2-0000-4000-8000-000000000001 -E hash_seed=5f0d10f2-0000-" \
 	     "4000-8000-000000000002,lazy_itable_init=0," \
 	     "lazy_journal_init=0,root_owner=0:0 "
 
-/* Old block maps: written while the file system had no extents. */
+/* Files with block maps: written while the file system has no extents. */
 #define OLD_FILES "head -c 700000 /dev/zero | tr '\\0' 'x' >\"$IMG.f\"; " \
 		  "debugfs -w -R \"write $IMG.f old\" \"$IMG\" >/dev/null 2>&1; " \
 		  "debugfs -w -R \"mkdir olddir\" \"$IMG\" >/dev/null 2>&1; " \
@@ -81,8 +82,7 @@ struct base *bases_find(const char *name)
 	return NULL;
 }
 
-/* ---- contents; every step must work: these are our own images ---- */
-
+/* ---- contents; every step must work, as these images are sound ---- */
 static struct ext4_inode *make(struct ext4_inode *dir, const char *name, uint32_t mode)
 {
 	struct ext4_inode *inode = NULL;
@@ -91,7 +91,8 @@ static struct ext4_inode *make(struct ext4_inode *dir, const char *name, uint32_
 	return inode;
 }
 
-static void data(struct ext4_inode *inode, uint32_t lblk, uint32_t len, uint64_t size)
+/* Writes len blocks at lblk; the file is then size bytes large, if that is more than before. */
+static void write_blocks(struct ext4_inode *inode, uint32_t lblk, uint32_t len, uint64_t size)
 {
 	struct ext4_vol *vol = ext4_inode_vol(inode);
 	unsigned bits = ext4_vol_block_bits(vol);
@@ -111,7 +112,8 @@ static void data(struct ext4_inode *inode, uint32_t lblk, uint32_t len, uint64_t
 	free(buf);
 }
 
-static void acl(struct ext4_inode *inode, const char *name, unsigned users)
+/* Sets the ACL with so many named users. */
+static void set_acl(struct ext4_inode *inode, const char *name, unsigned users)
 {
 	uint8_t v[4 + 8 * 40], *p = v + 4;
 	const uint16_t ends[][2] = { { 0x01, 7 }, { 0x04, 5 }, { 0x10, 7 }, { 0x20, 5 } };
@@ -135,16 +137,17 @@ static void acl(struct ext4_inode *inode, const char *name, unsigned users)
 
 static void big_dir(struct ext4_inode *root, unsigned n, unsigned len)
 {
-	struct ext4_inode *h = make(root, "htree", 0040755), *file = make(root, "linked", 0100644);
+	struct ext4_inode *dir = make(root, "htree", 0040755),
+			  *file = make(root, "linked", 0100644);
 	char name[256];
 
 	for (unsigned k = 0; k < n; k++) {
 		memset(name, 'a' + (int)(k % 26), sizeof(name));
 		snprintf(name + len - 6, 7, "%06u", k);
-		MUST(!ext4_link(h, name, len, file, true));
+		MUST(!ext4_link(dir, name, len, file, true));
 	}
 	ext4_inode_put(file);
-	ext4_inode_put(h);
+	ext4_inode_put(dir);
 }
 
 static void deep_dirs(struct ext4_inode *root)
@@ -153,11 +156,11 @@ static void deep_dirs(struct ext4_inode *root)
 
 	for (unsigned k = 0; k < 12; k++) {
 		char name[16];
-		struct ext4_inode *n;
+		struct ext4_inode *below;
 		snprintf(name, sizeof(name), "deep%u", k);
-		n = make(dir, name, 0040755);
+		below = make(dir, name, 0040755);
 		ext4_inode_put(dir);
-		dir = n;
+		dir = below;
 	}
 	ext4_inode_put(dir);
 }
@@ -191,16 +194,16 @@ static void attributes(struct ext4_inode *root)
 	MUST(!ext4_xattr_set(inode, "trusted.two", "22", 2, 0, false));
 	MUST(!ext4_xattr_set(inode, "security.capability",
 			     "\1\0\0\2\0\4\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 20, 0, false));
-	acl(inode, "system.posix_acl_access", 3);
+	set_acl(inode, "system.posix_acl_access", 3);
 	ext4_inode_put(inode);
 	dir = make(root, "acldir", 0040755);
-	acl(dir, "system.posix_acl_access", 20);
-	acl(dir, "system.posix_acl_default", 20);
+	set_acl(dir, "system.posix_acl_access", 20);
+	set_acl(dir, "system.posix_acl_default", 20);
 	ext4_inode_put(make(dir, "heir", 0100644));
 	ext4_inode_put(dir);
 }
 
-/* In inodes of their own, where the file system has that. */
+/* Values of attributes in inodes of their own, where the file system has ea_inode. */
 static void large_values(struct ext4_inode *root)
 {
 	static char value[9000];
@@ -225,20 +228,20 @@ static void files(struct ext4_inode *root, unsigned bits)
 	unsigned n = bits == 10 ? 420 : 60;
 
 	for (unsigned k = 0; k < n; k++)
-		data(inode, k * 2, 1, (uint64_t)(k * 2 + 1) << bits);
+		write_blocks(inode, k * 2, 1, (uint64_t)(k * 2 + 1) << bits);
 	ext4_inode_put(inode);
 	inode = make(root, "plain", 0100644);
-	data(inode, 0, 20, (20ULL << bits) - 100);
+	write_blocks(inode, 0, 20, (20ULL << bits) - 100);
 	ext4_inode_put(inode);
 	inode = make(root, "sparse", 0100644);
-	data(inode, 0xfffffff0U, 2, (uint64_t)0xfffffff2U << bits);
-	data(inode, 77, 3, 0);
+	write_blocks(inode, 0xfffffff0U, 2, (uint64_t)0xfffffff2U << bits);
+	write_blocks(inode, 77, 3, 0);
 	ext4_inode_put(inode);
 	inode = make(root, "unwritten", 0100644);
 	ext4_inode_lock_exclusive(inode);
 	MUST(!ext4_fallocate(inode, 0, 0, 64ULL << bits, true));
 	ext4_inode_unlock(inode);
-	data(inode, 200, 1, 201ULL << bits);
+	write_blocks(inode, 200, 1, 201ULL << bits);
 	ext4_inode_put(inode);
 }
 
@@ -257,10 +260,10 @@ static void populate(struct ext4_vol *vol)
 	ext4_inode_put(root);
 }
 
-/* Several transactions, revocations among them, and deletions that are still to be done. */
+/* Several transactions with revocations, and two orphans for the next mount to delete. */
 static void change(struct ext4_vol *vol)
 {
-	struct ext4_inode *root, *inode, *dir, *t;
+	struct ext4_inode *root, *inode, *dir, *unnamed;
 	unsigned bits = ext4_vol_block_bits(vol);
 
 	MUST(!ext4_inode_get(vol, EXT4_ROOT_INO, NULL, &root));
@@ -269,7 +272,7 @@ static void change(struct ext4_vol *vol)
 		char name[16];
 		snprintf(name, sizeof(name), "n%u", k);
 		inode = make(dir, name, 0100644);
-		data(inode, 0, k + 1, (uint64_t)(k + 1) << bits);
+		write_blocks(inode, 0, k + 1, (uint64_t)(k + 1) << bits);
 		ext4_inode_put(inode);
 		if (k & 1)
 			MUST(!ext4_vol_sync(vol));
@@ -281,11 +284,11 @@ static void change(struct ext4_vol *vol)
 	ext4_inode_put(inode);
 	MUST(!ext4_vol_sync(vol));
 	MUST(!ext4_rename(dir, "n0", 2, root, "moved", 5, 0, &cred));
-	MUST(!ext4_tmpfile(root, 0100600, &cred, &t));
-	data(t, 0, 9, 9ULL << bits);
+	MUST(!ext4_tmpfile(root, 0100600, &cred, &unnamed));
+	write_blocks(unnamed, 0, 9, 9ULL << bits);
 	MUST(!ext4_lookup(dir, "n1", 2, &inode) && !ext4_unlink(dir, "n1", 2));
 	MUST(!ext4_vol_sync(vol));
-	/* t and inode stay open: they are orphans when the power goes */
+	/* unnamed and inode stay open, so they are orphans when the power goes */
 	(void)inode;
 	ext4_inode_put(dir);
 	ext4_inode_put(root);
@@ -298,12 +301,13 @@ static struct ext4_vol *open_fake(struct fake_dev *fake)
 	const char *why = NULL;
 
 	if (ext4_vol_open(fake_dev(fake), &opts, &vol, &why, FDIO_REASON(err)) || why)
-		fprintf(stderr, "an image of our own cannot be opened: %s%s\n", err,
+		fprintf(stderr, "an undamaged image cannot be opened: %s%s\n", err,
 			why ? why : "");
 	MUST(vol && !why);
 	return vol;
 }
 
+/* Makes a base of what the device holds now. */
 static bool take(struct fake_dev *fake, const char *name, const char *suffix, bool read_only)
 {
 	struct base *base = &bases[nr_bases];
@@ -324,7 +328,7 @@ static bool take(struct fake_dev *fake, const char *name, const char *suffix, bo
 	return base_scan(base);
 }
 
-/* What mke2fs -d fills the images with that we only read. */
+/* What mke2fs -d fills the images with that the program mounts read-only. */
 static const char tree[] = "mkdir -p \"$IMG.d/sub/dir\"; echo inline >\"$IMG.d/small\"; head -c "
 			   "20000 /dev/zero | tr '\\0' q >\"$IMG.d/large\"; "
 			   "head -c 100 /dev/zero | tr '\\0' m >\"$IMG.d/medium\"; "

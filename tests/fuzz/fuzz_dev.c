@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * A device in memory that is as fast as memory: no volatile cache, no faults, everything completes
- * inline. What lies outside of it may be asked for through dev_read and dev_write, which refuse; a
- * request that reaches it out of range is a finding.
+ * inside the call. The callers of dev_read and dev_write may ask for bytes outside of the device,
+ * which these refuse; a request that reaches this file out of range or unaligned is a failure. Any
+ * thread may call; the program never lets two requests write the same bytes at once.
  */
 #include "fuzz/fuzz.h"
 
@@ -11,8 +12,8 @@
 #include <sys/random.h>
 
 /*
- * In place of the C library's: a case is the same each time. The program wants nothing secret, only
- * variety.
+ * Replaces the C library's getrandom, so that a case does the same each time. The program needs
+ * different numbers, not secret ones.
  */
 ssize_t getrandom(void *buf, size_t len, unsigned flags)
 {

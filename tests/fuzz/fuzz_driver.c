@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The plain driver: runs seeds or files of the corpus, each case in a child of its own, so that
- * what a case does wrong is seen and told with one line that repeats it. The child has limits of
- * processor time, of time, and of memory.
+ * The plain driver of both fuzzers: runs seeds or files of the corpus, each case in a child process
+ * of its own, with limits of processor time, time and memory. A case that fails is one line of the
+ * report, with the arguments that repeat it.
  *
- *   fuzz_image --seeds 1:5000      so many cases from that seed on (default 1:200)
- *   fuzz_image --seconds 60        as many as fit
+ *   fuzz_image --seeds 1:5000      5,000 cases from seed 1 on (default 1:200)
+ *   fuzz_image --seconds 60        as many cases as fit into 60 s
  *   fuzz_image FILE...             files of the corpus, or directories of them
  *   fuzz_image --show SEED         prints the case as a file of the corpus
  *   fuzz_image --save SEED FILE    writes the damaged image
- *   -v                             the program's log; --here: no child (for a debugger)
+ *   -v                             with the program's log
+ *   --here                         without a child, for a debugger
  */
 #include "fuzz/fuzz.h"
 
@@ -40,8 +41,8 @@ void fuzz_failed(const char *what, const char *file, int line)
 
 static void too_long(int sig)
 {
-	static const char cpu[] = "FUZZ: out of processor time\n", wall[] = "FUZZ: out of time: "
-									    "stuck\n";
+	static const char cpu[] = "FUZZ: out of processor time\n";
+	static const char wall[] = "FUZZ: out of time: stuck\n";
 	ssize_t n = sig == SIGPROF ? write(2, cpu, sizeof(cpu) - 1)
 				   : write(2, wall, sizeof(wall) - 1);
 
@@ -50,8 +51,8 @@ static void too_long(int sig)
 }
 
 /*
- * Seconds in which the process could run: others may have the processor, and it may be frozen for a
- * while.
+ * Counts seconds by a timer instead of looking at the clock: a process that was stopped for a while
+ * gets one signal for all of that time.
  */
 static void second_passed(int sig)
 {
@@ -104,10 +105,10 @@ static void child(uint64_t seed, const char *text)
 
 static uint64_t now_ms(void)
 {
-	struct timespec t;
+	struct timespec now;
 
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
 static void report(uint64_t seed, const char *file, const char *what, int number)
@@ -121,7 +122,7 @@ static void report(uint64_t seed, const char *file, const char *what, int number
 	fflush(stdout);
 }
 
-static void one(uint64_t seed, const char *file)
+static void run_case(uint64_t seed, const char *file)
 {
 	char *text = file ? read_text(file) : NULL;
 	uint64_t begun = now_ms();
@@ -167,15 +168,16 @@ static int by_name(const struct dirent **a, const struct dirent **b)
 	return strcmp((*a)->d_name, (*b)->d_name);
 }
 
-static void corpus(const char *path)
+/* A file, or all of a directory in the order of their names. */
+static void run_corpus(const char *path)
 {
-	size_t sl = strlen(target->suffix);
+	size_t suffix_len = strlen(target->suffix);
 	struct dirent **e;
 	struct stat st;
 	int n;
 
 	if (stat(path, &st) || !S_ISDIR(st.st_mode)) {
-		one(0, path);
+		run_case(0, path);
 		return;
 	}
 	n = scandir(path, &e, NULL, by_name);
@@ -183,9 +185,9 @@ static void corpus(const char *path)
 		size_t len = strlen(e[i]->d_name);
 		char *full = NULL;
 
-		if (len > sl && !strcmp(e[i]->d_name + len - sl, target->suffix) &&
+		if (len > suffix_len && !strcmp(e[i]->d_name + len - suffix_len, target->suffix) &&
 		    asprintf(&full, "%s/%s", path, e[i]->d_name) > 0)
-			one(0, full);
+			run_case(0, full);
 		free(full);
 		free(e[i]);
 	}
@@ -193,21 +195,22 @@ static void corpus(const char *path)
 		free(e);
 }
 
-static void seeds(uint64_t from, uint64_t n, uint64_t seconds)
+/* n cases, or if that is 0 as many as fit into seconds; ends after 50 failures. */
+static void run_seeds(uint64_t from, uint64_t n, uint64_t seconds)
 {
 	uint64_t end = now_ms() + seconds * 1000;
 
 	for (uint64_t k = 0; (!n || k < n) && (!seconds || now_ms() < end) && failed < 50; k++)
-		one(from + k, NULL);
+		run_case(from + k, NULL);
 }
 
-int fuzz_main(const struct fuzz_target *t, int argc, char **argv)
+int fuzz_main(const struct fuzz_target *this_target, int argc, char **argv)
 {
 	uint64_t from = 1, n = 200, seconds = 0;
 	bool files = false;
 	struct rusage ru;
 
-	target = t;
+	target = this_target;
 	setenv("E2FSPROGS_FAKE_TIME", "1600000000", 1);
 	for (int i = 1; i < argc; i++) {
 		if (!strcmp(argv[i], "-v"))
@@ -215,7 +218,7 @@ int fuzz_main(const struct fuzz_target *t, int argc, char **argv)
 		else if (!strcmp(argv[i], "--here"))
 			here = true;
 	}
-	if (!t->setup())
+	if (!target->setup())
 		return 1;
 	for (int i = 1; i < argc; i++) {
 		if (!strcmp(argv[i], "--seeds") && i + 1 < argc) {
@@ -227,25 +230,25 @@ int fuzz_main(const struct fuzz_target *t, int argc, char **argv)
 			n = 0;
 		} else if (!strcmp(argv[i], "--show") && i + 1 < argc) {
 			struct rnd rng = rnd_seed(strtoull(argv[++i], NULL, 0));
-			t->run(&rng, NULL, true);
+			target->run(&rng, NULL, true);
 			return 0;
-		} else if (!strcmp(argv[i], "--save") && i + 2 < argc && t->save) {
+		} else if (!strcmp(argv[i], "--save") && i + 2 < argc && target->save) {
 			struct rnd rng = rnd_seed(strtoull(argv[++i], NULL, 0));
-			if (!t->save(&rng, argv[++i]))
+			if (!target->save(&rng, argv[++i]))
 				return 1;
 			files = true;
 			passed++;
 		} else if (argv[i][0] != '-') {
-			corpus(argv[i]);
+			run_corpus(argv[i]);
 			files = true;
 		}
 	}
 	if (!files || seconds)
-		seeds(from, n, seconds);
+		run_seeds(from, n, seconds);
 	getrusage(RUSAGE_CHILDREN, &ru);
 	printf("%s: %u cases passed, %u failed, %lld s of processor time, slowest %llu ms, most "
 	       "memory %llu MiB\n",
-	       t->name, passed, failed, (long long)(ru.ru_utime.tv_sec + ru.ru_stime.tv_sec),
+	       target->name, passed, failed, (long long)(ru.ru_utime.tv_sec + ru.ru_stime.tv_sec),
 	       (unsigned long long)worst_ms, (unsigned long long)max_rss / 1024);
 	return failed || !passed ? 1 : 0;
 }

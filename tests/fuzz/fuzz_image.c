@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Hostile images: see fuzz_mutate.c for what is damaged and fuzz_walk.c for what is done with it.
- * Built twice: with the plain driver, and (FUZZ_LIBFUZZER) as a libFuzzer target, whose input is
- * the stream of decisions.
+ * Hostile images: damages an image (fuzz_mutate.c), mounts it and works on it (fuzz_walk.c, which
+ * says what must hold). Built twice: with the plain driver, and with FUZZ_LIBFUZZER as a libFuzzer
+ * target, whose input is the stream of decisions.
  */
 #include "fuzz/fuzz.h"
 
@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+/* The device of a base; made once, and restored with fuzz_dev_reset for each case. */
 static struct fuzz_dev *device(struct base *base)
 {
 	static struct { struct base *base; struct fuzz_dev *dev; } made[16];
@@ -35,7 +36,10 @@ static void run_case(const struct image_case *test, bool pristine)
 
 	fuzz_dev_reset(dev);
 	case_apply(test, dev);
-	/* A superblock that says panic on errors ends the process by design. */
+	/*
+	 * A superblock that says panic on errors would end the process; that is no failure, so
+	 * such a case goes on after errors.
+	 */
 	if (test->errors == 0 && dev->img[1024 + 0x3c] == 3)
 		own.errors = 1;
 	walk_image(&own, dev, pristine, &res);
@@ -51,15 +55,15 @@ static void run_case(const struct image_case *test, bool pristine)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	struct rnd r = { .data = data, .left = size };
-	struct image_case c;
+	struct rnd rng = { .data = data, .left = size };
+	struct image_case test;
 
 	if (size < 8)
 		return 0;
-	case_make(&r, &c);
+	case_make(&rng, &test);
 	if (getenv("FUZZ_SHOW"))
-		case_print(&c, stdout);
-	run_case(&c, false);
+		case_print(&test, stdout);
+	run_case(&test, false);
 	return 0;
 }
 
@@ -76,7 +80,7 @@ static void run(struct rnd *rng, const char *text, bool show)
 		case_make(rng, &test);
 	else if (!case_parse(text, &test))
 		exit(2);
-	/* Nothing is changed and nothing cut short: then nothing may be found either. */
+	/* An undamaged image has no damage to find, once its log is replayed. */
 	pristine = !test.nr && !test.norecovery;
 	if (show)
 		case_print(&test, stdout);

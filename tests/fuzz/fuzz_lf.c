@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What both libFuzzer programs have in common; their cases are run by LLVMFuzzerTestOneInput,
- * beside what makes them.
+ * What both libFuzzer programs have in common: the start and fuzz_failed. Each runs its cases in
+ * the LLVMFuzzerTestOneInput of its own file (fuzz_image.c, fuzz_msg.c).
  */
 #include "fuzz/fuzz.h"
 

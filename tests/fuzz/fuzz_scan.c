@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Finds every structure of an image, and the copies of them in the log, with libext2fs. Done once
- * for each image before anything is damaged, so it trusts what it reads.
+ * Finds every structure of an image, and the copies of them in the log, with libext2fs. This is
+ * done once for each image, before anything is damaged, so it trusts what it reads.
  */
 #include "fuzz/fuzz.h"
 
+#include "base/bytes.h"
 #include "base/crc32c.h"
 #include "journal/format.h"
 
@@ -13,11 +14,12 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-const char *const kind_names[K_NR] = {
+const char *const kind_names[NR_KINDS] = {
 	"sb",     "gd",    "bbm",     "ibm",    "inode", "extent", "indirect", "dir",     "dxroot",
 	"dxnode", "xattr", "symlink", "orphan", "jsb",   "jdesc",  "jrevoke",  "jcommit",
 };
 
+/* Adds a target; the arguments are fields of struct target. */
 static void add(struct base *base, enum kind kind, uint64_t off, uint32_t len, uint32_t ino,
 		int tag, uint64_t home)
 {
@@ -34,25 +36,24 @@ static void add(struct base *base, enum kind kind, uint64_t off, uint32_t len, u
 static void add_block(struct base *base, enum kind kind, uint64_t blk, uint32_t ino)
 {
 	if (blk && blk < base->nr_blocks)
-		add(base, kind, blk * base->bs, base->bs, ino, -1, blk);
+		add(base, kind, blk * base->block_size, base->block_size, ino, -1, blk);
 }
 
-/* ---- the inodes' blocks ---- */
-struct visit { struct base *base; uint32_t ino; bool dir, dx, link, orphan; };
+/* ---- the blocks of inodes ---- */
+/* indexed: a directory with a hash tree; orphan: the orphan file. */
+struct visit { struct base *base; uint32_t ino; bool dir, indexed, link, orphan; };
 
 static enum kind dir_kind(struct base *base, const struct visit *visit, uint64_t blk, int64_t lblk)
 {
-	const uint8_t *p = base->img + blk * base->bs;
-	uint16_t rec_len;
+	const uint8_t *p = base->img + blk * base->block_size;
 
-	memcpy(&rec_len, p + 4, 2);
-	if (visit->dx && lblk == 0)
-		return K_DXROOT;
-	/* An inner node of a hash tree begins with an empty entry that fills the block. */
-	if (visit->dx && p[0] == 0 && p[1] == 0 && p[2] == 0 && p[3] == 0 && rec_len == base->bs &&
-	    p[6] == 0)
-		return K_DXNODE;
-	return K_DIR;
+	if (visit->indexed && lblk == 0)
+		return KIND_INDEX_ROOT;
+	/* An inner node of a hash tree begins with an unused entry that fills the block. */
+	if (visit->indexed && fdio_get_le32(p, 0) == 0 &&
+	    fdio_get_le16(p, 4) == base->block_size && p[6] == 0)
+		return KIND_INDEX_NODE;
+	return KIND_DIR_BLOCK;
 }
 
 static int each_block(ext2_filsys fs, blk64_t *blk, e2_blkcnt_t lblk, blk64_t ref, int ref_off,
@@ -66,15 +67,17 @@ static int each_block(ext2_filsys fs, blk64_t *blk, e2_blkcnt_t lblk, blk64_t re
 	if (*blk >= visit->base->nr_blocks)
 		return 0;
 	if (lblk < 0) {
-		const uint8_t *p = visit->base->img + *blk * visit->base->bs;
-		add_block(visit->base, p[0] == 0x0a && p[1] == 0xf3 ? K_EXTENT : K_INDIRECT, *blk,
+		const uint8_t *p = visit->base->img + *blk * visit->base->block_size;
+		bool extents = fdio_get_le16(p, 0) == 0xf30a;
+
+		add_block(visit->base, extents ? KIND_EXTENT_NODE : KIND_INDIRECT, *blk,
 			  visit->ino);
 	} else if (visit->dir) {
 		add_block(visit->base, dir_kind(visit->base, visit, *blk, lblk), *blk, visit->ino);
 	} else if (visit->link) {
-		add_block(visit->base, K_SYMLINK, *blk, visit->ino);
+		add_block(visit->base, KIND_SYMLINK, *blk, visit->ino);
 	} else if (visit->orphan) {
-		add_block(visit->base, K_ORPHAN, *blk, visit->ino);
+		add_block(visit->base, KIND_ORPHAN, *blk, visit->ino);
 	}
 	return 0;
 }
@@ -85,16 +88,17 @@ static void scan_inode(struct base *base, ext2_filsys fs, uint32_t ino,
 	struct visit visit = { .base = base,
 			       .ino = ino,
 			       .dir = LINUX_S_ISDIR(raw->i_mode),
-			       .dx = raw->i_flags & EXT2_INDEX_FL,
+			       .indexed = raw->i_flags & EXT2_INDEX_FL,
 			       .link = LINUX_S_ISLNK(raw->i_mode),
 			       .orphan = ino == base->orphan_ino && ino };
-	uint32_t group = (ino - 1) / base->ipg, at = (ino - 1) % base->ipg;
-	uint64_t off = ext2fs_inode_table_loc(fs, group) * base->bs +
+	uint32_t group = (ino - 1) / base->inodes_per_group;
+	uint32_t at = (ino - 1) % base->inodes_per_group;
+	uint64_t off = ext2fs_inode_table_loc(fs, group) * base->block_size +
 		       (uint64_t)at * base->inode_size;
 
-	add(base, K_INODE, off, base->inode_size, ino, -1, off / base->bs);
+	add(base, KIND_INODE, off, base->inode_size, ino, -1, off / base->block_size);
 	if (ext2fs_file_acl_block(fs, raw))
-		add_block(base, K_XATTR, ext2fs_file_acl_block(fs, raw), ino);
+		add_block(base, KIND_XATTR, ext2fs_file_acl_block(fs, raw), ino);
 	if (ext2fs_inode_has_valid_blocks2(fs, (struct ext2_inode *)raw) &&
 	    !(raw->i_flags & EXT4_INLINE_DATA_FL) && ino != base->journal_ino)
 		(void)ext2fs_block_iterate3(fs, ino, BLOCK_FLAG_READ_ONLY, NULL, each_block,
@@ -103,14 +107,13 @@ static void scan_inode(struct base *base, ext2_filsys fs, uint32_t ino,
 
 static void scan_inodes(struct base *base, ext2_filsys fs)
 {
-	static const uint32_t also[] = { 7 }; /* the resize inode: with blocks of its own kind */
-
 	base->inos = calloc(base->nr_inodes, sizeof(*base->inos));
 	MUST(base->inos);
 	for (uint32_t ino = 1; ino <= base->nr_inodes; ino++) {
 		struct ext2_inode raw;
-		bool wanted = ino == 2 || ino == 8 || ino == also[0] ||
-			      ino >= EXT2_FIRST_INO(fs->super);
+		/* Besides ordinary inodes: the root, the journal, and the resize inode. */
+		bool wanted = ino == EXT2_ROOT_INO || ino == EXT2_JOURNAL_INO ||
+			      ino == EXT2_RESIZE_INO || ino >= EXT2_FIRST_INO(fs->super);
 
 		if (!wanted || !ext2fs_test_inode_bitmap2(fs->inode_map, ino) ||
 		    ext2fs_read_inode(fs, ino, &raw) || !raw.i_mode)
@@ -121,12 +124,12 @@ static void scan_inodes(struct base *base, ext2_filsys fs)
 }
 
 /* ---- the log ---- */
-struct logmap { uint64_t *blk; unsigned nr, cap; };
+struct log_map { uint64_t *blk; unsigned nr, cap; }; /* block of the log -> block of the image */
 
 static int log_block(ext2_filsys fs, blk64_t *blk, e2_blkcnt_t lblk, blk64_t ref, int ref_off,
 		     void *arg)
 {
-	struct logmap *map = arg;
+	struct log_map *map = arg;
 
 	(void)fs;
 	(void)ref;
@@ -138,27 +141,32 @@ static int log_block(ext2_filsys fs, blk64_t *blk, e2_blkcnt_t lblk, blk64_t ref
 	return 0;
 }
 
-/* Structures of the home block are structures of its copy in the log as well. */
+/* What is a structure in the home block is one in its copy in the log, block image, as well. */
 static void add_copies(struct base *base, uint64_t home, uint64_t image, int tag, unsigned nr_home)
 {
 	for (unsigned i = 0; i < nr_home; i++) {
 		struct target target = base->target[i];
 
-		if (target.off / base->bs == home && target.tag < 0)
-			add(base, target.kind, image * base->bs + target.off % base->bs, target.len,
+		if (target.off / base->block_size == home && target.tag < 0)
+			add(base, target.kind,
+			    image * base->block_size + target.off % base->block_size, target.len,
 			    target.ino, tag, home);
 	}
 }
 
-static unsigned scan_tags(struct base *base, const struct logmap *map, unsigned at,
+/*
+ * The tags of the descriptor in block at of the log, and the copies behind it. Returns the last
+ * block that belongs to it. The first nr_home targets are not in the log.
+ */
+static unsigned scan_tags(struct base *base, const struct log_map *map, unsigned at,
 			  uint32_t incompat, unsigned nr_home)
 {
-	const uint8_t *p = base->img + map->blk[at] * base->bs;
-	uint32_t off = JOURNAL_HEADER_BYTES,
-		 end = base->bs - (journal_format_has_checksums(incompat) ? JOURNAL_TAIL_BYTES : 0),
-		 flags = 0;
+	const uint8_t *p = base->img + map->blk[at] * base->block_size;
+	uint32_t off = JOURNAL_HEADER_BYTES, end = base->block_size, flags = 0;
 	unsigned n = at;
 
+	if (journal_format_has_checksums(incompat))
+		end -= JOURNAL_TAIL_BYTES;
 	while (!(flags & JOURNAL_TAG_LAST) && off + journal_format_tag_bytes(incompat) <= end &&
 	       n + 1 < map->nr) {
 		uint64_t home = fdio_get_be32(p, off);
@@ -169,8 +177,8 @@ static unsigned scan_tags(struct base *base, const struct logmap *map, unsigned 
 		base->tags = reallocarray(base->tags, base->nr_tags + 1, sizeof(*base->tags));
 		MUST(base->tags);
 		base->tags[base->nr_tags] =
-				(struct log_tag){ .desc_off = map->blk[at] * base->bs,
-						  .image_off = map->blk[n] * base->bs,
+				(struct log_tag){ .desc_off = map->blk[at] * base->block_size,
+						  .image_off = map->blk[n] * base->block_size,
 						  .tag_off = off,
 						  .tid = fdio_get_be32(p, JOURNAL_HEADER_TID) };
 		add_copies(base, home, map->blk[n], (int)base->nr_tags++, nr_home);
@@ -180,9 +188,15 @@ static unsigned scan_tags(struct base *base, const struct logmap *map, unsigned 
 	return n;
 }
 
+/* A block of the log that is a structure as a whole. */
+static void add_log_block(struct base *base, enum kind kind, const struct log_map *map, unsigned n)
+{
+	add(base, kind, map->blk[n] * base->block_size, base->block_size, n, -1, map->blk[n]);
+}
+
 static void scan_log(struct base *base, ext2_filsys fs)
 {
-	struct logmap map = { .cap = 1U << 16 };
+	struct log_map map = { .cap = 1U << 16 };
 	unsigned nr_home = base->nr;
 
 	map.blk = calloc(map.cap, sizeof(*map.blk));
@@ -191,28 +205,29 @@ static void scan_log(struct base *base, ext2_filsys fs)
 				  &map) ||
 	    !map.nr)
 		goto out;
-	const uint8_t *jsb = base->img + map.blk[0] * base->bs;
+	const uint8_t *jsb = base->img + map.blk[0] * base->block_size;
 	uint32_t incompat = fdio_get_be32(jsb, JOURNAL_SB_INCOMPAT);
-	base->jseed = fdio_crc32c(~0U, jsb + JOURNAL_SB_UUID, 16);
-	add(base, K_JSB, map.blk[0] * base->bs, JOURNAL_SB_BYTES, 0, -1, map.blk[0]);
-	/* Only what is live: stale blocks of earlier rounds are never read. */
+	base->log_seed = fdio_crc32c(~0U, jsb + JOURNAL_SB_UUID, 16);
+	add(base, KIND_LOG_SUPERBLOCK, map.blk[0] * base->block_size, JOURNAL_SB_BYTES, 0, -1,
+	    map.blk[0]);
+	/* Only the live part of the log: the program never reads what is stale. */
 	if (!fdio_get_be32(jsb, JOURNAL_SB_START))
 		goto out;
 	for (unsigned n = fdio_get_be32(jsb, JOURNAL_SB_START); n < map.nr; n++) {
-		const uint8_t *p = base->img + map.blk[n] * base->bs;
+		const uint8_t *p = base->img + map.blk[n] * base->block_size;
 
 		if (fdio_get_be32(p, JOURNAL_HEADER_MAGIC) != JOURNAL_MAGIC)
 			break;
 		switch (fdio_get_be32(p, JOURNAL_HEADER_TYPE)) {
 		case JOURNAL_BLOCK_DESCRIPTOR:
-			add(base, K_JDESC, map.blk[n] * base->bs, base->bs, n, -1, map.blk[n]);
+			add_log_block(base, KIND_LOG_DESCRIPTOR, &map, n);
 			n = scan_tags(base, &map, n, incompat, nr_home);
 			break;
 		case JOURNAL_BLOCK_REVOKE:
-			add(base, K_JREVOKE, map.blk[n] * base->bs, base->bs, n, -1, map.blk[n]);
+			add_log_block(base, KIND_LOG_REVOKE, &map, n);
 			break;
 		case JOURNAL_BLOCK_COMMIT:
-			add(base, K_JCOMMIT, map.blk[n] * base->bs, base->bs, n, -1, map.blk[n]);
+			add_log_block(base, KIND_LOG_COMMIT, &map, n);
 			break;
 		default: break;
 		}
@@ -221,21 +236,23 @@ out:
 	free(map.blk);
 }
 
-/* ---- all ---- */
+/* ---- the whole image ---- */
 static void scan_groups(struct base *base, ext2_filsys fs)
 {
-	unsigned per = base->bs / base->desc_size;
+	unsigned per = base->block_size / base->desc_size;
 
-	base->gd_off = calloc(base->nr_groups, sizeof(*base->gd_off));
-	MUST(base->gd_off);
+	base->group_desc_off = calloc(base->nr_groups, sizeof(*base->group_desc_off));
+	MUST(base->group_desc_off);
 	for (uint32_t group = 0; group < base->nr_groups; group++) {
 		uint64_t blk = ext2fs_descriptor_block_loc2(fs, fs->super->s_first_data_block,
 							    group / per);
 
-		base->gd_off[group] = blk * base->bs + (group % per) * base->desc_size;
-		add(base, K_GD, base->gd_off[group], base->desc_size, group, -1, blk);
-		add_block(base, K_BBM, ext2fs_block_bitmap_loc(fs, group), group);
-		add_block(base, K_IBM, ext2fs_inode_bitmap_loc(fs, group), group);
+		uint64_t off = blk * base->block_size + (group % per) * base->desc_size;
+
+		base->group_desc_off[group] = off;
+		add(base, KIND_GROUP_DESC, off, base->desc_size, group, -1, blk);
+		add_block(base, KIND_BLOCK_BITMAP, ext2fs_block_bitmap_loc(fs, group), group);
+		add_block(base, KIND_INODE_BITMAP, ext2fs_inode_bitmap_loc(fs, group), group);
 	}
 }
 
@@ -252,38 +269,40 @@ static int by_kind(const void *x, const void *y)
 
 static void scan(struct base *base, ext2_filsys fs)
 {
-	base->bs = fs->blocksize;
+	base->block_size = fs->blocksize;
 	base->inode_size = EXT2_INODE_SIZE(fs->super);
 	base->desc_size = EXT2_DESC_SIZE(fs->super);
 	base->nr_groups = fs->group_desc_count;
-	base->bpg = fs->super->s_clusters_per_group;
-	base->ipg = fs->super->s_inodes_per_group;
+	base->clusters_per_group = fs->super->s_clusters_per_group;
+	base->inodes_per_group = fs->super->s_inodes_per_group;
 	base->nr_inodes = fs->super->s_inodes_count;
 	base->nr_blocks = ext2fs_blocks_count(fs->super);
 	base->journal_ino = fs->super->s_journal_inum;
 	base->orphan_ino = ext2fs_has_feature_orphan_file(fs->super) ? fs->super->s_orphan_file_inum
 								     : 0;
-	base->csum = ext2fs_has_feature_metadata_csum(fs->super);
-	base->gdt_csum = !base->csum && ext2fs_has_feature_gdt_csum(fs->super);
+	base->metadata_csum = ext2fs_has_feature_metadata_csum(fs->super);
+	base->gdt_csum = !base->metadata_csum && ext2fs_has_feature_gdt_csum(fs->super);
 	base->seed = fs->csum_seed;
 	memcpy(base->uuid, fs->super->s_uuid, 16);
-	add(base, K_SB, 1024, 1024, 0, -1, 1024 / base->bs);
+	add(base, KIND_SUPERBLOCK, 1024, 1024, 0, -1, 1024 / base->block_size);
 	scan_groups(base, fs);
 	scan_inodes(base, fs);
 	if (base->journal_ino)
 		scan_log(base, fs);
 	qsort(base->target, base->nr, sizeof(*base->target), by_kind);
+	/* first[k] is the first target of kind k or, if there is none, of the next kind. */
 	for (unsigned i = base->nr; i > 0; i--)
 		base->first[base->target[i - 1].kind] = i - 1;
-	base->first[K_NR] = base->nr;
-	for (unsigned k = K_NR; k > 0; k--)
+	base->first[NR_KINDS] = base->nr;
+	for (unsigned k = NR_KINDS; k > 0; k--)
 		if (base->first[k - 1] == 0 &&
 		    (base->nr == 0 || base->target[0].kind != (enum kind)(k - 1)))
 			base->first[k - 1] = base->first[k];
 }
 
-static bool with_lib(struct base *base, bool (*fn)(struct base *base, ext2_filsys fs, void *arg),
-		     void *arg)
+/* Calls fn with the image opened by libext2fs, which needs it in a file. */
+static bool with_ext2fs(struct base *base, bool (*fn)(struct base *base, ext2_filsys fs, void *arg),
+			void *arg)
 {
 	const char *dir = getenv("TMPDIR");
 	char path[256];
@@ -315,7 +334,7 @@ static bool do_scan(struct base *base, ext2_filsys fs, void *arg)
 
 bool base_scan(struct base *base)
 {
-	if (with_lib(base, do_scan, NULL))
+	if (with_ext2fs(base, do_scan, NULL))
 		return true;
 	fprintf(stderr, "the image %s cannot be read\n", base->name);
 	return false;
@@ -328,12 +347,12 @@ static bool do_namei(struct base *base, ext2_filsys fs, void *arg)
 	struct name *name = arg;
 
 	(void)base;
-	return !ext2fs_namei(fs, 2, 2, name->path, &name->ino);
+	return !ext2fs_namei(fs, EXT2_ROOT_INO, EXT2_ROOT_INO, name->path, &name->ino);
 }
 
 uint32_t base_path_ino(struct base *base, const char *path)
 {
 	struct name name = { .path = path };
 
-	return with_lib(base, do_namei, &name) ? name.ino : 0;
+	return with_ext2fs(base, do_namei, &name) ? name.ino : 0;
 }
