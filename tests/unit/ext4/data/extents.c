@@ -74,8 +74,8 @@ START_TEST(random_operations)
 END_TEST
 
 /*
- * After a failed call the operation is undone or done in part. The content is unknown then, but
- * the tree must be sound and agree with the map.
+ * After a failed call the operation is undone or done in part. The content is unknown then, but the
+ * tree must be sound and agree with the map.
  */
 START_TEST(every_call_fails)
 {
@@ -117,6 +117,70 @@ static int insert_at(struct onefile *t, uint32_t lblk, bool unwritten)
 	ext4_reservation_free(&reservation);
 	return err;
 }
+
+/* How many of the file's blocks are mapped; they must be the first ones. */
+static unsigned mapped_from_the_start(struct onefile *t)
+{
+	unsigned nr_runs, blocks = 0;
+	struct ext4_extent *runs = model_runs(t->inode, &nr_runs);
+
+	for (unsigned k = 0; k < nr_runs; k++) {
+		must(runs[k].lblk == blocks);
+		blocks += runs[k].len;
+	}
+	free(runs);
+	return blocks;
+}
+
+/*
+ * Maps blocks 0 to n - 1, each in an extent of its own. The fail_in-th call fails; *ret_failed is
+ * false if there were fewer.
+ */
+static int insert_many(struct onefile *t, uint32_t n, unsigned fail_in, bool *ret_failed)
+{
+	struct ext4_reservation reservation;
+	int err;
+
+	must(ext4_reserve_holes(t->inode, 0, n, false, &reservation) == 0);
+	mini_fail_in = fail_in;
+	err = ext4_insert(t->inode, &reservation, 0, 0, (uint64_t)n << t->vol->block_bits);
+	*ret_failed = mini_fail_in == 0;
+	mini_fail_in = 0;
+	ext4_reservation_free(&reservation);
+	return err;
+}
+
+/*
+ * A reservation of many extents is inserted in several batches, each a handle of its own. If a
+ * batch fails, even before its handle has begun, its blocks are given back with the rest of the
+ * reservation: no block is lost, and none is given back that the file has.
+ */
+START_TEST(failed_batch_gives_its_blocks_back)
+{
+	enum { BLOCKS = 3000 /* a batch takes about a thousand */, STEP = 97 };
+	unsigned partly = 0, fail_in = 0;
+	struct onefile t;
+	uint64_t free_at_first;
+	bool failed;
+
+	onefile_open(&t, 24 << 20, formats[0], NULL);
+	mini_fragment = 1;
+	free_at_first = mini_free_blocks();
+	do {
+		int err = insert_many(&t, BLOCKS, fail_in += STEP, &failed);
+		unsigned mapped = mapped_from_the_start(&t);
+
+		must(err || mapped == BLOCKS);
+		partly += mapped > 0 && mapped < BLOCKS;
+		must_eq(ext4_truncate(t.inode, 0), 0);
+		must_msg(mini_free_blocks() == free_at_first,
+			 "call %u failed after %u blocks, and blocks were lost", fail_in, mapped);
+	} while (failed);
+	must(partly > 10);
+	onefile_recheck(&t);
+	onefile_close(&t);
+}
+END_TEST
 
 /* Of the first n blocks, only the first kept may be in state written. */
 static void nothing_old(struct onefile *t, uint32_t kept, uint32_t n)
@@ -626,6 +690,7 @@ Suite *unit_suite(void)
 
 	unit_loop(tc, random_operations, 0, ARRAY_SIZE(formats));
 	unit_loop(tc, every_call_fails, 0, 2);
+	unit_test(tc, failed_batch_gives_its_blocks_back);
 	unit_loop(tc, truncate_fails_half_way, 0, 4);
 	unit_loop(tc, deep_tree, 0, 3);
 	unit_test(tc, long_extents);
