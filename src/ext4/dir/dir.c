@@ -285,7 +285,7 @@ static void forget_index(struct ext4_inode *dir)
 {
 	if (!dir->vol->has_dir_index && !dir->vol->has_csum &&
 	    (dir_inode_flags(dir) & EXT2_INDEX_FL))
-		dir_change_flags(dir, 0, EXT2_INDEX_FL);
+		dir_set_indexed(dir, false);
 }
 
 int dir_do_add(struct journal_handle *handle, struct ext4_inode *dir, const struct dir_add *add,

@@ -262,8 +262,6 @@ int dir_iget(struct ext4_inode *dir, const struct dir_pos *pos,
 	     struct ext4_inode **ret) FDIO_MAY_MISS;
 /* Sets times; what: EXT4_SET_ATIME, EXT4_SET_MTIME, EXT4_SET_CTIME. */
 void dir_touch(struct ext4_inode *inode, unsigned what, struct timespec now);
-/* Sets and clears inode flags, in a handle. */
-void dir_change_flags(struct ext4_inode *inode, uint32_t set, uint32_t clear);
 /* dir gains or loses a subdirectory, by the dir_nlink rule. */
 bool dir_nlink_full(const struct ext4_inode *dir);
 void dir_nlink_inc(struct ext4_inode *dir);

@@ -22,6 +22,15 @@
 /* In positions of a listing this hash is the end, so no name may have it. */
 #define DIR_INDEX_HASH_EOF 0xfffffffeu
 
+void dir_set_indexed(struct ext4_inode *dir, bool indexed)
+{
+	uint32_t others = dir_inode_flags(dir) & ~(uint32_t)EXT2_INDEX_FL;
+
+	fdio_mutex_lock(&dir->attr);
+	fdio_put_le32(&dir->raw->i_flags, 0, others | (indexed ? EXT2_INDEX_FL : 0));
+	fdio_mutex_unlock(&dir->attr);
+}
+
 uint8_t dir_index_default_version(const struct ext4_vol *vol)
 {
 	uint8_t def = vol->fs->super->s_def_hash_version;

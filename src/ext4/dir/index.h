@@ -49,6 +49,8 @@ struct dir_index_path {
 /* Hash of a name; the minor hash decides among equal hashes where listing needs an order. */
 void dir_index_hash(const struct ext4_vol *vol, uint8_t version, const char *name, unsigned len,
 		    uint32_t *ret_hash, uint32_t *ret_minor);
+/* Sets the inode flag that dir_is_indexed looks at. In a handle; takes dir->attr. */
+void dir_set_indexed(struct ext4_inode *dir, bool indexed);
 /* The hash version that a new index of this volume gets. */
 uint8_t dir_index_default_version(const struct ext4_vol *vol);
 unsigned dir_index_max_levels(const struct ext4_vol *vol);

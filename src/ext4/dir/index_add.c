@@ -419,7 +419,7 @@ int dir_index_do_convert(struct journal_handle *handle, struct ext4_inode *dir)
 	dir_block_seal(dir, leaf);
 	root_init(dir, root->data, parent, lblk);
 	dir_index_block_seal(dir, root);
-	dir_change_flags(dir, EXT2_INDEX_FL, 0);
+	dir_set_indexed(dir, true);
 	dir_table_drop(dir);
 out:
 	journal_buffer_release(leaf);

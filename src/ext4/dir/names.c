@@ -94,13 +94,6 @@ void dir_touch(struct ext4_inode *inode, unsigned what, struct timespec now)
 	fdio_mutex_unlock(&inode->attr);
 }
 
-void dir_change_flags(struct ext4_inode *inode, uint32_t set, uint32_t clear)
-{
-	fdio_mutex_lock(&inode->attr);
-	fdio_put_le32(&inode->raw->i_flags, 0, (dir_inode_flags(inode) | set) & ~clear);
-	fdio_mutex_unlock(&inode->attr);
-}
-
 /*
  * With dir_nlink, an indexed directory may have more subdirectories than a link count can say; its
  * count is then 1 for ever.
