@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What a crash leaves on the orphan list and in the orphan file, and what opening the volume makes
- * of it: deletions are finished, damage is cut off and noted, and a volume is refused where only a
- * part of the list could be brought into memory. On the real volume (kit/volume.h). A failure
- * means lost space or an orphan list that runs in a circle, after a crash.
+ * What a crash leaves on the orphan list and in the orphan file, and what opening the volume does
+ * about it: deletions are finished, damage is cut off and noted, and a volume is refused if an
+ * orphan cannot be deleted while a part of the list is on disk alone. On the real volume
+ * (kit/volume.h). A failure means that a crash loses space or leaves a list that is a circle.
  */
 #include "kit/volume.h"
 
@@ -15,9 +15,7 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
-/*
- * A crash with an unlinked open file and an interrupted change: replay, then the orphan is deleted.
- */
+/* A crash while an open file has no name: the log is replayed, and the file deleted. */
 START_TEST(crash_is_replayed_and_orphans_deleted)
 {
 	struct fake_dev *fake = testvol_shape((unsigned)_i), *cut;
@@ -52,12 +50,12 @@ START_TEST(crash_is_replayed_and_orphans_deleted)
 }
 END_TEST
 
-/* What a kernel leaves that was not unmounted: an entry in the orphan file. */
+/* An entry in the orphan file, as a kernel leaves it that has not unmounted. */
 START_TEST(orphan_file_of_a_kernel_is_emptied)
 {
 	struct fake_dev *fake = fake_mkfs(32 << 20, "-t ext4 -b 1024 -J size=4 -O "
 						    "orphan_file,metadata_csum");
-	struct ext4_inode *of, *inode;
+	struct ext4_inode *orphan_file, *inode;
 	struct ext2_super_block sb;
 	uint32_t block[256], ino, seed;
 	uint64_t blk;
@@ -70,10 +68,7 @@ START_TEST(orphan_file_of_a_kernel_is_emptied)
 				  "debugfs -w -R 'unlink lost' $IMG 2>/dev/null",
 				  NULL, 0, true),
 			 0);
-	/*
-	 * The file without a name has the first free number; as a crash leaves it, its link count
-	 * is 0.
-	 */
+	/* The file has the first free number. debugfs leaves it a link, a crash does not. */
 	testvol_super(fake, &sb);
 	ino = sb.s_orphan_file_inum + 1;
 	ck_assert_uint_eq(ino, 13);
@@ -84,10 +79,11 @@ START_TEST(orphan_file_of_a_kernel_is_emptied)
 			 0);
 	testvol_super(fake, &sb);
 	vol = testvol_mount(fake);
-	ck_assert_int_eq(ext4_inode_get_special(vol, sb.s_orphan_file_inum, &of), 0);
-	ck_assert_int_eq(ext4_bmap(of, 0, &blk), 0);
-	seed = of->checksum_seed;
-	ext4_inode_put(of);
+	ck_assert_int_eq(ext4_inode_get_special(vol, sb.s_orphan_file_inum, &orphan_file),
+			 0);
+	ck_assert_int_eq(ext4_bmap(orphan_file, 0, &blk), 0);
+	seed = orphan_file->checksum_seed;
+	ext4_inode_put(orphan_file);
 	ck_assert_int_eq(ext4_vol_close(vol), 0);
 	epoch_drain();
 
@@ -103,7 +99,7 @@ START_TEST(orphan_file_of_a_kernel_is_emptied)
 	vol = testvol_mount(fake);
 	ck_assert_int_eq(ext4_inode_get_special(vol, ino, &inode), 0);
 	ck_assert_uint_ne(inode->raw->i_dtime, 0);
-	inode->inode.bad = true; /* a look at a deleted inode: not to be deleted again */
+	inode->inode.bad = true; /* it is deleted: the last reference must not delete it again */
 	ext4_inode_put(inode);
 	testvol_unmount_check(vol, fake);
 	testvol_super(fake, &sb);
@@ -112,7 +108,7 @@ START_TEST(orphan_file_of_a_kernel_is_emptied)
 }
 END_TEST
 
-/* An orphan list that leads nowhere is cut, noted, and the rest is served. */
+/* A list that begins with an impossible or an unused inode is cut; the volume is served. */
 START_TEST(damaged_orphan_list_is_cut)
 {
 	struct fake_dev *fake = testvol_shape(0);
