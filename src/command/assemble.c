@@ -12,9 +12,9 @@
  * and back: dev_io.done in dio, dio_req.done in ops, transport_reply in the transport. Besides:
  *
  *	transport --ops_forget--> ops                   the kernel forgets a node
- *	dio --ops_inval, ops_launder_pages--> ops       pages in the kernel's cache must go
+ *	dio --ops_invalidate_pages, ops_launder_pages--> ops     pages in the kernel's cache must go
  *	dio --ops_kill_sgid--> ops                      may the writer keep the set-group-ID bit?
- *	ops --> transport                               notifications (ops_set_tr)
+ *	ops --> transport                               notifications (ops_set_transport)
  *	ops --on_in_group, on_capable--> unmounter      what may the caller do?
  *	ext4 --on_read_only--> session                  the file system writes no more
  *	transport --session_umount, session_ending, session_destroy--> session       end.c
@@ -230,7 +230,7 @@ static int make_engine(struct session *session)
 		.syncers = session->syncers,
 		.segs_per_loop = SEGS_PER_LOOP,
 		.strict = session->options.dio == OPT_DIO_STRICT,
-		.inval = ops_inval,
+		.inval = ops_invalidate_pages,
 		.launder = ops_launder_pages,
 		.kill_sgid = ops_kill_sgid,
 		.inval_arg = session->ops,
@@ -247,7 +247,7 @@ static void join(struct session *session)
 						 .arg = session->ops };
 
 	ops_set_dio(session->ops, session->dio);
-	ops_set_tr(session->ops, session->transport);
+	ops_set_transport(session->ops, session->transport);
 	transport_set_server(session->transport, &server);
 }
 

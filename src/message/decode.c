@@ -118,7 +118,7 @@ static int decode_extensions(const uint8_t *p, uint32_t left, struct message_in 
 		memcpy(&eh, p, sizeof(eh));
 		if (eh.size < sizeof(eh) || eh.size > left)
 			return -EINVAL;
-		if (eh.type == MESSAGE_EXTENT_GROUPS) {
+		if (eh.type == MESSAGE_EXT_GROUPS) {
 			if (eh.size < sizeof(eh) + sizeof(nr))
 				return -EINVAL;
 			memcpy(&nr, p + sizeof(eh), sizeof(nr));

@@ -11,7 +11,7 @@
 #include <stdint.h>
 
 /* INIT flags above bit 31 travel in flags2, shifted down by 32. */
-#define MESSAGE_INIT_EXTENT (1ULL << 30)
+#define MESSAGE_INIT_EXT (1ULL << 30)
 #define MESSAGE_CREATE_SUPP_GROUP (1ULL << 34)
 #define MESSAGE_DIRECT_IO_ALLOW_MMAP (1ULL << 36)
 #define MESSAGE_NO_EXPORT_SUPPORT (1ULL << 38)
@@ -57,7 +57,7 @@ struct fuse_statx_out {
 #endif
 
 /* The group list of creates: a fuse_ext_header, then u32 count and as many u32. */
-#define MESSAGE_EXTENT_GROUPS 32
+#define MESSAGE_EXT_GROUPS 32
 
 /* The header's total_extlen, bytes. */
 static inline uint32_t message_total_extlen(const struct fuse_in_header *header)

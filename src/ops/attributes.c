@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * GETATTR, STATX, SETATTR: OPS_TRY, but for a change of size, which misses on a loop thread and is
- * for workers: it closes the inode's gate first, so that direct I/O in flight ends before blocks
- * are freed, and then holds the inode's lock.
+ * GETATTR, STATX, SETATTR. Loop threads try them (OPS_TRY), workers do the rest, and every change
+ * of size: ops_set_size closes the inode's gate first, so that direct I/O in flight ends before
+ * blocks are freed, and then holds the inode's lock. Fails with what the flags of the inode forbid
+ * (immutable.c), and with what src/ext4 says.
  */
 #include "ops/types.h"
 
 /*
- * The count of blocks to answer. If pages over holes were not written back in time, they count as
- * blocks: programs that archive files take one without blocks for one hole.
+ * The count of blocks to answer, in units of 512 bytes; known is the one of the inode. Pages over
+ * holes that were not written back in time count as blocks, because programs that archive files
+ * take a file without blocks for a single hole.
  */
 static uint64_t blocks_512(const struct ops_req *req, uint64_t known, uint64_t size)
 {
@@ -31,7 +33,7 @@ static void reply_attr(struct ops_req *req, struct ext4_inode *inode)
 void ops_getattr(struct ops_req *req)
 {
 	struct ext4_inode *inode;
-	int err = ops_iget(req->ops, req->tr.in.header.nodeid, &inode);
+	int err = ops_inode_get(req->ops, req->fuse.in.header.nodeid, &inode);
 
 	if (err) {
 		ops_reply_err(req, err);
@@ -42,43 +44,43 @@ void ops_getattr(struct ops_req *req)
 	ext4_inode_put(inode);
 }
 
-static struct fuse_sx_time sx_time(struct timespec t)
+static struct fuse_sx_time fuse_time(struct timespec time)
 {
-	return (struct fuse_sx_time){ .tv_sec = t.tv_sec, .tv_nsec = (uint32_t)t.tv_nsec };
+	return (struct fuse_sx_time){ .tv_sec = time.tv_sec, .tv_nsec = (uint32_t)time.tv_nsec };
 }
 
-static void fill_statx(struct ops *ops, struct ext4_inode *inode, struct fuse_statx *s)
+static void fill_statx(struct ops *ops, struct ext4_inode *inode, struct fuse_statx *out)
 {
 	struct ext4_attr attr;
 
 	ext4_getattr(inode, &attr);
-	s->mask = STATX_BASIC_STATS | STATX_BTIME;
-	s->blksize = 1u << ext4_vol_block_bits(ops->vol);
-	s->attributes_mask = STATX_ATTR_IMMUTABLE | STATX_ATTR_APPEND | STATX_ATTR_NODUMP;
-	s->attributes = (attr.flags & OPS_FL_IMMUTABLE ? STATX_ATTR_IMMUTABLE : 0) |
+	out->mask = STATX_BASIC_STATS | STATX_BTIME;
+	out->blksize = 1u << ext4_vol_block_bits(ops->vol);
+	out->attributes_mask = STATX_ATTR_IMMUTABLE | STATX_ATTR_APPEND | STATX_ATTR_NODUMP;
+	out->attributes = (attr.flags & OPS_FL_IMMUTABLE ? STATX_ATTR_IMMUTABLE : 0) |
 			(attr.flags & OPS_FL_APPEND ? STATX_ATTR_APPEND : 0) |
 			(attr.flags & OPS_FL_NODUMP ? STATX_ATTR_NODUMP : 0);
-	s->nlink = attr.nlink;
-	s->uid = attr.uid;
-	s->gid = attr.gid;
-	s->mode = (uint16_t)attr.mode;
-	s->ino = attr.ino;
-	s->size = attr.size;
-	s->blocks = attr.blocks_512;
-	s->atime = sx_time(attr.atime);
-	s->btime = sx_time(attr.btime);
-	s->ctime = sx_time(attr.ctime);
-	s->mtime = sx_time(attr.mtime);
-	/* rdev is in the 32-bit encoding: 12 bits of major between 8 and 12 bits of minor */
-	s->rdev_major = (attr.rdev >> 8) & 0xfff;
-	s->rdev_minor = (attr.rdev & 0xff) | ((attr.rdev >> 12) & 0xfff00);
+	out->nlink = attr.nlink;
+	out->uid = attr.uid;
+	out->gid = attr.gid;
+	out->mode = (uint16_t)attr.mode;
+	out->ino = attr.ino;
+	out->size = attr.size;
+	out->blocks = attr.blocks_512;
+	out->atime = fuse_time(attr.atime);
+	out->btime = fuse_time(attr.btime);
+	out->ctime = fuse_time(attr.ctime);
+	out->mtime = fuse_time(attr.mtime);
+	/* 32 bits: the lower 8 bits of minor, 12 bits of major, the upper 12 bits of minor */
+	out->rdev_major = (attr.rdev >> 8) & 0xfff;
+	out->rdev_minor = (attr.rdev & 0xff) | ((attr.rdev >> 12) & 0xfff00);
 }
 
 void ops_statx(struct ops_req *req)
 {
 	struct fuse_statx_out out = { 0 };
 	struct ext4_inode *inode;
-	int err = ops_iget(req->ops, req->tr.in.header.nodeid, &inode);
+	int err = ops_inode_get(req->ops, req->fuse.in.header.nodeid, &inode);
 
 	if (err) {
 		ops_reply_err(req, err);
@@ -112,6 +114,7 @@ int ops_set_size(struct ops *ops, struct ext4_inode *inode, uint64_t size)
 		return err;
 	ext4_inode_lock_exclusive(inode);
 	old = ext4_inode_size(inode);
+	/* Pages may hold bytes that were stored behind the old end (dio/pagecache.h). */
 	masked = !ops_kernel_clears_tail(ops) && dio_mask_set(inode, old, size);
 	err = ext4_truncate(inode, size);
 	if (err && masked)
@@ -121,11 +124,12 @@ int ops_set_size(struct ops *ops, struct ext4_inode *inode, uint64_t size)
 	return err;
 }
 
-static unsigned setattr_what(const struct fuse_setattr_in *in, struct ext4_attr *attr)
+/* The attributes that the request names, as EXT4_SET_* and the like; fills in their values. */
+static unsigned named_attributes(const struct fuse_setattr_in *in, struct ext4_attr *attr)
 {
 	static const struct {
-		uint32_t fuse;
-		unsigned x4;
+		uint32_t fuse_valid;
+		unsigned what;
 	} map[] = {
 		{ FATTR_MODE, EXT4_SET_MODE },
 		{ FATTR_UID, EXT4_SET_UID },
@@ -138,8 +142,8 @@ static unsigned setattr_what(const struct fuse_setattr_in *in, struct ext4_attr 
 	unsigned what = 0;
 
 	for (unsigned k = 0; k < ARRAY_SIZE(map); k++)
-		if (in->valid & map[k].fuse)
-			what |= map[k].x4;
+		if (in->valid & map[k].fuse_valid)
+			what |= map[k].what;
 	if ((in->valid & FATTR_ATIME_NOW) && (what & EXT4_SET_ATIME))
 		what = (what & ~EXT4_SET_ATIME) | EXT4_SET_ATIME_NOW;
 	if ((in->valid & FATTR_MTIME_NOW) && (what & EXT4_SET_MTIME))
@@ -153,35 +157,45 @@ static unsigned setattr_what(const struct fuse_setattr_in *in, struct ext4_attr 
 	return what;
 }
 
-static int setattr_inode(struct ops_req *req, struct ext4_inode *inode,
-			 const struct fuse_setattr_in *in)
+/* All that the request changes but the size. Workers, OPS_TRY. */
+static unsigned what_to_change(struct ops_req *req, struct ext4_inode *inode,
+			       const struct fuse_setattr_in *in, struct ext4_attr *attr)
 {
-	struct ops *ops = req->ops;
-	struct ext4_attr attr = { 0 };
-	unsigned what = setattr_what(in, &attr);
-	int err = ops_setattr_allowed(inode, in);
+	unsigned what = named_attributes(in, attr);
 
-	if (!err)
-		err = ops_may_change(ops, inode);
-	if (err)
-		return err;
 	/*
-	 * Nothing named: chown(-1, -1), which changes ctime; or the kernel has taken the
-	 * capabilities away before a write and wants the other privileges to go as well, unless
-	 * root writes.
+	 * Nothing is named by chown(-1, -1), which changes ctime; and when the kernel, before a
+	 * write, has taken the capabilities away and wants the set-ID bits to go too, unless root
+	 * writes.
 	 */
 	if (!what && !(in->valid & FATTR_SIZE))
-		what = EXT4_TOUCH_CTIME | (req->tr.in.header.uid == 0 ? 0 : EXT4_KILL_SUIDGID);
+		what = EXT4_TOUCH_CTIME | (req->fuse.in.header.uid == 0 ? 0 : EXT4_KILL_SUIDGID);
 	/*
-	 * The kernel leaves it to us to take the privileges away when a file changes hands, whoever
-	 * does it.
+	 * A file that changes hands loses its privileges, whoever does it: the kernel leaves this
+	 * to the daemon.
 	 */
 	if (what & (EXT4_SET_UID | EXT4_SET_GID))
 		what |= EXT4_KILL_SUIDGID;
 	if (S_ISDIR(ext4_inode_mode(inode)))
 		what &= ~(unsigned)EXT4_KILL_SUIDGID;
 	if (what & EXT4_KILL_SUIDGID)
-		what |= ops_kill_what(req, inode);
+		what |= ops_kill_flags(req, inode);
+	return what;
+}
+
+static int setattr_inode(struct ops_req *req, struct ext4_inode *inode,
+			 const struct fuse_setattr_in *in)
+{
+	struct ops *ops = req->ops;
+	struct ext4_attr attr = { 0 };
+	unsigned what;
+	int err = ops_setattr_allowed(inode, in);
+
+	if (!err)
+		err = ops_miss_if_sync(ops, inode);
+	if (err)
+		return err;
+	what = what_to_change(req, inode, in, &attr);
 	if (in->valid & FATTR_SIZE)
 		err = ops_set_size(ops, inode, in->size);
 	if (!err && what)
@@ -194,14 +208,17 @@ void ops_setattr(struct ops_req *req)
 {
 	const struct fuse_setattr_in *in = ops_arg(req);
 	struct ext4_inode *inode;
-	int err = ops_iget(req->ops, req->tr.in.header.nodeid, &inode);
+	int err = ops_inode_get(req->ops, req->fuse.in.header.nodeid, &inode);
 	uint64_t size;
 
 	if (err) {
 		ops_reply_err(req, err);
 		return;
 	}
-	/* What was stored before would otherwise be written back later, and change the time. */
+	/*
+	 * Pages that programs have stored into before would be written back later, and change the
+	 * mtime that this request sets.
+	 */
 	if ((in->valid & (FATTR_MTIME | FATTR_MTIME_NOW | FATTR_SIZE)) == FATTR_MTIME &&
 	    ops_launder_first(req, inode, DIO_CACHED_ALL)) {
 		ext4_inode_put(inode);

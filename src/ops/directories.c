@@ -1,19 +1,22 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * OPENDIR, READDIR, READDIRPLUS: OPS_TRY; a large directory is for workers. Cookies are
- * ext4_readdir's: an entry that stays is seen once whatever happens beside it. READDIRPLUS collects
- * the entries first and looks at the inodes afterwards, so that the directory is not locked while
- * inodes are read; names cannot change inode meanwhile because the kernel holds the directory.
+ * OPENDIR, READDIR, READDIRPLUS. Loop threads try them (OPS_TRY); reading a large directory misses
+ * there, so workers do it. Cookies are those of ext4_readdir: an entry that stays is seen once,
+ * whatever is added and removed meanwhile. No lock is held here: READDIRPLUS collects the entries
+ * first and reads the inodes afterwards, so that the directory is not locked meanwhile. The names
+ * still belong to these inodes then, because the kernel has locked the directory. Fails with EBADF,
+ * ENOTDIR, and with what src/ext4 says; an inode that cannot be read does not fail the listing.
  */
 #include "ops/types.h"
 
 #include <dirent.h>
 #include <fcntl.h>
 
+/* The listing being built, in the payload. */
 struct fill {
 	uint8_t *buf;
-	uint32_t cap, off;
-	bool plus;
+	uint32_t cap, off; /* bytes; off: filled so far */
+	bool plus;         /* for READDIRPLUS */
 };
 
 static bool emit(void *arg, const struct ext4_dirent *entry)
@@ -29,33 +32,34 @@ static bool emit(void *arg, const struct ext4_dirent *entry)
 				  entry->type, entry->name, entry->name_len);
 }
 
-/* The answer is withheld: nobody will give the references back. */
+/* The answer will be withheld, so the kernel does not get the references of add_inodes. */
 static void drop_inodes(struct ops *ops, uint8_t *buf, uint32_t len)
 {
 	for (uint32_t off = 0; off + FUSE_NAME_OFFSET_DIRENTPLUS <= len;) {
-		struct fuse_direntplus *d = (struct fuse_direntplus *)(void *)(buf + off);
+		struct fuse_direntplus *entry = (struct fuse_direntplus *)(void *)(buf + off);
 
-		off += (uint32_t)FUSE_DIRENTPLUS_SIZE(d);
-		if (d->entry_out.nodeid)
-			ops_unlookup(ops, d->entry_out.nodeid, 1);
+		off += (uint32_t)FUSE_DIRENTPLUS_SIZE(entry);
+		if (entry->entry_out.nodeid)
+			ops_forget_lookups(ops, entry->entry_out.nodeid, 1);
 	}
 }
 
 /*
- * Fills in what can be had; an entry left with node id 0 is listed by the kernel without
- * attributes.
+ * Fills in the inodes, each with a reference for the kernel. An entry whose inode cannot be read
+ * keeps node id 0: the kernel lists it without attributes.
  */
 static void add_inodes(struct ops *ops, uint8_t *buf, uint32_t len)
 {
 	for (uint32_t off = 0; off + FUSE_NAME_OFFSET_DIRENTPLUS <= len && !nowait_missed();) {
-		struct fuse_direntplus *d = (struct fuse_direntplus *)(void *)(buf + off);
+		struct fuse_direntplus *entry = (struct fuse_direntplus *)(void *)(buf + off);
+		uint64_t ino = entry->dirent.ino;
 		struct ext4_inode *inode;
 
-		off += (uint32_t)FUSE_DIRENTPLUS_SIZE(d);
-		if (ext4_name_is_dots(d->dirent.name, d->dirent.namelen) ||
-		    d->dirent.ino < OPS_FIRST_INO || ops_iget(ops, d->dirent.ino, &inode))
+		off += (uint32_t)FUSE_DIRENTPLUS_SIZE(entry);
+		if (ext4_name_is_dots(entry->dirent.name, entry->dirent.namelen) ||
+		    ino < OPS_FIRST_INO || ops_inode_get(ops, ino, &inode))
 			continue;
-		ops_fill_entry(ops, inode, &d->entry_out); /* keeps the reference */
+		ops_fill_entry(ops, inode, &entry->entry_out); /* takes over the reference */
 	}
 }
 
@@ -63,7 +67,7 @@ static void readdir_common(struct ops_req *req, bool plus)
 {
 	const struct fuse_read_in *in = ops_arg(req);
 	struct ops_file *file = ops_file_get(req->ops, in->fh);
-	struct fill fill = { .buf = req->tr.payload, .plus = plus };
+	struct fill fill = { .buf = req->fuse.payload, .plus = plus };
 	uint64_t cookie = in->offset;
 	int err;
 
@@ -71,7 +75,7 @@ static void readdir_common(struct ops_req *req, bool plus)
 		ops_reply_err(req, -EBADF);
 		return;
 	}
-	fill.cap = FDIO_MIN(in->size, req->tr.payload_cap);
+	fill.cap = FDIO_MIN(in->size, req->fuse.payload_cap);
 	err = ext4_readdir(file->inode, cookie, emit, &fill);
 	if (!err && plus)
 		add_inodes(req->ops, fill.buf, fill.off);
@@ -90,7 +94,7 @@ void ops_opendir(struct ops_req *req)
 {
 	struct fuse_open_out out = { .open_flags = FOPEN_KEEP_CACHE | FOPEN_CACHE_DIR };
 	struct ext4_inode *inode = NULL;
-	int err = ops_iget(req->ops, req->tr.in.header.nodeid, &inode);
+	int err = ops_inode_get(req->ops, req->fuse.in.header.nodeid, &inode);
 
 	if (err)
 		goto fail;
@@ -100,8 +104,8 @@ void ops_opendir(struct ops_req *req)
 		goto put;
 	ext4_opened(inode, 1);
 	/*
-	 * The kernel knows that its copy of the listing is old by the directory's mtime, which
-	 * another ".." does not change.
+	 * The kernel drops its copy of the listing when the directory's mtime changes. A new ".."
+	 * does not change mtime.
 	 */
 	if (ext4_dir_moved(inode))
 		out.open_flags &= ~(uint32_t)FOPEN_KEEP_CACHE;

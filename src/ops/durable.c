@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Changes that are answered only when they are durable: with the mount options sync and dirsync,
- * and with chattr +S and +D. Asking whether a change is such runs on any thread. Waiting is for
- * workers: a loop thread asks ops_may_change before it changes anything, which misses (nowait.h) if
- * it would have to wait, and then does not wait. The wait fails with what the sync queue says.
+ * Synchronous changes, which are answered only when they are durable: with the mount options sync
+ * and dirsync, and with chattr +S and +D. Workers wait for the engine's sync queue, and get its
+ * error. Loop threads must not wait: handlers call ops_miss_if_sync before they change anything,
+ * which misses (base/nowait.h) if the change is synchronous.
  */
 #include "ops/types.h"
 
@@ -55,7 +55,7 @@ static bool names_are_sync(struct ops *ops, struct ext4_inode *dir)
 	       (ext4_inode_flags(dir) & OPS_FL_DIRSYNC);
 }
 
-int ops_may_change(struct ops *ops, struct ext4_inode *inode)
+int ops_miss_if_sync(struct ops *ops, struct ext4_inode *inode)
 {
 	bool sync = S_ISDIR(ext4_inode_mode(inode)) ? names_are_sync(ops, inode)
 						    : ops_is_sync(ops, inode);
@@ -64,17 +64,19 @@ int ops_may_change(struct ops *ops, struct ext4_inode *inode)
 }
 
 /*
- * A loop thread has asked before; somebody may have set the flag since, and then this change came
- * first.
+ * A loop thread does not wait: ops_miss_if_sync has said that the change is not synchronous. If the
+ * flag was set since then, the change counts as made before that.
  */
 int ops_inode_durable(struct ops *ops, struct ext4_inode *inode, int err)
 {
-	return err || nowait_on() || !ops_is_sync(ops, inode) ? err
-							      : ops_wait_durable(ops, inode, false);
+	if (err || nowait_on() || !ops_is_sync(ops, inode))
+		return err;
+	return ops_wait_durable(ops, inode, false);
 }
 
 int ops_dir_durable(struct ops *ops, struct ext4_inode *dir, int err)
 {
-	return err || nowait_on() || !names_are_sync(ops, dir) ? err
-							     : ops_wait_durable(ops, dir, false);
+	if (err || nowait_on() || !names_are_sync(ops, dir))
+		return err;
+	return ops_wait_durable(ops, dir, false);
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Attributes and entries as FUSE has them. Any thread, no lock, never blocks. An entry that is
- * answered gives the kernel a reference of its inode.
+ * Attributes and directory entries in the format of FUSE. An answer with an entry gives the kernel
+ * a reference of the inode. Loop threads and workers; no lock is held here, nothing blocks or
+ * fails.
  */
 #include "ops/types.h"
 
@@ -30,14 +31,15 @@ void ops_fill_attr(struct ops *ops, struct ext4_inode *inode, struct fuse_attr *
 }
 
 /*
- * Blocks come to a file whose holes may be mapped without our knowing: to be asked for each time.
+ * If pages over holes of the file may be mapped, programs can add blocks to it without the kernel
+ * noticing: then the kernel must ask for the attributes each time.
  */
 uint64_t ops_attr_valid(struct ext4_inode *inode)
 {
-	return S_ISREG(ext4_inode_mode(inode)) && unlikely(dio_cached_maybe(inode, DIO_CACHED_HOLES,
-									    0))
-			       ? 0
-			       : OPS_VALID_S;
+	if (S_ISREG(ext4_inode_mode(inode)) &&
+	    unlikely(dio_cached_maybe(inode, DIO_CACHED_HOLES, 0)))
+		return 0;
+	return OPS_VALID_S;
 }
 
 void ops_fill_entry(struct ops *ops, struct ext4_inode *inode, struct fuse_entry_out *out)
@@ -50,7 +52,7 @@ void ops_fill_entry(struct ops *ops, struct ext4_inode *inode, struct fuse_entry
 	};
 	ops_fill_attr(ops, inode, &out->attr);
 	if (out->nodeid != FUSE_ROOT_ID)
-		ext4_lookups_add(inode, 1); /* before anybody can forget it */
+		ext4_lookups_add(inode, 1); /* before the answer, which FORGET may follow at once */
 }
 
 void ops_reply_entry(struct ops_req *req, int err, struct ext4_inode *inode)
@@ -66,7 +68,7 @@ void ops_reply_entry(struct ops_req *req, int err, struct ext4_inode *inode)
 		return;
 	}
 	ops_fill_entry(req->ops, inode, &entry);
-	/* The kernel does not count lookups of its root, so they must not keep references. */
+	/* The kernel never forgets the root, so its lookups must not keep references. */
 	if (entry.nodeid == FUSE_ROOT_ID)
 		ext4_inode_put(inode);
 	ops_reply_data(req, &entry, sizeof(entry));

@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Where the blocks of a file are: the ioctl FDIO_IOC_MAP of our own tools. On workers, with the
- * inode locked shared. Fails with EINVAL, EOPNOTSUPP (no regular file), ENOMEM, and what reading
- * the map says.
+ * Where the blocks of a file are: the ioctl FDIO_IOC_MAP of fusedio's own tools (message/ioctl.h).
+ * On workers, with the inode locked shared. Fails with EINVAL, EOPNOTSUPP (not a regular file),
+ * ENOMEM, and with what reading the extent map says.
  */
 #include "message/ioctl.h"
 #include "ops/types.h"
 
 #include <stdlib.h>
 
-/* The next run from *at on, which moves behind it. */
+/*
+ * Finds the next run that is no hole, from block *at on, and moves *at behind it. *ret_more false:
+ * there is none.
+ */
 static int next_run(struct ext4_inode *inode, uint64_t *at, struct ext4_extent *extent,
 		    bool *ret_more)
 {
@@ -32,57 +35,61 @@ static int next_run(struct ext4_inode *inode, uint64_t *at, struct ext4_extent *
 	return 0;
 }
 
-static int fill_map(struct ext4_inode *inode, unsigned bits, struct fdio_map *m)
+/* Fills in the runs from map->start on. block_bits: log2 of the block size. */
+static int fill_map(struct ext4_inode *inode, unsigned block_bits, struct fdio_map *map)
 {
-	uint64_t at = m->start >> bits;
+	uint64_t at = map->start >> block_bits;
 	struct ext4_extent extent = { 0 };
 	bool more = true;
 	int err = 0;
 
 	if (!S_ISREG(ext4_inode_mode(inode)))
 		return -EOPNOTSUPP;
-	memset(m->run, 0, sizeof(m->run));
-	m->nr = 0;
+	memset(map->run, 0, sizeof(map->run));
+	map->nr = 0;
 	ext4_inode_lock_shared(inode);
-	while (!ext4_inode_inline(inode)) { /* which has no blocks */
+	while (!ext4_inode_inline(inode)) { /* data in the inode has no blocks */
 		err = next_run(inode, &at, &extent, &more);
-		if (err || !more || m->nr == FDIO_MAP_RUNS)
+		if (err || !more || map->nr == FDIO_MAP_RUNS)
 			break;
-		m->run[m->nr++] = (struct fdio_map_run){
-			(uint64_t)extent.lblk << bits, extent.pblk << bits,
-			(uint64_t)extent.len << bits,
+		map->run[map->nr++] = (struct fdio_map_run){
+			(uint64_t)extent.lblk << block_bits, extent.pblk << block_bits,
+			(uint64_t)extent.len << block_bits,
 			extent.state == EXT4_EXTENT_UNWRITTEN ? FDIO_MAP_UNWRITTEN : 0, 0
 		};
 	}
 	ext4_inode_unlock(inode);
-	if (!err && !more && m->nr)
-		m->run[m->nr - 1].flags |= FDIO_MAP_LAST;
+	if (!err && !more && map->nr)
+		map->run[map->nr - 1].flags |= FDIO_MAP_LAST;
 	return err;
 }
 
-/* Too long for the stack: from the request's data to the payload, where the answer is built. */
+/*
+ * The map is too large for the stack, and cannot be built in the payload, where the request's data
+ * is.
+ */
 void ops_reply_map(struct ops_req *req, const struct fuse_ioctl_in *in)
 {
 	struct fuse_ioctl_out out = { 0 };
-	struct fdio_map *m = malloc(sizeof(*m));
+	struct fdio_map *map = malloc(sizeof(*map));
 	struct ext4_inode *inode;
-	int err = m ? 0 : -ENOMEM;
+	int err = map ? 0 : -ENOMEM;
 
-	if (!err && (in->in_size != sizeof(*m) || in->out_size < sizeof(*m) ||
-		     req->tr.in.rest_len < sizeof(*m)))
+	if (!err && (in->in_size != sizeof(*map) || in->out_size < sizeof(*map) ||
+		     req->fuse.in.rest_len < sizeof(*map)))
 		err = -EINVAL;
 	if (!err) {
-		memcpy(m, req->tr.in.rest, sizeof(*m));
-		err = ops_iget(req->ops, req->tr.in.header.nodeid, &inode);
+		memcpy(map, req->fuse.in.rest, sizeof(*map));
+		err = ops_inode_get(req->ops, req->fuse.in.header.nodeid, &inode);
 	}
 	if (!err) {
-		err = fill_map(inode, ext4_vol_block_bits(req->ops->vol), m);
+		err = fill_map(inode, ext4_vol_block_bits(req->ops->vol), map);
 		ext4_inode_put(inode);
 	}
 	if (!err) {
-		memcpy(req->tr.payload, &out, sizeof(out));
-		memcpy(req->tr.payload + sizeof(out), m, sizeof(*m));
+		memcpy(req->fuse.payload, &out, sizeof(out));
+		memcpy(req->fuse.payload + sizeof(out), map, sizeof(*map));
 	}
-	free(m);
-	ops_reply(req, err, err ? 0 : (uint32_t)(sizeof(out) + sizeof(*m)));
+	free(map);
+	ops_reply(req, err, err ? 0 : (uint32_t)(sizeof(out) + sizeof(*map)));
 }

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What the immutable and append-only flags forbid, as far as it is decided here: opening, changing
- * attributes. The kernel does not know these flags of a FUSE inode. WRITE looks at immutable itself
- * (read_write.c). Names, extended attributes and fallocate are checked by ext4, under the lock of
- * the inode. Any thread, no lock: a flag that is set meanwhile counts from the next request on.
- * Refuses with EPERM.
+ * What the immutable and append-only flags of inodes forbid: here, opening and changing attributes.
+ * The kernel does not know these flags of a FUSE inode. WRITE looks at the immutable flag itself
+ * (read_write.c); src/ext4 checks names, extended attributes and fallocate, under the lock of the
+ * inode. Loop threads and workers, without a lock: a flag that is set meanwhile counts from the
+ * next request on. Refuses with EPERM.
  */
 #include "ops/types.h"
 
@@ -12,7 +12,7 @@
 
 int ops_open_allowed(struct ops *ops, struct ext4_inode *inode, uint32_t flags)
 {
-	uint32_t fl = ext4_inode_flags(inode);
+	uint32_t inode_flags = ext4_inode_flags(inode);
 	bool writes = (flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC);
 
 	if (S_ISDIR(ext4_inode_mode(inode)))
@@ -21,33 +21,37 @@ int ops_open_allowed(struct ops *ops, struct ext4_inode *inode, uint32_t flags)
 		return -ENXIO; /* the kernel opens devices, pipes and sockets itself */
 	if (writes && ext4_vol_read_only(ops->vol))
 		return -EROFS;
-	if (writes && (fl & OPS_FL_IMMUTABLE))
+	if (writes && (inode_flags & OPS_FL_IMMUTABLE))
 		return -EPERM;
-	if (writes && (fl & OPS_FL_APPEND) && (!(flags & O_APPEND) || (flags & O_TRUNC)))
+	if (writes && (inode_flags & OPS_FL_APPEND) &&
+	    (!(flags & O_APPEND) || (flags & O_TRUNC)))
 		return -EPERM;
 	return 0;
 }
 
-/* Immutable: nothing changes. Append-only: no truncation, no attributes but times to now. */
+/*
+ * Of an immutable inode nothing may be changed; of an append-only inode only the times, and only to
+ * now.
+ */
 int ops_setattr_allowed(struct ext4_inode *inode, const struct fuse_setattr_in *in)
 {
-	uint32_t fl = ext4_inode_flags(inode);
-	uint32_t v = in->valid &
-		     (FATTR_MODE | FATTR_UID | FATTR_GID | FATTR_SIZE | FATTR_ATIME | FATTR_MTIME);
+	uint32_t inode_flags = ext4_inode_flags(inode);
+	uint32_t changes = in->valid & (FATTR_MODE | FATTR_UID | FATTR_GID | FATTR_SIZE |
+					FATTR_ATIME | FATTR_MTIME);
 
-	if (!v || !(fl & (OPS_FL_IMMUTABLE | OPS_FL_APPEND)))
+	if (!changes || !(inode_flags & (OPS_FL_IMMUTABLE | OPS_FL_APPEND)))
 		return 0;
-	if (fl & OPS_FL_IMMUTABLE)
+	if (inode_flags & OPS_FL_IMMUTABLE)
 		return -EPERM;
-	if (v & (FATTR_MODE | FATTR_UID | FATTR_GID | FATTR_SIZE))
+	if (changes & (FATTR_MODE | FATTR_UID | FATTR_GID | FATTR_SIZE))
 		return -EPERM;
-	if (((v & FATTR_ATIME) && !(in->valid & FATTR_ATIME_NOW)) ||
-	    ((v & FATTR_MTIME) && !(in->valid & FATTR_MTIME_NOW)))
+	if (((changes & FATTR_ATIME) && !(in->valid & FATTR_ATIME_NOW)) ||
+	    ((changes & FATTR_MTIME) && !(in->valid & FATTR_MTIME_NOW)))
 		return -EPERM;
 	return 0;
 }
 
-/* ext4 forbids it only where the rename takes a name away there. */
+/* src/ext4 refuses it only if the rename also takes a name away in dir. */
 int ops_rename_into_allowed(struct ext4_inode *dir)
 {
 	return ext4_inode_flags(dir) & OPS_FL_APPEND ? -EPERM : 0;

@@ -1,18 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Page cache invalidation after direct writes. The kernel may write back dirty pages and wait for
- * reads while it serves a notification, so notifications are sent by a thread of their own, which
- * holds no lock and on which no request ever waits to be received. Order for the engine: device
- * write, publish, unlock, ops_inval, reply.
+ * Invalidation of the kernel's page cache after direct writes. The order is: device write, publish,
+ * unlock, ops_invalidate_pages, answer. While the kernel serves the notification it may write back
+ * dirty pages and wait for reads. So a thread of its own (fdio-notify) sends the notifications,
+ * with no lock held, and no request needs that thread to be received. ops_invalidate_pages queues
+ * the notification and returns; done is called when it has been sent.
  *
- * NOTIFY-1 A notification can wait for a page that a READ has locked, and that READ needs a slot of
- *    its loop to be served. So at most half of a loop's slots wait for notifications; beyond that a
- *    write is answered first and its notification follows. A cached read may then see the old bytes
- *    for a moment after the write was answered, which is what kernels do that know no invalidation
- *    here at all; waiting could be for ever.
+ * NOTIFY-1 A notification can wait for a page that a READ has locked, and the READ needs a slot of
+ *    its loop to be served. So at most half of a loop's slots wait for notifications. Beyond that a
+ *    write is answered first, and its notification follows: for a moment after the answer a cached
+ *    read may see the old bytes. Kernels that do not know the notification always behave like that,
+ *    and waiting could last for ever.
  *
- * Records are preallocated: one for each request slot that may wait, and as many for what was
- * answered early. Those of one inode that have not been sent yet are joined.
+ * Records are made at mount: one for each request slot that may wait, and as many for notifications
+ * that follow their answer. The latter join a record of the same inode that is yet to be sent. A
+ * notification that fails is logged.
  */
 #include "ops/types.h"
 
@@ -20,28 +22,28 @@
 
 #include <stdlib.h>
 
-struct notify_rec {
-	struct list node;           /* on free, or on queued until it is sent */
+struct notify_record {
+	struct list node;            /* on free, or on queued until it is being sent */
 	struct work work;
 	struct ops *ops;
-	uint64_t nodeid, off, end;
-	unsigned loop;              /* whose slot waits */
+	uint64_t nodeid, off, end;   /* bytes [off, end) */
+	unsigned loop;               /* whose slot waits */
 	struct work *done_work;
-	void (*done)(struct work *); /* NULL: nobody waits */
+	void (*done)(struct work *); /* NULL: no slot waits */
 };
 
 struct ops_notify {
 	struct work_queue *thread;
-	struct fdio_mutex lock;     /* guards all below */
+	struct fdio_mutex lock;      /* guards all below */
 	struct list free, queued;
-	unsigned *waiting;          /* by loop */
-	unsigned nr_early, max_early;
-	struct notify_rec *recs;
+	unsigned *waiting;           /* slots that wait, for each loop */
+	unsigned nr_early, max_early; /* records in use that no slot waits for */
+	struct notify_record *records;
 };
 
 static void send_one(struct work *work)
 {
-	struct notify_rec *record = container_of(work, struct notify_rec, work);
+	struct notify_record *record = container_of(work, struct notify_record, work);
 	struct ops *ops = record->ops;
 	struct ops_notify *notify = ops->notify;
 	struct work *done_work = record->done_work;
@@ -49,7 +51,7 @@ static void send_one(struct work *work)
 	int err;
 
 	fdio_mutex_lock(&notify->lock);
-	list_del(&record->node); /* nothing joins it any more */
+	list_del(&record->node); /* from now on nothing is joined to it */
 	fdio_mutex_unlock(&notify->lock);
 	err = transport_notify_inval_inode(ops->transport, record->nodeid, (int64_t)record->off,
 					   (int64_t)(record->end - record->off));
@@ -64,13 +66,13 @@ static void send_one(struct work *work)
 	list_add(&notify->free, &record->node);
 	fdio_mutex_unlock(&notify->lock);
 	if (done)
-		done(done_work); /* queues or replies: it does not block */
+		done(done_work); /* queues or answers, and does not block */
 }
 
-/* One of the same inode that is yet to be sent; notify->lock held. */
-static struct notify_rec *find_queued(struct ops_notify *notify, uint64_t nodeid)
+/* A record of the inode that is yet to be sent, or NULL. notify->lock is held. */
+static struct notify_record *find_queued(struct ops_notify *notify, uint64_t nodeid)
 {
-	struct notify_rec *record;
+	struct notify_record *record;
 
 	list_for_each(record, &notify->queued, node)
 		if (record->nodeid == nodeid)
@@ -78,25 +80,46 @@ static struct notify_rec *find_queued(struct ops_notify *notify, uint64_t nodeid
 	return NULL;
 }
 
-void ops_inval(void *arg, struct ext4_inode *inode, uint64_t off, uint64_t len, struct work *work,
-	       void (*done)(struct work *))
+/* Queues a notification; wait: the slot waits for it. notify->lock is held. */
+static void queue_one(struct ops_notify *notify, const struct notify_record *what, bool wait)
+{
+	struct notify_record *record;
+	struct list node;
+
+	FDIO_ASSERT(!list_empty(&notify->free));
+	record = list_first(&notify->free, struct notify_record, node);
+	node = record->node;
+	*record = *what;
+	record->node = node;
+	list_move_tail(&notify->queued, &record->node);
+	if (wait)
+		notify->waiting[record->loop]++;
+	else
+		notify->nr_early++;
+	work_queue_add(notify->thread, &record->work, send_one);
+}
+
+/* How many slots of a loop may wait (NOTIFY-1). The ring gives two of loop 0 to /dev/fuse. */
+static unsigned max_waiting(struct ops *ops, unsigned loop)
+{
+	unsigned slots = transport_loop_slots(ops->transport, loop);
+
+	return slots > 4 ? (slots - 2) / 2 : 0;
+}
+
+void ops_invalidate_pages(void *arg, struct ext4_inode *inode, uint64_t off, uint64_t len,
+			  struct work *work, void (*done)(struct work *))
 {
 	struct ops *ops = arg;
 	struct ops_notify *notify = ops->notify;
-	/* The engine's work item is that of the request in the slot. */
 	struct ops_req *req = container_of(dio_inval_req(work), struct ops_req, dio);
-	/* whoever serves it: the slot is that one's */
-	unsigned loop = req->tr.queue, slots = transport_loop_slots(ops->transport, loop);
-	/* NOTIFY-1; the ring channel gives two slots of loop 0 to /dev/fuse */
-	unsigned limit = slots > 4 ? (slots - 2) / 2 : 0;
-	struct notify_rec *record = NULL;
+	unsigned loop = req->fuse.queue; /* owns the slot, whichever loop serves the request */
+	unsigned limit = max_waiting(ops, loop);
+	struct notify_record *record = NULL;
 	bool wait;
 
 	fdio_mutex_lock(&notify->lock);
-	/*
-	 * Only if there is no record left for those who do not wait must one wait beyond the limit:
-	 * that many inodes at once.
-	 */
+	/* Beyond the limit a slot waits only if max_early other inodes have taken all records. */
 	wait = notify->waiting[loop] < limit || notify->nr_early == notify->max_early;
 	if (!wait)
 		record = find_queued(notify, ops_nodeid(inode));
@@ -104,22 +127,15 @@ void ops_inval(void *arg, struct ext4_inode *inode, uint64_t off, uint64_t len, 
 		record->off = FDIO_MIN(record->off, off);
 		record->end = FDIO_MAX(record->end, off + len);
 	} else {
-		FDIO_ASSERT(!list_empty(&notify->free));
-		record = list_first(&notify->free, struct notify_rec, node);
-		*record = (struct notify_rec){ .node = record->node,
-					  .ops = ops,
-					  .nodeid = ops_nodeid(inode),
-					  .off = off,
-					  .end = off + len,
-					  .loop = loop,
-					  .done_work = wait ? work : NULL,
-					  .done = wait ? done : NULL };
-		list_move_tail(&notify->queued, &record->node);
-		if (wait)
-			notify->waiting[loop]++;
-		else
-			notify->nr_early++;
-		work_queue_add(notify->thread, &record->work, send_one);
+		const struct notify_record what = { .ops = ops,
+						    .nodeid = ops_nodeid(inode),
+						    .off = off,
+						    .end = off + len,
+						    .loop = loop,
+						    .done_work = wait ? work : NULL,
+						    .done = wait ? done : NULL };
+
+		queue_one(notify, &what, wait);
 	}
 	fdio_mutex_unlock(&notify->lock);
 	if (!wait) {
@@ -129,7 +145,7 @@ void ops_inval(void *arg, struct ext4_inode *inode, uint64_t off, uint64_t len, 
 	}
 }
 
-/* No pages are named, so this waits for none and needs no other thread. */
+/* The notification names no pages, so it waits for none and needs no thread of its own. */
 void ops_size_failed(struct ops *ops, struct ext4_inode *inode, uint64_t before)
 {
 	int err;
@@ -156,15 +172,17 @@ int ops_notify_new(struct ops *ops)
 	list_init(&notify->free);
 	list_init(&notify->queued);
 	notify->max_early = nr;
-	notify->waiting = calloc(nr, sizeof(*notify->waiting)); /* a loop has a slot at least */
-	notify->recs = calloc(2 * (size_t)nr, sizeof(*notify->recs));
-	notify->thread = notify->recs && notify->waiting ? work_queue_new("fdio-notify", 1) : NULL;
+	/* Each loop has a slot at least, so there are no more than nr loops. */
+	notify->waiting = calloc(nr, sizeof(*notify->waiting));
+	notify->records = calloc(2 * (size_t)nr, sizeof(*notify->records));
+	if (notify->records && notify->waiting)
+		notify->thread = work_queue_new("fdio-notify", 1);
 	if (!notify->thread) {
 		ops_notify_free(ops);
 		return -ENOMEM;
 	}
 	for (unsigned k = 0; k < 2 * nr; k++)
-		list_add(&notify->free, &notify->recs[k].node);
+		list_add(&notify->free, &notify->records[k].node);
 	return 0;
 }
 
@@ -182,7 +200,7 @@ void ops_notify_free(struct ops *ops)
 		return;
 	work_queue_free(notify->thread);
 	fdio_mutex_fini(&notify->lock);
-	free(notify->recs);
+	free(notify->records);
 	free(notify->waiting);
 	free(notify);
 	ops->notify = NULL;

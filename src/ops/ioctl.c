@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * IOCTL, on workers: inode flags (inode_flags.c), the generation, FITRIM, the label, shutting down,
- * and where the blocks are (file_map.c). The table below has all but the last. An unknown ioctl is
- * ENOTTY.
+ * IOCTL, on workers, without locks: inode flags (inode_flags.c), the generation, FITRIM, the label,
+ * shutdown, and where the blocks of a file are (file_map.c). The table below has all but the last.
+ * Fails with ENOTTY for an unknown number, EINVAL, EPERM, EROFS, and with what the ioctl says.
  *
- * Who may: the kernel checks and translates the numbers that it knows, and passes on all others as
- * they are, from anybody who has the file open in whatever way. So each ioctl has its condition in
- * the table, and a number is served only where the kernel would have caught it, or where it cannot
- * mean anything else.
+ * Permission: the kernel checks and translates the numbers that it knows itself. All others it
+ * passes on unchecked, from anybody who has the file open, in whatever mode. So the table says for
+ * each number who may use it, and in which form it is served: only as the kernel passes it on after
+ * its own checks, or if no number of the kernel's could be meant.
  */
 #include "message/ioctl.h"
 #include "ops/types.h"
@@ -16,35 +16,35 @@
 #include <linux/fs.h>
 #include <sys/ioctl.h>
 
-/* The answer is built in the payload; data of the request must have been read by then. */
+/* Overwrites the data of the request, which is in the payload too. */
 static void reply_ioctl(struct ops_req *req, const void *data, uint32_t len)
 {
 	struct fuse_ioctl_out out = { 0 };
 
-	memcpy(req->tr.payload, &out, sizeof(out));
+	memcpy(req->fuse.payload, &out, sizeof(out));
 	if (len)
-		memcpy(req->tr.payload + sizeof(out), data, len);
+		memcpy(req->fuse.payload + sizeof(out), data, len);
 	ops_reply(req, 0, (uint32_t)sizeof(out) + len);
 }
 
-static int trim(struct ops_req *req, struct fstrim_range *r)
+static int trim(struct ops_req *req, struct fstrim_range *range)
 {
 	uint64_t done = 0;
-	int err = ext4_vol_trim(req->ops->vol, r->start, r->len, r->minlen, &done);
+	int err = ext4_vol_trim(req->ops->vol, range->start, range->len, range->minlen, &done);
 
-	r->len = done;
+	range->len = done;
 	return err;
 }
 
 /*
- * FUSE hands over the argument as the direction in the number says. EXT4_IOC_SHUTDOWN is declared
- * as one that returns its argument, so its flags never arrive: it is the default way. The same
- * number declared the right way round has flags.
+ * FUSE copies the argument in the direction that the number declares. EXT4_IOC_SHUTDOWN declares
+ * that it returns its argument, so the flags of the caller never arrive, and it is served as
+ * EXT4_SHUTDOWN_DEFAULT. The same number with the direction turned round brings the flags.
  */
 #define IOC_SHUTDOWN _IOR('X', 125, uint32_t)
 #define IOC_SHUTDOWN_FLAGS _IOW('X', 125, uint32_t)
 
-/* What the page cache holds would be read without asking us. */
+/* After the shutdown reads must fail, but the kernel would serve those of pages that it holds. */
 static void forget_pages(struct ops *ops)
 {
 	uint64_t ids[64];
@@ -74,92 +74,92 @@ static int shut_down(struct ops_req *req, uint32_t flags)
 
 /* ------------------------------------------------------------------ the table */
 
-/* What comes in and goes out; the numbers say how much of it. */
+/* The argument that comes in, and the answer. */
 union ioctl_data {
-	uint32_t v;
-	struct fsxattr x;
-	struct fstrim_range t;
+	uint32_t value;
+	struct fsxattr xattr;
+	struct fstrim_range range;
 	char label[FSLABEL_MAX];
 	uint8_t raw[FSLABEL_MAX];
 };
 
-static int get_flags(struct ops_req *req, struct ext4_inode *inode, union ioctl_data *d)
+static int get_flags(struct ops_req *req, struct ext4_inode *inode, union ioctl_data *data)
 {
 	(void)req;
-	d->v = ext4_inode_flags(inode) & OPS_FL_VISIBLE;
+	data->value = ext4_inode_flags(inode) & OPS_FL_VISIBLE;
 	return 0;
 }
 
-static int put_flags(struct ops_req *req, struct ext4_inode *inode, union ioctl_data *d)
+static int set_flags(struct ops_req *req, struct ext4_inode *inode, union ioctl_data *data)
 {
-	return ops_set_inode_flags(req, inode, d->v);
+	return ops_set_inode_flags(req, inode, data->value);
 }
 
-static int get_version(struct ops_req *req, struct ext4_inode *inode, union ioctl_data *d)
+static int get_version(struct ops_req *req, struct ext4_inode *inode, union ioctl_data *data)
 {
 	(void)req;
-	d->v = ext4_inode_gen(inode);
+	data->value = ext4_inode_gen(inode);
 	return 0;
 }
 
-static int get_fsx(struct ops_req *req, struct ext4_inode *inode, union ioctl_data *d)
+static int get_xflags(struct ops_req *req, struct ext4_inode *inode, union ioctl_data *data)
 {
 	(void)req;
-	ops_get_xflags(inode, &d->x);
+	ops_get_xflags(inode, &data->xattr);
 	return 0;
 }
 
-static int put_fsx(struct ops_req *req, struct ext4_inode *inode, union ioctl_data *d)
+static int set_xflags(struct ops_req *req, struct ext4_inode *inode, union ioctl_data *data)
 {
-	return ops_set_xflags(req, inode, &d->x);
+	return ops_set_xflags(req, inode, &data->xattr);
 }
 
-static int get_label(struct ops_req *req, struct ext4_inode *inode, union ioctl_data *d)
+static int get_label(struct ops_req *req, struct ext4_inode *inode, union ioctl_data *data)
 {
 	(void)inode;
-	memset(d->label, 0, sizeof(d->label));
-	ext4_vol_label(req->ops->vol, d->label);
+	memset(data->label, 0, sizeof(data->label));
+	ext4_vol_label(req->ops->vol, data->label);
 	return 0;
 }
 
-/* A name that fills the field is not terminated there. */
-static int put_label(struct ops_req *req, struct ext4_inode *inode, union ioctl_data *d)
+/* A label of EXT4_LABEL_MAX bytes has no NUL on disk, but has one here. */
+static int set_label(struct ops_req *req, struct ext4_inode *inode, union ioctl_data *data)
 {
 	(void)inode;
-	if (strnlen(d->label, sizeof(d->label)) > EXT4_LABEL_MAX)
+	if (strnlen(data->label, sizeof(data->label)) > EXT4_LABEL_MAX)
 		return -EINVAL;
-	return ext4_vol_set_label(req->ops->vol, d->label);
+	return ext4_vol_set_label(req->ops->vol, data->label);
 }
 
-static int do_trim(struct ops_req *req, struct ext4_inode *inode, union ioctl_data *d)
+static int do_trim(struct ops_req *req, struct ext4_inode *inode, union ioctl_data *data)
 {
 	(void)inode;
-	return trim(req, &d->t);
+	return trim(req, &data->range);
 }
 
-static int do_shutdown(struct ops_req *req, struct ext4_inode *inode, union ioctl_data *d)
+static int do_shutdown(struct ops_req *req, struct ext4_inode *inode, union ioctl_data *data)
 {
 	(void)inode;
-	(void)d;
+	(void)data;
 	return shut_down(req, 0);
 }
 
-static int do_shutdown_flags(struct ops_req *req, struct ext4_inode *inode, union ioctl_data *d)
+static int do_shutdown_flags(struct ops_req *req, struct ext4_inode *inode, union ioctl_data *data)
 {
 	(void)inode;
-	return shut_down(req, d->v);
+	return shut_down(req, data->value);
 }
 
 /*
- * Numbers with a long in them have two forms. The kernel catches its own form of those that it
- * knows, and translates that of programs with shorter longs; so the other form is nobody's, or it
- * is a way around the kernel's checks.
+ * A number that is declared with a long contains its size, so it has two values. For numbers that
+ * it knows, the kernel catches the value of its own long, and translates that of 32-bit programs.
+ * Any other value comes from no honest program: it may be a way around the kernel's checks.
  */
 enum form {
 	ANY_FORM,
-	LONG_64,      /* a program with long longs */
-	LONG_32,      /* a program with short ones */
-	KERNEL_LONG_32 /* a kernel with short ones */
+	LONG_64,       /* from a program with 64-bit longs */
+	LONG_32,       /* from a program with 32-bit longs */
+	KERNEL_LONG_32 /* the same, and the kernel has them too */
 };
 
 enum who { ANYBODY, OWNER, ADMIN };
@@ -167,9 +167,9 @@ enum who { ANYBODY, OWNER, ADMIN };
 struct ioctl_def {
 	uint32_t cmd;
 	uint8_t form, who;
-	bool change;          /* EROFS where nothing can be changed */
-	uint16_t in, out;     /* bytes that it takes and gives */
-	int (*fn)(struct ops_req *q, struct ext4_inode *i, union ioctl_data *d);
+	bool change;      /* refused with EROFS on a read-only volume */
+	uint16_t in, out; /* bytes of the argument and of the answer */
+	int (*serve)(struct ops_req *req, struct ext4_inode *inode, union ioctl_data *data);
 };
 
 #define FSX sizeof(struct fsxattr)
@@ -178,14 +178,14 @@ struct ioctl_def {
 static const struct ioctl_def ioctls[] = {
 	{ _IOR('f', 1, int64_t), LONG_64, ANYBODY, false, 0, 4, get_flags },
 	{ _IOR('f', 1, int32_t), KERNEL_LONG_32, ANYBODY, false, 0, 4, get_flags },
-	{ _IOW('f', 2, int64_t), LONG_64, OWNER, true, 4, 0, put_flags },
-	{ _IOW('f', 2, int32_t), KERNEL_LONG_32, OWNER, true, 4, 0, put_flags },
+	{ _IOW('f', 2, int64_t), LONG_64, OWNER, true, 4, 0, set_flags },
+	{ _IOW('f', 2, int32_t), KERNEL_LONG_32, OWNER, true, 4, 0, set_flags },
 	{ _IOR('v', 1, int64_t), LONG_64, ANYBODY, false, 0, 4, get_version },
 	{ _IOR('v', 1, int32_t), LONG_32, ANYBODY, false, 0, 4, get_version },
-	{ FS_IOC_FSGETXATTR, ANY_FORM, ANYBODY, false, 0, FSX, get_fsx },
-	{ FS_IOC_FSSETXATTR, ANY_FORM, OWNER, true, FSX, 0, put_fsx },
+	{ FS_IOC_FSGETXATTR, ANY_FORM, ANYBODY, false, 0, FSX, get_xflags },
+	{ FS_IOC_FSSETXATTR, ANY_FORM, OWNER, true, FSX, 0, set_xflags },
 	{ FS_IOC_GETFSLABEL, ANY_FORM, ANYBODY, false, 0, FSLABEL_MAX, get_label },
-	{ FS_IOC_SETFSLABEL, ANY_FORM, ADMIN, true, FSLABEL_MAX, 0, put_label },
+	{ FS_IOC_SETFSLABEL, ANY_FORM, ADMIN, true, FSLABEL_MAX, 0, set_label },
 	{ FITRIM, ANY_FORM, ADMIN, true, RANGE, RANGE, do_trim },
 	{ IOC_SHUTDOWN, ANY_FORM, ADMIN, false, 0, 0, do_shutdown },
 	{ IOC_SHUTDOWN_FLAGS, ANY_FORM, ADMIN, false, 4, 0, do_shutdown_flags },
@@ -193,8 +193,8 @@ static const struct ioctl_def ioctls[] = {
 
 static bool in_form(enum form form, uint32_t flags)
 {
-	bool shorter = flags & (FUSE_IOCTL_32BIT | FUSE_IOCTL_COMPAT),
-	     compat = flags & FUSE_IOCTL_COMPAT;
+	bool shorter = flags & (FUSE_IOCTL_32BIT | FUSE_IOCTL_COMPAT);
+	bool compat = flags & FUSE_IOCTL_COMPAT;
 
 	switch (form) {
 	case LONG_64: return !shorter;
@@ -212,9 +212,9 @@ static const struct ioctl_def *find_ioctl(const struct fuse_ioctl_in *in)
 	return NULL;
 }
 
-static bool may(const struct ops_req *req, struct ext4_inode *inode, enum who who)
+static bool may_use(const struct ops_req *req, struct ext4_inode *inode, enum who who)
 {
-	uint32_t uid = req->tr.in.header.uid;
+	uint32_t uid = req->fuse.in.header.uid;
 	struct ext4_attr attr;
 
 	switch (who) {
@@ -227,7 +227,7 @@ static bool may(const struct ops_req *req, struct ext4_inode *inode, enum who wh
 }
 
 static int run_ioctl(struct ops_req *req, struct ext4_inode *inode, const struct fuse_ioctl_in *in,
-		     union ioctl_data *d, uint32_t *ret_len)
+		     union ioctl_data *data, uint32_t *ret_len)
 {
 	const struct ioctl_def *def = find_ioctl(in);
 
@@ -236,12 +236,12 @@ static int run_ioctl(struct ops_req *req, struct ext4_inode *inode, const struct
 		return -ENOTTY;
 	if (in->in_size < def->in || in->out_size < def->out)
 		return -EINVAL;
-	if (!may(req, inode, (enum who)def->who))
+	if (!may_use(req, inode, (enum who)def->who))
 		return -EPERM;
 	if (def->change && ext4_vol_read_only(req->ops->vol))
 		return -EROFS;
 	*ret_len = def->out;
-	return def->fn(req, inode, d);
+	return def->serve(req, inode, data);
 }
 
 void ops_ioctl(struct ops_req *req)
@@ -252,7 +252,7 @@ void ops_ioctl(struct ops_req *req)
 	uint32_t len;
 	int err;
 
-	if (in->in_size > req->tr.in.rest_len) {
+	if (in->in_size > req->fuse.in.rest_len) {
 		ops_reply_err(req, -EINVAL);
 		return;
 	}
@@ -260,8 +260,8 @@ void ops_ioctl(struct ops_req *req)
 		ops_reply_map(req, in);
 		return;
 	}
-	memcpy(data.raw, req->tr.in.rest, FDIO_MIN(in->in_size, (uint32_t)sizeof(data.raw)));
-	err = ops_iget(req->ops, req->tr.in.header.nodeid, &inode);
+	memcpy(data.raw, req->fuse.in.rest, FDIO_MIN(in->in_size, (uint32_t)sizeof(data.raw)));
+	err = ops_inode_get(req->ops, req->fuse.in.header.nodeid, &inode);
 	if (!err) {
 		err = run_ioctl(req, inode, in, &data, &len);
 		ext4_inode_put(inode);

@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Pages of files that may be mapped: before an answer that would be wrong because of a store that
- * nobody has told us of, the kernel is made to write the pages back and to forget them
- * (dio/pagecache.c says when).
+ * Laundering pages of files that may be mapped. Programs store into mapped pages without the daemon
+ * hearing of it. Before an answer that would be wrong because of such stores (dio/pagecache.c has
+ * the cases), the kernel is made to write the pages back and to forget them, by a notification.
  *
- * The notification waits for pages that READs have locked and for the WRITEs of what is dirty,
- * which need slots and workers, and in one case for the very request that waits for it. So each is
- * sent by threads that do nothing else, no worker waits for it, and it is waited for only so long:
- * then the clock's thread lets the request go on with cached_late set, and the notification, which
- * harms nobody when it comes late, ends when it ends. LSEEK and the count
- * of blocks then take for data whatever the kernel may hold (space.c, attributes.c); a time that
- * was set may be changed by the pages.
+ * While the kernel serves the notification, it waits for pages that READs have locked and for the
+ * WRITEs of dirty pages, which need slots and workers; in one case it waits for the very request
+ * that waits for the notification. So threads that do nothing else (fdio-launder) send them, no
+ * worker waits, and a request waits no longer than its time: then the clock's thread (fdio-clock)
+ * lets it go on with cached_late set. The notification does no harm when it ends later. With
+ * cached_late, LSEEK and the count of blocks take for data whatever the kernel may hold (space.c,
+ * attributes.c), and a time that SETATTR sets may be changed by the pages.
  *
- * Records are preallocated. When all are in use a request is late at once.
+ * Workers start laundering and loop threads miss; nothing is locked by the callers. Records are
+ * made at mount. If all are in use, a request is late at once. Nothing else fails.
  */
 #include "ops/types.h"
 
@@ -20,20 +21,24 @@
 
 #include <stdlib.h>
 
-#define NR_RECS 64u
+#define NR_RECORDS 64u
 #define NR_THREADS 4u
-#define WAIT_MS 2000u
-/* From this minor version on the kernel clears what pages hold behind the end when a file grows. */
+#define WAIT_MS 2000u /* how long a request waits */
+/*
+ * From this minor version of the protocol on, the kernel clears what pages hold behind the end of a
+ * file when the file grows.
+ */
 #define MINOR_CLEARS_TAIL 46u
 
-struct launder_rec {
-	struct list node;            /* on free or waiting; on none: given up, still being sent */
+struct launder_record {
+	/* on free, or on waiting; on none when the request went on and this is still being sent */
+	struct list node;
 	struct work work;
 	struct ops *ops;
-	uint64_t nodeid, off, len;
-	uint64_t deadline;
+	uint64_t nodeid, off, len;   /* bytes */
+	uint64_t deadline;           /* of fdio_now_ns */
 	struct work *done_work;
-	void (*done)(struct work *, bool late); /* NULL: given up */
+	void (*done)(struct work *, bool late); /* NULL: the request went on */
 };
 
 struct ops_launder {
@@ -44,7 +49,7 @@ struct ops_launder {
 	struct fdio_mutex lock;      /* guards all below */
 	struct list free, waiting;
 	bool ending;
-	struct launder_rec recs[NR_RECS];
+	struct launder_record records[NR_RECORDS];
 };
 
 bool ops_kernel_clears_tail(const struct ops *ops)
@@ -54,7 +59,7 @@ bool ops_kernel_clears_tail(const struct ops *ops)
 
 static void send_one(struct work *work)
 {
-	struct launder_rec *record = container_of(work, struct launder_rec, work);
+	struct launder_record *record = container_of(work, struct launder_record, work);
 	struct ops_launder *launder = record->ops->launder;
 	struct work *done_work;
 	void (*done)(struct work *, bool late);
@@ -75,10 +80,13 @@ static void send_one(struct work *work)
 		done(done_work, false);
 }
 
-/* The first whose time is over, given up; else NULL and when to look again. launder->lock held. */
-static struct launder_rec *first_late(struct ops_launder *launder, uint64_t *ret_next)
+/*
+ * A record whose deadline has passed; else NULL, and the next deadline (UINT64_MAX: none).
+ * launder->lock is held.
+ */
+static struct launder_record *first_late(struct ops_launder *launder, uint64_t *ret_next)
 {
-	struct launder_rec *record;
+	struct launder_record *record;
 	uint64_t now = fdio_now_ns();
 
 	*ret_next = UINT64_MAX;
@@ -90,6 +98,20 @@ static struct launder_rec *first_late(struct ops_launder *launder, uint64_t *ret
 	return NULL;
 }
 
+/* Lets the request of the record go on. launder->lock is held, and dropped for a moment. */
+static void give_up(struct ops_launder *launder, struct launder_record *record)
+{
+	struct work *done_work = record->done_work;
+	void (*done)(struct work *, bool late) = record->done;
+
+	list_del(&record->node);
+	record->done = NULL;
+	fdio_mutex_unlock(&launder->lock);
+	fdio_count(COUNTER_ops_launder_late);
+	done(done_work, true);
+	fdio_mutex_lock(&launder->lock);
+}
+
 static void *run_clock(void *arg)
 {
 	struct ops_launder *launder = arg;
@@ -97,39 +119,30 @@ static void *run_clock(void *arg)
 
 	fdio_mutex_lock(&launder->lock);
 	while (!launder->ending) {
-		struct launder_rec *record = first_late(launder, &next);
+		struct launder_record *record = first_late(launder, &next);
 
-		if (!record) {
-			if (next == UINT64_MAX)
-				fdio_cond_wait(&launder->cond, &launder->lock);
-			else
-				fdio_cond_timedwait(&launder->cond, &launder->lock, next);
-			continue;
-		}
-		struct work *done_work = record->done_work;
-		void (*done)(struct work *, bool late) = record->done;
-
-		list_del(&record->node);
-		record->done = NULL;
-		fdio_mutex_unlock(&launder->lock);
-		fdio_count(COUNTER_ops_launder_late);
-		done(done_work, true);
-		fdio_mutex_lock(&launder->lock);
+		if (record)
+			give_up(launder, record);
+		else if (next == UINT64_MAX)
+			fdio_cond_wait(&launder->cond, &launder->lock);
+		else
+			fdio_cond_timedwait(&launder->cond, &launder->lock, next);
 	}
 	fdio_mutex_unlock(&launder->lock);
 	return NULL;
 }
 
+/* Has len bytes at off laundered, then calls done: after ms milliseconds at the latest. */
 static void launder(struct ops *ops, struct ext4_inode *inode, uint64_t off, uint64_t len,
 		    unsigned ms, struct work *work, void (*done)(struct work *, bool late))
 {
 	struct ops_launder *launder = ops->launder;
-	struct launder_rec *record = NULL;
+	struct launder_record *record = NULL;
 
 	fdio_mutex_lock(&launder->lock);
 	if (!list_empty(&launder->free)) {
-		record = list_first(&launder->free, struct launder_rec, node);
-		*record = (struct launder_rec){
+		record = list_first(&launder->free, struct launder_record, node);
+		*record = (struct launder_record){
 			.node = record->node,
 			.ops = ops,
 			.nodeid = ops_nodeid(inode),
@@ -141,7 +154,7 @@ static void launder(struct ops *ops, struct ext4_inode *inode, uint64_t off, uin
 		};
 		list_move_tail(&launder->waiting, &record->node);
 		pthread_cond_signal(&launder->cond);
-		work_queue_add(launder->threads, &record->work, send_one); /* the last touch */
+		work_queue_add(launder->threads, &record->work, send_one);
 	}
 	fdio_mutex_unlock(&launder->lock);
 	fdio_count(record ? COUNTER_ops_launder : COUNTER_ops_launder_late);
@@ -160,9 +173,9 @@ void ops_launder_pages(void *arg, struct ext4_inode *inode, uint64_t off, uint64
 		launder(ops, inode, off, len, ms, work, done);
 }
 
-/* ---- requests that have it done before they are served ---- */
+/* ---- requests that wait for laundering before they are served ---- */
 
-static void again_on_worker(struct work *work)
+static void serve_on_worker(struct work *work)
 {
 	struct ops_req *req = container_of(work, struct ops_req, work);
 
@@ -172,12 +185,13 @@ static void again_on_worker(struct work *work)
 	req->handler->fn(req);
 }
 
-static void go_on(struct work *work, bool late)
+/* For launder. */
+static void serve(struct work *work, bool late)
 {
 	struct ops_req *req = container_of(work, struct ops_req, work);
 
 	req->cached_late = late;
-	work_queue_add(req->ops->config.workers, &req->work, again_on_worker);
+	work_queue_add(req->ops->config.workers, &req->work, serve_on_worker);
 }
 
 bool ops_launder_first(struct ops_req *req, struct ext4_inode *inode, enum dio_cached_what what)
@@ -187,17 +201,18 @@ bool ops_launder_first(struct ops_req *req, struct ext4_inode *inode, enum dio_c
 		return false;
 	if (nowait_on()) {
 		nowait_miss();
-		return false; /* there will be no answer */
+		return false; /* the answer of the handler will be withheld */
 	}
 	if (!dio_cached_take(inode, what, 0, &req->cached))
 		return false;
 	req->laundered = true;
 	req->inode = ext4_inode_ref(inode);
 	launder(req->ops, inode, req->cached.off, req->cached.end - req->cached.off, WAIT_MS,
-		&req->work, go_on);
+		&req->work, serve);
 	return true;
 }
 
+/* For launder: answers in any case, as the file has grown. */
 static void tail_gone(struct work *work, bool late)
 {
 	struct ops_req *req = container_of(work, struct ops_req, work);
@@ -233,8 +248,8 @@ int ops_launder_new(struct ops *ops)
 	fdio_cond_init(&launder->cond);
 	list_init(&launder->free);
 	list_init(&launder->waiting);
-	for (unsigned k = 0; k < NR_RECS; k++)
-		list_add(&launder->free, &launder->recs[k].node);
+	for (unsigned k = 0; k < NR_RECORDS; k++)
+		list_add(&launder->free, &launder->records[k].node);
 	launder->threads = work_queue_new("fdio-launder", NR_THREADS);
 	launder->has_clock = launder->threads &&
 			     !thread_start(&launder->clock, "fdio-clock", run_clock, launder);
@@ -244,7 +259,7 @@ int ops_launder_new(struct ops *ops)
 	return -ENOMEM;
 }
 
-/* Each request has its answer; what was given up may still be under way. */
+/* Every request has its answer, but notifications of those that went on may be under way. */
 void ops_launder_drain(struct ops *ops)
 {
 	if (ops->launder)

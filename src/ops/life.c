@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The life of struct ops: made before the engine and the transport, which get callbacks into it,
- * and ended after the last request. On the thread of the mount. Fails with ENOMEM.
+ * and shut down after the last request. The main thread makes and frees it; ops_shutdown runs on
+ * the thread that ends the mount, and blocks until everything is closed. Making it fails with
+ * ENOMEM.
  */
 #include "ops/types.h"
 
@@ -33,7 +35,7 @@ int ops_new(const struct ops_config *config, struct ops **ret)
 }
 
 void ops_set_dio(struct ops *ops, struct dio *dio) { ops->dio = dio; }
-void ops_set_tr(struct ops *ops, struct transport *transport) { ops->transport = transport; }
+void ops_set_transport(struct ops *ops, struct transport *transport) { ops->transport = transport; }
 
 void ops_shutdown(struct ops *ops)
 {
@@ -48,10 +50,7 @@ void ops_shutdown(struct ops *ops)
 	}
 	work_queue_drain(ops->config.workers);
 	ops_launder_drain(ops);
-	/*
-	 * those that followed their answer: nothing else waits for them, and the transport goes
-	 * next
-	 */
+	/* Notifications may be sent after the answer (NOTIFY-1), and still need the transport. */
 	ops_notify_drain(ops);
 }
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Node ids and the references that the kernel holds by them: looking an inode up (workers,
- * OPS_TRY), FORGET (loop threads, in the mode of nowait.h), deleting what loop threads left over (a
- * worker), and asking the kernel whether it still holds an inode (any thread; blocks for no page).
- * No lock is held here. A number that no node id can be is ESTALE.
+ * Node ids, and the references that the kernel holds by them. Workers and loop threads (OPS_TRY)
+ * find inodes by node id, which fails with ESTALE if there is none. FORGET drops references, on
+ * loop threads in the mode of base/nowait.h; a worker deletes the inodes that they leave over. A
+ * worker may ask the kernel whether it still has an inode. No lock is held here.
  */
 #include "ops/types.h"
 
@@ -18,7 +18,7 @@ static int nodeid_to_ino(uint64_t nodeid, uint32_t *ret)
 	return 0;
 }
 
-int ops_iget(struct ops *ops, uint64_t nodeid, struct ext4_inode **ret)
+int ops_inode_get(struct ops *ops, uint64_t nodeid, struct ext4_inode **ret)
 {
 	uint32_t ino;
 	int err = nodeid_to_ino(nodeid, &ino);
@@ -29,39 +29,40 @@ int ops_iget(struct ops *ops, uint64_t nodeid, struct ext4_inode **ret)
 	return err == -ENOENT ? -ESTALE : err;
 }
 
-void ops_unlookup(struct ops *ops, uint64_t nodeid, uint64_t nlookup)
+void ops_forget_lookups(struct ops *ops, uint64_t nodeid, uint64_t nlookup)
 {
 	struct ext4_inode *inode;
 	uint32_t ino;
 
-	/* The root's reference is the volume's own; the kernel's lookups of it are not counted. */
+	/* The root: its reference is the volume's, and the kernel's lookups are not counted. */
 	if (nodeid == FUSE_ROOT_ID || !nlookup || nodeid_to_ino(nodeid, &ino))
 		return;
 	inode = ext4_inode_get_cached(ops->vol, ino);
 	if (!inode)
 		return;
-	/* Never more than the kernel was given; and the one just taken. */
+	/* As many as the kernel was given, at most, and the one that ext4_inode_get_cached took. */
 	ext4_inode_put_many(inode, ext4_lookups_sub(inode, nlookup) + 1);
 }
 
 void ops_forget(void *arg, uint64_t nodeid, uint64_t nlookup)
 {
 	nowait_begin();
-	ops_unlookup(arg, nodeid, nlookup);
+	ops_forget_lookups(arg, nodeid, nlookup);
 	nowait_end();
 }
 
-/* ---- what ext4 asks of the rooms above ---- */
+/* ---- callbacks of ext4 ---- */
 
 static void reap_on_worker(struct work *work)
 {
 	struct ops *ops = container_of(work, struct ops, reap_work);
 
-	/* from here on it can be queued again */
+	/* First: deletions that are left over from now on need another run. */
 	__atomic_store_n(&ops->reap_queued, false, __ATOMIC_SEQ_CST);
 	ext4_vol_reap(ops->vol);
 }
 
+/* For ext4_vol_set_reaper. Any thread. */
 static void reap_due(void *arg)
 {
 	struct ops *ops = arg;
@@ -71,18 +72,17 @@ static void reap_due(void *arg)
 }
 
 /*
- * Attributes alone are invalidated, which waits for no page. What cannot be found out counts as
- * held.
+ * For ext4_vol_set_held: false only if the kernel says that it does not have the inode. The
+ * notification names no pages, so it waits for none.
  */
 static bool kernel_holds(void *arg, uint32_t ino)
 {
 	struct ops *ops = arg;
+	uint64_t nodeid = ino == EXT4_ROOT_INO ? FUSE_ROOT_ID : ino;
 
 	fdio_count(COUNTER_ops_held_asked);
 	return !ops->transport ||
-	       transport_notify_inval_inode(ops->transport,
-					    ino == EXT4_ROOT_INO ? FUSE_ROOT_ID : ino, -1,
-					    0) != -ENOENT;
+	       transport_notify_inval_inode(ops->transport, nodeid, -1, 0) != -ENOENT;
 }
 
 void ops_nodes_init(struct ops *ops)

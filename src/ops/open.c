@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * OPEN, CREATE, TMPFILE, RELEASE: OPS_TRY; O_TRUNC, and closing a file with an append window, are
- * for workers. An open file holds one inode reference and the engine's dio_file.
+ * OPEN, CREATE, TMPFILE, RELEASE, RELEASEDIR. Loop threads try them (OPS_TRY); O_TRUNC, and closing
+ * a file with an append window, miss there, so workers do them. No lock is held here. An open file
+ * holds one reference of its inode, and the engine's dio_file. Fails with EBADF, ENAMETOOLONG, what
+ * ops_open_allowed and ops_file_add refuse, and with what src/ext4 says.
  */
 #include "ops/types.h"
 
@@ -9,16 +11,16 @@
 
 static uint32_t fopen_flags(const struct ops *ops, uint32_t flags)
 {
-	uint32_t f = FOPEN_KEEP_CACHE | FOPEN_NOFLUSH;
+	uint32_t fopen = FOPEN_KEEP_CACHE | FOPEN_NOFLUSH;
 
 	if (ops->config.parallel_dio && (flags & O_DIRECT))
-		f |= FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES;
-	return f;
+		fopen |= FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES;
+	return fopen;
 }
 
 /*
- * Opens inode for the flags: takes its own reference. Workers, OPS_TRY; without O_TRUNC it does not
- * miss.
+ * Opens inode, with a reference of its own. flags: of open(2); open_flags: FUSE_OPEN_*. Workers,
+ * OPS_TRY; misses only with O_TRUNC.
  */
 static int open_inode(struct ops_req *req, struct ext4_inode *inode, uint32_t flags,
 		      uint32_t open_flags, struct fuse_open_out *out)
@@ -39,7 +41,7 @@ static int open_inode(struct ops_req *req, struct ext4_inode *inode, uint32_t fl
 	if (flags & O_TRUNC)
 		err = ops_set_size(ops, inode, 0);
 	if (!err && (open_flags & FUSE_OPEN_KILL_SUIDGID) && (flags & O_TRUNC))
-		err = ext4_setattr(inode, ops_kill_what(req, inode), &none);
+		err = ext4_setattr(inode, ops_kill_flags(req, inode), &none);
 	if (flags & O_TRUNC)
 		err = ops_inode_durable(ops, inode, err);
 	if (err)
@@ -64,7 +66,7 @@ void ops_open(struct ops_req *req)
 	const struct fuse_open_in *in = ops_arg(req);
 	struct fuse_open_out out = { 0 };
 	struct ext4_inode *inode;
-	int err = ops_iget(req->ops, req->tr.in.header.nodeid, &inode);
+	int err = ops_inode_get(req->ops, req->fuse.in.header.nodeid, &inode);
 
 	if (!err) {
 		err = open_inode(req, inode, in->flags, in->open_flags, &out);
@@ -76,15 +78,18 @@ void ops_open(struct ops_req *req)
 		ops_reply_data(req, &out, sizeof(out));
 }
 
-/* Both replies of a creating open in one. Takes over the reference of inode. */
+/*
+ * Opens a file that was created, and answers with its entry and its handle. Takes over the
+ * reference of inode (or NULL).
+ */
 static void reply_created(struct ops_req *req, int err, struct ext4_inode *inode,
-			  const struct fuse_open_in *open)
+			  const struct fuse_open_in *in)
 {
-	struct { struct fuse_entry_out entry; struct fuse_open_out o; } out = { 0 };
+	struct { struct fuse_entry_out entry; struct fuse_open_out open; } out = { 0 };
 
 	err = nowait_err(err);
 	if (!err)
-		err = open_inode(req, inode, open->flags, open->open_flags, &out.o);
+		err = open_inode(req, inode, in->flags, in->open_flags, &out.open);
 	if (err) {
 		ext4_inode_put(inode);
 		ops_reply_err(req, err);
@@ -97,31 +102,32 @@ static void reply_created(struct ops_req *req, int err, struct ext4_inode *inode
 void ops_create(struct ops_req *req)
 {
 	const struct fuse_create_in *in = ops_arg(req);
-	const struct message_in *p = &req->tr.in;
+	const struct message_in *message = &req->fuse.in;
 	struct fuse_open_in open = { .flags = in->flags, .open_flags = in->open_flags };
 	struct ext4_inode *dir, *inode = NULL;
 	struct ext4_credentials credentials;
 	uint64_t since = ext4_evictions(req->ops->vol);
-	int err = p->name_len > EXT4_NAME_MAX ? -ENAMETOOLONG
-					      : ops_iget(req->ops, p->header.nodeid, &dir);
+	int err = -ENAMETOOLONG;
 
+	if (message->name_len <= EXT4_NAME_MAX)
+		err = ops_inode_get(req->ops, message->header.nodeid, &dir);
 	if (err) {
 		ops_reply_err(req, err);
 		return;
 	}
-	ops_cred(req, in->umask, &credentials);
+	ops_credentials(req, in->umask, &credentials);
 	do {
-		err = ops_may_change(req->ops, dir);
+		err = ops_miss_if_sync(req->ops, dir);
 		if (err)
 			break;
-		err = ext4_create(dir, p->name, p->name_len, (in->mode & 07777) | S_IFREG, 0,
-				  &credentials, &inode);
+		err = ext4_create(dir, message->name, message->name_len,
+				  (in->mode & 07777) | S_IFREG, 0, &credentials, &inode);
 	} while (ext4_space_has_come(req->ops->vol, err, &since));
 	if (!err)
-		/* a new file is empty, and its mode does not bind who made it */
+		/* The new file is empty already, and it is not the file that O_EXCL forbids. */
 		open.flags &= ~(uint32_t)(O_TRUNC | O_EXCL);
 	else if (err == -EEXIST && !(in->flags & O_EXCL))
-		err = ext4_lookup(dir, p->name, p->name_len, &inode);
+		err = ext4_lookup(dir, message->name, message->name_len, &inode);
 	err = ops_dir_durable(req->ops, dir, err);
 	if (err) {
 		ext4_inode_put(inode);
@@ -138,13 +144,13 @@ void ops_tmpfile(struct ops_req *req)
 	struct ext4_inode *dir, *inode = NULL;
 	struct ext4_credentials credentials;
 	uint64_t since = ext4_evictions(req->ops->vol);
-	int err = ops_iget(req->ops, req->tr.in.header.nodeid, &dir);
+	int err = ops_inode_get(req->ops, req->fuse.in.header.nodeid, &dir);
 
 	if (err) {
 		ops_reply_err(req, err);
 		return;
 	}
-	ops_cred(req, in->umask, &credentials);
+	ops_credentials(req, in->umask, &credentials);
 	do {
 		err = ext4_tmpfile(dir, (in->mode & 07777) | S_IFREG, &credentials, &inode);
 	} while (ext4_space_has_come(req->ops->vol, err, &since));
@@ -152,7 +158,7 @@ void ops_tmpfile(struct ops_req *req)
 	ext4_inode_put(dir);
 }
 
-/* Files and directories. */
+/* RELEASE and RELEASEDIR. */
 void ops_release(struct ops_req *req)
 {
 	const struct fuse_release_in *in = ops_arg(req);

@@ -1,50 +1,50 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The table of open files. A handle is an index and a generation; looking one up on a loop thread
- * takes two loads and no lock. Entries live in chunks that are never freed or moved while the mount
- * lives. Opening and releasing take files_lock. Nothing here trusts a handle: what is out of range,
- * closed or of another generation is not found. Fails with ENFILE when the table (a million
- * entries) is full, ENOMEM without memory.
+ * The table of open files. A handle is the index of an entry (lower 32 bits) and its generation.
+ * Loop threads and workers look handles up with two loads and no lock; opening and releasing take
+ * files_lock for a moment. Entries live in chunks that are not freed or moved before the mount
+ * ends. No handle is trusted: one that is out of range, closed or of another generation is not
+ * found. Opening fails with ENFILE if the table (a million entries) is full, and with ENOMEM.
  */
 #include "ops/types.h"
 
 #include <stdlib.h>
 
-static struct ops_file *slot_at(struct ops *ops, uint32_t index)
+static struct ops_file *entry_at(struct ops *ops, uint32_t index)
 {
-	struct ops_file *file;
+	struct ops_file *chunk;
 
 	if (index >= OPS_FILES_CHUNK * OPS_FILES_CHUNKS)
 		return NULL;
-	file = __atomic_load_n(&ops->chunks[index / OPS_FILES_CHUNK], __ATOMIC_ACQUIRE);
-	return file ? &file[index % OPS_FILES_CHUNK] : NULL;
+	chunk = __atomic_load_n(&ops->chunks[index / OPS_FILES_CHUNK], __ATOMIC_ACQUIRE);
+	return chunk ? &chunk[index % OPS_FILES_CHUNK] : NULL;
 }
 
-/* Under files_lock. */
+/* Adds a chunk of free entries. files_lock is held. */
 static int grow(struct ops *ops)
 {
 	uint32_t n = ops->nr_slots / OPS_FILES_CHUNK;
-	struct ops_file *file;
+	struct ops_file *chunk;
 
 	if (n == OPS_FILES_CHUNKS)
 		return -ENFILE;
-	file = calloc(OPS_FILES_CHUNK, sizeof(*file));
-	if (!file)
+	chunk = calloc(OPS_FILES_CHUNK, sizeof(*chunk));
+	if (!chunk)
 		return -ENOMEM;
 	for (uint32_t i = OPS_FILES_CHUNK; i-- > 0;) {
-		file[i].index = ops->nr_slots + i;
-		file[i].next_free = ops->free_head;
-		ops->free_head = (uint32_t)file[i].index + 1;
+		chunk[i].index = ops->nr_slots + i;
+		chunk[i].next_free = ops->free_head;
+		ops->free_head = (uint32_t)chunk[i].index + 1;
 	}
 	ops->nr_slots += OPS_FILES_CHUNK;
-	__atomic_store_n(&ops->chunks[n], file, __ATOMIC_RELEASE);
+	__atomic_store_n(&ops->chunks[n], chunk, __ATOMIC_RELEASE);
 	return 0;
 }
 
 int ops_file_add(struct ops *ops, struct ext4_inode *inode, struct dio_file *file,
 		 unsigned open_flags, uint64_t *ret_fh)
 {
-	struct ops_file *f;
+	struct ops_file *entry;
 	uint32_t gen;
 	int err = 0;
 
@@ -53,15 +53,15 @@ int ops_file_add(struct ops *ops, struct ext4_inode *inode, struct dio_file *fil
 		err = grow(ops);
 	if (err)
 		goto out;
-	f = slot_at(ops, ops->free_head - 1);
-	ops->free_head = f->next_free;
+	entry = entry_at(ops, ops->free_head - 1);
+	ops->free_head = entry->next_free;
 	ops->nr_open++;
-	f->file = file;
-	f->inode = inode;
-	f->open_flags = open_flags;
-	gen = f->gen + 1;
-	__atomic_store_n(&f->gen, gen, __ATOMIC_RELEASE);
-	*ret_fh = (uint64_t)gen << 32 | f->index;
+	entry->file = file;
+	entry->inode = inode;
+	entry->open_flags = open_flags;
+	gen = entry->gen + 1;
+	__atomic_store_n(&entry->gen, gen, __ATOMIC_RELEASE);
+	*ret_fh = (uint64_t)gen << 32 | entry->index;
 out:
 	fdio_mutex_unlock(&ops->files_lock);
 	return err;
@@ -69,7 +69,7 @@ out:
 
 struct ops_file *ops_file_get(struct ops *ops, uint64_t fh)
 {
-	struct ops_file *file = slot_at(ops, (uint32_t)fh);
+	struct ops_file *file = entry_at(ops, (uint32_t)fh);
 	uint32_t gen = (uint32_t)(fh >> 32);
 
 	if (!file || !(gen & 1) || __atomic_load_n(&file->gen, __ATOMIC_ACQUIRE) != gen)
@@ -77,7 +77,7 @@ struct ops_file *ops_file_get(struct ops *ops, uint64_t fh)
 	return file;
 }
 
-/* Under files_lock. */
+/* Copies the entry to *ret and frees it. files_lock is held. */
 static void take_out(struct ops *ops, struct ops_file *file, struct ops_file *ret)
 {
 	*ret = *file;
@@ -107,7 +107,7 @@ bool ops_file_remove_next(struct ops *ops, uint32_t *index, struct ops_file *ret
 
 	fdio_mutex_lock(&ops->files_lock);
 	for (; *index < ops->nr_slots && ops->nr_open && !found; ++*index) {
-		struct ops_file *file = slot_at(ops, *index);
+		struct ops_file *file = entry_at(ops, *index);
 
 		if (file->gen & 1) {
 			take_out(ops, file, ret);
@@ -124,7 +124,7 @@ unsigned ops_files_nodeids(struct ops *ops, uint32_t *index, uint64_t *ids, unsi
 
 	fdio_mutex_lock(&ops->files_lock);
 	for (; *index < ops->nr_slots && nr < cap; ++*index) {
-		struct ops_file *file = slot_at(ops, *index);
+		struct ops_file *file = entry_at(ops, *index);
 
 		if ((file->gen & 1) && file->file)
 			ids[nr++] = ops_nodeid(file->inode);

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Answers. Every handler replies exactly once through one of the ops_reply calls: on the loop
- * thread, on a worker, or wherever the room below ended the request. During a try on a loop thread
- * (ops_try_begin to ops_try_answered) that has missed there is no answer: it is withheld, and the
- * request runs again on a worker. No locks; nothing here blocks or fails.
+ * Answers to requests. A handler answers once, on the loop thread, on a worker, or on the thread on
+ * which the engine ended the request. While a handler is tried on a loop thread (between
+ * ops_try_begin and ops_try_answered), an answer after a miss is withheld: dispatch.c has a worker
+ * run the handler again. No locks; nothing here blocks or fails.
  */
 #include "ops/types.h"
 
-/* The try of this thread came to its end without an answer. */
+/* True if the answer of the try on this thread was withheld. */
 static __thread bool withheld;
 
 void ops_try_begin(void)
@@ -18,11 +18,13 @@ void ops_try_begin(void)
 
 bool ops_try_answered(void)
 {
-	FDIO_ASSERT(!withheld || !nowait_self.done); /* it would be done twice */
+	/* Otherwise the worker would make a change that has been made already. */
+	FDIO_ASSERT(!withheld || !nowait_self.done);
 	nowait_end();
 	return !withheld;
 }
 
+/* True if the caller must not answer. */
 static bool withhold(void)
 {
 	if (!nowait_missed())
@@ -33,11 +35,14 @@ static bool withhold(void)
 
 void ops_reply(struct ops_req *req, int err, uint32_t len)
 {
-	/* What was under way when the volume was shut down met an aborted journal. */
+	/*
+	 * The request was under way when the volume was shut down, and met the aborted journal: as
+	 * ext4 does, that is EIO.
+	 */
 	if (unlikely(err == -EROFS) && ext4_vol_is_shut_down(req->ops->vol))
 		err = -EIO;
 	if (!withhold())
-		transport_reply(&req->tr, err, len);
+		transport_reply(&req->fuse, err, len);
 }
 
 void ops_reply_err(struct ops_req *req, int err) { ops_reply(req, err, 0); }
@@ -45,5 +50,5 @@ void ops_reply_err(struct ops_req *req, int err) { ops_reply(req, err, 0); }
 void ops_reply_data(struct ops_req *req, const void *data, uint32_t len)
 {
 	if (!withhold())
-		transport_reply_data(&req->tr, data, len);
+		transport_reply_data(&req->fuse, data, len);
 }

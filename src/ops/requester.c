@@ -1,24 +1,25 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Who asks: the credentials of a request, and what they permit. Workers and OPS_TRY; ops_capable
- * workers only, because finding out a capability may block for a moment. What cannot be found out
- * counts as not permitted.
+ * The requester: the credentials of a request, and what they permit. Groups and capabilities that
+ * FUSE does not tell are asked of ops_config.in_group and .capable, which may block for a moment:
+ * on workers only, a loop thread misses. What cannot be found out counts as not permitted. No
+ * locks.
  */
 #include "ops/types.h"
 
-/* FUSE does not tell who is a supplementary member of the group. */
+/* Supplementary groups do not count: FUSE does not tell them. */
 bool ops_may_use_reserved(const struct ops_req *req)
 {
 	const struct ops_config *config = &req->ops->config;
-	const struct fuse_in_header *header = &req->tr.in.header;
+	const struct fuse_in_header *header = &req->fuse.in.header;
 
 	return header->uid == 0 || header->uid == config->resuid ||
 	       (config->resgid && header->gid == config->resgid);
 }
 
-void ops_cred(struct ops_req *req, uint32_t umask, struct ext4_credentials *credentials)
+void ops_credentials(struct ops_req *req, uint32_t umask, struct ext4_credentials *credentials)
 {
-	const struct message_in *in = &req->tr.in;
+	const struct message_in *in = &req->fuse.in;
 
 	*credentials = (struct ext4_credentials){
 		.uid = in->header.uid,
@@ -32,14 +33,14 @@ void ops_cred(struct ops_req *req, uint32_t umask, struct ext4_credentials *cred
 }
 
 /*
- * The supplementary groups are told only with requests that create. Otherwise somebody asks the
- * kernel: rarely, for files with the setgid bit and no group execution. What cannot be found out
- * counts as not a member, which takes the bit away.
+ * True if the requester is a member of the group gid. FUSE tells the supplementary groups only with
+ * requests that create, so config->in_group finds them out. That is rarely necessary: for files
+ * with the setgid bit and without group execution. Whoever cannot be proved a member loses the bit.
  */
 static bool in_group(const struct ops_req *req, uint32_t gid)
 {
 	const struct ops_config *config = &req->ops->config;
-	const struct fuse_in_header *header = &req->tr.in.header;
+	const struct fuse_in_header *header = &req->fuse.in.header;
 
 	if (header->uid == 0 || header->gid == gid)
 		return true;
@@ -53,12 +54,12 @@ static bool in_group(const struct ops_req *req, uint32_t gid)
 bool ops_capable(const struct ops_req *req, unsigned cap)
 {
 	const struct ops_config *config = &req->ops->config;
-	const struct fuse_in_header *header = &req->tr.in.header;
+	const struct fuse_in_header *header = &req->fuse.in.header;
 
 	return config->capable && config->capable(config->arg, header->pid, header->uid, cap);
 }
 
-unsigned ops_kill_what(const struct ops_req *req, struct ext4_inode *inode)
+unsigned ops_kill_flags(const struct ops_req *req, struct ext4_inode *inode)
 {
 	struct ext4_attr attr;
 
@@ -70,6 +71,6 @@ unsigned ops_kill_what(const struct ops_req *req, struct ext4_inode *inode)
 
 unsigned ops_kill_sgid(const struct dio_req *req)
 {
-	return ops_kill_what(container_of(req, struct ops_req, dio), dio_file_inode(req->file)) &
+	return ops_kill_flags(container_of(req, struct ops_req, dio), dio_file_inode(req->file)) &
 	       EXT4_KILL_SGID;
 }

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Where a file has data, and making room in it: LSEEK and FALLOCATE, on workers. Seeking takes the
- * inode's lock shared; fallocate closes the gate and takes it exclusively.
+ * Where a file has data, and changing that: LSEEK (SEEK_DATA, SEEK_HOLE) and FALLOCATE, on workers.
+ * LSEEK takes the inode's lock shared. FALLOCATE first closes the gate of the inode (dio/dio.h), so
+ * that no direct I/O is in flight, and then takes the lock exclusively. Fails with EBADF, EINVAL,
+ * EFBIG, EOPNOTSUPP for modes that are not served, and with what src/ext4 says.
  */
 #include "ops/types.h"
 
@@ -10,9 +12,9 @@
 #include <unistd.h>
 
 /*
- * ext4_seek for a file of whose pages in unknown->off to unknown->end the kernel may hold some that
- * programs have stored to, which the extent map does not know. They count as data: a program that
- * copies them reads what the page cache holds, zeroes where nothing was stored.
+ * As ext4_seek, for a file of which the kernel may hold pages, from unknown->off to unknown->end,
+ * that programs have stored into and that the extent map does not know. All of the range counts as
+ * data. A program that copies it reads what the page cache holds: zeroes where nothing was stored.
  */
 static int seek_past_unknown(struct ext4_inode *inode, const struct dio_cached *unknown,
 			     uint64_t off, bool want_data, uint64_t *ret)
@@ -46,6 +48,7 @@ void ops_lseek(struct ops_req *req)
 	const struct fuse_lseek_in *in = ops_arg(req);
 	struct fuse_lseek_out out = { 0 };
 	struct ops_file *file = ops_file_get(req->ops, in->fh);
+	bool want_data = in->whence == SEEK_DATA;
 	int err;
 
 	if (!file || !file->file)
@@ -56,11 +59,11 @@ void ops_lseek(struct ops_req *req)
 		return;
 	else {
 		ext4_inode_lock_shared(file->inode);
-		err = req->laundered && req->cached_late
-			      ? seek_past_unknown(file->inode, &req->cached, in->offset,
-						  in->whence == SEEK_DATA, &out.offset)
-			      : ext4_seek(file->inode, in->offset, in->whence == SEEK_DATA,
-					  &out.offset);
+		if (req->laundered && req->cached_late)
+			err = seek_past_unknown(file->inode, &req->cached, in->offset, want_data,
+						&out.offset);
+		else
+			err = ext4_seek(file->inode, in->offset, want_data, &out.offset);
 		ext4_inode_unlock(file->inode);
 	}
 	if (err)
@@ -69,7 +72,8 @@ void ops_lseek(struct ops_req *req)
 		ops_reply_data(req, &out, sizeof(out));
 }
 
-static int falloc_mode(uint32_t mode, int *ret)
+/* From FALLOC_FL_* to EXT4_FALLOC_*. */
+static int fallocate_mode(uint32_t mode, int *ret)
 {
 	switch (mode) {
 	case 0:
@@ -113,7 +117,7 @@ void ops_fallocate(struct ops_req *req)
 	struct ops_file *file = ops_file_get(ops, in->fh);
 	struct ext4_attr none = { 0 };
 	uint64_t since = ext4_evictions(ops->vol), size;
-	int mode = 0, err = falloc_mode(in->mode, &mode);
+	int mode = 0, err = fallocate_mode(in->mode, &mode);
 
 	if (!err && (!file || !file->file))
 		err = -EBADF;
@@ -125,9 +129,9 @@ void ops_fallocate(struct ops_req *req)
 	do {
 		err = fallocate_gated(ops, file->inode, mode, in, ops_may_use_reserved(req));
 	} while (ext4_space_has_come(ops->vol, err, &since));
-	/* As a write by the same process would. */
-	if (!err && req->tr.in.header.uid != 0 && ext4_needs_killpriv(file->inode))
-		err = ext4_setattr(file->inode, ops_kill_what(req, file->inode), &none);
+	/* The file loses its privileges, as if the process had written to it. */
+	if (!err && req->fuse.in.header.uid != 0 && ext4_needs_killpriv(file->inode))
+		err = ext4_setattr(file->inode, ops_kill_flags(req, file->inode), &none);
 	if (!err && (ops_is_sync(ops, file->inode) || (file->open_flags & (O_DSYNC | O_SYNC))))
 		err = ops_wait_durable(ops, file->inode, false);
 	if (err)

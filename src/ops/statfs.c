@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* STATFS: OPS_TRY. */
+/*
+ * STATFS. Never blocks, so that it is always served on the loop thread that received it; takes no
+ * lock and does not fail.
+ */
 #include "ops/types.h"
 
 void ops_statfs(struct ops_req *req)

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * FSYNC, FSYNCDIR, SYNCFS: handed to the engine's sync queue from the loop thread; whole batches
- * share one commit and one flush. The answer comes from sync_done on a syncer thread. The file's
- * own reference keeps the inode.
+ * FSYNC, FSYNCDIR, SYNCFS. The loop thread hands the request to the engine's sync queue, where
+ * requests that wait at the same time share one commit and one flush; nothing here blocks or locks.
+ * sync_done answers, on a syncer or, if there is nothing to do, on the loop thread. The open file's
+ * reference keeps the inode. Fails with EBADF, and with what the sync queue says.
  */
 #include "ops/types.h"
 
@@ -10,10 +11,10 @@ static void sync_done(struct dio_sync *sync, int err)
 {
 	struct ops_req *req = container_of(sync, struct ops_req, sync);
 
-	transport_reply(&req->tr, err, 0);
+	transport_reply(&req->fuse, err, 0);
 }
 
-/* file NULL: the volume. */
+/* file NULL: the whole volume. */
 static void start(struct ops_req *req, struct ops_file *file, bool datasync)
 {
 	req->sync.inode = file ? file->inode : NULL;

@@ -33,7 +33,7 @@ static uint64_t wanted_flags(struct transport *transport)
 		     FUSE_READDIRPLUS_AUTO | FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS |
 		     FUSE_HANDLE_KILLPRIV_V2 | FUSE_ABORT_ERROR | FUSE_MAX_PAGES |
 		     FUSE_CACHE_SYMLINKS | FUSE_EXPLICIT_INVAL_DATA | FUSE_SETXATTR_EXT |
-		     MESSAGE_INIT_EXTENT | MESSAGE_CREATE_SUPP_GROUP | FUSE_DONT_MASK;
+		     MESSAGE_INIT_EXT | MESSAGE_CREATE_SUPP_GROUP | FUSE_DONT_MASK;
 
 	if (config->posix_acl)
 		f |= FUSE_POSIX_ACL;
@@ -53,7 +53,7 @@ static void fill_reply(struct transport *transport, const struct fuse_init_in *i
 	unsigned bg = transport->config.max_background ? transport->config.max_background
 						       : DEFAULT_BACKGROUND;
 
-	if (offered & MESSAGE_INIT_EXTENT)
+	if (offered & MESSAGE_INIT_EXT)
 		offered |= (uint64_t)in->flags2 << 32;
 	transport->conn.flags = offered & wanted_flags(transport);
 	transport->chan = transport->conn.flags & MESSAGE_OVER_IO_URING
@@ -95,7 +95,7 @@ static int refuse_old_kernel(const struct fuse_init_in *in, struct fdio_reason *
 static int refuse_no_ring(const struct transport *transport, const struct fuse_init_in *in,
 		struct fdio_reason *reason)
 {
-	bool offered = (in->flags & MESSAGE_INIT_EXTENT) &&
+	bool offered = (in->flags & MESSAGE_INIT_EXT) &&
 		       (((uint64_t)in->flags2 << 32) & MESSAGE_OVER_IO_URING);
 
 	if (transport->config.transport != TRANSPORT_KIND_URING || offered)

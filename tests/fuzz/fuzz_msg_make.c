@@ -208,7 +208,7 @@ static uint32_t fill_extensions(struct rnd *rng, uint8_t *p)
 		v[k] = rnd_below(rng, 3) ? rnd_below(rng, 40) : (uint32_t)number(rng);
 	if (rnd_below(rng, 2)) {
 		v[0] = n * 4;
-		v[1] = MESSAGE_EXTENT_GROUPS;
+		v[1] = MESSAGE_EXT_GROUPS;
 	}
 	memcpy(p, v, n * 4);
 	return n * 4;

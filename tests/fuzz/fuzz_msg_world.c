@@ -255,11 +255,11 @@ bool world_new(struct world *w, const struct image_case *test)
 				 .syncers = w->syncers,
 				 .segs_per_loop = 4,
 				 .strict = true,
-				 .inval = ops_inval,
+				 .inval = ops_invalidate_pages,
 				 .inval_arg = w->ops };
 	MUST(!dio_new(&dio_config, &w->dio));
 	ops_set_dio(w->ops, w->dio);
-	ops_set_tr(w->ops, &w->transport);
+	ops_set_transport(w->ops, &w->transport);
 	slots_new(w, ops_req_size());
 	return true;
 }

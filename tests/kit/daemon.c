@@ -342,7 +342,7 @@ static void open_engine(struct fake_kernel *kernel, const struct kernel_options 
 		.syncers = kernel->syncers,
 		.segs_per_loop = 8,
 		.strict = true,
-		.inval = ops_inval,
+		.inval = ops_invalidate_pages,
 		.inval_arg = kernel->ops,
 		.launder = ops_launder_pages,
 		.kill_sgid = ops_kill_sgid,
@@ -373,7 +373,7 @@ static void open_transport(struct fake_kernel *kernel, const struct kernel_optio
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds), 0);
 	kernel->transport->fd = fds[0];
 	kernel->notify_fd = fds[1];
-	ops_set_tr(kernel->ops, kernel->transport);
+	ops_set_transport(kernel->ops, kernel->transport);
 	transport_set_server(kernel->transport, &(struct transport_server){ .handle = on_request,
 									    .forget = on_forget,
 									    .arg = kernel });

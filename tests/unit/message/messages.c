@@ -134,7 +134,7 @@ START_TEST(groups_extension)
 {
 	struct fuse_create_in c = { .mode = 0100644 };
 	uint8_t rest[8 + 24] = "name\0\0\0";
-	uint32_t ext[6] = { 24, MESSAGE_EXTENT_GROUPS, 2, 100, 200, 0 };
+	uint32_t ext[6] = { 24, MESSAGE_EXT_GROUPS, 2, 100, 200, 0 };
 	struct message_in in;
 	uint8_t *m;
 
