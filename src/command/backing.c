@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Loop devices, see backing.h. The kernel opens the image of a loop device without a look at its
- * locks, so whoever serves the device has to look. The name in sysfs is the file's own, but it may
- * lead elsewhere here (another mount namespace, a mount over it), so the driver must tell the same
- * file.
+ * Locks on the images of loop devices, see backing.h. The loop driver ignores locks on the image,
+ * so fusedio must check them before it serves the device. The image's path comes from sysfs. In
+ * this mount namespace it may lead to another file, so inode and device number are compared with
+ * those that the driver reports.
  *
- * Main thread; waits at most WAIT_MS for a lock to go. What cannot be found out counts as not
- * locked.
+ * Main thread; waits at most WAIT_MS for a lock to be released. What cannot be examined counts as
+ * not locked.
  */
 #include "command/backing.h"
 
@@ -29,21 +29,21 @@
 #define WAIT_MS 3000u
 #define POLL_MS 20u
 
-/* The name of the image of a loop device; false: it is none, or has none. */
+/* The path of the image of a loop device; false: rdev is no loop device, or has no image. */
 static bool image_of(dev_t rdev, char path[PATH_MAX])
 {
 	return fdio_sysfs_line(path, PATH_MAX, "/sys/dev/block/%u:%u/loop/backing_file",
 			       major(rdev), minor(rdev));
 }
 
-/* Device numbers as the loop driver tells them. */
+/* A device number in the form in which the loop driver reports it. */
 static uint64_t kernel_number(dev_t dev)
 {
 	return (minor(dev) & 0xffu) | (uint64_t)major(dev) << 8 |
 	       (uint64_t)(minor(dev) & ~0xffu) << 12;
 }
 
-/* Whether the device is made from the file with this stat. */
+/* True if the loop device rdev is made from the file that has this stat. */
 static bool is_image_of(dev_t rdev, const struct stat *st)
 {
 	struct loop_info64 info;
@@ -53,7 +53,7 @@ static bool is_image_of(dev_t rdev, const struct stat *st)
 
 	snprintf(name, sizeof(name), "/dev/block/%u:%u", major(rdev), minor(rdev));
 	fd = open(name, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-	if (fd < 0) { /* no udev: the usual name */
+	if (fd < 0) { /* without udev: the usual name */
 		snprintf(name, sizeof(name), "/dev/loop%u", minor(rdev));
 		fd = open(name, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	}
@@ -65,7 +65,7 @@ static bool is_image_of(dev_t rdev, const struct stat *st)
 	return same;
 }
 
-/* Asks and takes no lock of its own but for a moment. */
+/* True if a lock conflicts with ours. Tests flock by taking the lock for a moment. */
 static bool is_locked(const char *path, bool read_only)
 {
 	struct flock fl = { .l_type = read_only ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET };

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Callers, see caller.h. Runs in the unmounter process: one thread, no locks, and no allocation,
- * because it runs after a fork.
+ * because it runs after a fork. What cannot be read is answered with false.
  *
- * Process numbers are those of the namespace that the mount was made in, which is ours; /proc may
- * be of another one, where the same number is somebody else's. Capabilities hold in the user
- * namespace of whoever has them, and everybody has all of them in a namespace of his own, so that
- * namespace must be ours. Both are looked at for each question. What cannot be read is answered
- * with false.
+ * Two namespaces can make an answer wrong, so each question checks both. FUSE gives process numbers
+ * of the namespace that the mount was made in, which is ours; if /proc belongs to another process
+ * namespace, the same number there is another process. And a capability counts only in the user
+ * namespace of its owner, where any user can make a namespace of his own and have them all; so the
+ * caller's user namespace must be ours.
  */
 #include "command/caller.h"
 
@@ -19,19 +19,19 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define TEXT_CAP (1 << 20) /* 65536 groups of ten digits and more; thousands of mounts */
+#define TEXT_CAP (1 << 20) /* fits 65,536 groups of up to ten digits */
 
 static char text[TEXT_CAP];
 
-/* A file of /proc, which is there until the next call; NULL if it cannot be read. */
+/* The contents of a file of /proc, valid until the next call; NULL if it cannot be read. */
 static const char *read_proc(const char *name)
 {
 	return mounts_read(name, text, sizeof(text)) ? text : NULL;
 }
 
 /*
- * What follows the name of a field; names begin with a newline and end with a colon. NULL: there is
- * no such field.
+ * The text after the name of a field in the text of /proc/PID/status; NULL: there is no such field.
+ * name begins with a newline and ends with a colon.
  */
 static const char *field(const char *status, const char *name)
 {
@@ -40,7 +40,7 @@ static const char *field(const char *status, const char *name)
 	return p ? p + strlen(name) : NULL;
 }
 
-/* The next number of a field, in this base; false at the end of its line. */
+/* Reads the next number of a field and moves *p behind it; false at the end of the line. */
 static bool next_number(const char **p, int base, uint64_t *ret)
 {
 	char *end;
@@ -56,7 +56,7 @@ static bool next_number(const char **p, int base, uint64_t *ret)
 	return true;
 }
 
-/* The n-th number of a field, from 0. */
+/* The n-th number of a field; n begins at 0. */
 static bool nth_number(const char *status, const char *name, unsigned n, int base, uint64_t *ret)
 {
 	const char *p = field(status, name);
@@ -70,8 +70,8 @@ static bool nth_number(const char *status, const char *name, unsigned n, int bas
 }
 
 /*
- * Process numbers in /proc are ours: it knows us by one number only. Without such namespaces the
- * field is not there.
+ * True if the process numbers in /proc are those of our process namespace: then NSpid lists a
+ * single number for ourselves. A kernel without process namespaces has no such field.
  */
 static bool numbers_are_ours(void)
 {
@@ -81,25 +81,26 @@ static bool numbers_are_ours(void)
 	return status && !nth_number(status, "\nNSpid:", 1, 10, &number);
 }
 
+/* The text of /proc/PID/status, NULL if it cannot be read or may be another process's. */
 static const char *status_of(uint32_t pid)
 {
 	char name[32];
-	uint64_t said;
+	uint64_t listed;
 
 	if (!pid || !numbers_are_ours())
 		return NULL;
 	snprintf(name, sizeof(name), "/proc/%" PRIu32 "/status", pid);
 	const char *status = read_proc(name);
-	return nth_number(status, "\nPid:", 0, 10, &said) && said == pid ? status : NULL;
+	return nth_number(status, "\nPid:", 0, 10, &listed) && listed == pid ? status : NULL;
 }
 
 bool caller_in_group(uint32_t pid, uint32_t gid)
 {
 	const char *p = field(status_of(pid), "\nGroups:");
-	uint64_t g;
+	uint64_t group;
 
-	while (p && next_number(&p, 10, &g))
-		if (g == gid)
+	while (p && next_number(&p, 10, &group))
+		if (group == gid)
 			return true;
 	return false;
 }

@@ -1,20 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What /proc says of the process that a request comes from: FUSE tells its number, user and group,
- * and nothing of its groups and capabilities. Runs in the unmounter process, which still has the
- * file tree. What cannot be found out, or might be said of another process, is answered with false.
+ * What /proc says about the process that a request comes from. FUSE passes its number, user and
+ * group, but neither its supplementary groups nor its capabilities. Runs in the unmounter process,
+ * which still has the file tree. If something cannot be read, or may belong to another process, the
+ * answer is false.
  */
 #ifndef FDIO_COMMAND_CALLER_H
 #define FDIO_COMMAND_CALLER_H
 
 #include "base/util.h"
 
-/* Whether gid is among the supplementary groups of the process. */
+/* True if gid is among the supplementary groups of the process. */
 bool caller_in_group(uint32_t pid, uint32_t gid);
 /*
- * Whether the thread pid (0: it is in a process namespace that we do not see) is of user uid and
- * has the capability cap in our own user namespace. Root of a container has neither the namespace
- * nor, if it shares that, the capability.
+ * True if the thread pid belongs to user uid and has the capability cap in our own user namespace.
+ * pid 0: it lives in a process namespace that we do not see; false. Root of a container is in
+ * another user namespace, or, if it shares ours, lacks the capability.
  */
 bool caller_capable(uint32_t pid, uint32_t uid, unsigned cap);
 

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Process matters: the handshake between the command and the daemon it leaves behind, sd_notify,
- * memory locking, mount namespaces. Main thread while it is the only one, but for daemon_notify
- * (any thread). No locks: the descriptors below are set before other threads exist. What a mount
- * cannot do without fails with a reason; the rest is logged.
+ * The daemon as a process, see daemon.h. The main thread runs all of this, mostly before other
+ * threads exist; only daemon_notify runs on any thread (control thread, watchdog), and the
+ * descriptor that it uses is set before. No locks. A failure that a mount cannot do with fails with
+ * a reason; all others are logged.
  */
 #include "command/daemon.h"
 
 #include "base/log.h"
+#include "command/options.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -33,12 +34,14 @@
 
 #define OOM_SCORE_ADJ "-1000\n"
 
-/* The parent that waits; what replaces the standard streams; the service manager. -1: none. */
-static int ready_fd = -1, null_fd = -1, notify_fd = -1;
+/* -1: none */
+static int ready_fd = -1;  /* pipe to the parent, which waits for a byte */
+static int null_fd = -1;   /* /dev/null, for the standard streams */
+static int notify_fd = -1; /* socket of the service manager */
 
-static pid_t child_pid;
+static pid_t child_pid; /* in the parent, for its signal handler */
 
-static void stop_signals(sigset_t *set)
+static void set_of_stop_signals(sigset_t *set)
 {
 	sigemptyset(set);
 	sigaddset(set, SIGTERM);
@@ -53,7 +56,7 @@ static void pass_on(int sig)
 	errno = saved;
 }
 
-/* SIGTERM and SIGINT are blocked until here: whoever stops the command means the daemon. */
+/* In the parent: SIGTERM and SIGINT, blocked until here, go to the child. */
 static void pass_signals_on(pid_t pid)
 {
 	struct sigaction sa = { .sa_handler = pass_on };
@@ -62,13 +65,13 @@ static void pass_signals_on(pid_t pid)
 	child_pid = pid;
 	sigaction(SIGTERM, &sa, NULL);
 	sigaction(SIGINT, &sa, NULL);
-	stop_signals(&set);
+	set_of_stop_signals(&set);
 	sigprocmask(SIG_UNBLOCK, &set, NULL);
 }
 
 /*
- * One byte: the mount answers. End of file without it: the child has ended, and says why by its
- * status.
+ * The parent waits for one byte from the child: the mount serves. End of file without it: the child
+ * has ended, and the parent exits in the same way.
  */
 static void parent_wait(int fd, pid_t pid) __attribute__((noreturn));
 static void parent_wait(int fd, pid_t pid)
@@ -85,7 +88,7 @@ static void parent_wait(int fd, pid_t pid)
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
 	if (WIFSIGNALED(status) && (WTERMSIG(status) == SIGTERM || WTERMSIG(status) == SIGINT)) {
-		/* It has said that it was told to end. */
+		/* The child has already printed why. */
 		signal(WTERMSIG(status), SIG_DFL);
 		raise(WTERMSIG(status));
 	}
@@ -93,7 +96,7 @@ static void parent_wait(int fd, pid_t pid)
 		_exit(WEXITSTATUS(status));
 	fprintf(stderr, "fusedio: the daemon ended before the mount was ready%s\n",
 		WIFSIGNALED(status) ? " (killed)" : "");
-	_exit(2);
+	_exit(EXIT_SYSTEM);
 }
 
 int daemon_fork(void)
@@ -105,8 +108,8 @@ int daemon_fork(void)
 	if (pipe2(fds, O_CLOEXEC))
 		return -errno;
 	fflush(NULL);
-	stop_signals(&set);
-	sigprocmask(SIG_BLOCK, &set, NULL); /* the child leaves them blocked */
+	set_of_stop_signals(&set);
+	sigprocmask(SIG_BLOCK, &set, NULL); /* they stay blocked in the child */
 	pid = fork();
 	if (pid < 0) {
 		int err = -errno;
@@ -174,7 +177,7 @@ void daemon_ready(void)
 		if (null_fd > 2)
 			close(null_fd);
 	}
-	/* The parent may be gone already (killed); the mount does not depend on it. */
+	/* The parent may have been killed; the mount does not depend on it. */
 	if (write(ready_fd, "", 1) != 1)
 		log_debug("nobody waits for the mount: %s", strerror(errno));
 	close(ready_fd);
@@ -192,11 +195,11 @@ void daemon_notify(const char *vars, const char *status, ...)
 	va_start(ap, status);
 	vsnprintf(raw, sizeof(raw), status, ap);
 	va_end(ap);
-	/* names must not become lines of their own */
+	/* A newline in a file name must not begin another variable. */
 	fdio_escape(text + at, sizeof(text) - (size_t)at, raw);
 	/*
-	 * Only that it is ready is worth waiting for: the watchdog, which tells the rest, must not
-	 * wait.
+	 * The main thread sends READY= and waits if the socket is full. The others, which the
+	 * watchdog sends too, are dropped then.
 	 */
 	bool waits = !strncmp(vars, "READY=", strlen("READY="));
 	if (send(notify_fd, text, strlen(text), MSG_NOSIGNAL | (waits ? 0 : MSG_DONTWAIT)) < 0 &&
@@ -204,13 +207,13 @@ void daemon_notify(const char *vars, const char *status, ...)
 		log_warn("cannot notify the service manager: %s", strerror(errno));
 }
 
+/* Writes oom_score_adj and reads it back. */
 static int set_oom_score(void)
 {
 	char now[16] = "";
 	int fd = open("/proc/self/oom_score_adj", O_RDWR | O_CLOEXEC);
-	bool ok = fd >= 0 &&
-		  write(fd, OOM_SCORE_ADJ, sizeof(OOM_SCORE_ADJ) - 1) ==
-				  (ssize_t)sizeof(OOM_SCORE_ADJ) - 1 &&
+	ssize_t len = sizeof(OOM_SCORE_ADJ) - 1;
+	bool ok = fd >= 0 && write(fd, OOM_SCORE_ADJ, (size_t)len) == len &&
 		  pread(fd, now, sizeof(now) - 1, 0) > 0 && !strcmp(now, OOM_SCORE_ADJ);
 	int err = ok ? 0 : errno ? -errno : -EIO;
 
@@ -219,6 +222,7 @@ static int set_oom_score(void)
 	return err;
 }
 
+/* Raises a limit to want, or as far as it may; returns what it is now. */
 static rlim_t raise_limit(int which, rlim_t want)
 {
 	struct rlimit l = { RLIM_INFINITY, RLIM_INFINITY }, more = { want, want };
@@ -228,7 +232,7 @@ static rlim_t raise_limit(int which, rlim_t want)
 	if (l.rlim_max >= want)
 		more.rlim_max = l.rlim_max;
 	if (setrlimit(which, &more)) {
-		/* The hard limit is another's, who lacks CAP_SYS_RESOURCE. */
+		/* Without CAP_SYS_RESOURCE the hard limit stays, and bounds the soft one. */
 		more.rlim_cur = more.rlim_max = l.rlim_max;
 		if (setrlimit(which, &more))
 			return l.rlim_cur;
@@ -243,10 +247,10 @@ int daemon_raise_limits(uint64_t bytes, struct fdio_reason *reason)
 	raise_limit(RLIMIT_NOFILE, 1024);
 	if (bytes <= size)
 		return 0;
-	fdio_reason_set(reason, "RLIMIT_FSIZE (ulimit -f) does not let the image's %llu bytes be "
-			"written: raise it, or mount with -o ro,norecovery",
-		 (unsigned long long)bytes);
-	return -EFBIG;
+	return fdio_reason_fail(reason, -EFBIG,
+				"RLIMIT_FSIZE (ulimit -f) does not let the image's %llu bytes be "
+				"written: raise it, or mount with -o ro,norecovery",
+				(unsigned long long)bytes);
 }
 
 int daemon_mlock(struct fdio_reason *reason)
@@ -254,31 +258,31 @@ int daemon_mlock(struct fdio_reason *reason)
 	const struct rlimit all = { RLIM_INFINITY, RLIM_INFINITY };
 	int err;
 
-	/* The threads have no CAP_IPC_LOCK later on, when they map more. */
-	if (geteuid() == 0 && setrlimit(RLIMIT_MEMLOCK, &all)) {
-		err = -errno;
-		fdio_reason_set(reason, "mlock: cannot raise RLIMIT_MEMLOCK: %s: CAP_SYS_RESOURCE "
-				"is needed", strerror(-err));
-		return err;
-	}
-	if (mlockall(MCL_CURRENT | MCL_FUTURE)) {
-		err = -errno;
-		fdio_reason_set(reason, "mlock: cannot lock memory: %s: run as root or raise "
-				"RLIMIT_MEMLOCK", strerror(-err));
-		return err;
-	}
-	/* Inherited by the threads to come. */
+	/* Threads map more memory later, and have no CAP_IPC_LOCK then. */
+	if (geteuid() == 0 && setrlimit(RLIMIT_MEMLOCK, &all))
+		return fdio_reason_fail(reason, -errno,
+					"mlock: cannot raise RLIMIT_MEMLOCK: %s: CAP_SYS_RESOURCE "
+					"is needed",
+					strerror(errno));
+	if (mlockall(MCL_CURRENT | MCL_FUTURE))
+		return fdio_reason_fail(reason, -errno,
+					"mlock: cannot lock memory: %s: run as root or raise "
+					"RLIMIT_MEMLOCK",
+					strerror(errno));
+	/* Later threads inherit this. */
 	if (prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) || prctl(PR_GET_IO_FLUSHER, 0, 0, 0, 0) != 1) {
 		err = errno ? -errno : -EINVAL;
-		fdio_reason_set(reason, "mlock: cannot become an I/O flusher: %s: CAP_SYS_RESOURCE "
-				"is needed", strerror(-err));
-		return err;
+		return fdio_reason_fail(reason, err,
+					"mlock: cannot become an I/O flusher: %s: "
+					"CAP_SYS_RESOURCE is needed",
+					strerror(-err));
 	}
 	errno = 0;
 	err = set_oom_score();
 	if (err)
-		fdio_reason_set(reason, "mlock: cannot set oom_score_adj: %s: CAP_SYS_RESOURCE is "
-				"needed", strerror(-err));
+		fdio_reason_set(reason,
+				"mlock: cannot set oom_score_adj: %s: CAP_SYS_RESOURCE is needed",
+				strerror(-err));
 	return err;
 }
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The tables of mounts, see mounts.h. Runs in the unmounter process (with the system calls that its
- * filter allows: openat, read, getdents64, close) and, while starting, in the main thread. No
- * state, no locks, no allocation.
+ * The tables of mounts, see mounts.h. Runs in the unmounter process, whose filter allows openat,
+ * read, getdents64 and close, and while starting in the main thread. No state, no locks, no
+ * allocation (readdir and sscanf would allocate, or read the whole text for each line).
  */
 #include "command/mounts.h"
 
@@ -14,8 +14,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define NAMED_MAX 3u           /* processes by name; the rest is counted */
-#define PROCESSES_MAX 100000u
+#define NAMED_MAX 3u          /* processes that are named; the others are only counted */
+#define PROCESSES_MAX 100000u /* that are looked at */
 
 bool mounts_read(const char *name, char *text, size_t cap)
 {
@@ -32,10 +32,7 @@ bool mounts_read(const char *name, char *text, size_t cap)
 	return true;
 }
 
-/*
- * Takes a number and the character behind it. sscanf would look for the end of the whole text each
- * time.
- */
+/* Reads a number and the character behind it, and moves *at behind both. */
 static bool number(const char **at, char behind, unsigned *ret)
 {
 	char *end;
@@ -47,7 +44,7 @@ static bool number(const char **at, char behind, unsigned *ret)
 	return true;
 }
 
-/* "36 35 98:0 /root /path options optional-fields - type source ..." */
+/* A line is "36 35 98:0 /root /path options optional-fields - type source ...". */
 static bool parse(const char *line, struct mount_line *ret)
 {
 	if (!number(&line, ' ', &ret->id) || !number(&line, ' ', &ret->parent) ||
@@ -63,7 +60,7 @@ static bool parse(const char *line, struct mount_line *ret)
 	return true;
 }
 
-/* Of a line's type and source. */
+/* The length of type and source. */
 static size_t source_length(const char *source)
 {
 	size_t n = strcspn(source, " \n");
@@ -91,8 +88,8 @@ const char *mounts_next(const char *rest, struct mount_line *ret)
 	return NULL;
 }
 
-/* One character of a field, and how many it takes. */
-static unsigned octal(const char *p, char *ret)
+/* Decodes one character of a field. Returns how many characters it takes in the table. */
+static unsigned decode(const char *p, char *ret)
 {
 	*ret = *p;
 	if (*p != '\\' || !p[1] || !p[2] || !p[3])
@@ -108,7 +105,7 @@ bool mounts_path(const struct mount_line *line, char *out, size_t cap)
 	for (const char *p = line->path; *p && *p != ' ' && *p != '\n';) {
 		if (n + 1 >= cap)
 			return false;
-		p += octal(p, &out[n++]);
+		p += decode(p, &out[n++]);
 	}
 	out[n] = '\0';
 	return true;
@@ -119,14 +116,14 @@ bool mounts_is_path(const struct mount_line *line, const char *path)
 	for (const char *p = line->path; *p && *p != ' ' && *p != '\n'; path++) {
 		char c;
 
-		p += octal(p, &c);
+		p += decode(p, &c);
 		if (c != *path)
 			return false;
 	}
 	return !*path;
 }
 
-/* The first mount of the file system in this table. */
+/* Finds the first mount of the file system dev in the table. */
 static bool has_dev(const char *text, const unsigned dev[2], struct mount_line *line)
 {
 	while ((text = mounts_next(text, line)))
@@ -135,7 +132,7 @@ static bool has_dev(const char *text, const unsigned dev[2], struct mount_line *
 	return false;
 }
 
-/* Appends " (NAME)" of a process; what is no printable character becomes a question mark. */
+/* Appends " (NAME)", the name of the process; a character that is not printable becomes '?'. */
 static size_t add_name(unsigned pid, char *out, size_t n, size_t cap)
 {
 	char name[32], comm[32];
@@ -149,10 +146,12 @@ static size_t add_name(unsigned pid, char *out, size_t n, size_t cap)
 	return n + (size_t)snprintf(out + n, cap - n, " (%s)", comm);
 }
 
+/* The processes found so far: nr of them, of which the first few are named in out. */
 struct found { unsigned nr; size_t len; char *out; size_t cap; };
 
-static void look_at(unsigned pid, const unsigned dev[2], char *text, size_t textcap,
-		    struct found *found)
+/* Adds the process if its mount namespace has the file system. */
+static void check_process(unsigned pid, const unsigned dev[2], char *text, size_t textcap,
+			  struct found *found)
 {
 	struct mount_line line;
 	char name[32];
@@ -167,8 +166,8 @@ static void look_at(unsigned pid, const unsigned dev[2], char *text, size_t text
 	found->len = add_name(pid, found->out, found->len, found->cap);
 }
 
-/* readdir(3) allocates. */
-static void look_at_all(const unsigned dev[2], char *text, size_t textcap, struct found *found)
+static void check_all_processes(const unsigned dev[2], char *text, size_t textcap,
+				struct found *found)
 {
 	char names[2048] __attribute__((aligned(8)));
 	int fd = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -183,7 +182,8 @@ static void look_at_all(const unsigned dev[2], char *text, size_t textcap, struc
 			if (!isdigit((unsigned char)d->d_name[0]))
 				continue;
 			seen++;
-			look_at((unsigned)strtoul(d->d_name, NULL, 10), dev, text, textcap, found);
+			check_process((unsigned)strtoul(d->d_name, NULL, 10), dev, text, textcap,
+				      found);
 		}
 	if (fd >= 0)
 		close(fd);
@@ -196,13 +196,13 @@ bool mounts_holders(const unsigned dev[2], char *text, size_t textcap, char *out
 	char where[256];
 
 	out[0] = '\0';
-	/* All processes of this namespace would have it. */
+	/* If this namespace has it, the path says more than its processes, which all have it. */
 	if (mounts_read("/proc/self/mountinfo", text, textcap) && has_dev(text, dev, &line)) {
 		snprintf(out, cap, "on %s",
 			 mounts_path(&line, where, sizeof(where)) ? where : "a long path");
 		return true;
 	}
-	look_at_all(dev, text, textcap, &found);
+	check_all_processes(dev, text, textcap, &found);
 	if (found.nr > NAMED_MAX)
 		snprintf(out + found.len, cap - found.len, " and %u more", found.nr - NAMED_MAX);
 	return found.nr;

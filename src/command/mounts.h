@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The tables of mounts in /proc: of this process, and of all others, which may live in mount
- * namespaces of their own. Nothing is allocated, because the unmounter process may not. What cannot
- * be read is left out.
+ * Reading the tables of mounts in /proc (PID/mountinfo): of this process, and of all others, which
+ * may live in other mount namespaces. Nothing is allocated, because the unmounter process must not.
+ * A table that cannot be read is left out.
  */
 #ifndef FDIO_COMMAND_MOUNTS_H
 #define FDIO_COMMAND_MOUNTS_H
@@ -10,26 +10,33 @@
 #include "base/util.h"
 
 /*
- * path: as the kernel writes it, with blanks and the like as octal numbers, up to a blank. source:
- * the type of the file system and what is mounted, in the same way, up to the second blank; "" if
- * the line has none.
+ * One line of a table. The strings point into the text of the table, as the kernel writes them: a
+ * blank and some other characters are a backslash and three octal digits.
  */
-struct mount_line { unsigned id, parent, dev[2]; const char *path, *source; };
+struct mount_line {
+	unsigned id, parent;
+	unsigned dev[2];    /* device number of the file system: major, minor */
+	const char *path;   /* the mount point; ends before the first blank */
+	const char *source; /* type and source; ends before the second blank; "": not in the line */
+};
 
-/* A file of /proc as a string in text; false: it cannot be read. What does not fit is cut off. */
+/* Reads a file of /proc into text, as a string, cut off after cap - 1 bytes. False: it cannot. */
 bool mounts_read(const char *name, char *text, size_t cap);
-/* Parses the first line of rest that makes sense; returns what follows it, NULL at the end. */
+/*
+ * Parses the first valid line of rest. Returns the text behind it, for the next call, or NULL if
+ * there is no such line.
+ */
 const char *mounts_next(const char *rest, struct mount_line *ret);
-/* Whether line->path is this one. */
+/* True if line->path is path. */
 bool mounts_is_path(const struct mount_line *line, const char *path);
-/* line->path in clear; false: it does not fit. */
+/* Writes line->path to out, decoded; false: it does not fit. */
 bool mounts_path(const struct mount_line *line, char *out, size_t cap);
-/* Whether both lines name the same type and source. */
+/* True if both (mount_line.source) are the same type and source. */
 bool mounts_same_source(const char *a, const char *b);
 /*
- * Who has the file system with this device number mounted, in words, on one line: where in this
- * namespace, otherwise processes whose namespace has it, a few by number and name. text: scratch
- * memory for tables. False: nobody that can be seen.
+ * Writes to out, in words, who has the file system with this device number mounted: the path in
+ * this mount namespace, or else a few processes whose mount namespace has it, by number and name.
+ * text: memory for one table. False: nobody, as far as can be seen.
  */
 bool mounts_holders(const unsigned dev[2], char *text, size_t textcap, char *out, size_t cap);
 

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Readahead of the mount. FUSE begins every mount with 128 KiB, whatever the daemon answers to
- * INIT: that answer can only lower it. More has to be written to the mount's directory in
- * /sys/class/bdi, by root, once the mount is there and before the sandbox. A request of read-ahead
- * is at most 1 MiB, so with more than that several are under way at once.
+ * Readahead of the mount. A FUSE mount begins with 128 KiB, and the answer to INIT can only lower
+ * that. To raise it, root writes to the mount's directory in /sys/class/bdi, after the mount and
+ * before the sandbox. A read-ahead request has at most 1 MiB; with more readahead than that the
+ * kernel keeps several in flight.
  *
- * Main thread, no state. Where it cannot be set, the kernel's default stays, which is logged at
- * level debug.
+ * Main thread, no state. If it cannot be set, the kernel's default stays, which is logged at level
+ * debug.
  */
 #include "command/readahead.h"
 
@@ -59,13 +59,14 @@ void readahead_set(const char *mountpoint, unsigned kib)
 	char file[96];
 	int err = -ENOENT;
 
-	/* What the kernel knows already is enough: nothing is asked of the daemon. */
+	/* AT_STATX_DONT_SYNC: the kernel answers by itself, without a request to this daemon. */
 	if (statx(AT_FDCWD, mountpoint, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_TYPE, &stx)) {
 		log_debug("readahead is left as it is: %s: %s", mountpoint, strerror(errno));
 		return;
 	}
 	/*
-	 * A block device's own directory has the plain name too: the mount's is looked for first.
+	 * A fuseblk mount has the device number of its block device, whose directory has the name
+	 * without a suffix: so the name with the suffix is tried first.
 	 */
 	for (size_t i = ARRAY_SIZE(suffixes); i-- > 0 && err == -ENOENT;) {
 		snprintf(file, sizeof(file), "/sys/class/bdi/%u:%u%s/read_ahead_kb",

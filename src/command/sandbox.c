@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The sandbox, see sandbox.h. Main thread. The system calls (sandbox.def) are what the C library,
- * liburing and the rooms call while serving and ending; starting up is over by then. Operations of
- * io_uring do not meet a seccomp filter: rings are limited where they are made (loop/limits.c), and
- * no more can be made from here on. A step that fails ends the start, with a reason that names it.
+ * The sandbox, see sandbox.h. sandbox_enter runs on the main thread, sandbox_unmounter in the
+ * unmounter process. sandbox.def lists the system calls that the C library, liburing and the rooms
+ * make while serving and ending. A seccomp filter does not see the operations of io_uring: each
+ * ring is restricted where it is made (loop/limits.c), and the filter forbids new rings. A step
+ * that fails ends the start, with a reason that names the step.
  */
 #include "command/sandbox.h"
 
@@ -25,12 +26,13 @@
 #include <time.h>
 #include <unistd.h>
 
-/* An int has 32 bits of its register; the kernel does not look at the others. */
+/* Conditions of sandbox.def. An argument of type int is the lower 32 bits of its register. */
 #define MASKED(n, mask, value) \
 	SCMP_CMP64(n, SCMP_CMP_MASKED_EQ, (uint32_t)(mask), (uint32_t)(value))
 #define IS(n, value) MASKED(n, UINT32_MAX, value)
 #define IS_NULL(n) SCMP_CMP64(n, SCMP_CMP_EQ, 0)
 #define AT_MOST(n, value) SCMP_CMP64(n, SCMP_CMP_LE, value)
+/* Flags of clone that a thread of this process does not need. */
 #define CLONE_NOT_OURS                                                                    \
 	(CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER |     \
 	 CLONE_NEWPID | CLONE_NEWNET | CLONE_PTRACE | CLONE_UNTRACED | CLONE_PARENT |      \
@@ -40,7 +42,7 @@ static int add_rule(scmp_filter_ctx ctx, int call, unsigned nr, const struct scm
 {
 	int err = seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, call, nr, args);
 
-	return err == -EDOM ? 0 : err; /* not a call of this machine's architecture */
+	return err == -EDOM ? 0 : err; /* this architecture has no such call */
 }
 
 #define NOTHING(...)
@@ -55,7 +57,7 @@ static int add_rule(scmp_filter_ctx ctx, int call, unsigned nr, const struct scm
 
 static int add_daemon_rules(scmp_filter_ctx ctx)
 {
-	/* Its flags are behind a pointer; the C library falls back to clone. */
+	/* A filter cannot check the flags of clone3; after ENOSYS the C library calls clone. */
 	int err = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
 
 #define CALL ADD_CALL
@@ -89,7 +91,7 @@ static int load_filter(bool log)
 
 	if (!ctx)
 		return -ENOMEM;
-	/* All threads, at once or not at all; it sets no_new_privs as well. */
+	/* TSYNC: for all threads at once, or for none. seccomp_load sets no_new_privs as well. */
 	err = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_TSYNC, 1);
 	if (!err)
 		err = add_daemon_rules(ctx);
@@ -99,7 +101,10 @@ static int load_filter(bool log)
 	return err;
 }
 
-/* An unlinked directory: nothing can be made in it, and nothing leads out of it. */
+/*
+ * Makes a directory below base, removes it and makes it the root directory: in a removed directory
+ * nothing can be created, and no path leads out of it.
+ */
 static int empty_root_below(const char *base)
 {
 	char dir[64];
@@ -119,7 +124,7 @@ static int empty_root_below(const char *base)
 	return err;
 }
 
-/* Early in the start of a system some of them are read-only or not there yet. */
+/* Early in the boot of a system some of these directories are read-only or not there yet. */
 static int empty_root(void)
 {
 	static const char *const bases[] = { "/run", "/dev/shm", "/tmp" };
@@ -150,36 +155,43 @@ int sandbox_enter(enum sandbox_mode mode, struct fdio_reason *reason)
 		err = load_filter(mode == SANDBOX_LOG);
 	}
 	if (err)
-		fdio_reason_set(reason, "sandbox: %s: %s: mount with -o sandbox=off if this system "
-				"cannot do it", what, strerror(-err));
+		fdio_reason_set(reason,
+				"sandbox: %s: %s: mount with -o sandbox=off if this system cannot "
+				"do it",
+				what, strerror(-err));
 	return err;
 }
 
-int sandbox_unmounter(bool filter)
+/*
+ * Keeps CAP_SYS_ADMIN, to unmount, and two that it can do without:
+ *   CAP_SYS_PTRACE       without it, callers with more capabilities than this process cannot prove
+ *                        them, and their requests are refused
+ *   CAP_DAC_READ_SEARCH  without it, a mount below a directory that not even root may search
+ *                        cannot be unmounted
+ */
+static int keep_unmounter_capabilities(void)
 {
-	scmp_filter_ctx ctx;
-	int err;
-
-	/*
-	 * Without the first, capabilities of others cannot be proved, and what needs them is
-	 * refused; without the second, a mount below a directory that is closed even to root
-	 * without it cannot be unmounted.
-	 */
 	static const unsigned wanted[] = { CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH };
 	bool have[ARRAY_SIZE(wanted)];
+	int err;
 
 	for (size_t i = 0; i < ARRAY_SIZE(wanted); i++)
 		have[i] = capng_have_capability(CAPNG_PERMITTED, wanted[i]);
 	capng_clear(CAPNG_SELECT_ALL);
 	err = capng_update(CAPNG_ADD, CAPNG_EFFECTIVE | CAPNG_PERMITTED, CAP_SYS_ADMIN);
 	for (size_t i = 0; i < ARRAY_SIZE(wanted) && !err; i++)
-		err = have[i] ? capng_update(CAPNG_ADD, CAPNG_EFFECTIVE | CAPNG_PERMITTED,
-					     wanted[i])
-			      : 0;
-	if (err || capng_apply(CAPNG_SELECT_ALL))
-		return -EPERM;
-	if (!filter)
-		return 0;
+		if (have[i])
+			err = capng_update(CAPNG_ADD, CAPNG_EFFECTIVE | CAPNG_PERMITTED, wanted[i]);
+	return err || capng_apply(CAPNG_SELECT_ALL) ? -EPERM : 0;
+}
+
+int sandbox_unmounter(bool filter)
+{
+	int err = keep_unmounter_capabilities();
+	scmp_filter_ctx ctx;
+
+	if (err || !filter)
+		return err;
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 		return -errno;
 	ctx = seccomp_init(SCMP_ACT_ERRNO(EPERM));

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The thread that takes signals, see signals.h. It sleeps in sigwaitinfo. Only while it awaits an
- * end that somebody else holds up does it look every TICK_MS. SIGUSR2 wakes it when it must end:
- * the flag says so, the signal alone means nothing. No locks; its fields are its own but for the
- * atomic stop. Only starting it can fail.
+ * The signal thread, see signals.h; the main thread starts and stops it. It sleeps in sigwaitinfo.
+ * Only after it has asked for the unmount, and until the connection ends, it wakes every TICK_MS.
+ * signals_stop sets stop and wakes it with SIGUSR2; that signal alone does nothing. No locks: the
+ * thread alone uses the fields, except stop, which is atomic. Only starting it can fail.
  */
 #include "command/signals.h"
 
@@ -22,7 +22,7 @@
 #include <unistd.h>
 
 #define TICK_MS 200u
-#define FIRST_LOOK_MS 1000u /* an end that nobody holds up takes less, most of the time */
+#define FIRST_LOOK_MS 1000u /* for other mounts; most ends take less */
 #define LOOK_AGAIN_MS 5000u
 
 struct signals {
@@ -30,9 +30,12 @@ struct signals {
 	struct signals_config config;
 	pthread_t thread;
 	bool stop;              /* atomic */
-	/* the thread's own */
-	bool waiting, said;
-	uint64_t waited_ms, look_ms;
+
+	/* Used by the thread only. */
+	bool waiting;           /* unmounted, and waiting for the end of the connection */
+	bool logged;            /* where else it is mounted */
+	uint64_t waited_ms;
+	uint64_t look_ms;       /* when waited_ms is so long, looks for other mounts */
 };
 
 static void taken_signals(sigset_t *set)
@@ -50,7 +53,7 @@ void signals_block(void)
 	sigset_t set;
 
 	signal(SIGPIPE, SIG_IGN);
-	signal(SIGCHLD, SIG_DFL); /* ignored by the starter, children would leave no status */
+	signal(SIGCHLD, SIG_DFL); /* if inherited as ignored, children would leave no status */
 	sigfillset(&set);
 	sigdelset(&set, SIGSEGV);
 	sigdelset(&set, SIGBUS);
@@ -79,7 +82,7 @@ static bool has_ended(const struct signals *signals)
 	return __atomic_load_n(signals->config.ended, __ATOMIC_ACQUIRE);
 }
 
-static void let_go(struct signals *signals)
+static void end_connection(struct signals *signals)
 {
 	signals->waiting = false;
 	log_warn("%s: ending the connection: what is left of the mount gives errors and keeps the "
@@ -88,12 +91,13 @@ static void let_go(struct signals *signals)
 	transport_let_go(signals->config.transport);
 }
 
-static void asked(struct signals *signals)
+/* SIGTERM or SIGINT. */
+static void unmount(struct signals *signals)
 {
 	if (has_ended(signals))
-		return; /* our mount is gone: nothing is left to unmount */
+		return; /* nothing is left to unmount */
 	if (signals->waiting) {
-		let_go(signals);
+		end_connection(signals);
 		return;
 	}
 	watchdog_end_asked(signals->config.watchdog);
@@ -103,15 +107,15 @@ static void asked(struct signals *signals)
 	signals->look_ms = FIRST_LOOK_MS;
 }
 
-/* Unmounted here, and nothing has happened since. */
-static void say_who(struct signals *signals)
+/* Unmounted here, but the connection has not ended: logs, once, where else it is mounted. */
+static void log_other_mounts(struct signals *signals)
 {
 	char who[512];
 
 	signals->look_ms = signals->waited_ms + LOOK_AGAIN_MS;
-	if (signals->said || !unmounter_holders(signals->config.unmounter, who, sizeof(who)))
+	if (signals->logged || !unmounter_holders(signals->config.unmounter, who, sizeof(who)))
 		return;
-	signals->said = true;
+	signals->logged = true;
 	if (signals->config.limit_ms)
 		log_warn("%s is unmounted from %s, but still mounted elsewhere (%s): waiting at "
 			 "most %u s for that to end (drain_timeout)",
@@ -134,9 +138,9 @@ static void tick(struct signals *signals)
 	signals->waited_ms += TICK_MS;
 	over = signals->config.limit_ms && signals->waited_ms >= signals->config.limit_ms;
 	if (over || signals->waited_ms >= signals->look_ms)
-		say_who(signals);
+		log_other_mounts(signals);
 	if (over)
-		let_go(signals);
+		end_connection(signals);
 }
 
 static void *signal_main(void *arg)
@@ -154,7 +158,7 @@ static void *signal_main(void *arg)
 		if (sig == SIGUSR1)
 			fdio_counters_log();
 		else if (sig == SIGTERM || sig == SIGINT)
-			asked(signals);
+			unmount(signals);
 		else if (sig < 0 && errno == EAGAIN)
 			tick(signals);
 	}

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Signals: blocked in every thread and taken by one. SIGTERM and SIGINT unmount, as umount(8)
- * would; SIGUSR1 logs the counters; SIGHUP and SIGUSR2 do nothing. A mount that is gone from here
- * but still there elsewhere (another mount namespace has a copy, or a bind mount) keeps its
- * connection alive: who holds it is logged, and after a time, or at the second signal, the
- * connection is ended all the same.
+ * Signals: blocked in all threads, taken by the signal thread. SIGTERM and SIGINT unmount, as
+ * umount(8) would; SIGUSR1 logs the counters; SIGHUP and SIGUSR2 do nothing.
+ *
+ * After the unmount the file system may still be mounted elsewhere (a copy in another mount
+ * namespace, a bind mount), and then the connection stays alive. The signal thread logs where it is
+ * mounted, and ends the connection after limit_ms, or at a second SIGTERM or SIGINT.
  */
 #ifndef FDIO_COMMAND_SIGNALS_H
 #define FDIO_COMMAND_SIGNALS_H
@@ -22,23 +23,20 @@ struct signals_config {
 	struct watchdog *watchdog;
 	struct unmounter *unmounter;
 	const char *name, *mountpoint; /* for the log */
-	unsigned limit_ms;             /* how long others may hold the mount; 0: for ever */
-	const bool *ended;             /* atomic: no request comes any more */
+	unsigned limit_ms;             /* how long it may stay mounted elsewhere; 0: for ever */
+	const bool *ended;             /* atomic: the kernel sends no more requests */
 };
 
 /*
- * In the main thread, before there is another one: all are blocked, but those that tell of a fault
- * of our own.
+ * Blocks all signals except those that report a fault of this program, such as SIGSEGV. Main
+ * thread, before any other exists: later threads inherit it.
  */
 void signals_block(void);
-/* Starts the thread; what is pending is taken at once. 0 or -errno. */
+/* Starts the thread, which takes pending signals at once. Copies config. 0 or -errno. */
 int signals_start(const struct signals_config *config, struct signals **ret) FDIO_BLOCKS;
 /* Ends the thread. NULL is fine. */
 void signals_stop(struct signals *signals) FDIO_BLOCKS;
-/*
- * SIGTERM or SIGINT came before the thread was there: does what it does to a process that does not
- * care.
- */
+/* SIGTERM or SIGINT came before the thread existed: ends the process by that signal. */
 void signals_die(void) __attribute__((noreturn));
 
 #endif

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The sandbox in a child process: what serving needs goes on working in threads made before and
- * after, and what it does not need fails with EPERM. No root needed (the empty root directory is
- * tested on real mounts).
+ * The sandbox. Each case enters it in a child process: there the calls that serving needs work, in
+ * threads made before and after, and others fail with EPERM. Needs no root; tests/root tests the
+ * empty root directory on real mounts.
  */
 #include "command/sandbox.h"
 
@@ -36,6 +36,7 @@ static int in_child(int (*fn)(void))
 	return WEXITSTATUS(status);
 }
 
+/* In a case: ends it with a status that names the line. */
 #define MUST(e) do { if (!(e)) return __LINE__ % 250 + 1; } while (0)
 #define DENIED(e) MUST((errno = 0, (e) == -1) && errno == EPERM)
 
@@ -46,6 +47,7 @@ static int enter(enum sandbox_mode mode)
 	return sandbox_enter(mode, FDIO_REASON(err));
 }
 
+/* A call that is not in sandbox.def, or has other arguments, fails with EPERM. */
 static int forbidden(void)
 {
 	char *argv[] = { (char *)"/bin/true", NULL };
@@ -74,6 +76,7 @@ static void *thread_works(void *arg)
 	return NULL;
 }
 
+/* I/O, memory and new threads still work. */
 static int allowed(void)
 {
 	int fd = open("/dev/zero", O_RDWR), ran = 0;
@@ -91,14 +94,14 @@ static pthread_barrier_t meet;
 
 static void *earlier(void *arg)
 {
-	pthread_barrier_wait(&meet); /* before */
-	pthread_barrier_wait(&meet); /* after */
+	pthread_barrier_wait(&meet); /* the main thread is not in the sandbox yet */
+	pthread_barrier_wait(&meet); /* it is now */
 	errno = 0;
 	*(int *)arg = open("/etc/passwd", O_RDONLY) == -1 && errno == EPERM;
 	return NULL;
 }
 
-/* The filter reaches threads that run already. */
+/* The filter applies to a thread that was started before. */
 static int all_threads(void)
 {
 	int denied = 0;
@@ -119,6 +122,7 @@ static void *counts_caps(void *arg)
 	return NULL;
 }
 
+/* thread_start drops the capabilities of a thread, also outside the sandbox. */
 static int threads_without_capabilities(void)
 {
 	int have = -1;
@@ -130,6 +134,7 @@ static int threads_without_capabilities(void)
 	return 0;
 }
 
+/* sandbox=off: every call is allowed, but the capabilities are gone. */
 static int off(void)
 {
 	int fd;
@@ -141,7 +146,10 @@ static int off(void)
 	return 0;
 }
 
-/* What would be forbidden is done. (A tree is left only by root, whose files are gone then.) */
+/*
+ * sandbox=log: a call that is not allowed works. Uses socket, not open: for root the file tree is
+ * gone in this mode, too.
+ */
 static int only_logged(void)
 {
 	MUST(!enter(SANDBOX_LOG));
@@ -170,7 +178,7 @@ Suite *unit_suite(void)
 #ifndef FDIO_SANITIZED
 	unit_loop(t, child, 0, (int)ARRAY_SIZE(cases));
 #else
-	/* A sanitizer's own calls meet the filter; what is left is what has none. */
+	/* A sanitizer's own calls would meet the filter: only the cases that load none. */
 	unit_loop(t, child, 3, 5);
 #endif
 	return s;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Every system call that sandbox.def lets through: nothing else is, and what could name another
- * process, a file or an address is refused when it does. A call that is added there must be added
- * here: to harmless, or with an attack. Each case runs in a child process. No root needed, but for
- * the unmounter's filter.
+ * The filters that sandbox.def makes: no other system call is allowed, and a call whose arguments
+ * can name another process, a file or an address is refused if they do. A call that is added there
+ * must be added here, to harmless or with an attack. Each case runs in a child process. Only the
+ * unmounter's filter needs root.
  */
 #include "command/sandbox.h"
 #include "kit/runner.h"
@@ -31,8 +31,10 @@
 #include <unistd.h>
 
 #define MOST_NUMBERS 600
+/* The CPU clock of another process, as clock_getcpuclockid(3) makes it. */
 #define OTHERS_CLOCK(pid) ((int)(~(unsigned)(pid) << 3 | 2))
 
+/* sandbox.def once more; rule: with conditions. */
 struct call { int nr; const char *name; bool unmounter, rule; };
 
 static const struct call calls[] = {
@@ -43,7 +45,7 @@ static const struct call calls[] = {
 #include "command/sandbox.def"
 };
 
-/* Their arguments name descriptors, our own memory, our own signals and children, or nothing. */
+/* Their arguments can only name open descriptors and our own memory, signals and children. */
 static const char *const harmless[] = {
 	"read",           "write",
 	"readv",          "writev",
@@ -76,8 +78,8 @@ static const char *const harmless[] = {
 };
 
 /*
- * The unmounter looks up files by name: newfstatat and statx say what there is to know about one,
- * getdents64 which there are.
+ * The unmounter may look up files by name, so these may too: newfstatat and statx tell about a
+ * file, getdents64 lists a directory.
  */
 static const char *const harmless_for_unmounter[] = {
 	"recvfrom", "exit_group", "exit",  "rt_sigreturn", "restart_syscall", "poll",
@@ -94,12 +96,13 @@ static bool listed(const char *const *list, size_t nr, const char *name)
 
 /* ------------------------------------------------------------------ what must be refused */
 
-/* Made before the filter. */
+/* Made before the filter is entered. */
 static int pair[2], zero;
 static pid_t parent;
 static char page[4096] __attribute__((aligned(4096)));
 static struct sockaddr_un abstract = { .sun_family = AF_UNIX, .sun_path = "\0fusedio-nobody" };
 
+/* fn makes the call with arguments that must be refused; what: which, for the message. */
 struct attack { const char *call, *what; long (*fn)(void); };
 
 #define ATTACK(name, ...) static long name(void) { return __VA_ARGS__; }
@@ -139,7 +142,7 @@ ATTACK(ring_personality, syscall(SYS_io_uring_register, zero, IORING_REGISTER_PE
 
 static const struct attack attacks[] = {
 	{ "tgkill", "another process", tgkill_parent },
-	{ "tgkill", "with a bit that nobody looks at", tgkill_wide },
+	{ "tgkill", "with a bit above an int", tgkill_wide },
 	{ "fcntl", "F_SETOWN", owner },
 	{ "fcntl", "F_SETOWN_EX", owner_ex },
 	{ "fcntl", "F_SETSIG", sig },
@@ -197,10 +200,10 @@ static int filtered(bool unmounter, int (*fn)(const void *), const void *arg)
 	pid_t pid = fork();
 	ck_assert_int_ge(pid, 0);
 	if (!pid) {
-		if (unmounter ? sandbox_unmounter(true) : sandbox_enter(SANDBOX_ON,
-				FDIO_REASON(err)))
-			_exit(250);
-		_exit(fn(arg));
+		int failed = unmounter ? sandbox_unmounter(true)
+				       : sandbox_enter(SANDBOX_ON, FDIO_REASON(err));
+
+		_exit(failed ? 250 : fn(arg));
 	}
 	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
 	close(pair[0]);
@@ -211,6 +214,7 @@ static int filtered(bool unmounter, int (*fn)(const void *), const void *arg)
 	return WEXITSTATUS(status);
 }
 
+/* 0: refused */
 static int run_attack(const void *arg)
 {
 	const struct attack *attack = arg;
@@ -248,27 +252,25 @@ static bool has_attack(const struct attack *attack, size_t nr, const char *name)
 	return false;
 }
 
+static bool is_tested(const struct call *call)
+{
+	const char *name = call->name;
+
+	if (call->rule && call->unmounter)
+		return has_attack(attacks_of_unmounter, ARRAY_SIZE(attacks_of_unmounter), name);
+	if (call->rule)
+		return has_attack(attacks, ARRAY_SIZE(attacks), name);
+	if (call->unmounter)
+		return listed(harmless_for_unmounter, ARRAY_SIZE(harmless_for_unmounter), name);
+	return listed(harmless, ARRAY_SIZE(harmless), name);
+}
+
+/* Each call of sandbox.def is in a list here, or has an attack if it has conditions. */
 START_TEST(each_call_is_known_here)
 {
-	for (size_t i = 0; i < ARRAY_SIZE(calls); i++) {
-		const struct call *call = &calls[i];
-		bool known;
-
-		if (call->rule)
-			known = call->unmounter ? has_attack(attacks_of_unmounter,
-							     ARRAY_SIZE(attacks_of_unmounter),
-							     call->name)
-						: has_attack(attacks, ARRAY_SIZE(attacks),
-							     call->name);
-		else
-			known = call->unmounter ? listed(harmless_for_unmounter,
-							 ARRAY_SIZE(harmless_for_unmounter),
-							 call->name)
-						: listed(harmless, ARRAY_SIZE(harmless),
-							 call->name);
-		ck_assert_msg(known, "%s is allowed, and this test knows nothing about it",
-			      call->name);
-	}
+	for (size_t i = 0; i < ARRAY_SIZE(calls); i++)
+		ck_assert_msg(is_tested(&calls[i]),
+			      "%s is allowed, and this test knows nothing about it", calls[i].name);
 }
 END_TEST
 
@@ -280,7 +282,7 @@ static bool is_known(int nr)
 	return false;
 }
 
-/* Uprobes have two calls that the kernel answers, with a signal, before it asks a filter. */
+/* uretprobe and uprobe: the kernel answers these, with a signal, before it asks the filter. */
 static bool is_unfiltered(int nr)
 {
 #ifdef __x86_64__
@@ -291,8 +293,8 @@ static bool is_unfiltered(int nr)
 }
 
 /*
- * With the same argument everywhere; what is allowed on purpose need not be called. 0, or the
- * number of a call and 1.
+ * Makes each system call that sandbox.def does not list, with *arg for each argument. 0: all were
+ * refused; else 1 + the number, modulo 200, of one that was not.
  */
 static int call_everything_else(const void *arg)
 {
@@ -318,7 +320,7 @@ START_TEST(nothing_else_is_allowed)
 }
 END_TEST
 
-/* The same calls as they are meant. */
+/* Makes the calls that have conditions with arguments that meet them. 0: all work. */
 static int as_meant(const void *arg)
 {
 	struct timespec ts;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The unmounter process, with a file system of memory in place of ours: what it takes away, and
- * what a daemon that somebody has taken over cannot make it take away. And what it says of callers.
- * In a mount namespace, and without root in a user namespace, of its own; where there is neither,
- * nothing is tested.
+ * The unmounter process, with a tmpfs in place of our mount: it unmounts that, and not even a
+ * daemon that was taken over can make it unmount another mount; and what it answers about callers.
+ * Each case runs in a mount namespace of its own, and without root in a user namespace of its own;
+ * where neither can be made, the case is skipped.
  */
 #include "command/unmounter.h"
 #include "kit/runner.h"
@@ -20,7 +20,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define CANNOT 77
+#define CANNOT 77 /* exit status: no namespaces */
+/* In a case: ends it with a status that names the line. */
 #define MUST(e) do { if (!(e)) return __LINE__ % 70 + 1; } while (0)
 
 static char point[] = "/tmp/check_unmounter.XXXXXX";
@@ -33,7 +34,7 @@ static bool write_line(const char *file, const char *line)
 	return f ? !fclose(f) && ok : false;
 }
 
-/* Root of a user namespace. */
+/* Becomes root of a new user namespace, with a new mount namespace. */
 static bool become_root(void)
 {
 	char uids[40], gids[40];
@@ -53,7 +54,7 @@ static bool enter_namespaces(void)
 	       !mount("none", point, "tmpfs", 0, NULL);
 }
 
-/* How many lines of the table of mounts name the place. */
+/* How many mounts are on point. */
 static unsigned mounts_there(void)
 {
 	FILE *f = fopen("/proc/self/mounts", "r");
@@ -73,7 +74,7 @@ static struct unmounter *start(void)
 	char err[300];
 
 #ifdef FDIO_SANITIZED
-	const bool filter = false; /* a sanitizer's own calls would meet it */
+	const bool filter = false; /* a sanitizer's own calls would meet the filter */
 #else
 	const bool filter = true;
 #endif
@@ -81,12 +82,12 @@ static struct unmounter *start(void)
 	return unmounter_new(point, filter, &unmounter, FDIO_REASON(err)) ? NULL : unmounter;
 }
 
-/* One mount is there already. */
-static int takes_away_its_own(void)
+/* It unmounts the mount that it was told of, once; before it was told, nothing. */
+static int unmounts_its_own(void)
 {
 	struct unmounter *unmounter = start();
 
-	/* it was not told of any */
+	/* the tmpfs of enter_namespaces, of which it has not been told yet */
 	MUST(unmounter && unmounter_do(unmounter, true) < 0 && mounts_there() == 1);
 	unmounter_mounted(unmounter);
 	MUST(unmounter_do(unmounter, true) == 0 && mounts_there() == 0);
@@ -95,8 +96,8 @@ static int takes_away_its_own(void)
 	return 0;
 }
 
-/* What was mounted over it later is another's, whatever the daemon says then. */
-static int is_told_once(void)
+/* A mount on top of ours stays, even if the daemon says again that it has mounted. */
+static int remembers_once(void)
 {
 	struct unmounter *unmounter = start();
 
@@ -110,7 +111,7 @@ static int is_told_once(void)
 	return 0;
 }
 
-/* When ours is gone the kernel gives its numbers to the next mount, which is another's. */
+/* After ours is gone the kernel gives its numbers to the next mount, which must stay. */
 static int knows_its_own_when_numbers_return(void)
 {
 	struct unmounter *unmounter = start();
@@ -123,7 +124,7 @@ static int knows_its_own_when_numbers_return(void)
 	return 0;
 }
 
-/* We ourselves have the capability, by our own number, as the user that we are. */
+/* This process has CAP_SYS_ADMIN, by its own number and user only, until it drops it. */
 static int knows_capabilities(void)
 {
 	struct unmounter *unmounter = start();
@@ -143,7 +144,7 @@ static int knows_capabilities(void)
 	return 0;
 }
 
-static int (*const cases[])(void) = { takes_away_its_own, is_told_once,
+static int (*const cases[])(void) = { unmounts_its_own, remembers_once,
 				      knows_its_own_when_numbers_return, knows_capabilities };
 
 START_TEST(in_namespaces)
