@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Unit tests of src/dev: the wrappers and the flush sequencer on a device whose every flush the
- * test controls, and the io_uring device on a temporary image file, asynchronous requests included.
+ * Unit tests of src/dev. Two devices: one in memory whose flushes wait at a gate of the test, for
+ * the wrappers (alignment, bounds, bad_piece_of_a_batch_fails_alone) and the flush sequencer (one
+ * flush serves all callers that came before it began); and the io_uring device on a temporary image
+ * file, for synchronous and asynchronous requests, rings that fail, and locking of the image.
+ *
+ * The test's thread, threads that only flush, and one loop.
  */
 #include "base/counters.h"
 #include "base/lock.h"
@@ -18,7 +22,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* ---- a device in memory, with flushes held at a gate ---- */
+/* ---- a device in memory whose flushes wait at a gate ---- */
 
 #define MEM_SIZE (1u << 20)
 static struct gated {
@@ -28,57 +32,59 @@ static struct gated {
 	pthread_cond_t cond;
 	unsigned flushes_started, flushes_allowed;
 	int flush_result[8]; /* of flush 0, 1, ... */
-	unsigned misaligned; /* requests that the wrappers should have bounced */
-} g;
+	unsigned misaligned; /* requests that should have gone through a bounce buffer */
+} gated;
 
 static void check_request(const void *buf, size_t len, uint64_t off)
 {
 	if ((off | len | (uintptr_t)buf) % 512 || off + len > MEM_SIZE)
-		g.misaligned++;
+		gated.misaligned++;
 }
 
-static int g_read(struct dev *dev, void *buf, size_t len, uint64_t off)
+static int gated_read(struct dev *dev, void *buf, size_t len, uint64_t off)
 {
 	(void)dev;
 	check_request(buf, len, off);
-	memcpy(buf, g.mem + off, len);
+	memcpy(buf, gated.mem + off, len);
 	return 0;
 }
 
-static int g_write(struct dev *dev, const void *buf, size_t len, uint64_t off, unsigned flags)
+static int gated_write(struct dev *dev, const void *buf, size_t len, uint64_t off, unsigned flags)
 {
 	(void)dev;
 	(void)flags;
 	check_request(buf, len, off);
-	memcpy(g.mem + off, buf, len);
+	memcpy(gated.mem + off, buf, len);
 	return 0;
 }
 
-static int g_flush(struct dev *dev)
+static int gated_flush(struct dev *dev)
 {
 	(void)dev;
-	pthread_mutex_lock(&g.lock);
-	unsigned mine = g.flushes_started++;
-	pthread_cond_broadcast(&g.cond);
-	while (g.flushes_allowed <= mine)
-		pthread_cond_wait(&g.cond, &g.lock);
-	pthread_mutex_unlock(&g.lock);
-	return mine < ARRAY_SIZE(g.flush_result) ? g.flush_result[mine] : 0;
+	pthread_mutex_lock(&gated.lock);
+	unsigned mine = gated.flushes_started++;
+	pthread_cond_broadcast(&gated.cond);
+	while (gated.flushes_allowed <= mine)
+		pthread_cond_wait(&gated.cond, &gated.lock);
+	pthread_mutex_unlock(&gated.lock);
+	return mine < ARRAY_SIZE(gated.flush_result) ? gated.flush_result[mine] : 0;
 }
 
-static void g_close(struct dev *dev) { dev_fini(dev); }
+static void gated_close(struct dev *dev) { dev_fini(dev); }
 
-static const struct dev_ops g_ops = {
-	.name = "gated", .read = g_read, .write = g_write, .flush = g_flush, .close = g_close
-};
+static const struct dev_ops gated_ops = { .name = "gated",
+					  .read = gated_read,
+					  .write = gated_write,
+					  .flush = gated_flush,
+					  .close = gated_close };
 
-static void g_open(void)
+static void gated_open(void)
 {
-	memset(&g, 0, sizeof(g));
-	pthread_mutex_init(&g.lock, NULL);
-	pthread_cond_init(&g.cond, NULL);
-	ck_assert_int_eq(dev_init(&g.dev, &g_ops, "gated"), 0);
-	g.dev.caps = (struct dev_caps){ .size_bytes = MEM_SIZE,
+	memset(&gated, 0, sizeof(gated));
+	pthread_mutex_init(&gated.lock, NULL);
+	pthread_cond_init(&gated.cond, NULL);
+	ck_assert_int_eq(dev_init(&gated.dev, &gated_ops, "gated"), 0);
+	gated.dev.caps = (struct dev_caps){ .size_bytes = MEM_SIZE,
 					.sector_bytes = 512,
 					.physical_bytes = 512,
 					.max_io_bytes = 65536,
@@ -86,32 +92,32 @@ static void g_open(void)
 					.volatile_cache = true };
 }
 
-static void g_wait_started(unsigned n)
+static void wait_flushes_started(unsigned n)
 {
-	pthread_mutex_lock(&g.lock);
-	while (g.flushes_started < n)
-		pthread_cond_wait(&g.cond, &g.lock);
-	pthread_mutex_unlock(&g.lock);
+	pthread_mutex_lock(&gated.lock);
+	while (gated.flushes_started < n)
+		pthread_cond_wait(&gated.cond, &gated.lock);
+	pthread_mutex_unlock(&gated.lock);
 }
 
-static void g_allow(unsigned n)
+static void allow_flushes(unsigned n)
 {
-	pthread_mutex_lock(&g.lock);
-	g.flushes_allowed = n;
-	pthread_cond_broadcast(&g.cond);
-	pthread_mutex_unlock(&g.lock);
+	pthread_mutex_lock(&gated.lock);
+	gated.flushes_allowed = n;
+	pthread_cond_broadcast(&gated.cond);
+	pthread_mutex_unlock(&gated.lock);
 }
 
 /* ---- wrappers ---- */
 
-START_TEST(bouncing)
+START_TEST(misaligned_requests_are_bounced)
 {
 	uint8_t *buf = fdio_alloc_aligned(4096, 8192);
 
 	ck_assert_ptr_nonnull(buf);
-	g_open();
+	gated_open();
 	for (unsigned i = 0; i < MEM_SIZE; i++)
-		g.mem[i] = (uint8_t)(i * 7 + i / 512);
+		gated.mem[i] = (uint8_t)(i * 7 + i / 512);
 	static const struct { size_t len; uint64_t off; unsigned shift;
 	} odd[] = {
 		{ 1, 0, 0 },       { 1, 511, 1 },          { 2, 511, 3 },
@@ -121,129 +127,131 @@ START_TEST(bouncing)
 	};
 	for (unsigned i = 0; i < ARRAY_SIZE(odd); i++) {
 		memset(buf, 0xee, 8192);
-		ck_assert_int_eq(dev_read(&g.dev, buf + odd[i].shift, odd[i].len, odd[i].off), 0);
-		ck_assert_mem_eq(buf + odd[i].shift, g.mem + odd[i].off, odd[i].len);
-		ck_assert_uint_eq(buf[odd[i].shift + odd[i].len], 0xee); /* not one byte too many */
+		ck_assert_int_eq(dev_read(&gated.dev, buf + odd[i].shift, odd[i].len, odd[i].off),
+				 0);
+		ck_assert_mem_eq(buf + odd[i].shift, gated.mem + odd[i].off, odd[i].len);
+		ck_assert_uint_eq(buf[odd[i].shift + odd[i].len], 0xee); /* no byte too many */
 	}
 	memset(buf, 0x5a, 8192);
-	ck_assert_int_eq(dev_write(&g.dev, buf + 1, 1024, 2048, 0), 0);
-	ck_assert_mem_eq(g.mem + 2048, buf, 1024);
-	ck_assert_uint_eq(g.mem[3072], (uint8_t)(3072 * 7 + 6));
-	ck_assert_uint_eq(g.misaligned, 0);
-	g.dev.ops->close(&g.dev);
+	ck_assert_int_eq(dev_write(&gated.dev, buf + 1, 1024, 2048, 0), 0);
+	ck_assert_mem_eq(gated.mem + 2048, buf, 1024);
+	ck_assert_uint_eq(gated.mem[3072], (uint8_t)(3072 * 7 + 6));
+	ck_assert_uint_eq(gated.misaligned, 0);
+	gated.dev.ops->close(&gated.dev);
 	free(buf);
 }
 END_TEST
 
-START_TEST(refusals)
+START_TEST(requests_outside_the_device_are_refused)
 {
 	static uint8_t buf[4096] __attribute__((aligned(4096)));
 
-	g_open();
-	ck_assert_int_eq(dev_read(&g.dev, buf, 1, MEM_SIZE), -EIO);
-	ck_assert_int_eq(dev_read(&g.dev, buf, 4096, MEM_SIZE - 512), -EIO);
-	ck_assert_int_eq(dev_read(&g.dev, buf, 4096, UINT64_MAX - 100), -EIO);
-	ck_assert_int_lt(dev_write(&g.dev, buf, 512, MEM_SIZE, 0), 0);
-	ck_assert_int_lt(dev_write(&g.dev, buf, 512, UINT64_MAX - 511, 0), 0);
-	ck_assert_int_lt(dev_write(&g.dev, buf, 511, 0, 0), 0);
-	ck_assert_int_lt(dev_write(&g.dev, buf, 512, 1, 0), 0);
-	g.dev.caps.read_only = true;
-	ck_assert_int_eq(dev_write(&g.dev, buf, 512, 0, 0), -EROFS);
-	ck_assert_uint_eq(g.misaligned, 0);
-	g.dev.ops->close(&g.dev);
+	gated_open();
+	ck_assert_int_eq(dev_read(&gated.dev, buf, 1, MEM_SIZE), -EIO);
+	ck_assert_int_eq(dev_read(&gated.dev, buf, 4096, MEM_SIZE - 512), -EIO);
+	ck_assert_int_eq(dev_read(&gated.dev, buf, 4096, UINT64_MAX - 100), -EIO);
+	ck_assert_int_lt(dev_write(&gated.dev, buf, 512, MEM_SIZE, 0), 0);
+	ck_assert_int_lt(dev_write(&gated.dev, buf, 512, UINT64_MAX - 511, 0), 0);
+	ck_assert_int_lt(dev_write(&gated.dev, buf, 511, 0, 0), 0);
+	ck_assert_int_lt(dev_write(&gated.dev, buf, 512, 1, 0), 0);
+	gated.dev.caps.read_only = true;
+	ck_assert_int_eq(dev_write(&gated.dev, buf, 512, 0, 0), -EROFS);
+	ck_assert_uint_eq(gated.misaligned, 0);
+	gated.dev.ops->close(&gated.dev);
 }
 END_TEST
 
-START_TEST(batches)
+START_TEST(bad_piece_of_a_batch_fails_alone)
 {
 	static uint8_t buf[4096 + 1] __attribute__((aligned(4096)));
 	struct dev_vec vec[3] = { { .off = 0, .buf = buf, .len = 512 },
 				  { .off = 8192, .buf = buf + 1, .len = 1024 },
 				  { .off = MEM_SIZE, .buf = buf, .len = 512 } };
 
-	g_open();
-	memset(g.mem, 0xa5, MEM_SIZE);
+	gated_open();
+	memset(gated.mem, 0xa5, MEM_SIZE);
 	memset(buf, 0x11, sizeof(buf));
-	/* The last piece is outside: the others are written all the same. */
-	ck_assert_int_lt(dev_write_many(&g.dev, vec, 3), 0);
+	/* The last piece is outside the device; the others are written all the same. */
+	ck_assert_int_lt(dev_write_many(&gated.dev, vec, 3), 0);
 	ck_assert_int_eq(vec[0].result, 0);
 	ck_assert_int_eq(vec[1].result, 0);
 	ck_assert_int_lt(vec[2].result, 0);
-	ck_assert_uint_eq(g.mem[0], 0x11);
-	ck_assert_uint_eq(g.mem[8192 + 1023], 0x11);
-	ck_assert_int_eq(dev_write_many(&g.dev, vec, 2), 0);
-	ck_assert_uint_eq(g.misaligned, 0);
-	g.dev.ops->close(&g.dev);
+	ck_assert_uint_eq(gated.mem[0], 0x11);
+	ck_assert_uint_eq(gated.mem[8192 + 1023], 0x11);
+	ck_assert_int_eq(dev_write_many(&gated.dev, vec, 2), 0);
+	ck_assert_uint_eq(gated.misaligned, 0);
+	gated.dev.ops->close(&gated.dev);
 }
 END_TEST
 
 /* ---- flush sequencer ---- */
 
-static struct flusher { pthread_t thread; int result; unsigned done; } fl[16];
+static struct flusher { pthread_t thread; int result; unsigned done; } flushers[16];
 
 static void *flush_thread(void *arg)
 {
 	struct flusher *f = arg;
 
-	f->result = dev_flush(&g.dev);
+	f->result = dev_flush(&gated.dev);
 	__atomic_store_n(&f->done, 1, __ATOMIC_RELEASE);
 	return NULL;
 }
 
-static void fl_start(unsigned i)
+static void start_flusher(unsigned i)
 {
-	fl[i].result = 1;
-	fl[i].done = 0;
-	ck_assert_int_eq(pthread_create(&fl[i].thread, NULL, flush_thread, &fl[i]), 0);
+	flushers[i].result = 1;
+	flushers[i].done = 0;
+	ck_assert_int_eq(pthread_create(&flushers[i].thread, NULL, flush_thread, &flushers[i]), 0);
 }
 
-/*
- * One caller starts flush 0. Fifteen come while it runs: none may return with it, and one flush
- * serves them all. That flush fails: they, and only they, get the error.
- */
 static void no_log(int level, const char *line) { (void)level; (void)line; }
 
-START_TEST(flush_groups)
+/*
+ * One caller starts flush 0. Fifteen come while it runs: none of them may return with it, and flush
+ * 1 serves them all. Flush 1 fails: those fifteen get the error, and nobody else does.
+ */
+
+START_TEST(one_flush_serves_all_who_wait)
 {
-	g_open();
+	gated_open();
 	fdio_log_set_sink(no_log);
-	g.flush_result[1] = -EREMOTEIO;
-	fl_start(0);
-	g_wait_started(1);
+	gated.flush_result[1] = -EREMOTEIO;
+	start_flusher(0);
+	wait_flushes_started(1);
 	for (unsigned i = 1; i < 16; i++)
-		fl_start(i);
-	while (dev_flusher_waiting(g.dev.flusher) < 15)
+		start_flusher(i);
+	while (dev_flusher_waiting(gated.dev.flusher) < 15)
 		usleep(200);
 	for (unsigned i = 0; i < 16; i++)
-		ck_assert_uint_eq(__atomic_load_n(&fl[i].done, __ATOMIC_ACQUIRE), 0);
-	g_allow(1);
-	pthread_join(fl[0].thread, NULL);
-	ck_assert_int_eq(fl[0].result, 0);
-	g_wait_started(2);
+		ck_assert_uint_eq(__atomic_load_n(&flushers[i].done, __ATOMIC_ACQUIRE), 0);
+	allow_flushes(1);
+	pthread_join(flushers[0].thread, NULL);
+	ck_assert_int_eq(flushers[0].result, 0);
+	wait_flushes_started(2);
 	for (unsigned i = 1; i < 16; i++)
-		ck_assert_uint_eq(__atomic_load_n(&fl[i].done, __ATOMIC_ACQUIRE), 0);
-	g_allow(3);
+		ck_assert_uint_eq(__atomic_load_n(&flushers[i].done, __ATOMIC_ACQUIRE), 0);
+	allow_flushes(3);
 	for (unsigned i = 1; i < 16; i++) {
-		pthread_join(fl[i].thread, NULL);
-		ck_assert_int_eq(fl[i].result, -EIO);
+		pthread_join(flushers[i].thread, NULL);
+		ck_assert_int_eq(flushers[i].result, -EIO);
 	}
-	ck_assert_uint_eq(g.flushes_started, 2);
-	ck_assert_int_eq(dev_flush(&g.dev), 0);
-	ck_assert_uint_eq(g.flushes_started, 3);
+	ck_assert_uint_eq(gated.flushes_started, 2);
+	ck_assert_int_eq(dev_flush(&gated.dev), 0);
+	ck_assert_uint_eq(gated.flushes_started, 3);
 	fdio_log_set_sink(NULL);
-	g.dev.ops->close(&g.dev);
+	gated.dev.ops->close(&gated.dev);
 }
 END_TEST
 
 START_TEST(flush_without_cache_sends_nothing)
 {
-	g_open();
-	g.dev.caps.volatile_cache = false;
+	gated_open();
+	gated.dev.caps.volatile_cache = false;
 	uint64_t before = fdio_counter_read(COUNTER_dev_flush);
-	ck_assert_int_eq(dev_flush(&g.dev), 0);
-	ck_assert_uint_eq(g.flushes_started, 0);
+	ck_assert_int_eq(dev_flush(&gated.dev), 0);
+	ck_assert_uint_eq(gated.flushes_started, 0);
 	ck_assert_uint_eq(fdio_counter_read(COUNTER_dev_flush), before + 1);
-	g.dev.ops->close(&g.dev);
+	gated.dev.ops->close(&gated.dev);
 }
 END_TEST
 
@@ -272,7 +280,7 @@ static void image_make(off_t size)
 	close(fd);
 }
 
-START_TEST(image_sync)
+START_TEST(synchronous_requests_on_an_image)
 {
 	enum { N = 150 };
 	struct dev_vec vec[N];
@@ -310,8 +318,8 @@ START_TEST(image_sync)
 END_TEST
 
 /*
- * Requests that the kernel will not take (the linker sends io_uring_submit_and_wait here): so many
- * calls pass, so many fail.
+ * The linker sends io_uring_submit_and_wait here: the next submits_pass calls go to the kernel,
+ * then submits_fail calls fail.
  */
 int __real_io_uring_submit_and_wait(struct io_uring *ring, unsigned wait);
 int __wrap_io_uring_submit_and_wait(struct io_uring *ring, unsigned wait);
@@ -329,8 +337,8 @@ int __wrap_io_uring_submit_and_wait(struct io_uring *ring, unsigned wait)
 }
 
 /*
- * All is written all the same, by one ring after another (there are four) and then without; and
- * nothing is written once more later.
+ * A ring that fails is given up. The data is written all the same, by the next of the four rings
+ * and at last without a ring; no write is repeated later.
  */
 START_TEST(rings_that_are_given_up)
 {
@@ -343,7 +351,7 @@ START_TEST(rings_that_are_given_up)
 	fdio_log_set_sink(no_log);
 	image_make(8 << 20);
 	struct dev *dev = image_open(DEV_OPEN_EXCL);
-	dev->caps.volatile_cache = true; /* so that FUA means something */
+	dev->caps.volatile_cache = true; /* otherwise FUA has no effect */
 	for (unsigned round = 0; round < 6; round++) {
 		memset(data, (int)round + 1, N * 4096);
 		for (unsigned i = 0; i < N; i++)
@@ -369,7 +377,7 @@ START_TEST(rings_that_are_given_up)
 }
 END_TEST
 
-START_TEST(image_is_locked)
+START_TEST(image_is_opened_once_for_writing)
 {
 	struct dev *second = NULL;
 	char err[256] = "";
@@ -383,7 +391,7 @@ START_TEST(image_is_locked)
 	dev_close(dev);
 	dev = image_open(DEV_OPEN_RDONLY | DEV_OPEN_EXCL);
 	ck_assert(dev->caps.read_only);
-	second = image_open(DEV_OPEN_RDONLY | DEV_OPEN_EXCL); /* readers share */
+	second = image_open(DEV_OPEN_RDONLY | DEV_OPEN_EXCL); /* two readers share it */
 	dev_close(second);
 	dev_close(dev);
 	unlink(image);
@@ -398,33 +406,33 @@ static struct async {
 	struct dev *dev;
 	struct dev_io io[64];
 	unsigned nr, completed; /* completed: atomic */
-} as;
+} async;
 
-static void as_done(struct dev_io *io)
+static void async_done(struct dev_io *io)
 {
 	(void)io;
-	__atomic_add_fetch(&as.completed, 1, __ATOMIC_RELEASE);
+	__atomic_add_fetch(&async.completed, 1, __ATOMIC_RELEASE);
 }
 
-static void as_submit(struct loop_msg *msg)
+static void submit_all(struct loop_msg *msg)
 {
 	(void)msg;
-	for (unsigned i = 0; i < as.nr; i++) {
-		as.io[i].done = as_done;
-		dev_submit(as.dev, &as.io[i]);
+	for (unsigned i = 0; i < async.nr; i++) {
+		async.io[i].done = async_done;
+		dev_submit(async.dev, &async.io[i]);
 	}
 }
 
-static void as_run(struct loop_set *set, unsigned nr)
+static void run_requests(struct loop_set *set, unsigned nr)
 {
-	as.nr = nr;
-	as.completed = 0;
-	loop_post(loop_set_get(set, 0), &as.msg, as_submit);
-	while (__atomic_load_n(&as.completed, __ATOMIC_ACQUIRE) < nr)
+	async.nr = nr;
+	async.completed = 0;
+	loop_post(loop_set_get(set, 0), &async.msg, submit_all);
+	while (__atomic_load_n(&async.completed, __ATOMIC_ACQUIRE) < nr)
 		usleep(200);
 }
 
-START_TEST(image_async)
+START_TEST(asynchronous_requests_on_an_image)
 {
 	struct loop_config config = { .nr_loops = 1, .entries = 16, .sqe128 = true };
 	struct loop_set *set = NULL;
@@ -432,15 +440,15 @@ START_TEST(image_async)
 	uint8_t *arena = fdio_alloc_aligned(4096, 64 * 4096);
 
 	image_make(1 << 20);
-	as.dev = image_open(DEV_OPEN_EXCL);
+	async.dev = image_open(DEV_OPEN_EXCL);
 	ck_assert_msg(loop_set_new(&config, &set, FDIO_REASON(err)) == 0, "%s", err);
 	struct iovec whole = { arena, 64 * 4096 };
 	int index = loop_register_arenas(loop_set_get(set, 0), &whole, 1) ? -1 : 0;
-	ck_assert_int_eq(dev_uring_attach(as.dev, set), 0);
+	ck_assert_int_eq(dev_uring_attach(async.dev, set), 0);
 	ck_assert_int_eq(loop_set_start(set), 0);
 	for (unsigned i = 0; i < 64; i++) {
 		memset(arena + i * 4096, (int)i + 1, 4096);
-		as.io[i] = (struct dev_io){ .kind = DEV_WRITE,
+		async.io[i] = (struct dev_io){ .kind = DEV_WRITE,
 					    .off = i * 4096,
 					    .len = 4096,
 					    .buf = arena + i * 4096,
@@ -448,36 +456,36 @@ START_TEST(image_async)
 					    .flags = (i & 2 ? DEV_FUA : 0) |
 						     (i & 4 ? DEV_ASYNC : 0) };
 	}
-	as_run(set, 64);
+	run_requests(set, 64);
 	for (unsigned i = 0; i < 64; i++)
-		ck_assert_int_eq(as.io[i].result, 4096);
+		ck_assert_int_eq(async.io[i].result, 4096);
 	memset(arena, 0, 64 * 4096);
 	for (unsigned i = 0; i < 64; i++)
-		as.io[i] = (struct dev_io){ .kind = DEV_READ,
+		async.io[i] = (struct dev_io){ .kind = DEV_READ,
 					    .off = i * 4096,
 					    .len = 4096,
 					    .buf = arena + i * 4096,
 					    .buf_index = i & 1 ? -1 : index };
-	as_run(set, 64);
+	run_requests(set, 64);
 	for (unsigned i = 0; i < 64; i++) {
-		ck_assert_int_eq(as.io[i].result, 4096);
+		ck_assert_int_eq(async.io[i].result, 4096);
 		ck_assert(arena[i * 4096] == i + 1 && arena[i * 4096 + 4095] == i + 1);
 	}
-	/* Across the end: fewer bytes; past it: an error, never 0. */
-	as.io[0] = (struct dev_io){ .kind = DEV_READ,
+	/* A read across the end gets fewer bytes; one behind it an error, never 0. */
+	async.io[0] = (struct dev_io){ .kind = DEV_READ,
 				    .off = (1 << 20) - 4096,
 				    .len = 8192,
 				    .buf = arena,
 				    .buf_index = -1 };
-	as.io[1] = (struct dev_io){
+	async.io[1] = (struct dev_io){
 		.kind = DEV_READ, .off = 2 << 20, .len = 4096, .buf = arena + 8192, .buf_index = -1
 	};
-	as_run(set, 2);
-	ck_assert_int_eq(as.io[0].result, 4096);
-	ck_assert_int_eq(as.io[1].result, -EIO);
+	run_requests(set, 2);
+	ck_assert_int_eq(async.io[0].result, 4096);
+	ck_assert_int_eq(async.io[1].result, -EIO);
 	loop_set_stop(set);
 	loop_set_free(set);
-	dev_close(as.dev);
+	dev_close(async.dev);
 	unlink(image);
 	free(arena);
 }
@@ -488,14 +496,14 @@ Suite *unit_suite(void)
 	Suite *s = suite_create("dev: device");
 	TCase *t = unit_case(s, "dev", 60);
 
-	unit_test(t, bouncing);
-	unit_test(t, refusals);
-	unit_test(t, batches);
-	unit_test(t, flush_groups);
+	unit_test(t, misaligned_requests_are_bounced);
+	unit_test(t, requests_outside_the_device_are_refused);
+	unit_test(t, bad_piece_of_a_batch_fails_alone);
+	unit_test(t, one_flush_serves_all_who_wait);
 	unit_test(t, flush_without_cache_sends_nothing);
-	unit_test(t, image_sync);
+	unit_test(t, synchronous_requests_on_an_image);
 	unit_test(t, rings_that_are_given_up);
-	unit_test(t, image_is_locked);
-	unit_test(t, image_async);
+	unit_test(t, image_is_opened_once_for_writing);
+	unit_test(t, asynchronous_requests_on_an_image);
 	return s;
 }

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The fake device keeps its promises: what the other tests conclude from it is only worth as much.
+ * Tests of the fake device itself (kit/device.h), on which the other tests rest: what a power cut
+ * loses, held and failing requests, refusal of what dev.h does not allow, cuts in a record, and
+ * e2fsprogs on its image. One thread.
  */
 #include "kit/device.h"
 #include "kit/runner.h"
@@ -13,7 +15,7 @@ static int results[8];
 static unsigned nr_results;
 static void note(struct dev_io *io) { results[nr_results++] = io->result; }
 
-static struct dev_io io_make(enum dev_op kind, uint64_t off, uint32_t len, void *buf,
+static struct dev_io request(enum dev_op kind, uint64_t off, uint32_t len, void *buf,
 			     unsigned flags)
 {
 	return (struct dev_io){ .kind = kind,
@@ -25,33 +27,33 @@ static struct dev_io io_make(enum dev_op kind, uint64_t off, uint32_t len, void 
 				.done = note };
 }
 
-START_TEST(fake_cache_is_volatile)
+START_TEST(power_cut_loses_the_cache)
 {
-	struct fake_dev *f = fake_new(1 << 20, 512);
+	struct fake_dev *fake = fake_new(1 << 20, 512);
 	char a[512], b[512];
 
 	memset(a, 'a', 512);
-	ck_assert_int_eq(dev_write(fake_dev(f), a, 512, 4096, 0), 0);
-	ck_assert_int_eq(dev_write(fake_dev(f), a, 512, 8192, DEV_FUA), 0);
-	struct fake_dev *c = fake_power_cut(f, FAKE_CUT_DROP, 0);
-	fake_peek(c, b, 512, 4096);
+	ck_assert_int_eq(dev_write(fake_dev(fake), a, 512, 4096, 0), 0);
+	ck_assert_int_eq(dev_write(fake_dev(fake), a, 512, 8192, DEV_FUA), 0);
+	struct fake_dev *left = fake_power_cut(fake, FAKE_CUT_DROP, 0);
+	fake_peek(left, b, 512, 4096);
 	ck_assert_int_eq(b[0], 0);
-	fake_peek(c, b, 512, 8192);
+	fake_peek(left, b, 512, 8192);
 	ck_assert_int_eq(b[0], 'a');
-	fake_free(c);
-	ck_assert_int_eq(dev_flush(fake_dev(f)), 0);
-	c = fake_power_cut(f, FAKE_CUT_DROP, 0);
-	fake_peek(c, b, 512, 4096);
+	fake_free(left);
+	ck_assert_int_eq(dev_flush(fake_dev(fake)), 0);
+	left = fake_power_cut(fake, FAKE_CUT_DROP, 0);
+	fake_peek(left, b, 512, 4096);
 	ck_assert_int_eq(b[511], 'a');
-	fake_free(c);
-	ck_assert_uint_eq(fake_stats(f).fua, 1);
-	ck_assert_uint_eq(fake_stats(f).flushes, 1);
-	fake_free(f);
+	fake_free(left);
+	ck_assert_uint_eq(fake_stats(fake).fua, 1);
+	ck_assert_uint_eq(fake_stats(fake).flushes, 1);
+	fake_free(fake);
 }
 END_TEST
 
-/* An older cached write must not undo a newer FUA write when the cache is flushed. */
-START_TEST(fake_fua_is_not_undone)
+/* The flush of an older cached write must not overwrite a newer FUA write. */
+START_TEST(flush_does_not_undo_fua)
 {
 	struct fake_dev *fake = fake_new(1 << 20, 512);
 	char a[1024], b[512], r[1024];
@@ -68,7 +70,7 @@ START_TEST(fake_fua_is_not_undone)
 }
 END_TEST
 
-START_TEST(fake_held_any_order_and_faults)
+START_TEST(held_requests_complete_in_any_order)
 {
 	struct fake_dev *fake = fake_new(1 << 20, 512);
 	char *buf = aligned_alloc(4096, 16384);
@@ -87,7 +89,7 @@ START_TEST(fake_held_any_order_and_faults)
 						   .action = FAKE_SHORT,
 						   .n = 1024 });
 	for (unsigned k = 0; k < 3; k++) {
-		io[k] = io_make(DEV_WRITE, k * 4096, 4096, buf + k * 4096, 0);
+		io[k] = request(DEV_WRITE, k * 4096, 4096, buf + k * 4096, 0);
 		dev_submit(fake_dev(fake), &io[k]);
 	}
 	ck_assert_uint_eq(fake_held(fake), 3);
@@ -104,11 +106,11 @@ START_TEST(fake_held_any_order_and_faults)
 }
 END_TEST
 
-START_TEST(fake_violations_are_refused)
+START_TEST(violations_are_refused)
 {
 	struct fake_dev *fake = fake_new(1 << 20, 512);
 	char *buf = aligned_alloc(4096, 4096);
-	struct dev_io io = io_make(DEV_READ, 100, 512, buf, 0);
+	struct dev_io io = request(DEV_READ, 100, 512, buf, 0);
 
 	nr_results = 0;
 	dev_submit(fake_dev(fake), &io);
@@ -120,64 +122,64 @@ START_TEST(fake_violations_are_refused)
 END_TEST
 
 /*
- * Each cut of a record: FUA and flushed data are there, a write that completed after the flush was
- * sent may be missing.
+ * In each cut of a record, flushed data is there; a write that completed after the flush was
+ * submitted may be missing.
  */
-START_TEST(fake_record_cuts)
+START_TEST(cuts_of_a_record)
 {
-	struct fake_dev *f = fake_new(1 << 20, 512);
+	struct fake_dev *fake = fake_new(1 << 20, 512);
 	char *buf = aligned_alloc(4096, 4096), r[512];
 	struct dev_io io;
 
 	memset(buf, 'x', 4096);
-	fake_record_start(f);
-	fake_set_mode(f, FAKE_HELD, 1);
-	io = io_make(DEV_WRITE, 0, 512, buf, 0);
-	dev_submit(fake_dev(f), &io);           /* 0 submit */
-	dev_write(fake_dev(f), buf, 512, 4096, 0); /* 1 2 */
-	dev_flush(fake_dev(f));                 /* 3 4: does not cover the held one */
-	fake_complete(f, 0);                    /* 5 */
-	dev_flush(fake_dev(f));                 /* 6 7 */
-	ck_assert_uint_eq(fake_record_events(f), 8);
+	fake_record_start(fake);
+	fake_set_mode(fake, FAKE_HELD, 1);
+	io = request(DEV_WRITE, 0, 512, buf, 0);
+	dev_submit(fake_dev(fake), &io);           /* 0 submit */
+	dev_write(fake_dev(fake), buf, 512, 4096, 0); /* 1 2 */
+	dev_flush(fake_dev(fake));                 /* 3 4: does not cover the held one */
+	fake_complete(fake, 0);                    /* 5 */
+	dev_flush(fake_dev(fake));                 /* 6 7 */
+	ck_assert_uint_eq(fake_record_events(fake), 8);
 	for (unsigned k = 0; k <= 8; k++) {
-		struct fake_dev *c = fake_record_cut(f, k, FAKE_CUT_DROP, 0);
-		fake_peek(c, r, 512, 4096);
+		struct fake_dev *left = fake_record_cut(fake, k, FAKE_CUT_DROP, 0);
+		fake_peek(left, r, 512, 4096);
 		ck_assert_int_eq(r[0], k >= 5 ? 'x' : 0);
-		fake_peek(c, r, 512, 0);
+		fake_peek(left, r, 512, 0);
 		ck_assert_int_eq(r[0], k >= 8 ? 'x' : 0);
-		fake_free(c);
-		c = fake_record_cut(f, k, FAKE_CUT_KEEP, 0);
-		fake_peek(c, r, 512, 0);
+		fake_free(left);
+		left = fake_record_cut(fake, k, FAKE_CUT_KEEP, 0);
+		fake_peek(left, r, 512, 0);
 		ck_assert_int_eq(r[0], k >= 1 ? 'x' : 0);
-		fake_free(c);
+		fake_free(left);
 	}
-	fake_free(f);
+	fake_free(fake);
 	free(buf);
 }
 END_TEST
 
-START_TEST(fake_tools)
+START_TEST(e2fsprogs_on_the_image)
 {
-	struct fake_dev *f = fake_mkfs(8 << 20, "-t ext4 -b 4096");
+	struct fake_dev *fake = fake_mkfs(8 << 20, "-t ext4 -b 4096");
 	uint8_t *junk = malloc(4096);
 
-	ck_assert_ptr_nonnull(f);
-	ck_assert_int_eq(fake_e2fsck(f), 0);
+	ck_assert_ptr_nonnull(fake);
+	ck_assert_int_eq(fake_e2fsck(fake), 0);
 	char out[256];
-	ck_assert_int_eq(fake_run(f, "debugfs -w -R 'mkdir /made' \"$IMG\" 2>/dev/null", out,
+	ck_assert_int_eq(fake_run(fake, "debugfs -w -R 'mkdir /made' \"$IMG\" 2>/dev/null", out,
 				  sizeof(out), true),
 			 0);
-	ck_assert_int_eq(fake_e2fsck(f), 0);
-	struct fake_dev *c = fake_clone(f);
+	ck_assert_int_eq(fake_e2fsck(fake), 0);
+	struct fake_dev *left = fake_clone(fake);
 	memset(junk, 0xff, 4096);
 	for (unsigned k = 2; k < 12; k++)
-		fake_poke(c, junk, 4096, k * 4096);
+		fake_poke(left, junk, 4096, k * 4096);
 	free(junk);
-	ck_assert_int_ne(fake_run(c, "e2fsck -fn \"$IMG\" >/dev/null 2>&1", out, sizeof(out),
+	ck_assert_int_ne(fake_run(left, "e2fsck -fn \"$IMG\" >/dev/null 2>&1", out, sizeof(out),
 				  false),
 			 0);
-	fake_free(c);
-	fake_free(f);
+	fake_free(left);
+	fake_free(fake);
 }
 END_TEST
 
@@ -186,11 +188,11 @@ Suite *unit_suite(void)
 	Suite *s = suite_create("kit: device");
 	TCase *t = unit_case(s, "fake_dev", 30);
 
-	unit_test(t, fake_cache_is_volatile);
-	unit_test(t, fake_fua_is_not_undone);
-	unit_test(t, fake_held_any_order_and_faults);
-	unit_test(t, fake_violations_are_refused);
-	unit_test(t, fake_record_cuts);
-	unit_test(t, fake_tools);
+	unit_test(t, power_cut_loses_the_cache);
+	unit_test(t, flush_does_not_undo_fua);
+	unit_test(t, held_requests_complete_in_any_order);
+	unit_test(t, violations_are_refused);
+	unit_test(t, cuts_of_a_record);
+	unit_test(t, e2fsprogs_on_the_image);
 	return s;
 }

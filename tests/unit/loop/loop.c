@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Unit tests of src/loop: messages from many threads, their order, ring operations, what a ring may
- * be used for, a clean stop.
+ * Unit tests of src/loop with real loops and rings: messages from many threads arrive once and in
+ * order, no wake-up is lost, more operations than a ring has entries, fixed files and arenas, the
+ * restrictions of a ring, lists of CPUs, start and stop.
+ *
+ * Functions with a struct loop_msg or loop_op run on a loop; the rest on the test's thread.
  */
 #include "loop/types.h"
 #include "kit/runner.h"
@@ -43,7 +46,7 @@ static unsigned next_of[SENDERS]; /* loop thread only */
 static unsigned nr_disordered;
 static unsigned nr_received;      /* atomic */
 
-static void count_msg(struct loop_msg *msg)
+static void count_message(struct loop_msg *msg)
 {
 	struct counted *c = container_of(msg, struct counted, msg);
 
@@ -59,8 +62,8 @@ static void *send_all(void *arg)
 	for (unsigned i = 0; i < PER_SENDER; i++) {
 		s->msgs[i].sender = s->id;
 		s->msgs[i].number = i;
-		loop_post(s->target, &s->msgs[i].msg, count_msg);
-		/* Let the loop fall asleep now and then: the wake-up is what could be lost. */
+		loop_post(s->target, &s->msgs[i].msg, count_message);
+		/* Lets the loop fall asleep now and then: a lost wake-up would show. */
 		if (i % 64 == 0)
 			usleep(1);
 	}
@@ -94,30 +97,30 @@ START_TEST(messages_arrive_once_and_in_order)
 END_TEST
 
 /*
- * Two loops throw one message to and fro: each wake-up must happen or the test hangs until check's
- * timeout.
+ * Two loops post one message to each other in turn. If a wake-up is lost, the test hangs until its
+ * time limit.
  */
 static struct { struct loop_msg msg; struct loop_set *set; unsigned left; } ball;
-static unsigned ball_down; /* atomic */
+static unsigned ball_fell; /* atomic */
 
-static void ball_fn(struct loop_msg *msg)
+static void throw_back(struct loop_msg *msg)
 {
 	ck_assert_ptr_eq(msg, &ball.msg);
 	if (ball.left-- == 0) {
-		__atomic_store_n(&ball_down, 1, __ATOMIC_RELEASE);
+		__atomic_store_n(&ball_fell, 1, __ATOMIC_RELEASE);
 		return;
 	}
-	loop_post(loop_set_get(ball.set, 1 - loop_index(loop_self())), &ball.msg, ball_fn);
+	loop_post(loop_set_get(ball.set, 1 - loop_index(loop_self())), &ball.msg, throw_back);
 }
 
 START_TEST(no_wakeup_is_lost)
 {
 	ball.set = new_set(2, 8, true);
 	ball.left = 20000;
-	ball_down = 0;
+	ball_fell = 0;
 	ck_assert_int_eq(loop_set_start(ball.set), 0);
-	loop_post(loop_set_get(ball.set, 0), &ball.msg, ball_fn);
-	while (!__atomic_load_n(&ball_down, __ATOMIC_ACQUIRE))
+	loop_post(loop_set_get(ball.set, 0), &ball.msg, throw_back);
+	while (!__atomic_load_n(&ball_fell, __ATOMIC_ACQUIRE))
 		usleep(200);
 	loop_set_stop(ball.set);
 	loop_set_free(ball.set);
@@ -125,11 +128,11 @@ START_TEST(no_wakeup_is_lost)
 END_TEST
 
 /*
- * Far more operations than SQ entries, submitted at once: loop_sqe must never fail and every one
- * completes once.
+ * One message submits far more operations than the ring has entries: loop_sqe never fails, and each
+ * operation completes once.
  */
-#define NOPS 1000u
-static struct nop { struct loop_op op; unsigned done; } nops[NOPS];
+#define NR_NOPS 1000u
+static struct nop { struct loop_op op; unsigned done; } nops[NR_NOPS];
 static unsigned nops_done; /* atomic */
 static struct loop_msg nop_msg;
 
@@ -143,7 +146,7 @@ static void nop_complete(struct loop_op *op, int res, unsigned flags)
 static void submit_nops(struct loop_msg *msg)
 {
 	(void)msg;
-	for (unsigned i = 0; i < NOPS; i++) {
+	for (unsigned i = 0; i < NR_NOPS; i++) {
 		struct io_uring_sqe *sqe = loop_sqe(loop_self());
 
 		ck_assert_ptr_nonnull(sqe);
@@ -155,100 +158,98 @@ static void submit_nops(struct loop_msg *msg)
 	}
 }
 
-START_TEST(ring_overflow_is_nobodys_business)
+START_TEST(more_operations_than_entries)
 {
 	struct loop_set *set = new_set(1, 8, true);
 
 	nops_done = 0;
 	ck_assert_int_eq(loop_set_start(set), 0);
 	loop_post(loop_set_get(set, 0), &nop_msg, submit_nops);
-	while (__atomic_load_n(&nops_done, __ATOMIC_ACQUIRE) < NOPS)
+	while (__atomic_load_n(&nops_done, __ATOMIC_ACQUIRE) < NR_NOPS)
 		usleep(200);
 	loop_set_stop(set);
-	for (unsigned i = 0; i < NOPS; i++)
+	for (unsigned i = 0; i < NR_NOPS; i++)
 		ck_assert_uint_eq(nops[i].done, 1);
 	loop_set_free(set);
 }
 END_TEST
 
-/*
- * A fixed file and the registered arena: read from a pipe on the ring of the thread that registered
- * it.
- */
+/* A READ of a pipe that is a fixed file, into a registered arena. */
 static struct {
 	struct loop_msg msg;
 	struct loop_op op;
 	int pipe[2], err, res;
 	char *arena;
 	unsigned done; /* atomic */
-} rd;
+} pipe_read;
 
-static void rd_complete(struct loop_op *op, int res, unsigned flags)
+static void pipe_read_complete(struct loop_op *op, int res, unsigned flags)
 {
 	(void)op;
 	(void)flags;
-	rd.res = res;
-	__atomic_store_n(&rd.done, 1, __ATOMIC_RELEASE);
+	pipe_read.res = res;
+	__atomic_store_n(&pipe_read.done, 1, __ATOMIC_RELEASE);
 }
 
-static void rd_submit(struct loop_msg *msg)
+static void pipe_read_submit(struct loop_msg *msg)
 {
 	(void)msg;
-	rd.err = loop_register_file(loop_self(), LOOP_FILE_FUSE, rd.pipe[0]);
+	pipe_read.err = loop_register_file(loop_self(), LOOP_FILE_FUSE, pipe_read.pipe[0]);
 	struct io_uring_sqe *sqe = loop_sqe(loop_self());
-	io_uring_prep_read(sqe, LOOP_FILE_FUSE, rd.arena, 16, 0);
+	io_uring_prep_read(sqe, LOOP_FILE_FUSE, pipe_read.arena, 16, 0);
 	sqe->flags |= IOSQE_FIXED_FILE;
-	rd.op.complete = rd_complete;
-	io_uring_sqe_set_data(sqe, &rd.op);
+	pipe_read.op.complete = pipe_read_complete;
+	io_uring_sqe_set_data(sqe, &pipe_read.op);
 }
 
-START_TEST(fixed_file_and_arena)
+START_TEST(reads_a_fixed_file_into_an_arena)
 {
 	struct loop_set *set = new_set(1, 8, true);
 
-	rd.done = 0;
-	rd.arena = fdio_alloc_aligned(4096, 65536);
-	ck_assert_ptr_nonnull(rd.arena);
-	ck_assert_int_eq(pipe(rd.pipe), 0);
-	struct iovec whole = { rd.arena, 65536 };
+	pipe_read.done = 0;
+	pipe_read.arena = fdio_alloc_aligned(4096, 65536);
+	ck_assert_ptr_nonnull(pipe_read.arena);
+	ck_assert_int_eq(pipe(pipe_read.pipe), 0);
+	struct iovec whole = { pipe_read.arena, 65536 };
 	int err = loop_register_arenas(loop_set_get(set, 0), &whole, 1);
 	ck_assert(err == 0 || err == -ENOMEM); /* RLIMIT_MEMLOCK */
-	ck_assert_int_eq(loop_register_file(loop_set_get(set, 0), LOOP_FILE_DEV, rd.pipe[0]), 0);
+	ck_assert_int_eq(loop_register_file(loop_set_get(set, 0), LOOP_FILE_DEV, pipe_read.pipe[0]),
+			 0);
 	ck_assert_int_eq(loop_set_start(set), 0);
-	loop_post(loop_set_get(set, 0), &rd.msg, rd_submit);
-	ck_assert_int_eq(write(rd.pipe[1], "sixteen", 7), 7);
-	while (!__atomic_load_n(&rd.done, __ATOMIC_ACQUIRE))
+	loop_post(loop_set_get(set, 0), &pipe_read.msg, pipe_read_submit);
+	ck_assert_int_eq(write(pipe_read.pipe[1], "sixteen", 7), 7);
+	while (!__atomic_load_n(&pipe_read.done, __ATOMIC_ACQUIRE))
 		usleep(200);
-	ck_assert_int_eq(rd.err, 0);
-	ck_assert_int_eq(rd.res, 7);
-	ck_assert_mem_eq(rd.arena, "sixteen", 7);
+	ck_assert_int_eq(pipe_read.err, 0);
+	ck_assert_int_eq(pipe_read.res, 7);
+	ck_assert_mem_eq(pipe_read.arena, "sixteen", 7);
 	loop_set_stop(set);
 	loop_set_free(set);
-	close(rd.pipe[0]);
-	close(rd.pipe[1]);
-	free(rd.arena);
+	close(pipe_read.pipe[0]);
+	close(pipe_read.pipe[1]);
+	free(pipe_read.arena);
 }
 END_TEST
 
-/* A ring does what the daemon needs and nothing else. */
+/* A ring refuses operations that the daemon does not need. */
 enum { FORBIDDEN = 5 };
 static struct {
 	struct loop_msg msg;
 	struct nop op[FORBIDDEN];
 	int res[FORBIDDEN], reg_err;
 	unsigned done; /* atomic */
-} no;
+} forbidden;
 
-static void no_complete(struct loop_op *op, int res, unsigned flags)
+static void forbidden_complete(struct loop_op *op, int res, unsigned flags)
 {
 	struct nop *n = container_of(op, struct nop, op);
 
 	(void)flags;
-	no.res[n - no.op] = res;
-	__atomic_add_fetch(&no.done, 1, __ATOMIC_RELEASE);
+	forbidden.res[n - forbidden.op] = res;
+	__atomic_add_fetch(&forbidden.done, 1, __ATOMIC_RELEASE);
 }
 
-static void no_submit(struct loop_msg *msg)
+static void forbidden_submit(struct loop_msg *msg)
 {
 	static char buf[16];
 
@@ -266,23 +267,23 @@ static void no_submit(struct loop_msg *msg)
 		}
 		if (i != 3)
 			sqe->flags |= IOSQE_FIXED_FILE;
-		no.op[i].op.complete = no_complete;
-		io_uring_sqe_set_data(sqe, &no.op[i].op);
+		forbidden.op[i].op.complete = forbidden_complete;
+		io_uring_sqe_set_data(sqe, &forbidden.op[i].op);
 	}
-	no.reg_err = io_uring_register_eventfd(&loop_self()->ring, 0);
+	forbidden.reg_err = io_uring_register_eventfd(&loop_self()->ring, 0);
 }
 
-START_TEST(rings_are_limited)
+START_TEST(ring_refuses_other_operations)
 {
 	struct loop_set *set = new_set(1, 8, true);
 
 	ck_assert_int_eq(loop_set_start(set), 0);
-	loop_post(loop_set_get(set, 0), &no.msg, no_submit);
-	while (__atomic_load_n(&no.done, __ATOMIC_ACQUIRE) < FORBIDDEN)
+	loop_post(loop_set_get(set, 0), &forbidden.msg, forbidden_submit);
+	while (__atomic_load_n(&forbidden.done, __ATOMIC_ACQUIRE) < FORBIDDEN)
 		usleep(200);
 	for (unsigned i = 0; i < FORBIDDEN; i++)
-		ck_assert_int_eq(no.res[i], -EACCES);
-	ck_assert_int_eq(no.reg_err, -EACCES);
+		ck_assert_int_eq(forbidden.res[i], -EACCES);
+	ck_assert_int_eq(forbidden.reg_err, -EACCES);
 	loop_set_stop(set);
 	loop_set_free(set);
 }
@@ -306,11 +307,8 @@ START_TEST(lists_of_cpus)
 }
 END_TEST
 
-/*
- * A READ that never completes must not keep the threads from stopping or the rings from being
- * freed.
- */
-START_TEST(start_and_stop)
+/* A READ that never completes keeps neither a loop from stopping nor its ring from being freed. */
+START_TEST(stops_with_a_read_in_flight)
 {
 	for (unsigned i = 0; i < 20; i++) {
 		struct loop_set *set = new_set(3, 8, i & 1);
@@ -318,17 +316,17 @@ START_TEST(start_and_stop)
 		ck_assert_ptr_null(loop_self());
 		ck_assert_int_eq(loop_set_start(set), 0);
 		if (i & 2) {
-			rd.arena = malloc(16);
-			ck_assert_int_eq(pipe(rd.pipe), 0);
-			loop_post(loop_set_get(set, 1), &rd.msg, rd_submit);
+			pipe_read.arena = malloc(16);
+			ck_assert_int_eq(pipe(pipe_read.pipe), 0);
+			loop_post(loop_set_get(set, 1), &pipe_read.msg, pipe_read_submit);
 		}
 		loop_set_stop(set);
 		loop_set_stop(set); /* harmless */
 		loop_set_free(set);
 		if (i & 2) {
-			close(rd.pipe[0]);
-			close(rd.pipe[1]);
-			free(rd.arena);
+			close(pipe_read.pipe[0]);
+			close(pipe_read.pipe[1]);
+			free(pipe_read.arena);
 		}
 	}
 }
@@ -352,11 +350,11 @@ Suite *unit_suite(void)
 
 	unit_test(t, messages_arrive_once_and_in_order);
 	unit_test(t, no_wakeup_is_lost, PROVES("LOOP-1"));
-	unit_test(t, ring_overflow_is_nobodys_business);
-	unit_test(t, fixed_file_and_arena);
-	unit_test(t, rings_are_limited);
+	unit_test(t, more_operations_than_entries);
+	unit_test(t, reads_a_fixed_file_into_an_arena);
+	unit_test(t, ring_refuses_other_operations);
 	unit_test(t, lists_of_cpus);
-	unit_test(t, start_and_stop);
+	unit_test(t, stops_with_a_read_in_flight);
 	unit_test(t, free_without_start);
 	return s;
 }

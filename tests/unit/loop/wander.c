@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Unit tests of loop/place.c: when a loop looks for more work before it sleeps. No thread, no
- * clock.
+ * Unit tests of loop/place.c: when a loop polls for more work before it sleeps. A client whose
+ * requests come over one loop after another "wanders"; a loop that polls keeps it. The test feeds
+ * the numbers of one window after another; there is no thread and no clock.
  */
 #include "loop/types.h"
 #include "kit/runner.h"
@@ -11,31 +12,34 @@
 
 #define BATCHES 64u
 
-static struct loop_wander w;
+static struct loop_wander wander;
 
-static void setup(void) { memset(&w, 0, sizeof(w)); }
+static void setup(void) { memset(&wander, 0, sizeof(wander)); }
 
-/* Windows in which it was on afterwards. */
-static unsigned live(unsigned windows, unsigned per_batch, unsigned arrivals)
+/*
+ * So many windows, each of BATCHES batches, of which "arrivals" come after a batch of another loop.
+ * Returns after how many of them the loop polls.
+ */
+static unsigned run_windows(unsigned windows, unsigned per_batch, unsigned arrivals)
 {
 	unsigned on = 0;
 
 	for (unsigned i = 0; i < windows; i++)
-		on += loop_wander_window(&w, (uint64_t)BATCHES * per_batch, BATCHES, arrivals);
+		on += loop_wander_window(&wander, (uint64_t)BATCHES * per_batch, BATCHES, arrivals);
 	return on;
 }
 
-/* A client that wanders unless its loop polls. */
-static unsigned live_with_cure(unsigned windows)
+/* As run_windows, with a client that wanders while its loop does not poll. */
+static unsigned run_windows_with_cure(unsigned windows)
 {
 	unsigned on = 0;
 
 	for (unsigned i = 0; i < windows; i++)
-		on += loop_wander_window(&w, BATCHES, BATCHES, w.on ? 0 : BATCHES / 2);
+		on += loop_wander_window(&wander, BATCHES, BATCHES, wander.on ? 0 : BATCHES / 2);
 	return on;
 }
 
-/* A window of batches each of which comes after another loop's; how long the loop polls then. */
+/* How long the loop polls after a window in which each batch comes after one of another loop. */
 static unsigned polls_after_a_window(struct loop *loop)
 {
 	loop->window_start_ns = 0;
@@ -46,7 +50,7 @@ static unsigned polls_after_a_window(struct loop *loop)
 	return loop->poll_ns;
 }
 
-START_TEST(a_loop_may_be_left_out)
+START_TEST(loop_no_wander_stops_polling_for_good)
 {
 	static struct loop two[2];
 	static struct loop_set set = { .config = { .poll_auto_ns = 100000, .poll_ns = 7 },
@@ -65,59 +69,59 @@ END_TEST
 
 START_TEST(one_loop_alone_never_polls)
 {
-	ck_assert_uint_eq(live(5000, 1, 0), 0);
-	ck_assert_uint_eq(live(5000, 1, BATCHES / 16), 0);
+	ck_assert_uint_eq(run_windows(5000, 1, 0), 0);
+	ck_assert_uint_eq(run_windows(5000, 1, BATCHES / 16), 0);
 }
 END_TEST
 
-START_TEST(a_wandering_client_makes_it_poll_at_once)
+START_TEST(wandering_client_makes_it_poll_at_once)
 {
-	ck_assert_uint_eq(live(1, 1, BATCHES / 2), 1);
-	ck_assert(w.on);
+	ck_assert_uint_eq(run_windows(1, 1, BATCHES / 2), 1);
+	ck_assert(wander.on);
 }
 END_TEST
 
-START_TEST(it_is_left_off_less_and_less_often_while_it_helps)
+START_TEST(pauses_get_rare_while_polling_helps)
 {
-	ck_assert_uint_ge(live_with_cure(100), 97);
-	ck_assert_uint_ge(live_with_cure(10000), 9980);
+	ck_assert_uint_ge(run_windows_with_cure(100), 97);
+	ck_assert_uint_ge(run_windows_with_cure(10000), 9980);
 }
 END_TEST
 
-START_TEST(a_client_that_has_stopped_wandering_ends_it)
+START_TEST(ends_when_the_client_stays)
 {
-	live_with_cure(10);
-	live(64, 1, 0);
-	ck_assert(!w.on);
-	ck_assert_uint_eq(live(1000, 1, 0), 0);
+	run_windows_with_cure(10);
+	run_windows(64, 1, 0);
+	ck_assert(!wander.on);
+	ck_assert_uint_eq(run_windows(1000, 1, 0), 0);
 }
 END_TEST
 
-START_TEST(after_a_calm_time_it_begins_short_again)
+START_TEST(after_a_calm_time_polling_begins_short)
 {
-	live_with_cure(2000);
-	live(1100, 1, 0);
-	ck_assert(!w.on);
-	live(1, 1, BATCHES);
-	ck_assert(w.on);
-	ck_assert_uint_le(live(200, 1, 0), 64);
+	run_windows_with_cure(2000);
+	run_windows(1100, 1, 0);
+	ck_assert(!wander.on);
+	run_windows(1, 1, BATCHES);
+	ck_assert(wander.on);
+	ck_assert_uint_le(run_windows(200, 1, 0), 64);
 }
 END_TEST
 
-START_TEST(a_deep_queue_ends_it_at_once)
+START_TEST(deep_queue_ends_it_at_once)
 {
-	live(1, 1, BATCHES);
-	ck_assert(w.on);
-	ck_assert_uint_eq(live(1, 8, BATCHES), 0);
-	ck_assert_uint_eq(live(100, 8, BATCHES), 0);
+	run_windows(1, 1, BATCHES);
+	ck_assert(wander.on);
+	ck_assert_uint_eq(run_windows(1, 8, BATCHES), 0);
+	ck_assert_uint_eq(run_windows(100, 8, BATCHES), 0);
 }
 END_TEST
 
-START_TEST(an_empty_window_is_harmless)
+START_TEST(empty_window_changes_nothing)
 {
-	ck_assert(!loop_wander_window(&w, 0, 0, 0));
-	live(1, 1, BATCHES);
-	ck_assert(!loop_wander_window(&w, 0, 0, 0));
+	ck_assert(!loop_wander_window(&wander, 0, 0, 0));
+	run_windows(1, 1, BATCHES);
+	ck_assert(!loop_wander_window(&wander, 0, 0, 0));
 }
 END_TEST
 
@@ -128,12 +132,12 @@ Suite *unit_suite(void)
 
 	tcase_add_checked_fixture(tc, setup, NULL);
 	unit_test(tc, one_loop_alone_never_polls);
-	unit_test(tc, a_loop_may_be_left_out);
-	unit_test(tc, a_wandering_client_makes_it_poll_at_once);
-	unit_test(tc, it_is_left_off_less_and_less_often_while_it_helps);
-	unit_test(tc, a_client_that_has_stopped_wandering_ends_it);
-	unit_test(tc, after_a_calm_time_it_begins_short_again);
-	unit_test(tc, a_deep_queue_ends_it_at_once);
-	unit_test(tc, an_empty_window_is_harmless);
+	unit_test(tc, loop_no_wander_stops_polling_for_good);
+	unit_test(tc, wandering_client_makes_it_poll_at_once);
+	unit_test(tc, pauses_get_rare_while_polling_helps);
+	unit_test(tc, ends_when_the_client_stays);
+	unit_test(tc, after_a_calm_time_polling_begins_short);
+	unit_test(tc, deep_queue_ends_it_at_once);
+	unit_test(tc, empty_window_changes_nothing);
 	return s;
 }
