@@ -16,9 +16,6 @@
 #include <errno.h>
 #include <string.h>
 
-#ifndef FS_NOCOW_FL
-#define FS_NOCOW_FL 0x00800000
-#endif
 #ifndef FS_DAX_FL
 #define FS_DAX_FL 0x02000000
 #endif
@@ -124,7 +121,7 @@ static void set_times(struct ext4_inode *inode, unsigned what, const struct ext4
 	fdio_mutex_unlock(&inode->attr);
 }
 
-/* The new mode, without its file type; the access ACL follows it. */
+/* new_mode has no file type. The access ACL follows the mode. */
 static int change_mode(struct journal_handle *handle, struct ext4_inode *inode, uint32_t new_mode)
 {
 	uint32_t mode = (ext4_inode_mode(inode) & S_IFMT) | new_mode;

@@ -63,9 +63,9 @@ START_TEST(orphan_file_of_a_kernel_is_emptied)
 
 	ck_assert_ptr_nonnull(fake);
 	ck_assert_int_eq(fake_run(fake,
-				  "head -c 50000 $IMG > $IMG.src && debugfs -w -R \"write $IMG.src "
-				  "lost\" $IMG >/dev/null 2>&1 && rm $IMG.src && "
-				  "debugfs -w -R 'unlink lost' $IMG 2>/dev/null",
+				  "head -c 50000 $IMG > $IMG.src && "
+				  "debugfs -w -R \"write $IMG.src lost\" $IMG >/dev/null 2>&1 && "
+				  "rm $IMG.src && debugfs -w -R 'unlink lost' $IMG 2>/dev/null",
 				  NULL, 0, true),
 			 0);
 	/* The file has the first free number. debugfs leaves it a link, a crash does not. */
@@ -79,8 +79,7 @@ START_TEST(orphan_file_of_a_kernel_is_emptied)
 			 0);
 	testvol_super(fake, &sb);
 	vol = testvol_mount(fake);
-	ck_assert_int_eq(ext4_inode_get_special(vol, sb.s_orphan_file_inum, &orphan_file),
-			 0);
+	ck_assert_int_eq(ext4_inode_get_special(vol, sb.s_orphan_file_inum, &orphan_file), 0);
 	ck_assert_int_eq(ext4_bmap(orphan_file, 0, &blk), 0);
 	seed = orphan_file->checksum_seed;
 	ext4_inode_put(orphan_file);

@@ -124,9 +124,9 @@ START_TEST(values_in_inodes)
 	testvol_close(&volume);
 	must_eq(fake_run(volume.fake,
 			 "head -c 10000 /dev/zero | tr '\\0' q > $IMG.q; for f in f g; do "
-			 "debugfs -w -R \"write /dev/null $f\" $IMG; debugfs -w -R \"ea_set -f "
-			 "$IMG.q /$f user.big\" $IMG; debugfs -w -R \"ea_set -f $IMG.q /$f "
-			 "user.too\" $IMG; "
+			 "debugfs -w -R \"write /dev/null $f\" $IMG; "
+			 "debugfs -w -R \"ea_set -f $IMG.q /$f user.big\" $IMG; "
+			 "debugfs -w -R \"ea_set -f $IMG.q /$f user.too\" $IMG; "
 			 "done >/dev/null 2>&1; rm $IMG.q; e2fsck -fy $IMG >/dev/null 2>&1; true",
 			 NULL, 0, true),
 		0);
