@@ -76,7 +76,7 @@ POINTERS = {
     "ext4_map_mem_check": ["volume/ticker.c:crowded"],
     "free_chain": ["map_chunk_free", "map_free", "map_top_free"],
     "journal_run_callbacks": ["orphan_undo", "new_undo", "note_done", "inode_undo",
-                          "feature_undo", "gop_undo"],
+                          "feature_undo", "op_undo"],
     "dev_now": [],        # the device's own clock: only the tests' devices have one
     "fdio_log_emit": [],  # the sink of the log
 }

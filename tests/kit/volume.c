@@ -206,19 +206,19 @@ static void check_group(struct ext4_vol *vol, uint32_t group)
 	struct journal_buffer *buffer;
 
 	ck_assert(!grp->bad);
-	if (!grp->alloc) {
-		ck_assert_uint_eq(grp->free_alloc, grp->desc.free_blocks);
+	if (!grp->image) {
+		ck_assert_uint_eq(grp->free_in_image, grp->desc.free_blocks);
 		return;
 	}
-	ck_assert_uint_eq(ext4_bits_clear_count(grp->alloc, grp->nbits), grp->free_alloc);
-	ck_assert_uint_le(grp->first_free, ext4_bits_next(grp->alloc, grp->nbits, 0, false));
+	ck_assert_uint_eq(ext4_bits_clear_count(grp->image, grp->nr_blocks), grp->free_in_image);
+	ck_assert_uint_le(grp->first_free, ext4_bits_next(grp->image, grp->nr_blocks, 0, false));
 	if (grp->desc.flags & EXT2_BG_BLOCK_UNINIT)
 		return;
 	ck_assert_int_eq(journal_read_block(vol->journal, grp->block_bitmap, &buffer), 0);
-	for (uint32_t n = 0; n < grp->nbits; n++) {
+	for (uint32_t n = 0; n < grp->nr_blocks; n++) {
 		disk += !ext4_bit(buffer->data, n);
 		/* The image has everything the disk has. */
-		ck_assert(ext4_bit(grp->alloc, n) || !ext4_bit(buffer->data, n));
+		ck_assert(ext4_bit(grp->image, n) || !ext4_bit(buffer->data, n));
 	}
 	journal_buffer_release(buffer);
 	ck_assert_uint_eq(disk, grp->desc.free_blocks);
@@ -236,9 +236,9 @@ static void check_region(struct ext4_vol *vol, uint32_t r)
 		sum.free_inodes += grp->desc.free_inodes;
 		sum.free_blocks += grp->desc.free_blocks;
 		sum.used_dirs += grp->desc.used_dirs;
-		for (uint32_t s = 0, e = 0; grp->alloc && s < grp->nbits; s = e) {
-			s = ext4_bits_next(grp->alloc, grp->nbits, s, false);
-			e = ext4_bits_next(grp->alloc, grp->nbits, s, true);
+		for (uint32_t s = 0, e = 0; grp->image && s < grp->nr_blocks; s = e) {
+			s = ext4_bits_next(grp->image, grp->nr_blocks, s, false);
+			e = ext4_bits_next(grp->image, grp->nr_blocks, s, true);
 			ck_assert_uint_le(e - s,
 					  FDIO_MIN(vol->alloc.regions[r].longest, grp->max_run));
 		}
@@ -254,7 +254,7 @@ void testvol_check_groups(struct ext4_vol *vol)
 
 	for (uint32_t group = 0; group < vol->nr_groups; group++) {
 		check_group(vol, group);
-		free_blocks += vol->alloc.groups[group].free_alloc;
+		free_blocks += vol->alloc.groups[group].free_in_image;
 		free_inodes += vol->alloc.groups[group].desc.free_inodes;
 	}
 	for (uint32_t r = 0; r < vol->alloc.nr_regions; r++)

@@ -10,6 +10,7 @@
 #define FDIO_KIT_VOLUME_H
 
 #include "ext4/alloc/groups.h"
+#include "ext4/core/superblock.h"
 #include "ext4/volume/volume.h"
 #include "kit/device.h"
 #include "kit/runner.h"

@@ -5,15 +5,15 @@
  * found it. What a handle frees is given back to the allocator when its transaction is durable
  * (JOURNAL-8), through alloc/discard.c if it is to be discarded first.
  *
- * Workers, and loop threads in the mode of base/nowait.h, each inside a handle; gop_committed on
- * the thread that commits. alloc.lock guards the image and the mirror of the descriptor.
+ * Workers, and loop threads in the mode of base/nowait.h, each inside a handle; op_committed on the
+ * thread that commits. alloc.lock guards the image and the mirror of the descriptor.
  */
 #include "ext4/alloc/groups.h"
 
 #include <errno.h>
 #include <string.h>
 
-struct gop {
+struct group_op {
 	struct journal_callback undo, commit;
 	struct ext4_vol *vol;
 	struct ext4_descriptor before;
@@ -21,16 +21,16 @@ struct gop {
 	uint32_t group, bit, n;
 };
 
-static void unpin(struct gop *op)
+static void unpin(struct group_op *op)
 {
 	if (op->kind != EXT4_GROUP_OP_DESC)
 		__atomic_sub_fetch(&op->vol->alloc.groups[op->group].pins, 1, __ATOMIC_RELEASE);
 }
 
 /* The transaction that freed the blocks is durable: now they may belong to someone else. */
-static void gop_committed(struct journal_callback *callback, int err)
+static void op_committed(struct journal_callback *callback, int err)
 {
-	struct gop *op = container_of(callback, struct gop, commit);
+	struct group_op *op = container_of(callback, struct group_op, commit);
 
 	if (err)
 		unpin(op);
@@ -38,9 +38,9 @@ static void gop_committed(struct journal_callback *callback, int err)
 		ext4_group_give_freed(op->vol, op->group, op->bit, op->n);
 }
 
-static void gop_undo(struct journal_callback *callback, int ended)
+static void op_undo(struct journal_callback *callback, int ended)
 {
-	struct gop *op = container_of(callback, struct gop, undo);
+	struct group_op *op = container_of(callback, struct group_op, undo);
 	struct ext4_vol *vol = op->vol;
 
 	if (ended) {
@@ -59,7 +59,7 @@ static void gop_undo(struct journal_callback *callback, int ended)
 }
 
 /* Keeps the image of the group that op is going to change; what is freed goes there later. */
-static int pin(struct gop *op, journal_tid tid)
+static int pin(struct group_op *op, journal_tid tid)
 {
 	struct ext4_vol *vol = op->vol;
 	int err = 0;
@@ -81,24 +81,22 @@ static int pin(struct gop *op, journal_tid tid)
 int ext4_group_op_begin(struct journal_handle *handle, struct ext4_vol *vol, uint32_t group,
 			enum ext4_group_op_kind kind, uint32_t bit, uint32_t n)
 {
-	/*
-	 * What is freed is given back once that is durable. Write-out frees too: nodes of a tree
-	 * that has become smaller.
-	 */
-	struct gop *op = kind == EXT4_GROUP_OP_FREE ? journal_transaction_alloc(handle, sizeof(*op))
-						    : journal_handle_alloc(handle, sizeof(*op));
+	struct group_op *op;
 	int err;
 
+	/* The record of a free is used until the transaction is durable. */
+	op = kind == EXT4_GROUP_OP_FREE ? journal_transaction_alloc(handle, sizeof(*op))
+					: journal_handle_alloc(handle, sizeof(*op));
 	if (!op)
 		return -ENOMEM;
-	*op = (struct gop){ .vol = vol,
+	*op = (struct group_op){ .vol = vol,
 			    .before = vol->alloc.groups[group].desc,
 			    .kind = kind,
 			    .group = group,
 			    .bit = bit,
 			    .n = n };
-	op->undo.fn = gop_undo;
-	op->commit.fn = gop_committed;
+	op->undo.fn = op_undo;
+	op->commit.fn = op_committed;
 	err = kind == EXT4_GROUP_OP_DESC ? 0 : pin(op, journal_handle_tid(handle));
 	if (err)
 		return err;
@@ -127,7 +125,7 @@ int ext4_group_init_disk(struct journal_handle *handle, struct ext4_vol *vol, ui
 	desc.flags &= (uint16_t)~EXT2_BG_BLOCK_UNINIT;
 	fdio_mutex_lock(&vol->alloc.lock);
 	ext4_group_set_desc(vol, group, &desc);
-	grp->bb_dirty = true;
+	grp->block_bitmap_dirty = true;
 	fdio_mutex_unlock(&vol->alloc.lock);
 	return 0;
 }
@@ -158,7 +156,7 @@ int ext4_group_disk_bits(struct journal_handle *handle, struct ext4_vol *vol, ui
 	desc = grp->desc;
 	desc.free_blocks = set ? desc.free_blocks - n : desc.free_blocks + n;
 	ext4_group_set_desc(vol, group, &desc);
-	grp->bb_dirty = true;
+	grp->block_bitmap_dirty = true;
 	fdio_mutex_unlock(&vol->alloc.lock);
 out:
 	journal_buffer_release(buffer);

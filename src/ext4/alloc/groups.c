@@ -47,7 +47,8 @@ static const char *desc_fault(struct ext4_vol *vol, uint32_t group)
 	if (!loc_ok(vol, grp->block_bitmap, 1) || !loc_ok(vol, grp->inode_bitmap, 1) ||
 	    !loc_ok(vol, grp->itable, vol->itable_blocks))
 		return "a bitmap or the inode table lies outside the file system";
-	if (grp->desc.free_blocks > grp->nbits || grp->desc.free_inodes > vol->inodes_per_group ||
+	if (grp->desc.free_blocks > grp->nr_blocks ||
+	    grp->desc.free_inodes > vol->inodes_per_group ||
 	    grp->desc.itable_unused > vol->inodes_per_group)
 		return "impossible free counts";
 	return NULL;
@@ -65,7 +66,7 @@ static void distrust(struct ext4_vol *vol, uint32_t group, const char *why)
 	grp->block_bitmap = loc_ok(vol, grp->block_bitmap, 1) ? grp->block_bitmap : 0;
 	grp->inode_bitmap = loc_ok(vol, grp->inode_bitmap, 1) ? grp->inode_bitmap : 0;
 	grp->itable = loc_ok(vol, grp->itable, vol->itable_blocks) ? grp->itable : 0;
-	grp->bad = grp->ib_bad = true;
+	grp->bad = grp->inode_bitmap_bad = true;
 	grp->desc = (struct ext4_descriptor){ 0 };
 }
 
@@ -80,7 +81,7 @@ static void group_init(struct ext4_vol *vol, uint32_t group)
 	grp->block_bitmap = ext2fs_block_bitmap_loc(vol->fs, group);
 	grp->inode_bitmap = ext2fs_inode_bitmap_loc(vol->fs, group);
 	grp->itable = ext2fs_inode_table_loc(vol->fs, group);
-	grp->nbits = (uint32_t)FDIO_MIN((uint64_t)vol->blocks_per_group,
+	grp->nr_blocks = (uint32_t)FDIO_MIN((uint64_t)vol->blocks_per_group,
 					vol->nr_blocks - ext4_group_start(vol, group));
 	grp->desc.free_blocks = ext2fs_bg_free_blocks_count(vol->fs, group);
 	grp->desc.free_inodes = ext2fs_bg_free_inodes_count(vol->fs, group);
@@ -93,7 +94,7 @@ static void group_init(struct ext4_vol *vol, uint32_t group)
 	why = desc_fault(vol, group);
 	if (why)
 		distrust(vol, group, why);
-	grp->free_alloc = grp->desc.free_blocks;
+	grp->free_in_image = grp->desc.free_blocks;
 	grp->max_run = UINT32_MAX;
 	vol->alloc.free_blocks += grp->desc.free_blocks;
 	ext4_free_inodes_set(vol, ext4_free_inodes(vol) + grp->desc.free_inodes);
@@ -106,7 +107,7 @@ static void group_init(struct ext4_vol *vol, uint32_t group)
 
 int ext4_groups_init(struct ext4_vol *vol)
 {
-	vol->alloc.free_blocks = vol->alloc.meta_held = vol->alloc.pending_free = 0;
+	vol->alloc.free_blocks = vol->alloc.metadata_held = vol->alloc.pending_free = 0;
 	ext4_free_inodes_set(vol, 0);
 	vol->alloc.nr_dirs = vol->alloc.nr_bad_groups = vol->alloc.nr_images = 0;
 	vol->alloc.max_images = (uint32_t)FDIO_MAX(vol->options.cache_bytes / 2 / vol->block_size,
@@ -143,7 +144,7 @@ void ext4_groups_fini(struct ext4_vol *vol)
 	if (!vol->alloc.groups)
 		return;
 	for (uint32_t group = 0; group < vol->nr_groups; group++)
-		free(vol->alloc.groups[group].alloc);
+		free(vol->alloc.groups[group].image);
 	free(vol->alloc.groups);
 	vol->alloc.groups = NULL;
 	list_init(&vol->alloc.dirty_groups);

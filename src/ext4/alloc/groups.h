@@ -1,73 +1,72 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Private to alloc: the body of struct ext4_group and the calls among its files. From the bottom
- * up, each calling those below it: groups.c (descriptors), group_images.c (allocation images),
- * discard.c (gives back what is discarded), group_changes.c (changes in handles), and the
- * allocators blocks.c, inodes.c, trim.c; group_seal.c is called by the journal.
+ * Private to alloc: struct ext4_group and the calls among the room's files. From the bottom up,
+ * each calls those below it: zones.c, groups.c (descriptors), group_images.c (allocation images),
+ * discard.c (discards, then gives back), group_changes.c (changes in handles), search.c
+ * (placement), and the allocators blocks.c and inodes.c; beside them trim.c, and group_seal.c for
+ * the journal.
  *
- * Two images of a group's block bitmap: the disk one is the cached journal block and changes only
- * inside handles; the allocation image is disk | reservations | freed-but-not-durable, lives in
- * memory only and is what the allocator searches. A clear bit in it is free for anyone, at once.
+ * A group's block bitmap exists twice. The bitmap on disk is the cached journal block and changes
+ * only inside handles. The allocation image is that bitmap with every block marked, too, that is
+ * reserved or freed but not yet given back; it lives in memory only, and the allocator searches it.
+ * A block whose bit is clear there may be given to anybody at once.
  *
- * Where nothing is reserved or pending (free_alloc == desc.free_blocks: every reserved or pending
- * block makes the first smaller) and no operation may have to take back or give back (pins), the
- * two are equal, and the allocation image can be given up: there are at most max_images that could
- * be.
+ * The two are equal while nothing is reserved or waits (then free_in_image == desc.free_blocks,
+ * since each such block makes the former smaller) and no operation in a handle may still have to
+ * change the image (pins). Such an image can be given up, and is when there are more than
+ * max_images.
  *
- * alloc.lock guards everything here. The fields that mirror the descriptor change only inside a
- * handle (which is one at a time), under alloc.lock too, so a handle may read them without it.
+ * alloc.lock guards everything here. desc changes only inside a handle, of which there is one at a
+ * time, and under alloc.lock too: so code inside a handle may read it without the lock.
  */
 #ifndef FDIO_EXT4_ALLOC_GROUPS_H
 #define FDIO_EXT4_ALLOC_GROUPS_H
 
 #include "base/nowait.h"
-#include "ext4/alloc/alloc.h"
+#include "ext4/alloc/alloc_open.h"
 #include "ext4/core/bits.h"
 #include "ext4/core/structs.h"
 
-/* So many groups are looked at on a loop thread. */
+/* A loop thread looks at no more groups than this in one search: beyond, a worker goes on. */
 #define EXT4_NOWAIT_GROUPS 4096u
 
-/* What the descriptor says and handles change; put back as a whole when one is cancelled. */
+/* What changes in a descriptor; a cancelled handle puts it back as a whole. */
 struct ext4_descriptor {
 	uint32_t free_blocks, free_inodes, used_dirs, itable_unused;
 	uint16_t flags;
 };
 
 struct ext4_group {
-	/* the allocation image; NULL: not loaded, then nothing is reserved in it */
-	uint8_t *alloc;
-	/*
-	 * where the bitmaps and the inode table are: validated at mount; 0: nowhere
-	 * (v->nr_bad_groups)
-	 */
+	uint8_t *image;             /* block_size bytes; NULL: not loaded, nothing is reserved */
+	/* Block numbers, checked when the volume opens; 0 if the descriptor is damaged. */
 	uint64_t block_bitmap, inode_bitmap, itable;
 	struct ext4_descriptor desc;
-	uint32_t nbits;             /* blocks in this group: fewer in the last */
-	uint32_t free_alloc;        /* clear bits of alloc; d.free_blocks while not loaded */
-	uint32_t first_free;        /* no clear bit below */
+	uint32_t nr_blocks;         /* in this group: fewer in the last one */
+	uint32_t free_in_image;     /* clear bits of image; desc.free_blocks if not loaded */
+	uint32_t first_free;        /* all bits below are set */
 	uint32_t cursor;            /* where the next growing file is placed */
-	uint32_t max_run;           /* no longer run of clear bits; UINT32_MAX: unknown */
-	/* bad: the bitmap cannot be trusted, nothing is allocated or freed here */
-	bool loading, bad;
-	bool ib_checked, ib_bad;
-	bool bb_dirty, ib_dirty, dirty;
-	/* atomic: operations that may still change alloc; up under alloc.lock */
-	uint32_t pins;
-	struct list dirty_node;     /* on v->dirty_groups */
-	struct list image_node;     /* on v->images while alloc is there */
+	uint32_t max_run;           /* no run of clear bits is longer; UINT32_MAX: unknown */
+	bool loading;               /* a thread reads the bitmap, without alloc.lock */
+	bool bad;                   /* the block bitmap is damaged: no allocation, no free */
+	bool inode_bitmap_checked;  /* atomic */
+	bool inode_bitmap_bad;      /* atomic: no inode is taken or freed any more */
+	bool block_bitmap_dirty, inode_bitmap_dirty; /* the seal computes their checksums */
+	bool dirty;                 /* on alloc.dirty_groups */
+	uint32_t pins;              /* atomic, raised under alloc.lock: changes of image to come */
+	struct list dirty_node;     /* on alloc.dirty_groups */
+	struct list image_node;     /* on alloc.images while image is not NULL */
 };
 
 /*
- * So many neighbouring groups have sums, so that a search need not look at each of half a million
- * groups. alloc.lock, as the groups themselves. longest: no group here has a longer run of clear
- * bits; it goes down when somebody looks.
+ * Sums of up to 128 neighbouring groups, so that a search need not look at each of half a million
+ * groups. Guarded by alloc.lock.
  */
 #define EXT4_REGION_BITS 7
 #define EXT4_REGION_GROUPS (1U << EXT4_REGION_BITS)
 struct ext4_region {
-	uint64_t free_inodes, free_blocks; /* as the descriptors say */
-	uint32_t used_dirs, longest;
+	uint64_t free_inodes, free_blocks; /* sums over the descriptors */
+	uint32_t used_dirs;
+	uint32_t longest; /* no group here has a longer run of clear bits; search.c lowers it */
 };
 
 static inline struct ext4_region *ext4_region_of(const struct ext4_vol *vol, uint32_t group)
@@ -83,7 +82,7 @@ static inline uint32_t ext4_region_end(const struct ext4_vol *vol, uint32_t grou
 	return FDIO_MIN(ext4_region_first(group) + EXT4_REGION_GROUPS, vol->nr_groups);
 }
 
-/* The descriptor as libext2fs keeps it in memory, in disk order. */
+/* The descriptor as libext2fs keeps it in memory: its bytes as on disk, owned by vol->fs. */
 static inline struct ext4_group_desc *ext4_group_raw_desc(const struct ext4_vol *vol,
 							  uint32_t group)
 {
@@ -91,6 +90,7 @@ static inline struct ext4_group_desc *ext4_group_raw_desc(const struct ext4_vol 
 								   group);
 }
 
+/* Block number to group and bit, and back. */
 static inline uint32_t ext4_group_of(const struct ext4_vol *vol, uint64_t blk)
 {
 	return (uint32_t)((blk - vol->first_data_block) / vol->blocks_per_group);
@@ -104,76 +104,70 @@ static inline uint64_t ext4_group_start(const struct ext4_vol *vol, uint32_t gro
 	return vol->first_data_block + (uint64_t)group * vol->blocks_per_group;
 }
 
+/* ---- zones.c ---- */
+/* Extents of superblock and descriptors in group, reserved descriptors too. Returns how many. */
+unsigned ext4_group_base_ranges(struct ext4_vol *vol, uint32_t group, struct journal_extent ret[3]);
+/* map, a bitmap of nr_blocks blocks from start on, has all blocks set that no file may own. */
+bool ext4_zones_marked(struct ext4_vol *vol, uint64_t start, uint32_t nr_blocks,
+		       const uint8_t *map);
+
+/* ---- groups.c ---- */
+/* In a handle, alloc.lock held: the group's descriptor becomes desc, and is written by the seal. */
+void ext4_group_set_desc(struct ext4_vol *vol, uint32_t group, const struct ext4_descriptor *desc);
+
+/* ---- group_images.c: alloc.lock held, unless noted ---- */
 /*
- * alloc.lock held; dropped and retaken while it reads. 0 when the image is there, which it is
- * until the lock is dropped or another one is loaded.
+ * Loads the image. It stays until the lock is dropped or another image is loaded. The lock is
+ * dropped while the bitmap is read. -EUCLEAN: the bitmap is damaged, and the group is bad.
  */
 int ext4_group_load(struct ext4_vol *vol, uint32_t group) FDIO_MAY_MISS;
-/*
- * The image, alloc.lock held, loaded: marks clear bits, or clears marked ones, with the counts and
- * hints.
- */
+/* Sets clear bits of a loaded image, or clears set ones; counts and hints follow. */
 void ext4_image_take(struct ext4_vol *vol, uint32_t group, uint32_t bit, uint32_t n);
 void ext4_image_give(struct ext4_vol *vol, uint32_t group, uint32_t bit, uint32_t n);
-/*
- * Freed blocks, durably and discarded if that is wanted, become reusable; the pin of their freeing
- * goes.
- */
+/* The loaded bitmap calls blocks free that are in use: the rest of it is not given out either. */
+void ext4_group_distrust(struct ext4_vol *vol, uint32_t group);
+/* Freed blocks become reusable, and the pin of their freeing goes. Without alloc.lock. */
 void ext4_group_give_freed(struct ext4_vol *vol, uint32_t group, uint32_t bit, uint32_t n);
 /*
- * alloc/discard.c: they are discarded first, and then given. False: not discarded, the caller gives
- * them.
+ * Compares the checksum of a bitmap with the halves in its descriptor, of which only a descriptor
+ * of 64 bytes has the high one. No lock.
  */
-bool ext4_discard_later(struct ext4_vol *vol, uint32_t group, uint32_t bit, uint32_t n);
-/*
- * Who would get ENOSPC waits: what is queued is given back without being discarded. Any lock may be
- * held.
- */
-void ext4_discard_hurry(struct ext4_vol *vol);
-/*
- * The bitmap of group, loaded, called blocks free that are not: what else it calls free is not
- * given out. alloc.lock held.
- */
-void ext4_group_distrust(struct ext4_vol *vol, uint32_t group);
-/* The bitmap of a group that was never used, as the format defines it; map has block_size bytes. */
+bool ext4_bitmap_checksum_ok(const struct ext4_vol *vol, const uint8_t *map, uint32_t bytes,
+			     uint16_t low, uint16_t high);
+/* Fills map, block_size bytes, with the bitmap of a group that was never used. No lock. */
 void ext4_group_synthesize_blocks(struct ext4_vol *vol, uint32_t group, uint8_t *map);
 
+/* ---- discard.c: any thread, without alloc.lock ---- */
+/* Queues freed blocks to be discarded and then given. False: not queued, the caller gives them. */
+bool ext4_discard_later(struct ext4_vol *vol, uint32_t group, uint32_t bit, uint32_t n);
+/* Somebody waits for blocks: what is queued is given back without being discarded. */
+void ext4_discard_hurry(struct ext4_vol *vol);
+
+/* ---- group_changes.c: in a handle, without alloc.lock ---- */
 enum ext4_group_op_kind {
-	EXT4_GROUP_OP_ALLOC,
-	EXT4_GROUP_OP_CLAIM,
-	EXT4_GROUP_OP_FREE,
-	EXT4_GROUP_OP_DESC
+	EXT4_GROUP_OP_ALLOC, /* undone: the blocks are free again */
+	EXT4_GROUP_OP_CLAIM, /* undone: the blocks are still reserved */
+	EXT4_GROUP_OP_FREE,  /* loads the group; given back when durable */
+	EXT4_GROUP_OP_DESC   /* of the descriptor alone; bit and n are not used */
 };
-/*
- * Remembers how to undo what handle is going to do to group group, and for FREE what to do once it
- * is durable; FREE loads the group.
- */
+/* Called before handle changes group: registers the undo, and for FREE the giving back. */
 int ext4_group_op_begin(struct journal_handle *handle, struct ext4_vol *vol, uint32_t group,
 			enum ext4_group_op_kind kind, uint32_t bit, uint32_t n) FDIO_MAY_MISS;
-/*
- * The descriptor's mirror of group has changed in a handle: its totals follow, it is sealed with
- * the transaction.
- */
-void ext4_group_set_desc(struct ext4_vol *vol, uint32_t group, const struct ext4_descriptor *desc);
-/*
- * The disk bitmap of group in handle: bits [bit, bit+n) must all be !set and become set. The group
- * is loaded.
- */
+/* Bits [bit, bit + n) of the bitmap on disk become set. -EUCLEAN if one of them is already. */
 int ext4_group_disk_bits(struct journal_handle *handle, struct ext4_vol *vol, uint32_t group,
 			 uint32_t bit, uint32_t n, bool set) FDIO_MAY_MISS;
-/* Gives a BLOCK_UNINIT group its bitmap on disk, in handle. Nothing to do for others. */
+/* Gives a BLOCK_UNINIT group its bitmap on disk; does nothing for others. */
 int ext4_group_init_disk(struct journal_handle *handle, struct ext4_vol *vol,
 			 uint32_t group) FDIO_MAY_MISS;
 
+/* ---- search.c ---- */
+struct ext4_run { uint32_t group, bit, len; };
 /*
- * Blocks of group group that its own static metadata takes: super, descriptors and reserved
- * descriptors: [start, start+n).
+ * Finds 1 to n contiguous free blocks for inode (may be NULL) and takes them in the image. goal 0:
+ * near the inode. alloc.lock held, dropped meanwhile. -EUCLEAN: the bitmaps call blocks free that
+ * are in use.
  */
-unsigned ext4_group_base_ranges(struct ext4_vol *vol, uint32_t group, struct journal_extent ret[3]);
-/*
- * The bitmap map of nbits blocks from start marks all that must never be given to a file: bitmaps,
- * tables, descriptors, the log.
- */
-bool ext4_zones_marked(struct ext4_vol *vol, uint64_t start, uint32_t nbits, const uint8_t *map);
+int ext4_run_take(struct ext4_vol *vol, struct ext4_inode *inode, uint64_t goal, uint32_t n,
+		  struct ext4_run *ret) FDIO_MAY_MISS;
 
 #endif

@@ -1,25 +1,30 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The inode allocator. Always inside a handle, and handles are serial, so the bitmap on disk is all
- * there is: no image, no reservation; an inode freed and taken again in one transaction is safe.
+ * The inode allocator. Workers, loop threads in the mode of base/nowait.h, the control thread, the
+ * ticker, and the thread that opens or closes the volume. Numbers are taken and freed inside a
+ * handle, of which there is one at a time, so the bitmap on disk is all there is: no image, no
+ * reservation. A number may be freed and taken again in one transaction. alloc.lock guards the
+ * descriptors and sums that placement reads.
  *
  * Directories at the top level spread over regions and groups, so that each tree has room; deeper
- * ones stay near their parent unless it is crowded; files go into their directory's group. A table
- * block above the high-water mark (bg_itable_unused) was never written: the caller starts it with
- * zeroes instead of reading it.
+ * ones stay near their parent unless it is crowded; files go into their directory's group. A block
+ * of the inode table above the high-water mark (bg_itable_unused) was never written: the caller
+ * starts it with zeroes instead of reading it.
+ *
+ * A damaged inode bitmap takes its group out of use, and another group is tried. -ENOSPC if no
+ * group has a free inode.
  */
 #include "ext4/alloc/groups.h"
 
 #include "base/counters.h"
-#include "base/crc32c.h"
 #include "base/nowait.h"
 
 #include <errno.h>
 #include <string.h>
 #include <sys/random.h>
 
-#define NEAR_REGIONS 4u
-#define MAX_TRIES 64u
+#define NEAR_REGIONS 4u /* regions in which a directory looks at each group for a place */
+#define MAX_TRIES 64u   /* groups with a damaged bitmap that one call meets before it fails */
 
 static uint32_t first_ino_of(const struct ext4_vol *vol, uint32_t group)
 {
@@ -27,45 +32,42 @@ static uint32_t first_ino_of(const struct ext4_vol *vol, uint32_t group)
 }
 
 /*
- * Once damage has been told, nothing in the group is touched any more; a loop thread leaves both to
- * a worker. Returns err.
+ * Called with the result of EXT4_CORRUPT, and returns it. Damage that was reported takes the group
+ * out of use; after a miss (-EAGAIN) a worker does both.
  */
-static int ib_damaged(struct ext4_group *grp, int err)
+static int inode_bitmap_damaged(struct ext4_group *grp, int err)
 {
 	if (err == -EUCLEAN)
-		__atomic_store_n(&grp->ib_bad, true, __ATOMIC_RELAXED);
+		__atomic_store_n(&grp->inode_bitmap_bad, true, __ATOMIC_RELAXED);
 	return err;
 }
 
-/* The inode bitmap of group for reading; verified once. */
+/* The inode bitmap of group for reading, its checksum verified once. The caller releases *ret. */
 static int read_bitmap(struct ext4_vol *vol, uint32_t group, struct journal_buffer **ret)
 {
 	struct ext4_group *grp = &vol->alloc.groups[group];
-	struct ext4_group_desc *rd = ext4_group_raw_desc(vol, group);
-	uint32_t sum;
+	struct ext4_group_desc *raw_desc = ext4_group_raw_desc(vol, group);
 	int err;
 
-	if (__atomic_load_n(&grp->ib_bad, __ATOMIC_RELAXED))
+	if (__atomic_load_n(&grp->inode_bitmap_bad, __ATOMIC_RELAXED))
 		return -EUCLEAN;
 	err = EXT4_READ_BLOCK(vol, 0, grp->inode_bitmap, ret);
-	if (err || __atomic_load_n(&grp->ib_checked, __ATOMIC_RELAXED))
+	if (err || __atomic_load_n(&grp->inode_bitmap_checked, __ATOMIC_RELAXED))
 		return err;
-	sum = vol->has_csum ? fdio_crc32c(vol->checksum_seed, (*ret)->data,
-					  vol->inodes_per_group / 8)
-			    : 0;
 	if (vol->has_csum &&
-	    ((uint16_t)sum != rd->bg_inode_bitmap_csum_lo ||
-	     (vol->desc_size >= 64 && (uint16_t)(sum >> 16) != rd->bg_inode_bitmap_csum_hi))) {
+	    !ext4_bitmap_checksum_ok(vol, (*ret)->data, vol->inodes_per_group / 8,
+				     raw_desc->bg_inode_bitmap_csum_lo,
+				     raw_desc->bg_inode_bitmap_csum_hi)) {
 		journal_buffer_release(*ret);
-		return ib_damaged(grp, EXT4_CORRUPT(vol, 0, grp->inode_bitmap,
-						    "group %u: wrong checksum of the inode bitmap",
-						    group));
+		err = EXT4_CORRUPT(vol, 0, grp->inode_bitmap,
+				   "group %u: wrong checksum of the inode bitmap", group);
+		return inode_bitmap_damaged(grp, err);
 	}
-	__atomic_store_n(&grp->ib_checked, true, __ATOMIC_RELAXED);
+	__atomic_store_n(&grp->inode_bitmap_checked, true, __ATOMIC_RELAXED);
 	return 0;
 }
 
-/* For reading and changing in handle; an uninitialised one is made. */
+/* As read_bitmap, opened for change in handle. An INODE_UNINIT group gets its bitmap. */
 static int write_bitmap(struct journal_handle *handle, struct ext4_vol *vol, uint32_t group,
 			struct journal_buffer **ret)
 {
@@ -92,7 +94,7 @@ static int write_bitmap(struct journal_handle *handle, struct ext4_vol *vol, uin
 	fdio_mutex_lock(&vol->alloc.lock);
 	ext4_group_set_desc(vol, group, &desc);
 	fdio_mutex_unlock(&vol->alloc.lock);
-	__atomic_store_n(&grp->ib_checked, true, __ATOMIC_RELAXED);
+	__atomic_store_n(&grp->inode_bitmap_checked, true, __ATOMIC_RELAXED);
 	return 0;
 }
 
@@ -115,7 +117,7 @@ int ext4_inode_in_use(struct ext4_vol *vol, uint32_t ino)
 }
 
 /* ------------------------------------------------------------------ placement */
-/* What all groups have on average. */
+/* What a group has on average. */
 struct average { uint32_t inodes, blocks, dirs; };
 
 static struct average average(const struct ext4_vol *vol)
@@ -128,55 +130,59 @@ static struct average average(const struct ext4_vol *vol)
 	};
 }
 
-/* The groups of r have so much on average. */
-static bool region_has(const struct ext4_vol *vol, uint32_t r, uint64_t inodes, uint64_t blocks)
+/* The groups of a region have at least so many free inodes and blocks on average. */
+static bool region_has(const struct ext4_vol *vol, uint32_t index, uint64_t inodes,
+		       uint64_t blocks)
 {
-	const struct ext4_region *reg = &vol->alloc.regions[r];
-	uint32_t n = ext4_region_end(vol, r << EXT4_REGION_BITS) - (r << EXT4_REGION_BITS);
+	const struct ext4_region *region = &vol->alloc.regions[index];
+	uint32_t first = index << EXT4_REGION_BITS, n = ext4_region_end(vol, first) - first;
 
 	fdio_count(COUNTER_ext4_place_look);
-	return reg->free_inodes >= inodes * n && reg->free_blocks >= blocks * n;
+	return region->free_inodes >= inodes * n && region->free_blocks >= blocks * n;
 }
 
 /*
- * The region with the fewest directories of those above average, any of them first; UINT32_MAX:
- * none.
+ * The index of the region with the fewest directories among those that have at least the average,
+ * the first from region start on; UINT32_MAX: none.
  */
 static uint32_t spread_region(struct ext4_vol *vol, const struct average *avg, uint32_t start)
 {
 	uint32_t best = UINT32_MAX, best_dirs = UINT32_MAX;
 
 	for (uint32_t k = 0; k < vol->alloc.nr_regions && best_dirs; k++) {
-		uint32_t r = (uint32_t)(((uint64_t)start + k) % vol->alloc.nr_regions);
+		uint32_t index = (uint32_t)(((uint64_t)start + k) % vol->alloc.nr_regions);
 
-		if (vol->alloc.regions[r].used_dirs >= best_dirs ||
-		    !region_has(vol, r, avg->inodes, avg->blocks))
+		if (vol->alloc.regions[index].used_dirs >= best_dirs ||
+		    !region_has(vol, index, avg->inodes, avg->blocks))
 			continue;
-		best = r;
-		best_dirs = vol->alloc.regions[r].used_dirs;
+		best = index;
+		best_dirs = vol->alloc.regions[index].used_dirs;
 	}
 	return best;
 }
 
-/* A directory of the top level: the emptiest group of those above average in such a region. */
+/*
+ * For a directory of the top level: in the region of spread_region, the group with the fewest
+ * directories among those that have at least the average; UINT32_MAX: none.
+ */
 static uint32_t spread(struct ext4_vol *vol)
 {
-	uint32_t start = 0, best = UINT32_MAX, best_dirs = UINT32_MAX, first, n, r;
+	uint32_t start = 0, best = UINT32_MAX, best_dirs = UINT32_MAX, first, n, region;
 	struct average avg = average(vol);
 
 	if (getrandom(&start, sizeof(start), GRND_NONBLOCK) != sizeof(start))
 		start = vol->alloc.nr_dirs;
-	r = spread_region(vol, &avg, start % vol->alloc.nr_regions);
-	if (r == UINT32_MAX)
+	region = spread_region(vol, &avg, start % vol->alloc.nr_regions);
+	if (region == UINT32_MAX)
 		return UINT32_MAX;
-	first = r << EXT4_REGION_BITS;
+	first = region << EXT4_REGION_BITS;
 	n = ext4_region_end(vol, first) - first;
 	for (uint32_t k = 0; k < n; k++) {
 		uint32_t group = first + (uint32_t)(((uint64_t)start + k) % n);
 		const struct ext4_descriptor *desc = &vol->alloc.groups[group].desc;
 
 		fdio_count(COUNTER_ext4_place_look);
-		if (!desc->free_inodes || vol->alloc.groups[group].ib_bad ||
+		if (!desc->free_inodes || vol->alloc.groups[group].inode_bitmap_bad ||
 		    desc->used_dirs >= best_dirs || desc->free_inodes < avg.inodes ||
 		    desc->free_blocks < avg.blocks)
 			continue;
@@ -186,36 +192,45 @@ static uint32_t spread(struct ext4_vol *vol)
 	return best;
 }
 
-/* In the groups from group to the end of its region; UINT32_MAX. */
-static uint32_t nearby_in(struct ext4_vol *vol, uint32_t group, uint32_t max_dirs, uint32_t min_i,
-			  uint32_t min_b)
+/* What a group must have to be good enough for a directory. */
+struct limits { uint32_t min_inodes, min_blocks, max_dirs; };
+
+/* The first group within limits, from group on to the end of its region; UINT32_MAX: none. */
+static uint32_t nearby_in(struct ext4_vol *vol, uint32_t group, const struct limits *limits)
 {
 	for (uint32_t end = ext4_region_end(vol, group); group < end; group++) {
 		const struct ext4_descriptor *desc = &vol->alloc.groups[group].desc;
 
 		fdio_count(COUNTER_ext4_place_look);
-		if (!vol->alloc.groups[group].ib_bad && desc->used_dirs < max_dirs &&
-		    desc->free_inodes >= min_i && desc->free_blocks >= min_b)
+		if (!vol->alloc.groups[group].inode_bitmap_bad &&
+		    desc->used_dirs < limits->max_dirs &&
+		    desc->free_inodes >= limits->min_inodes &&
+		    desc->free_blocks >= limits->min_blocks)
 			return group;
 	}
 	return UINT32_MAX;
 }
 
 /*
- * A directory further down: near its parent, in a group that is not crowded. The nearest regions
- * are looked through, further ones if they have as much on average, and not too many of these.
+ * For a directory further down: a group near its parent that is not crowded; UINT32_MAX: none.
+ * Looks through the NEAR_REGIONS nearest regions, and then through as many again of those whose
+ * groups have enough on average.
  */
 static uint32_t nearby_dir(struct ext4_vol *vol, uint32_t parent)
 {
 	struct average avg = average(vol);
-	uint32_t max_dirs = avg.dirs + vol->inodes_per_group / 16 + 1, through = 0, group = parent;
-	uint32_t few_i = vol->inodes_per_group / 4, few_b = vol->blocks_per_group / 4;
-	uint32_t min_i = avg.inodes > few_i ? avg.inodes - few_i : 1;
-	uint32_t min_b = avg.blocks > few_b ? avg.blocks - few_b : 0;
+	uint32_t few_inodes = vol->inodes_per_group / 4, few_blocks = vol->blocks_per_group / 4;
+	struct limits limits = {
+		.min_inodes = avg.inodes > few_inodes ? avg.inodes - few_inodes : 1,
+		.min_blocks = avg.blocks > few_blocks ? avg.blocks - few_blocks : 0,
+		.max_dirs = avg.dirs + vol->inodes_per_group / 16 + 1,
+	};
+	uint32_t through = 0, group = parent;
 
 	for (uint32_t k = 0; k <= vol->alloc.nr_regions && through < 2 * NEAR_REGIONS; k++) {
-		if (k < NEAR_REGIONS || region_has(vol, group >> EXT4_REGION_BITS, min_i, min_b)) {
-			uint32_t found = nearby_in(vol, group, max_dirs, min_i, min_b);
+		if (k < NEAR_REGIONS || region_has(vol, group >> EXT4_REGION_BITS,
+						   limits.min_inodes, limits.min_blocks)) {
+			uint32_t found = nearby_in(vol, group, &limits);
 
 			if (found != UINT32_MAX)
 				return found;
@@ -227,8 +242,8 @@ static uint32_t nearby_dir(struct ext4_vol *vol, uint32_t parent)
 }
 
 /*
- * Anything with a free inode, the parent's group first; want_blocks: and a free block, if that is
- * not far.
+ * The first group with a free inode, from the parent's on. want_blocks: it must have a free block
+ * too, and is looked for in EXT4_NOWAIT_GROUPS groups at most. UINT32_MAX: none.
  */
 static uint32_t first_with_room(struct ext4_vol *vol, uint32_t parent, bool want_blocks)
 {
@@ -237,14 +252,16 @@ static uint32_t first_with_room(struct ext4_vol *vol, uint32_t parent, bool want
 	for (uint32_t k = 0; k < vol->nr_groups && !(want_blocks && looked > EXT4_NOWAIT_GROUPS);) {
 		uint32_t group = (uint32_t)(((uint64_t)parent + k) % vol->nr_groups);
 		const struct ext4_region *region = ext4_region_of(vol, group);
+		const struct ext4_group *grp;
 
 		fdio_count(COUNTER_ext4_place_look);
 		if (!region->free_inodes || (want_blocks && !region->free_blocks)) {
 			k += ext4_region_end(vol, group) - group;
 			continue;
 		}
-		if (!vol->alloc.groups[group].ib_bad && vol->alloc.groups[group].desc.free_inodes &&
-		    (!want_blocks || vol->alloc.groups[group].desc.free_blocks))
+		grp = &vol->alloc.groups[group];
+		if (!grp->inode_bitmap_bad && grp->desc.free_inodes &&
+		    (!want_blocks || grp->desc.free_blocks))
 			return group;
 		looked++;
 		k++;
@@ -252,6 +269,7 @@ static uint32_t first_with_room(struct ext4_vol *vol, uint32_t parent, bool want
 	return UINT32_MAX;
 }
 
+/* alloc.lock held. The group for a new inode in dir; UINT32_MAX: none has a free inode. */
 static uint32_t pick_group(struct ext4_vol *vol, struct ext4_inode *dir, bool is_dir)
 {
 	uint32_t parent = (dir->ino - 1) / vol->inodes_per_group, group = UINT32_MAX;
@@ -266,6 +284,7 @@ static uint32_t pick_group(struct ext4_vol *vol, struct ext4_inode *dir, bool is
 }
 
 /* ------------------------------------------------------------------ take and give back */
+/* Takes the first free inode of group, in handle. */
 static int take_bit(struct journal_handle *handle, struct ext4_vol *vol, uint32_t group,
 		    bool is_dir, uint32_t *ret_bit, bool *ret_fresh)
 {
@@ -280,16 +299,16 @@ static int take_bit(struct journal_handle *handle, struct ext4_vol *vol, uint32_
 	bit = ext4_bits_next(buffer->data, vol->inodes_per_group, from, false);
 	if (bit >= vol->inodes_per_group) {
 		journal_buffer_release(buffer);
-		return ib_damaged(grp, EXT4_CORRUPT(vol, 0, grp->inode_bitmap,
-						    "group %u: no free inode in the bitmap, %u in "
-						    "the descriptor",
-						    group, grp->desc.free_inodes));
+		err = EXT4_CORRUPT(vol, 0, grp->inode_bitmap,
+				   "group %u: no free inode in the bitmap, %u in the descriptor",
+				   group, grp->desc.free_inodes);
+		return inode_bitmap_damaged(grp, err);
 	}
 	ext4_bits_fill(buffer->data, bit, 1, true);
 	journal_buffer_release(buffer);
 	desc = grp->desc;
 	used = vol->inodes_per_group - desc.itable_unused;
-	/* The whole table block is above the mark: nothing in it was ever used. */
+	/* Fresh: the block of the table begins above the mark. */
 	*ret_fresh = bit / vol->inodes_per_block * vol->inodes_per_block >= used;
 	if (bit >= used)
 		desc.itable_unused = vol->inodes_per_group - bit - 1;
@@ -297,7 +316,7 @@ static int take_bit(struct journal_handle *handle, struct ext4_vol *vol, uint32_
 	desc.used_dirs += is_dir;
 	fdio_mutex_lock(&vol->alloc.lock);
 	ext4_group_set_desc(vol, group, &desc);
-	grp->ib_dirty = true;
+	grp->inode_bitmap_dirty = true;
 	fdio_mutex_unlock(&vol->alloc.lock);
 	*ret_bit = bit;
 	return 0;
@@ -305,8 +324,9 @@ static int take_bit(struct journal_handle *handle, struct ext4_vol *vol, uint32_
 
 void ext4_inode_number_distrust(struct ext4_vol *vol, uint32_t ino)
 {
-	__atomic_store_n(&vol->alloc.groups[(ino - 1) / vol->inodes_per_group].ib_bad, true,
-			 __ATOMIC_RELAXED);
+	struct ext4_group *grp = &vol->alloc.groups[(ino - 1) / vol->inodes_per_group];
+
+	__atomic_store_n(&grp->inode_bitmap_bad, true, __ATOMIC_RELAXED);
 }
 
 int ext4_inode_number_alloc(struct journal_handle *handle, struct ext4_inode *dir, uint32_t mode,
@@ -318,8 +338,8 @@ int ext4_inode_number_alloc(struct journal_handle *handle, struct ext4_inode *di
 	int err = -ENOSPC;
 
 	/*
-	 * Each round either succeeds or takes a damaged group out of the game; not all at once,
-	 * where all are.
+	 * A round that meets a damaged bitmap takes its group out of use, so the next one picks
+	 * another. If all are damaged, the call fails after MAX_TRIES of them, not at the last.
 	 */
 	for (uint32_t tries = 0; tries < MAX_TRIES; tries++) {
 		fdio_mutex_lock(&vol->alloc.lock);
@@ -332,7 +352,7 @@ int ext4_inode_number_alloc(struct journal_handle *handle, struct ext4_inode *di
 			err = take_bit(handle, vol, group, is_dir, &bit, ret_fresh);
 		if (err == -EUCLEAN && !ext4_vol_read_only(vol))
 			continue;
-		/* The format wants the block bitmap initialised before inodes are in use. */
+		/* By the format, a group with inodes in use has an initialised block bitmap. */
 		if (!err)
 			err = ext4_group_init_disk(handle, vol, group);
 		if (!err)
@@ -368,7 +388,7 @@ int ext4_inode_number_free(struct journal_handle *handle, struct ext4_vol *vol, 
 		desc.used_dirs--;
 	fdio_mutex_lock(&vol->alloc.lock);
 	ext4_group_set_desc(vol, group, &desc);
-	grp->ib_dirty = true;
+	grp->inode_bitmap_dirty = true;
 	fdio_mutex_unlock(&vol->alloc.lock);
 	return 0;
 }
@@ -376,20 +396,19 @@ int ext4_inode_number_free(struct journal_handle *handle, struct ext4_vol *vol, 
 uint64_t ext4_itable_place(struct ext4_vol *vol, uint32_t ino, uint32_t *ret_off)
 {
 	uint32_t group = (ino - 1) / vol->inodes_per_group, n = (ino - 1) % vol->inodes_per_group;
+	uint64_t table = vol->alloc.groups[group].itable;
 
 	*ret_off = n % vol->inodes_per_block * vol->inode_size;
-	return vol->alloc.groups[group].itable
-			       ? vol->alloc.groups[group].itable + n / vol->inodes_per_block
-			       : 0;
+	return table ? table + n / vol->inodes_per_block : 0;
 }
 
-bool ext4_above_mark(struct ext4_vol *vol, uint32_t ino)
+bool ext4_itable_never_used(struct ext4_vol *vol, uint32_t ino)
 {
 	uint32_t group = (ino - 1) / vol->inodes_per_group, n = (ino - 1) % vol->inodes_per_group;
-	bool above;
+	bool unused;
 
 	fdio_mutex_lock(&vol->alloc.lock);
-	above = n >= vol->inodes_per_group - vol->alloc.groups[group].desc.itable_unused;
+	unused = n >= vol->inodes_per_group - vol->alloc.groups[group].desc.itable_unused;
 	fdio_mutex_unlock(&vol->alloc.lock);
-	return above;
+	return unused;
 }

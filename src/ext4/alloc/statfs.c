@@ -1,27 +1,27 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The numbers of statfs: what is free, and what of the volume is hidden because it holds metadata.
- * The overhead is found once, while the volume opens, on its thread; ext4_vol_statfs runs on any
- * worker.
+ * The numbers of statfs: what is free, and how much of the volume is hidden because it holds
+ * metadata. The limits are set once, on the thread that opens the volume; ext4_vol_statfs runs on
+ * workers and loop threads, takes alloc.lock for a moment and cannot fail.
  */
 #include "ext4/core/structs.h"
-#include "ext4/alloc/alloc.h"
+#include "ext4/alloc/alloc_open.h"
 
-/* The log's size without looking for its blocks, which norecovery does not. */
+/* The log's size in blocks, from its inode: with norecovery nobody looks for the log's blocks. */
 static uint64_t log_blocks(struct ext4_vol *vol)
 {
 	struct ext2_super_block *sb = vol->fs->super;
-	struct ext2_inode i;
+	struct ext2_inode inode;
 
 	if (!ext2fs_has_feature_journal(sb) || !sb->s_journal_inum ||
-	    ext2fs_read_inode(vol->fs, sb->s_journal_inum, &i))
+	    ext2fs_read_inode(vol->fs, sb->s_journal_inum, &inode))
 		return 0;
-	return EXT2_I_SIZE(&i) >> vol->block_bits;
+	return EXT2_I_SIZE(&inode) >> vol->block_bits;
 }
 
 /*
- * As the kernel: what mke2fs has noted is believed only where blocks go by clusters, of which
- * several structures may share one. tune2fs -I leaves the old number behind.
+ * Blocks that statfs hides. As the kernel, it believes the number that mke2fs has noted only with
+ * bigalloc, where several structures may share a cluster: tune2fs -I leaves an old number behind.
  */
 static uint64_t overhead(struct ext4_vol *vol)
 {
@@ -40,7 +40,7 @@ void ext4_vol_statfs(struct ext4_vol *vol, struct ext4_statfs *ret)
 	fdio_mutex_lock(&vol->alloc.lock);
 	ret->bfree = vol->alloc.free_blocks + vol->alloc.pending_free;
 	ret->ffree = ext4_free_inodes(vol);
-	keep = vol->alloc.root_blocks + vol->alloc.resv_blocks;
+	keep = vol->alloc.kept_for_root + vol->alloc.kept_for_metadata;
 	fdio_mutex_unlock(&vol->alloc.lock);
 	ret->blocks = vol->nr_blocks - vol->alloc.overhead;
 	ret->bavail = ret->bfree > keep ? ret->bfree - keep : 0;
@@ -54,10 +54,10 @@ void ext4_alloc_limits(struct ext4_vol *vol, uint64_t for_root)
 	unsigned cluster = (unsigned)vol->fs->cluster_ratio_bits;
 
 	vol->alloc.overhead = overhead(vol);
-	vol->alloc.root_blocks = FDIO_MIN(for_root, vol->nr_blocks);
-	vol->alloc.resv_blocks =
-			vol->has_extents
-					? FDIO_MIN((vol->nr_blocks >> cluster) / 50, (uint64_t)4096)
-							  << cluster
-					: 0;
+	vol->alloc.kept_for_root = FDIO_MIN(for_root, vol->nr_blocks);
+	vol->alloc.kept_for_metadata = 0;
+	if (vol->has_extents) /* as the kernel: 2 %, at most 4096 clusters */
+		vol->alloc.kept_for_metadata =
+				FDIO_MIN((vol->nr_blocks >> cluster) / 50, (uint64_t)4096)
+				<< cluster;
 }

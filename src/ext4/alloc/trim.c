@@ -17,11 +17,11 @@ static bool take_next(struct ext4_vol *vol, uint32_t group, uint32_t *from, uint
 	struct ext4_group *grp = &vol->alloc.groups[group];
 
 	while (*from < end) {
-		uint32_t s = ext4_bits_next(grp->alloc, end, *from, false), e;
+		uint32_t s = ext4_bits_next(grp->image, end, *from, false), e;
 
 		if (s >= end)
 			return false;
-		e = ext4_bits_next(grp->alloc, end, s, true);
+		e = ext4_bits_next(grp->image, end, s, true);
 		*from = e;
 		if (e - s < min)
 			continue;
@@ -40,9 +40,13 @@ static int trim_group(struct ext4_vol *vol, uint32_t group, uint32_t from, uint3
 	int err;
 
 	fdio_mutex_lock(&vol->alloc.lock);
-	err = vol->alloc.groups[group].free_alloc >= min ? ext4_group_load(vol, group) : -EUCLEAN;
+	if (vol->alloc.groups[group].free_in_image < min) {
+		fdio_mutex_unlock(&vol->alloc.lock);
+		return 0;
+	}
+	err = ext4_group_load(vol, group);
 	if (err) {
-		/* Nothing to trim here, or nothing to be trusted: the next group may do. */
+		/* A group with a damaged bitmap is skipped. */
 		fdio_mutex_unlock(&vol->alloc.lock);
 		return err == -EUCLEAN ? 0 : err;
 	}
@@ -82,11 +86,11 @@ int ext4_vol_trim(struct ext4_vol *vol, uint64_t off, uint64_t len, uint64_t min
 	err = journal_sync(vol->journal);
 	while (first < last && !err) {
 		uint32_t group = ext4_group_of(vol, first), from = ext4_group_bit(vol, first);
-		uint32_t end = (uint32_t)FDIO_MIN((uint64_t)vol->alloc.groups[group].nbits,
+		uint32_t end = (uint32_t)FDIO_MIN((uint64_t)vol->alloc.groups[group].nr_blocks,
 						  last - ext4_group_start(vol, group));
 
 		err = trim_group(vol, group, from, end, (uint32_t)min, ret_trimmed);
-		first = ext4_group_start(vol, group) + vol->alloc.groups[group].nbits;
+		first = ext4_group_start(vol, group) + vol->alloc.groups[group].nr_blocks;
 	}
 	return err;
 }

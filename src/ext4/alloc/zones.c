@@ -53,11 +53,19 @@ static void zones_merge(struct ext4_vol *vol)
 }
 
 /*
- * The places of one kind of metadata follow each other in the order of groups, and with flex_bg
- * lie side by side: so each kind is a list of its own while it is collected, and few places are
- * left to be sorted.
+ * The places of one kind of metadata follow each other in the order of groups, and with flex_bg lie
+ * side by side: so each kind is a list of its own while it is collected, and few places are left to
+ * be sorted.
  */
-enum zone_kind { ZONE_SUPER, ZONE_DESC, ZONE_NEW_DESC, ZONE_BB, ZONE_IB, ZONE_ITABLE, ZONE_KINDS };
+enum zone_kind {
+	ZONE_SUPER,
+	ZONE_DESC,
+	ZONE_NEW_DESC,
+	ZONE_BLOCK_BITMAP,
+	ZONE_INODE_BITMAP,
+	ZONE_ITABLE,
+	ZONE_KINDS
+};
 
 struct zone_build {
 	struct ext4_zone *zone;
@@ -108,9 +116,9 @@ static int zones_of_group(struct ext4_vol *vol, struct zone_build *build, uint32
 	vol->alloc.static_blocks += 2 + vol->itable_blocks;
 	/* 0, where a damaged descriptor says nothing, is no place of a file either. */
 	if (!err)
-		err = zone_add(build, ZONE_BB, grp->block_bitmap, 1);
+		err = zone_add(build, ZONE_BLOCK_BITMAP, grp->block_bitmap, 1);
 	if (!err)
-		err = zone_add(build, ZONE_IB, grp->inode_bitmap, 1);
+		err = zone_add(build, ZONE_INODE_BITMAP, grp->inode_bitmap, 1);
 	if (!err)
 		err = zone_add(build, ZONE_ITABLE, grp->itable,
 			       grp->itable ? vol->itable_blocks : 1);

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/*
- * Core's own part of a volume. The facts that all rooms read stand in struct ext4_vol itself.
- */
+/* Core's own part of a volume. The facts that all rooms read stand in struct ext4_vol itself. */
 #ifndef FDIO_EXT4_CORE_STATE_H
 #define FDIO_EXT4_CORE_STATE_H
 

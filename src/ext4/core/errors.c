@@ -18,6 +18,7 @@
  */
 #include "ext4/core/core.h"
 #include "ext4/core/structs.h"
+#include "ext4/core/superblock.h"
 
 #include "base/counters.h"
 #include "base/log.h"

@@ -11,6 +11,7 @@
  */
 #include "ext4/core/core.h"
 #include "ext4/core/structs.h"
+#include "ext4/core/superblock.h"
 
 #include "base/log.h"
 

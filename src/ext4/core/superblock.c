@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The superblock: read and changed straight on the device while no journal runs (mount, unmount),
- * on the thread that opens or closes the volume; through a handle otherwise, on workers. A
- * superblock that cannot be read or has a wrong checksum is -EUCLEAN or -EIO.
+ * The superblock, read and changed in two ways. Straight on the device while no journal runs, on
+ * the thread that opens or closes the volume; errors.c does so, too, on the ticker once the journal
+ * has aborted. Otherwise in a handle: workers, loop threads in the mode of base/nowait.h, the
+ * ticker. The label lives here as well; core.lock guards its copy in memory.
  *
- * The free counts in the superblock are brought up to date whenever it is written anyway, and at
- * unmount; in between the group descriptors are the truth, as for the kernel.
+ * The count of free inodes in the superblock is brought up to date when it is written anyway, that
+ * of free blocks at unmount; in between the group descriptors are the truth, as for the kernel. A
+ * superblock with a wrong checksum is -EUCLEAN, one that cannot be read an error of the device.
  */
 #include "ext4/core/core.h"
 #include "ext4/core/structs.h"
+#include "ext4/core/superblock.h"
 
 #include "base/crc32c.h"
 
@@ -30,9 +33,9 @@ bool ext4_super_checksum_ok(const struct ext2_super_block *sb)
 
 void ext4_super_checksum_set(struct ext2_super_block *sb)
 {
-	if (sb->s_feature_ro_compat & EXT4_FEATURE_RO_COMPAT_METADATA_CSUM)
-		sb->s_checksum =
-				fdio_crc32c(~0U, sb, offsetof(struct ext2_super_block, s_checksum));
+	if (!(sb->s_feature_ro_compat & EXT4_FEATURE_RO_COMPAT_METADATA_CSUM))
+		return;
+	sb->s_checksum = fdio_crc32c(~0U, sb, offsetof(struct ext2_super_block, s_checksum));
 }
 
 int ext4_super_read(struct dev *dev, struct ext2_super_block *ret, struct fdio_reason *reason)
@@ -50,8 +53,10 @@ int ext4_super_read(struct dev *dev, struct ext2_super_block *ret, struct fdio_r
 		return err;
 	}
 	if (ret->s_magic != EXT2_SUPER_MAGIC) {
-		fdio_reason_set(reason, "%s: no ext4 file system found: is it the right device (a "
-				"partition, not the disk)?", dev->name);
+		fdio_reason_set(reason,
+				"%s: no ext4 file system found: is it the right device (a "
+				"partition, not the disk)?",
+				dev->name);
 		return -EINVAL;
 	}
 	if (!ext4_super_checksum_ok(ret)) {
@@ -63,16 +68,15 @@ int ext4_super_read(struct dev *dev, struct ext2_super_block *ret, struct fdio_r
 }
 
 /*
- * The device writes whole sectors, so the neighbours of the superblock are read and written with
- * it. torn: the content that is expected there, whose checksum alone is wrong; NULL: it must be
- * right.
+ * The device writes whole sectors, so what shares a sector with the superblock is read and written
+ * with it.
  */
 int ext4_super_write_raw(struct dev *dev, const struct ext2_super_block *torn,
-			 void (*change)(struct ext2_super_block *sb, void *arg), void *arg)
+			 ext4_super_change *change, void *arg)
 {
-	uint64_t lbs = FDIO_MAX(dev->caps.sector_bytes, 512U);
-	uint64_t start = fdio_round_down(SUPERBLOCK_OFFSET, lbs);
-	uint64_t len = fdio_round_up(SUPERBLOCK_OFFSET + SUPERBLOCK_SIZE, lbs) - start;
+	uint64_t sector = FDIO_MAX(dev->caps.sector_bytes, 512U);
+	uint64_t start = fdio_round_down(SUPERBLOCK_OFFSET, sector);
+	uint64_t len = fdio_round_up(SUPERBLOCK_OFFSET + SUPERBLOCK_SIZE, sector) - start;
 	struct ext2_super_block *sb;
 	uint8_t *buf = fdio_alloc_aligned(4096, fdio_round_up(len, 4096));
 	int err;
@@ -99,8 +103,7 @@ out:
 	return err;
 }
 
-int ext4_super_update_raw(struct dev *dev, void (*change)(struct ext2_super_block *sb, void *arg),
-			  void *arg)
+int ext4_super_update_raw(struct dev *dev, ext4_super_change *change, void *arg)
 {
 	return ext4_super_write_raw(dev, NULL, change, arg);
 }
@@ -125,9 +128,8 @@ void ext4_super_end(struct ext4_vol *vol, struct journal_handle *handle)
 	struct ext2_super_block *sb;
 	struct journal_buffer *buffer;
 
-	/* It is in the transaction, so it is in memory. */
+	/* ext4_super_begin has put the block into the transaction, which keeps it in memory. */
 	if (journal_read_cached(vol->journal, vol->sb_blk, &buffer)) {
-		/* It is in the running transaction, hence in memory. */
 		journal_abort(vol->journal, -EIO);
 		return;
 	}
@@ -164,7 +166,7 @@ void ext4_vol_label(struct ext4_vol *vol, char ret[EXT4_LABEL_MAX])
 	fdio_mutex_unlock(&vol->core.lock);
 }
 
-/* Only in the first superblock, as the times and counts are. */
+/* The backup superblocks keep the old label, as they keep old times and counts. */
 int ext4_vol_set_label(struct ext4_vol *vol, const char label[EXT4_LABEL_MAX])
 {
 	struct ext2_super_block *sb;

@@ -3,16 +3,20 @@
  * A superblock that a power cut has torn. It is the one block that is written in place without a
  * log: two sectors of 512 bytes, the checksum at the end of the second. What changes while a file
  * system is in use lies in the first, so a torn superblock is one of two valid states with the
- * checksum of the other. Called by volume/volume.c before anything else is read.
+ * checksum of the other. Runs on the thread that opens the volume, before anything else is read
+ * (volume/load.c).
  *
- * That it is one, and not damage, is told by a backup superblock: valid, and equal in everything
- * that mounting, changing and unmounting leave alone. What may differ decides nothing by itself:
- * counts come from the descriptors, the list of orphans is verified link by link, and the log is
- * empty whenever the sign that it is not changes. Then the checksum is completed; cut again, it is
- * still the same first sector. Without a backup (a single group) it stays e2fsck's.
+ * A backup superblock distinguishes it from damage: the backup must be valid, and equal in every
+ * field that mounting, changing and unmounting leave alone. The other fields decide nothing by
+ * themselves: counts come from the descriptors, the orphan list is verified link by link, and the
+ * feature that says whether the log holds something changes only while the log is empty. If a
+ * backup confirms it, the checksum is computed anew and written; a power cut meanwhile leaves the
+ * same first sector, so the next mount tries again. Without a backup (a file system of one group)
+ * the repair is left to e2fsck: -EUCLEAN.
  */
 #include "ext4/core/core.h"
 #include "ext4/core/structs.h"
+#include "ext4/core/superblock.h"
 
 #include "base/log.h"
 
@@ -20,7 +24,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Set in the primary superblock only, while it is mounted. */
+/* Features that a mount sets and clears in the primary superblock alone. */
 #define LIVE_COMPAT EXT2_FEATURE_COMPAT_EXT_ATTR
 #define LIVE_INCOMPAT EXT3_FEATURE_INCOMPAT_RECOVER
 #define LIVE_RO_COMPAT (EXT2_FEATURE_RO_COMPAT_LARGE_FILE | EXT4_FEATURE_RO_COMPAT_ORPHAN_PRESENT)
@@ -57,7 +61,7 @@ static bool same_file_system(const struct ext2_super_block *a, const struct ext2
 	       same_features(a, b);
 }
 
-/* Whether group group holds a valid backup that fits. */
+/* Whether group holds a valid backup of sb, which is read into backup. */
 static bool backup_fits(struct dev *dev, const struct ext2_super_block *sb, uint32_t group,
 			struct ext2_super_block *backup)
 {
@@ -73,6 +77,7 @@ static bool backup_fits(struct dev *dev, const struct ext2_super_block *sb, uint
 	       same_file_system(sb, backup);
 }
 
+/* Changes nothing: only the checksum is to be set. */
 static void keep(struct ext2_super_block *sb, void *arg)
 {
 	(void)sb;
@@ -86,8 +91,8 @@ int ext4_super_complete_torn(struct dev *dev, const struct ext2_super_block *sb)
 	int err = -EUCLEAN;
 
 	/*
-	 * One sector is written whole or not at all. With mmp another host may be writing it this
-	 * very moment.
+	 * Where one sector holds the whole superblock, it cannot be torn. With the feature mmp
+	 * another host may be writing it at this very moment.
 	 */
 	if (dev->caps.sector_bytes >= SUPERBLOCK_SIZE * 2 ||
 	    (sb->s_feature_incompat & EXT4_FEATURE_INCOMPAT_MMP) || dev->caps.read_only ||
@@ -100,8 +105,7 @@ int ext4_super_complete_torn(struct dev *dev, const struct ext2_super_block *sb)
 		if (!backup_fits(dev, sb, groups[n], backup))
 			continue;
 		log_warn("%s: the superblock was torn when the power went; its backup in group %u "
-			 "confirms it",
-			 dev->name, groups[n]);
+			 "confirms it", dev->name, groups[n]);
 		err = ext4_super_write_raw(dev, sb, keep, NULL);
 	}
 	free(backup);

@@ -110,7 +110,7 @@ static int get(struct ext4_vol *vol, uint32_t ino, bool special, struct ext4_ino
 	 * pin keeps it there.
 	 */
 	if (nowait_on())
-		err = ext4_above_mark(vol, ino)
+		err = ext4_itable_never_used(vol, ino)
 				      ? nowait_miss()
 				      : journal_read_block(vol->journal,
 							   ext4_itable_place(vol, ino, &off), &pin);

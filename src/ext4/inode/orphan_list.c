@@ -7,6 +7,7 @@
  * handle puts both back.
  */
 #include "ext4/core/structs.h"
+#include "ext4/core/superblock.h"
 #include "ext4/inode/disk_inode.h"
 
 #include <errno.h>

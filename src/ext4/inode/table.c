@@ -172,7 +172,7 @@ int ext4_inode_read(struct ext4_inode *inode, bool special)
 	uint64_t blk;
 	int err;
 
-	bool above = ext4_above_mark(vol, inode->ino);
+	bool above = ext4_itable_never_used(vol, inode->ino);
 
 	blk = ext4_itable_place(vol, inode->ino, &off);
 	if (!blk)

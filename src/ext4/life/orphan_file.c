@@ -11,6 +11,7 @@
  * array. Damage is noted (-EUCLEAN); an entry that names no inode is dropped.
  */
 #include "ext4/core/structs.h"
+#include "ext4/core/superblock.h"
 #include "ext4/inode/inode_cache.h"
 #include "ext4/inode/inode_change.h"
 #include "ext4/life/life.h"

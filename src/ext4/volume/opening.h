@@ -8,7 +8,9 @@
 
 #include "base/nowait.h"
 #include "base/reason.h"
+#include "ext4/alloc/alloc_open.h"
 #include "ext4/core/structs.h"
+#include "ext4/core/superblock.h"
 #include "ext4/volume/parts.h"
 
 struct opening {

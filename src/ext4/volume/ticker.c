@@ -7,6 +7,7 @@
  * what fails here.
  */
 #include "ext4/core/structs.h"
+#include "ext4/core/superblock.h"
 #include "ext4/volume/parts.h"
 
 #include "base/nowait.h"

@@ -7,6 +7,7 @@
  * the mode of base/nowait.h; for a deleted inode also the ticker and the thread that mounts or
  * unmounts. After an error the caller cancels the handle.
  */
+#include "ext4/core/superblock.h"
 #include "ext4/inode/inode_change.h"
 #include "ext4/xattr/places.h"
 #include "ext4/xattr/set.h"

@@ -122,7 +122,7 @@ static void drop(void)
 
 static void finish(void)
 {
-	ck_assert_uint_eq(v->alloc.meta_held, 0);
+	ck_assert_uint_eq(v->alloc.metadata_held, 0);
 	drop();
 	testvol_check_groups(v);
 	testvol_unmount_check(v, f);
@@ -284,7 +284,7 @@ START_TEST(reserved_for_a_moment_is_no_enospc)
 
 	setup(2);
 	fill();
-	ck_assert_uint_gt(v->alloc.resv_blocks, 20);
+	ck_assert_uint_gt(v->alloc.kept_for_metadata, 20);
 	ck_assert_int_eq(ext4_metadata_reserve(v, 10, EXT4_REQUESTER_SYSTEM), 0);
 	ck_assert_int_eq(ext4_blocks_reserve(v, NULL, 0, 1, false, &blk, &n), -ENOSPC);
 	ext4_blocks_unreserve(v, held[--nr_held], 1);
@@ -293,9 +293,9 @@ START_TEST(reserved_for_a_moment_is_no_enospc)
 	/* What is set aside is there, whoever takes what he may. */
 	while (!ext4_metadata_reserve(v, 1, EXT4_REQUESTER_SYSTEM))
 		;
-	ck_assert_uint_eq(v->alloc.meta_held, v->alloc.free_blocks);
+	ck_assert_uint_eq(v->alloc.metadata_held, v->alloc.free_blocks);
 	ck_assert_int_eq(ext4_blocks_reserve(v, NULL, 0, 1, true, &blk, &n), -ENOSPC);
-	ext4_metadata_unreserve(v, (unsigned)v->alloc.meta_held);
+	ext4_metadata_unreserve(v, (unsigned)v->alloc.metadata_held);
 	finish();
 }
 END_TEST
@@ -423,7 +423,7 @@ START_TEST(longest_run_is_found)
 	uint32_t n;
 
 	setup(2);
-	v->alloc.resv_blocks = v->alloc.root_blocks = 0;
+	v->alloc.kept_for_metadata = v->alloc.kept_for_root = 0;
 	fill();
 	ext4_inode_lock_exclusive(filler);
 	/* for what punching needs */
@@ -438,7 +438,7 @@ START_TEST(longest_run_is_found)
 	drop();
 	ck_assert_int_eq(ext4_vol_close(v), 0);
 	v = testvol_mount(f);
-	v->alloc.resv_blocks = v->alloc.root_blocks = 0;
+	v->alloc.kept_for_metadata = v->alloc.kept_for_root = 0;
 	taker.bitmap = v->alloc.groups[3].block_bitmap << v->block_bits;
 	fake_set_hook(f, take_meanwhile, &taker);
 	ck_assert_int_eq(ext4_blocks_reserve(v, NULL, 0, 16, true, &blk, &n), 0);

@@ -116,9 +116,9 @@ static void fill_groups(uint32_t first, uint32_t end)
 		struct ext4_group *grp = &v->alloc.groups[group];
 
 		ck_assert_int_eq(ext4_group_load(v, group), 0);
-		while (grp->free_alloc) {
-			uint32_t from = ext4_bits_next(grp->alloc, grp->nbits, 0, false);
-			uint32_t to = ext4_bits_next(grp->alloc, grp->nbits, from, true);
+		while (grp->free_in_image) {
+			uint32_t from = ext4_bits_next(grp->image, grp->nr_blocks, 0, false);
+			uint32_t to = ext4_bits_next(grp->image, grp->nr_blocks, from, true);
 
 			ext4_image_take(v, group, from, to - from);
 		}
@@ -147,7 +147,7 @@ START_TEST(full_regions_are_passed_over)
 			  v->alloc.nr_regions + 200);
 	/* What is given back is found. */
 	for (group = 2 * EXT4_REGION_GROUPS;
-	     v->alloc.groups[group].desc.free_blocks < v->alloc.groups[group].nbits;)
+	     v->alloc.groups[group].desc.free_blocks < v->alloc.groups[group].nr_blocks;)
 		group++;
 	ext4_blocks_unreserve(v, ext4_group_start(v, group) + 100, 140);
 	ck_assert_int_eq(ext4_blocks_reserve(v, NULL, goal, 40, true, &blk, &n), 0);

@@ -32,7 +32,7 @@ static struct testvol t;
 struct snapshot {
 	struct ext4_statfs stats;
 	uint32_t orphans, dirs, free_inodes;
-	uint64_t free_blocks, meta_held, pending_free, refs;
+	uint64_t free_blocks, metadata_held, pending_free, refs;
 	unsigned nr_cached;
 	uint64_t hash; /* of names, attributes and descriptors */
 };
@@ -105,9 +105,9 @@ static uint64_t hash_groups(uint64_t hash)
 		struct ext4_group *grp = &t.vol->alloc.groups[group];
 
 		hash = mix(hash, &grp->desc, sizeof(grp->desc));
-		hash = mix(hash, &grp->free_alloc, sizeof(grp->free_alloc));
-		if (grp->alloc)
-			hash = mix(hash, grp->alloc, t.vol->block_size);
+		hash = mix(hash, &grp->free_in_image, sizeof(grp->free_in_image));
+		if (grp->image)
+			hash = mix(hash, grp->image, t.vol->block_size);
 	}
 	return hash;
 }
@@ -120,7 +120,7 @@ static void take_snapshot(struct snapshot *seen)
 	seen->dirs = t.vol->alloc.nr_dirs;
 	seen->free_inodes = t.vol->core.free_inodes;
 	seen->free_blocks = t.vol->alloc.free_blocks;
-	seen->meta_held = t.vol->alloc.meta_held;
+	seen->metadata_held = t.vol->alloc.metadata_held;
 	seen->pending_free = t.vol->alloc.pending_free;
 	seen->hash = hash_tree(hash_groups(14695981039346656037ull), t.root, 2);
 	seen->nr_cached = t.vol->inode.nr_cached;
@@ -141,8 +141,10 @@ static void must_be_same(const struct snapshot *a, const struct snapshot *b, con
 			     "inodes %u %u orphans %u %u refs %llu %llu "
 			     "cached %u %u hash %d",
 			     what, n, (unsigned long long)a->free_blocks,
-			     (unsigned long long)b->free_blocks, (unsigned long long)a->meta_held,
-			     (unsigned long long)b->meta_held, (unsigned long long)a->pending_free,
+			     (unsigned long long)b->free_blocks,
+			     (unsigned long long)a->metadata_held,
+			     (unsigned long long)b->metadata_held,
+			     (unsigned long long)a->pending_free,
 			     (unsigned long long)b->pending_free, a->free_inodes, b->free_inodes,
 			     a->orphans, b->orphans, (unsigned long long)a->refs,
 			     (unsigned long long)b->refs, a->nr_cached, b->nr_cached,
@@ -664,7 +666,7 @@ static uint32_t bad_groups(void)
 	uint32_t n = 0;
 
 	for (uint32_t group = 0; group < t.vol->nr_groups; group++)
-		n += t.vol->alloc.groups[group].ib_bad;
+		n += t.vol->alloc.groups[group].inode_bitmap_bad;
 	return n;
 }
 

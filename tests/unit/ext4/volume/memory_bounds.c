@@ -284,7 +284,7 @@ static void check_images(struct ext4_vol *vol, unsigned most)
 	unsigned n = 0;
 
 	for (uint32_t group = 0; group < vol->nr_groups; group++)
-		n += vol->alloc.groups[group].alloc != NULL;
+		n += vol->alloc.groups[group].image != NULL;
 	ck_assert_uint_eq(n, vol->alloc.nr_images);
 	ck_assert_uint_le(n, most);
 	testvol_check_groups(vol);
