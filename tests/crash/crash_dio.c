@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Crash workload through the direct-I/O engine: overwrites, appends one by one and several at a
- * time (into windows), writes behind a gap and into holes, of whole and of parts of blocks; among
- * them truncate, punch and fallocate; O_DSYNC, O_SYNC, fsync, fdatasync and syncfs. Up to one
- * operation of each file is in flight, so the cuts come with some on their way; the device
- * completes them in any order.
+ * time (into windows), writes behind a gap and into holes, of whole blocks and of parts; between
+ * them truncate, punch and fallocate; O_DSYNC, O_SYNC, fsync, fdatasync and syncfs. Each file has
+ * up to one operation in flight, so a cut meets several; the device completes them in any order.
  *
- * Promised after a cut: each sector that was synced holds what it held then, or what was asked for
- * since; others hold something that was asked for, or zeroes; none what another file wrote or what
- * was in the block before. The size is the one that was synced, or one on the way from there.
+ * Promised after a cut: each sector that was synced holds what it held then, or what was written
+ * since. Other sectors hold something that was written to them, or zeroes. None holds what another
+ * file wrote, or what was in the block before. The size is the one that was synced, or one that it
+ * had on the way from there.
  *
- * The test's thread asks; workers, syncers, the device's thread and the journal's run beside it.
+ * The test's thread submits; workers, syncers, the device's thread and the journal's run beside it.
  */
 #include "crash/crash_dio.h"
 
@@ -34,6 +34,7 @@ void crash_dio_fill(uint8_t *buf, unsigned file, uint32_t n, uint32_t gen)
 
 /* ---- the model ---- */
 
+/* The value is asked for now, so a cut from here on may find it. Lock held. */
 static void add(struct crash_run *run, struct dio_history *history, uint32_t value)
 {
 	if (history->nr == history->cap) {
@@ -46,7 +47,7 @@ static void add(struct crash_run *run, struct dio_history *history, uint32_t val
 			(struct dio_version){ value, fake_record_events(run->fake), UINT32_MAX };
 }
 
-static unsigned note_ack(struct crash_run *run)
+static unsigned add_ack(struct crash_run *run)
 {
 	unsigned now = fake_record_events(run->fake);
 
@@ -71,10 +72,10 @@ static void grow(struct recorded_file *f, uint32_t end)
 		add(f->run, &f->size, end);
 }
 
-/* Everything that was done to the file. lock held. */
+/* Promises all that was done to the file. Lock held. */
 static void promise_all(struct recorded_file *f)
 {
-	unsigned now = note_ack(f->run);
+	unsigned now = add_ack(f->run);
 
 	for (unsigned n = 0; n < DIO_UNITS; n++)
 		if (f->unit[n].nr)
@@ -83,10 +84,10 @@ static void promise_all(struct recorded_file *f)
 		promise(&f->size.version[f->size.nr - 1], now);
 }
 
-/* What a write wrote, and the size that is needed to read it back. lock held. */
+/* Promises the units of a write, and the first size with which they can be read. Lock held. */
 static void promise_write(struct recorded_file *f, uint32_t first, uint32_t nr)
 {
-	unsigned now = note_ack(f->run), at = f->size.nr;
+	unsigned now = add_ack(f->run), at = f->size.nr;
 
 	for (uint32_t n = first; n < first + nr; n++)
 		promise(&f->unit[n].version[f->unit[n].nr - 1], now);
@@ -98,6 +99,7 @@ static void promise_write(struct recorded_file *f, uint32_t first, uint32_t nr)
 
 /* ---- requests ---- */
 
+/* A request of the file has ended. Lock held. */
 static void ended(struct recorded_file *f, int err)
 {
 	struct crash_run *run = f->run;
@@ -110,47 +112,47 @@ static void ended(struct recorded_file *f, int err)
 
 static void write_done(struct dio_req *req, ssize_t res)
 {
-	struct recorded_write *q = container_of(req, struct recorded_write, req);
-	struct crash_run *run = q->file->run;
+	struct recorded_write *write = container_of(req, struct recorded_write, req);
+	struct crash_run *run = write->file->run;
 
 	fdio_mutex_lock(&run->lock);
 	if (res == (ssize_t)req->len && (req->flags & DIO_DSYNC))
-		promise_write(q->file, q->first, q->nr);
-	ended(q->file, res == (ssize_t)req->len ? 0 : res < 0 ? (int)res : -EIO);
+		promise_write(write->file, write->first, write->nr);
+	ended(write->file, res == (ssize_t)req->len ? 0 : res < 0 ? (int)res : -EIO);
 	fdio_mutex_unlock(&run->lock);
 }
 
-/* The model first: from here on any of it may reach the media. */
+/* The model changes first: as soon as the write is submitted, any part of it may be durable. */
 static void write_units(struct crash_run *run, unsigned n, unsigned slot, uint32_t first,
 			uint32_t nr)
 {
 	struct recorded_file *f = &run->file[n];
-	struct recorded_write *q = &run->req[n][slot];
+	struct recorded_write *write = &run->req[n][slot];
 	unsigned flags = DIO_WRITE | DIO_DIRECT | DIO_ROOT, sync = crash_pick(&run->seed, 10);
 	uint32_t gen = ++run->gen;
 
 	fdio_mutex_lock(&run->lock);
 	for (uint32_t u = 0; u < nr; u++) {
-		crash_dio_fill(q->buf + u * DIO_UNIT, n, first + u, gen);
+		crash_dio_fill(write->buf + u * DIO_UNIT, n, first + u, gen);
 		add(run, &f->unit[first + u], gen);
 	}
 	grow(f, first + nr);
 	f->busy++;
 	fdio_mutex_unlock(&run->lock);
-	q->file = f;
-	q->first = first;
-	q->nr = nr;
-	q->req = (struct dio_req){
+	write->file = f;
+	write->first = first;
+	write->nr = nr;
+	write->req = (struct dio_req){
 		.file = f->file,
 		.pos = (uint64_t)first * DIO_UNIT,
 		.len = nr * DIO_UNIT,
-		.buf = q->buf,
+		.buf = write->buf,
 		.flags = flags | (sync < 3 ? DIO_DSYNC : 0) | (sync == 0 ? DIO_SYNC : 0),
 		.buf_index = -1,
 		.buf_cap = DIO_BUF,
 		.done = write_done,
 	};
-	dio_submit(run->dio, &q->req);
+	dio_submit(run->dio, &write->req);
 }
 
 static void fsync_done(struct dio_sync *sync, int err)
@@ -202,10 +204,10 @@ static void set_busy(struct crash_run *run, unsigned first, unsigned end)
 
 /* ---- operations on file n, which is idle ---- */
 
-/* Of units, or half of the time of whole blocks. */
+/* A number of units; half of the time, of whole blocks. */
 static uint32_t pick_units(struct crash_run *run, uint32_t max)
 {
-	uint32_t n = 1 + crash_pick(&run->seed, max), per = run->bs / DIO_UNIT;
+	uint32_t n = 1 + crash_pick(&run->seed, max), per = run->block_size / DIO_UNIT;
 
 	return crash_pick(&run->seed, 2) ? n : (uint32_t)fdio_round_up(n, per);
 }
@@ -218,15 +220,15 @@ static void op_overwrite(struct crash_run *run, unsigned n)
 		return;
 	first = crash_pick(&run->seed, size);
 	if (crash_pick(&run->seed, 2))
-		first = (uint32_t)fdio_round_down(first, run->bs / DIO_UNIT);
+		first = (uint32_t)fdio_round_down(first, run->block_size / DIO_UNIT);
 	nr = FDIO_MIN(pick_units(run, 24), size - first);
 	write_units(run, n, 0, first, nr);
 }
 
-/* One, or several at once, each where the one before ends; or one behind a gap. */
+/* One write at the end or behind a gap, or several at once, each where the one before ends. */
 static void op_append(struct crash_run *run, unsigned n)
 {
-	uint32_t first = size_of(&run->file[n]), per = run->bs / DIO_UNIT;
+	uint32_t first = size_of(&run->file[n]), per = run->block_size / DIO_UNIT;
 	unsigned count = first % per || crash_pick(&run->seed, 2) ? 1 : DIO_REQS;
 
 	if (count == 1 && crash_pick(&run->seed, 4) == 0)
@@ -242,6 +244,7 @@ static void op_append(struct crash_run *run, unsigned n)
 	}
 }
 
+/* With the gate closed: fallocate, or truncate to off if mode is negative. */
 static int change(struct crash_run *run, unsigned n, int mode, uint64_t off, uint64_t len)
 {
 	struct ext4_inode *inode = run->file[n].inode;
@@ -304,7 +307,7 @@ static void op_fsync(struct crash_run *run, unsigned n, bool datasync)
 	dio_fsync(run->dio, &f->sync);
 }
 
-/* The second time there is nothing to commit: what is written is flushed, and that is all. */
+/* The second fdatasync has nothing to commit: it only flushes the device. */
 static void op_overwrite_synced(struct crash_run *run, unsigned n)
 {
 	for (unsigned k = 0; k < 2; k++) {
@@ -416,11 +419,11 @@ static bool setup(struct crash_run *run)
 	struct dio_config config = { .nr_cpus = 1, .segs_per_loop = 4, .strict = true };
 	char args[200], err[256] = "";
 
-	run->bs = small ? 1024 : 4096;
+	run->block_size = small ? 1024 : 4096;
 	snprintf(args, sizeof(args),
 		 "-t ext4 -b %u -O %smetadata_csum,64bit,^resize_inode -N 64 -g 2048 "
 		 "-E nodiscard,lazy_itable_init=0 -J size=%u",
-		 run->bs, csum ? "" : "^", small ? 1 : 4);
+		 run->block_size, csum ? "" : "^", small ? 1 : 4);
 	run->fake = fake_mkfs((uint64_t)(small ? 6 : 20) << 20, args);
 	if (!run->fake)
 		return false;
@@ -474,10 +477,7 @@ static struct crash_run *dio_run(uint64_t seed)
 	return run;
 }
 
-/*
- * Half of the cuts come at the moment of a promise, when what it is about may still be in the
- * cache.
- */
+/* Half of the cuts come just at a promise: its data may still be in the device's cache then. */
 static unsigned dio_moment(struct crash_run *run, uint64_t *rnd)
 {
 	if (run->nr_acks && crash_pick(rnd, 2))

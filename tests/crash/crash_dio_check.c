@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/*
- * The verdict of the direct-I/O workload on a recovered image (crash_dio.c says what is promised).
- */
+/* Judges a recovered image of the direct-I/O workload; crash_dio.c says what is promised. */
 #include "crash/crash_dio.h"
 
 #include "base/crc32c.h"
@@ -16,7 +14,7 @@ struct look {
 	size_t len;
 };
 
-/* The last version that was promised by event k; -1: none. */
+/* The last version that had been promised when the first k events had happened; -1: none. */
 static int last_promised(const struct dio_history *history, unsigned k)
 {
 	int n = (int)history->nr - 1;
@@ -26,6 +24,7 @@ static int last_promised(const struct dio_history *history, unsigned k)
 	return n;
 }
 
+/* It is the last one that was promised, or one that was asked for since and before the cut. */
 static bool unit_allowed(const struct dio_history *history, unsigned k, uint32_t gen)
 {
 	int from = last_promised(history, k);
@@ -41,7 +40,7 @@ static bool unit_allowed(const struct dio_history *history, unsigned k, uint32_t
 	return false;
 }
 
-/* What makes a file grow may do so in steps. */
+/* The same for sizes; but an operation that makes a file grow may do so in steps. */
 static bool size_allowed(const struct dio_history *history, unsigned k, uint64_t bytes)
 {
 	int from = last_promised(history, k);
@@ -60,7 +59,7 @@ static bool size_allowed(const struct dio_history *history, unsigned k, uint64_t
 	return false;
 }
 
-/* Its generation; -1: neither the file's own nor zeroes. */
+/* The generation of what unit n of a file holds; -1: neither the file's own bytes nor zeroes. */
 static int64_t generation(const uint8_t *got, unsigned file, uint32_t n)
 {
 	uint8_t want[DIO_UNIT];
@@ -78,11 +77,12 @@ static bool read_block(struct look *look, struct ext4_inode *inode, uint32_t lbl
 {
 	struct ext4_extent extent;
 
-	memset(buf, 0, look->run->bs);
+	memset(buf, 0, look->run->block_size);
 	if (ext4_map_lookup(inode, lblk, &extent))
 		return false;
 	if (extent.state == EXT4_EXTENT_WRITTEN)
-		fake_peek(look->fake, buf, look->run->bs, extent.pblk * look->run->bs);
+		fake_peek(look->fake, buf, look->run->block_size,
+			  extent.pblk * look->run->block_size);
 	return true;
 }
 
@@ -91,7 +91,7 @@ static bool file_ok(struct look *look, struct ext4_inode *inode, unsigned file, 
 	static uint8_t buf[4096];
 	const struct recorded_file *f = &look->run->file[file];
 	uint64_t size = ext4_inode_size(inode);
-	uint32_t per = look->run->bs / DIO_UNIT;
+	uint32_t per = look->run->block_size / DIO_UNIT;
 
 	if (!size_allowed(&f->size, k, size)) {
 		snprintf(look->why, look->len, "f%u: the size is %llu", file,
@@ -119,8 +119,9 @@ static bool file_ok(struct look *look, struct ext4_inode *inode, unsigned file, 
 	return true;
 }
 
-typedef bool (*file_fn)(struct look *l, struct ext4_inode *i, unsigned file, void *arg);
+typedef bool (*file_fn)(struct look *look, struct ext4_inode *inode, unsigned file, void *arg);
 
+/* Calls fn for each file of the workload; false as soon as one returns false, or is gone. */
 static bool each_file(struct look *look, file_fn fn, void *arg)
 {
 	struct ext4_options options = crash_dio_options;
@@ -166,20 +167,19 @@ bool crash_dio_check(struct crash_run *run, struct fake_dev *fake, unsigned k, c
 static bool digest_file(struct look *look, struct ext4_inode *inode, unsigned file, void *arg)
 {
 	static uint8_t buf[4096];
-	uint64_t size = ext4_inode_size(inode), *sum = arg;
+	uint64_t size = ext4_inode_size(inode), bs = look->run->block_size, *sum = arg;
 	uint32_t crc = fdio_crc32c(~file, &size, sizeof(size));
 
 	if (size > (uint64_t)DIO_UNITS * DIO_UNIT || ext4_map_load(inode)) {
 		snprintf(look->why, look->len, "f%u: cannot be read", file);
 		return false;
 	}
-	for (uint32_t b = 0; (uint64_t)b * look->run->bs < size; b++) {
+	for (uint32_t b = 0; (uint64_t)b * bs < size; b++) {
 		if (!read_block(look, inode, b, buf)) {
 			snprintf(look->why, look->len, "f%u: a block cannot be looked up", file);
 			return false;
 		}
-		crc = fdio_crc32c(crc, buf,
-				  FDIO_MIN(look->run->bs, size - (uint64_t)b * look->run->bs));
+		crc = fdio_crc32c(crc, buf, FDIO_MIN(bs, size - (uint64_t)b * bs));
 	}
 	*sum = *sum * 31 + crc;
 	return true;

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Crash workload on files, through the ext4 room: create, append, overwrite, truncate, rename,
- * unlink, fsync and syncfs. Every word of a file names its file, incarnation and position.
+ * unlink, fsync and syncfs. Every 8 bytes of a file name their file, incarnation, generation and
+ * position.
  *
  * Promised after a cut: what was synced and not touched since is exactly there (name, size, every
- * byte, or the absence of an unlinked name); whatever else is there shows only bytes of its own
- * file, or zeroes, never stale or foreign ones. The tree as a whole is e2fsck's to judge.
+ * byte, or the absence of an unlinked name). Every other file shows only bytes of its own, or
+ * zeroes, never those of another file or of a deleted one. e2fsck judges the tree as a whole.
  *
  * One thread works; the journal's threads run beside it.
  */
@@ -17,17 +18,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { NS = 14, NDIRS = 3, MAX_BLOCKS = 40, ROUNDS = 140, MAX_OPS = 400, MAX_ACKS = 2048 };
+enum { NR_SLOTS = 14, NR_DIRS = 3, MAX_BLOCKS = 40, ROUNDS = 140, MAX_OPS = 400, MAX_ACKS = 2048 };
 
-/* What a slot's file should be. */
+/* What a slot's file should be. Its name says the slot, the incarnation and the renames. */
 struct file {
 	bool exists;
-	unsigned inc, ren, dir; /* of its name */
+	unsigned incarnation, renames, dir;
 	uint64_t size;
 	uint32_t gen[MAX_BLOCKS];   /* 0: hole */
 	uint32_t valid[MAX_BLOCKS]; /* bytes of that generation; a truncate has zeroed the rest */
 };
 
+/* After so many events, the slot's file, after its first ops operations, was durable. */
 struct ack { unsigned event, slot, ops; struct file file; };
 
 struct slot {
@@ -39,10 +41,10 @@ struct slot {
 struct crash_run {
 	struct fake_dev *fake;
 	struct ext4_vol *vol;
-	struct ext4_inode *dir[NDIRS]; /* 0 is the root */
-	unsigned bs;
-	uint32_t gen;
-	struct slot slot[NS];
+	struct ext4_inode *dir[NR_DIRS]; /* 0 is the root */
+	unsigned block_size;
+	uint32_t gen; /* of the last write: each one has its own */
+	struct slot slot[NR_SLOTS];
 	struct ack *acks;
 	unsigned nr_acks;
 	uint64_t seed;
@@ -53,16 +55,16 @@ static const struct ext4_options base_options = { .acl = true,
 						  .commit_interval_s = 3600 };
 static const struct ext4_credentials root_cred = { .cap_fsetid = true };
 
-static uint32_t word_of(unsigned slot, unsigned inc, uint32_t lblk, unsigned off)
+static uint32_t word_of(unsigned slot, unsigned incarnation, uint32_t lblk, unsigned off)
 {
-	return (slot * 977 + inc * 131 + 1) * 2654435761u ^ lblk * 40503u ^ (off << 15);
+	return (slot * 977 + incarnation * 131 + 1) * 2654435761u ^ lblk * 40503u ^ (off << 15);
 }
 
-static void fill(uint8_t *buf, unsigned bs, unsigned slot, unsigned inc, uint32_t lblk,
+static void fill(uint8_t *buf, unsigned bs, unsigned slot, unsigned incarnation, uint32_t lblk,
 		 uint32_t gen)
 {
 	for (unsigned off = 0; off < bs; off += 8) {
-		uint32_t w[2] = { gen, word_of(slot, inc, lblk, off) };
+		uint32_t w[2] = { gen, word_of(slot, incarnation, lblk, off) };
 
 		memcpy(buf + off, w, 8);
 	}
@@ -70,7 +72,7 @@ static void fill(uint8_t *buf, unsigned bs, unsigned slot, unsigned inc, uint32_
 
 static unsigned name_of(char *buf, size_t len, unsigned slot, const struct file *file)
 {
-	return (unsigned)snprintf(buf, len, "s%u.%u.%u", slot, file->inc, file->ren);
+	return (unsigned)snprintf(buf, len, "s%u.%u.%u", slot, file->incarnation, file->renames);
 }
 
 /* ---- operations; each returns 0 or -errno, and the model follows only on success ---- */
@@ -92,21 +94,21 @@ static void begin_op(struct crash_run *run, unsigned s)
 
 static int op_create(struct crash_run *run, unsigned s)
 {
-	struct slot *sl = &run->slot[s];
+	struct slot *slot = &run->slot[s];
 	struct file next = { .exists = true,
-			     .inc = sl->file.inc + 1,
-			     .dir = crash_pick(&run->seed, NDIRS) };
+			     .incarnation = slot->file.incarnation + 1,
+			     .dir = crash_pick(&run->seed, NR_DIRS) };
 	struct ext4_inode *inode;
 	char name[64];
-	int ret;
+	int err;
 
 	begin_op(run, s);
-	ret = ext4_create(run->dir[next.dir], name, name_of(name, sizeof(name), s, &next), 0100644,
+	err = ext4_create(run->dir[next.dir], name, name_of(name, sizeof(name), s, &next), 0100644,
 			  0, &root_cred, &inode);
-	if (ret)
-		return ret;
+	if (err)
+		return err;
 	ext4_inode_put(inode);
-	sl->file = next;
+	slot->file = next;
 	return 0;
 }
 
@@ -115,23 +117,24 @@ static int write_block(struct crash_run *run, unsigned s, uint32_t lblk, uint64_
 {
 	static uint8_t buf[65536] __attribute__((aligned(4096)));
 
-	fill(buf, run->bs, s, run->slot[s].file.inc, lblk, gen);
-	return dev_write(fake_dev(run->fake), buf, run->bs, pblk * run->bs, 0);
+	fill(buf, run->block_size, s, run->slot[s].file.incarnation, lblk, gen);
+	return dev_write(fake_dev(run->fake), buf, run->block_size, pblk * run->block_size, 0);
 }
 
 /*
- * Blocks behind the end, or a hole filled. The data is on the device before the extent is in the
- * tree.
+ * Writes blocks at the end or, leaving a hole, behind it. The data is on the device before the
+ * extent is in the tree.
  */
 static int op_append(struct crash_run *run, unsigned s)
 {
 	struct file *file = &run->slot[s].file;
-	uint32_t at = (uint32_t)fdio_div_up(file->size, run->bs) +
+	uint32_t at = (uint32_t)fdio_div_up(file->size, run->block_size) +
 		      (crash_pick(&run->seed, 4) ? 0 : crash_pick(&run->seed, 4));
 	uint32_t len = 1 + crash_pick(&run->seed, 6), gen = ++run->gen;
-	struct ext4_reservation resv;
+	struct ext4_reservation reservation;
 	struct ext4_inode *inode = open_slot(run, s);
-	int ret;
+	uint64_t end = (uint64_t)(at + len) * run->block_size;
+	int err;
 
 	if (!inode)
 		return -ENOENT;
@@ -141,27 +144,27 @@ static int op_append(struct crash_run *run, unsigned s)
 	}
 	begin_op(run, s);
 	ext4_inode_lock_exclusive(inode);
-	ret = ext4_map_load(inode);
-	if (!ret)
-		ret = ext4_reserve_holes(inode, at, len, false, &resv);
-	if (!ret) {
-		for (unsigned e = 0; e < resv.nr && !ret; e++)
-			for (uint32_t b = 0; b < resv.ext[e].len && !ret; b++)
-				ret = write_block(run, s, resv.ext[e].lblk + b,
-						  resv.ext[e].pblk + b, gen);
-		if (!ret)
-			ret = ext4_insert(inode, &resv, 0, 0, (uint64_t)(at + len) * run->bs);
-		ext4_reservation_free(&resv);
+	err = ext4_map_load(inode);
+	if (!err)
+		err = ext4_reserve_holes(inode, at, len, false, &reservation);
+	if (!err) {
+		for (unsigned e = 0; e < reservation.nr && !err; e++)
+			for (uint32_t b = 0; b < reservation.ext[e].len && !err; b++)
+				err = write_block(run, s, reservation.ext[e].lblk + b,
+						  reservation.ext[e].pblk + b, gen);
+		if (!err)
+			err = ext4_insert(inode, &reservation, 0, 0, end);
+		ext4_reservation_free(&reservation);
 	}
 	ext4_inode_unlock(inode);
 	ext4_inode_put(inode);
-	if (ret)
-		return ret;
+	if (err)
+		return err;
 	for (uint32_t b = at; b < at + len; b++) {
 		file->gen[b] = gen;
-		file->valid[b] = run->bs;
+		file->valid[b] = run->block_size;
 	}
-	file->size = (uint64_t)(at + len) * run->bs;
+	file->size = end;
 	return 0;
 }
 
@@ -171,39 +174,39 @@ static int op_overwrite(struct crash_run *run, unsigned s)
 	uint32_t lblk = crash_pick(&run->seed, MAX_BLOCKS), gen = ++run->gen;
 	struct ext4_inode *inode;
 	struct ext4_extent extent;
-	int ret;
+	int err;
 
-	if ((uint64_t)(lblk + 1) * run->bs > file->size || !file->gen[lblk])
+	if ((uint64_t)(lblk + 1) * run->block_size > file->size || !file->gen[lblk])
 		return 0;
 	inode = open_slot(run, s);
 	if (!inode)
 		return -ENOENT;
 	begin_op(run, s);
 	ext4_inode_lock_exclusive(inode);
-	ret = ext4_map_load(inode);
-	if (!ret)
-		ret = ext4_map_lookup(inode, lblk, &extent);
-	if (!ret && extent.state != EXT4_EXTENT_WRITTEN)
-		ret = -EPROTO;
-	if (!ret)
-		ret = write_block(run, s, lblk, extent.pblk, gen);
+	err = ext4_map_load(inode);
+	if (!err)
+		err = ext4_map_lookup(inode, lblk, &extent);
+	if (!err && extent.state != EXT4_EXTENT_WRITTEN)
+		err = -EPROTO;
+	if (!err)
+		err = write_block(run, s, lblk, extent.pblk, gen);
 	ext4_touch_write(inode);
 	ext4_inode_unlock(inode);
 	ext4_inode_put(inode);
-	if (!ret) {
+	if (!err) {
 		file->gen[lblk] = gen;
-		file->valid[lblk] = run->bs;
+		file->valid[lblk] = run->block_size;
 	}
-	return ret;
+	return err;
 }
 
 static int op_truncate(struct crash_run *run, unsigned s)
 {
 	struct file *file = &run->slot[s].file;
-	uint64_t size = (uint64_t)crash_pick(&run->seed, (unsigned)(file->size / run->bs) + 1) *
-			run->bs;
+	unsigned bs = run->block_size, blocks = (unsigned)(file->size / bs);
+	uint64_t size = (uint64_t)crash_pick(&run->seed, blocks + 1) * bs;
 	struct ext4_inode *inode = open_slot(run, s);
-	int ret;
+	int err;
 
 	if (!inode)
 		return -ENOENT;
@@ -211,18 +214,17 @@ static int op_truncate(struct crash_run *run, unsigned s)
 		size -= 8 * (1 + crash_pick(&run->seed, 60));
 	begin_op(run, s);
 	ext4_inode_lock_exclusive(inode);
-	ret = ext4_map_load(inode);
-	if (!ret)
-		ret = ext4_truncate(inode, size);
+	err = ext4_map_load(inode);
+	if (!err)
+		err = ext4_truncate(inode, size);
 	ext4_inode_unlock(inode);
 	ext4_inode_put(inode);
-	if (ret)
-		return ret;
+	if (err)
+		return err;
 	file->size = size;
-	if (size % run->bs)
-		file->valid[size / run->bs] =
-				FDIO_MIN(file->valid[size / run->bs], (uint32_t)(size % run->bs));
-	for (uint64_t b = fdio_div_up(size, run->bs); b < MAX_BLOCKS; b++)
+	if (size % bs)
+		file->valid[size / bs] = FDIO_MIN(file->valid[size / bs], (uint32_t)(size % bs));
+	for (uint64_t b = fdio_div_up(size, bs); b < MAX_BLOCKS; b++)
 		file->gen[b] = 0;
 	return 0;
 }
@@ -231,16 +233,16 @@ static int op_unlink(struct crash_run *run, unsigned s)
 {
 	struct file *file = &run->slot[s].file;
 	char name[64];
-	int ret;
+	int err;
 
 	begin_op(run, s);
-	ret = ext4_unlink(run->dir[file->dir], name, name_of(name, sizeof(name), s, file));
-	if (!ret) {
+	err = ext4_unlink(run->dir[file->dir], name, name_of(name, sizeof(name), s, file));
+	if (!err) {
 		file->exists = false;
 		file->size = 0;
 		memset(file->gen, 0, sizeof(file->gen));
 	}
-	return ret;
+	return err;
 }
 
 static int op_rename(struct crash_run *run, unsigned s)
@@ -248,21 +250,22 @@ static int op_rename(struct crash_run *run, unsigned s)
 	struct file *file = &run->slot[s].file, next = *file;
 	char from[64], to[64];
 	unsigned flen = name_of(from, sizeof(from), s, file), tlen;
-	int ret;
+	int err;
 
-	next.ren++;
-	next.dir = crash_pick(&run->seed, NDIRS);
+	next.renames++;
+	next.dir = crash_pick(&run->seed, NR_DIRS);
 	tlen = name_of(to, sizeof(to), s, &next);
 	begin_op(run, s);
-	ret = ext4_rename(run->dir[file->dir], from, flen, run->dir[next.dir], to, tlen, 0,
+	err = ext4_rename(run->dir[file->dir], from, flen, run->dir[next.dir], to, tlen, 0,
 			  &root_cred);
-	if (!ret)
+	if (!err)
 		*file = next;
-	return ret;
+	return err;
 }
 
 /* ---- syncing ---- */
 
+/* The slot is durable as the model has it now. */
 static void ack(struct crash_run *run, unsigned s)
 {
 	if (run->nr_acks < MAX_ACKS)
@@ -277,32 +280,32 @@ static int op_fsync(struct crash_run *run, unsigned s)
 	struct ext4_inode *inode = open_slot(run, s);
 	bool flushed = false;
 	journal_tid tid;
-	int ret = 0;
+	int err = 0;
 
 	if (!inode)
 		return -ENOENT;
 	if (ext4_sync_tid(inode, false, &tid))
-		ret = journal_commit_wait(ext4_vol_journal(run->vol), tid, &flushed);
-	if (!ret && !flushed)
-		ret = dev_flush(fake_dev(run->fake));
+		err = journal_commit_wait(ext4_vol_journal(run->vol), tid, &flushed);
+	if (!err && !flushed)
+		err = dev_flush(fake_dev(run->fake));
 	ext4_inode_put(inode);
-	if (!ret)
+	if (!err)
 		ack(run, s);
-	return ret;
+	return err;
 }
 
 static int op_syncfs(struct crash_run *run)
 {
-	int ret = ext4_vol_sync(run->vol);
+	int err = ext4_vol_sync(run->vol);
 
-	for (unsigned s = 0; s < NS && !ret; s++)
+	for (unsigned s = 0; s < NR_SLOTS && !err; s++)
 		ack(run, s);
-	return ret;
+	return err;
 }
 
 static int one_op(struct crash_run *run)
 {
-	unsigned s = crash_pick(&run->seed, NS), what = crash_pick(&run->seed, 20);
+	unsigned s = crash_pick(&run->seed, NR_SLOTS), what = crash_pick(&run->seed, 20);
 	journal_tid tid;
 
 	if (run->slot[s].ops >= MAX_OPS - 1)
@@ -332,7 +335,7 @@ static int one_op(struct crash_run *run)
 
 static void close_dirs(struct crash_run *run)
 {
-	for (unsigned d = 0; d < NDIRS; d++) {
+	for (unsigned d = 0; d < NR_DIRS; d++) {
 		ext4_inode_put(run->dir[d]);
 		run->dir[d] = NULL;
 	}
@@ -354,13 +357,13 @@ static bool open_dirs(struct ext4_vol *vol, struct ext4_inode **dir, bool make)
 {
 	if (ext4_inode_get(vol, EXT4_ROOT_INO, NULL, &dir[0]))
 		return false;
-	for (unsigned d = 1; d < NDIRS; d++) {
+	for (unsigned d = 1; d < NR_DIRS; d++) {
 		char name[16];
 		unsigned len = (unsigned)snprintf(name, sizeof(name), "dir%u", d);
-		int ret = make ? ext4_create(dir[0], name, len, 040755, 0, &root_cred, &dir[d])
+		int err = make ? ext4_create(dir[0], name, len, 040755, 0, &root_cred, &dir[d])
 			       : ext4_lookup(dir[0], name, len, &dir[d]);
 
-		if (ret)
+		if (err)
 			return false;
 	}
 	return true;
@@ -371,7 +374,7 @@ static bool setup(struct crash_run *run)
 	bool small = crash_pick(&run->seed, 3) != 0, csum = crash_pick(&run->seed, 4) != 0;
 	unsigned mib = small ? 1 : 4;
 	const char *reason;
-	char args[200], err[256] = "";
+	char args[200], why[256] = "";
 
 	snprintf(args, sizeof(args),
 		 "-t ext4 -b %u -O %s,64bit,^resize_inode -N 128 -g 2048 -E "
@@ -380,10 +383,10 @@ static bool setup(struct crash_run *run)
 	run->fake = fake_mkfs((uint64_t)mib * 4 << 20, args);
 	if (!run->fake)
 		return false;
-	run->bs = small ? 1024 : 4096;
+	run->block_size = small ? 1024 : 4096;
 	if (ext4_vol_open(fake_dev(run->fake), &base_options, &run->vol, &reason,
-			  FDIO_REASON(err))) {
-		fprintf(stderr, "ext4_vol_open: %s\n", err);
+			  FDIO_REASON(why))) {
+		fprintf(stderr, "ext4_vol_open: %s\n", why);
 		return false;
 	}
 	return open_dirs(run->vol, run->dir, true) && !ext4_vol_sync(run->vol);
@@ -402,11 +405,11 @@ static struct crash_run *files_run(uint64_t seed)
 	}
 	fake_record_start(run->fake);
 	for (unsigned round = 0; round < ROUNDS; round++) {
-		int ret = one_op(run);
+		int err = one_op(run);
 
-		if (ret && ret != -ENOSPC) {
+		if (err && err != -ENOSPC) {
 			fprintf(stderr, "files workload: an operation failed with %d in round %u\n",
-				ret, round);
+				err, round);
 			files_free(run);
 			return NULL;
 		}
@@ -416,7 +419,7 @@ static struct crash_run *files_run(uint64_t seed)
 		if (ext4_vol_close(run->vol))
 			fprintf(stderr, "files workload: close failed\n");
 		run->vol = NULL;
-		for (unsigned s = 0; s < NS; s++)
+		for (unsigned s = 0; s < NR_SLOTS; s++)
 			ack(run, s);
 	}
 	return run;
@@ -432,10 +435,10 @@ int crash_recover_volume(const struct ext4_options *options, struct fake_dev *fa
 {
 	const char *reason = NULL;
 	struct ext4_vol *vol;
-	int ret = ext4_vol_open(fake_dev(fake), options, &vol, &reason, FDIO_REASON_AT(why, len));
+	int err = ext4_vol_open(fake_dev(fake), options, &vol, &reason, FDIO_REASON_AT(why, len));
 
-	if (ret)
-		return ret;
+	if (err)
+		return err;
 	if (reason) {
 		snprintf(why, len, "read-only: %s", reason);
 		ext4_vol_abandon(vol);
@@ -464,9 +467,9 @@ static bool complain(struct look *look, const char *what, const char *name)
 	return false;
 }
 
-/* One block of a recovered file is exactly what it should be. */
-static bool block_is(const uint8_t *got, unsigned n, unsigned slot, unsigned inc, uint32_t lblk,
-		     const struct file *want)
+/* The first n bytes of a block of a recovered file are exactly what they should be. */
+static bool block_is(const uint8_t *got, unsigned n, unsigned slot, unsigned incarnation,
+		     uint32_t lblk, const struct file *want)
 {
 	for (unsigned off = 0; off + 8 <= n; off += 8) {
 		bool zero = !want->gen[lblk] || off >= want->valid[lblk];
@@ -474,33 +477,35 @@ static bool block_is(const uint8_t *got, unsigned n, unsigned slot, unsigned inc
 
 		memcpy(w, got + off, 8);
 		if (w[0] != (zero ? 0 : want->gen[lblk]) ||
-		    w[1] != (zero ? 0 : word_of(slot, inc, lblk, off)))
+		    w[1] != (zero ? 0 : word_of(slot, incarnation, lblk, off)))
 			return false;
 	}
 	return true;
 }
 
-/* It is any mixture of the file's own generations and zeroes. */
-static bool block_is_own(const uint8_t *got, unsigned n, unsigned slot, unsigned inc, uint32_t lblk)
+/* They are any mixture of the file's own generations and zeroes. */
+static bool block_is_own(const uint8_t *got, unsigned n, unsigned slot, unsigned incarnation,
+			 uint32_t lblk)
 {
 	for (unsigned off = 0; off + 8 <= n; off += 8) {
 		uint32_t w[2];
 
 		memcpy(w, got + off, 8);
-		if ((w[0] || w[1]) && w[1] != word_of(slot, inc, lblk, off))
+		if ((w[0] || w[1]) && w[1] != word_of(slot, incarnation, lblk, off))
 			return false;
 	}
 	return true;
 }
 
+/* want: what was promised; NULL: nothing, so the file must only have bytes of its own. */
 static bool content_ok(struct look *look, struct ext4_inode *inode, const char *name,
 		       const struct file *want)
 {
 	static uint8_t buf[65536];
 	uint64_t size = ext4_inode_size(inode);
-	unsigned slot, inc, ren, bs = look->run->bs;
+	unsigned slot, incarnation, renames, bs = look->run->block_size;
 
-	if (sscanf(name, "s%u.%u.%u", &slot, &inc, &ren) != 3)
+	if (sscanf(name, "s%u.%u.%u", &slot, &incarnation, &renames) != 3)
 		return true;
 	if (want && size != want->size)
 		return complain(look, "size is wrong", name);
@@ -517,12 +522,10 @@ static bool content_ok(struct look *look, struct ext4_inode *inode, const char *
 		memset(buf, 0, bs);
 		if (extent.state == EXT4_EXTENT_WRITTEN)
 			fake_peek(look->fake, buf, bs, extent.pblk * bs);
-		if (want ? !block_is(buf, n, slot, inc, b, want)
-			 : !block_is_own(buf, n, slot, inc, b))
-			return complain(look,
-					want ? "synced bytes are not there"
-					     : "shows bytes that are not its own",
-					name);
+		if (want && !block_is(buf, n, slot, incarnation, b, want))
+			return complain(look, "synced bytes are not there", name);
+		if (!want && !block_is_own(buf, n, slot, incarnation, b))
+			return complain(look, "shows bytes that are not its own", name);
 	}
 	return true;
 }
@@ -540,14 +543,14 @@ static bool collect(void *arg, const struct ext4_dirent *entry)
 	return true;
 }
 
-typedef bool (*file_fn)(struct look *l, struct ext4_inode *i, const char *name, void *arg);
+typedef bool (*file_fn)(struct look *look, struct ext4_inode *inode, const char *name, void *arg);
 
-/* fn for each file, until one says no. */
+/* Calls fn for each file of the tree; false as soon as one returns false. */
 static bool each_file(struct look *look, struct ext4_inode **dir, file_fn fn, void *arg)
 {
 	static struct names names;
 
-	for (unsigned d = 0; d < NDIRS; d++) {
+	for (unsigned d = 0; d < NR_DIRS; d++) {
 		names.nr = 0;
 		if (ext4_readdir(dir[d], 0, collect, &names))
 			return complain(look, "cannot be read", "directory");
@@ -568,13 +571,12 @@ static bool each_file(struct look *look, struct ext4_inode **dir, file_fn fn, vo
 	return true;
 }
 
-/* Whatever is there shows only its own bytes. */
 static bool clean_file(struct look *look, struct ext4_inode *inode, const char *name, void *arg)
 {
 	return content_ok(look, inode, name, NULL);
 }
 
-/* What was synced and not touched since is exactly there. */
+/* A slot that was synced before event k, and not touched between, is exactly there. */
 static bool slot_ok(struct look *look, struct ext4_inode **dir, unsigned s, unsigned k)
 {
 	struct crash_run *run = look->run;
@@ -583,7 +585,7 @@ static bool slot_ok(struct look *look, struct ext4_inode **dir, unsigned s, unsi
 	char name[64];
 	unsigned len;
 	bool ok;
-	int ret;
+	int err;
 
 	for (unsigned n = 0; n < run->nr_acks && run->acks[n].event <= k; n++)
 		if (run->acks[n].slot == s)
@@ -591,13 +593,13 @@ static bool slot_ok(struct look *look, struct ext4_inode **dir, unsigned s, unsi
 	if (!a || (a->ops < run->slot[s].ops && run->slot[s].start[a->ops] < k))
 		return true;
 	len = name_of(name, sizeof(name), s, &a->file);
-	ret = ext4_lookup(dir[a->file.dir], name, len, &inode);
+	err = ext4_lookup(dir[a->file.dir], name, len, &inode);
 	if (!a->file.exists) {
-		if (!ret)
+		if (!err)
 			ext4_inode_put(inode);
-		return ret == -ENOENT || complain(look, "was unlinked durably and is back", name);
+		return err == -ENOENT || complain(look, "was unlinked durably and is back", name);
 	}
-	if (ret)
+	if (err)
 		return complain(look, "was synced and is gone", name);
 	ok = content_ok(look, inode, name, &a->file);
 	ext4_inode_put(inode);
@@ -609,7 +611,7 @@ static bool files_check(struct crash_run *run, struct fake_dev *fake, unsigned k
 {
 	struct ext4_options options = base_options;
 	struct look look = { .run = run, .fake = fake, .why = why, .len = len };
-	struct ext4_inode *dir[NDIRS] = { NULL };
+	struct ext4_inode *dir[NR_DIRS] = { NULL };
 	struct ext4_vol *vol;
 	bool ok;
 
@@ -619,21 +621,21 @@ static bool files_check(struct crash_run *run, struct fake_dev *fake, unsigned k
 	ok = open_dirs(vol, dir, false) || complain(&look, "is missing", "directory");
 	if (ok)
 		ok = each_file(&look, dir, clean_file, NULL);
-	for (unsigned s = 0; s < NS && ok; s++)
+	for (unsigned s = 0; s < NR_SLOTS && ok; s++)
 		ok = slot_ok(&look, dir, s, k);
-	for (unsigned d = 0; d < NDIRS; d++)
+	for (unsigned d = 0; d < NR_DIRS; d++)
 		ext4_inode_put(dir[d]);
 	ext4_vol_abandon(vol);
 	return ok;
 }
 
-/* One file: name, kind, links, size and every byte (holes and unwritten extents are zeroes). */
+/* A file's name, kind, links, size and every byte; holes and unwritten extents are zeroes. */
 static bool digest_file(struct look *look, struct ext4_inode *inode, const char *name, void *arg)
 {
 	static uint8_t buf[65536];
 	uint64_t size = ext4_inode_size(inode);
 	struct ext4_attr attr;
-	unsigned bs = look->run->bs;
+	unsigned bs = look->run->block_size;
 	uint32_t crc;
 
 	ext4_getattr(inode, &attr);
@@ -653,7 +655,7 @@ static bool digest_file(struct look *look, struct ext4_inode *inode, const char 
 			fake_peek(look->fake, buf, bs, extent.pblk * bs);
 		crc = fdio_crc32c(crc, buf, FDIO_MIN((uint64_t)bs, size - (uint64_t)b * bs));
 	}
-	*(uint64_t *)arg += crc; /* whatever the order of the names */
+	*(uint64_t *)arg += crc; /* a sum, so that the order of the names does not matter */
 	return true;
 }
 
@@ -662,7 +664,7 @@ static bool files_digest(struct crash_run *run, struct fake_dev *fake, uint64_t 
 {
 	struct ext4_options options = base_options;
 	struct look look = { .run = run, .fake = fake, .why = why, .len = len };
-	struct ext4_inode *dir[NDIRS] = { NULL };
+	struct ext4_inode *dir[NR_DIRS] = { NULL };
 	struct ext4_vol *vol;
 	bool ok;
 
@@ -672,7 +674,7 @@ static bool files_digest(struct crash_run *run, struct fake_dev *fake, uint64_t 
 		return false;
 	ok = open_dirs(vol, dir, false) || complain(&look, "is missing", "directory");
 	ok = ok && each_file(&look, dir, digest_file, sum);
-	for (unsigned d = 0; d < NDIRS; d++)
+	for (unsigned d = 0; d < NR_DIRS; d++)
 		ext4_inode_put(dir[d]);
 	ext4_vol_abandon(vol);
 	return ok;

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The kernel's ext4 as one more recovery of a crash state: a copy of the image is mounted through a
- * loop device, which replays the log and the orphans, and unmounted again. The crash checker's
- * driver calls this, on its one thread.
+ * The kernel's ext4 as one more recovery of a crash state: mounts a copy of the image through a
+ * loop device, which replays the log and deletes the orphans, and unmounts it again. The driver
+ * calls this on its one thread.
  *
- * It happens in a mount namespace of its own, so that the mount and the loop device (autoclear) end
- * with the last process in it whatever becomes of the checker. Without root or without loop devices
- * nothing is tried: the reason is told once.
+ * This happens in a mount namespace of its own, so that the mount and the loop device (autoclear)
+ * end with the last process in it, even when the checker is killed. Without root or loop devices
+ * nothing is tried.
  */
 #include "crash/crash.h"
 
@@ -35,7 +35,7 @@ static int mount_once(struct fake_dev *fake, char *why, size_t len)
 	snprintf(why, len, "%s (code %d): %.300s",
 		 err == 8   ? "mount refused"
 		 : err == 7 ? "umount failed"
-			    : "no end",
+			    : "killed after 60 s, or cannot begin",
 		 err, out);
 	return -EIO;
 }

@@ -1,26 +1,32 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The crash checker's driver. For each seed it runs a workload on a recording device, then builds
- * crash states: the power cut after a random event, everything covered by a flush or FUA kept, each
- * other write kept, dropped or torn at 512 bytes. Each state is recovered twice, by the daemon's
- * own replay and by e2fsck -fy, and both must contain what was promised, and the same; e2fsck -fn
- * must find nothing after either; and a replay that is itself cut and run again must do the same.
- * As root, a sample of the states is also recovered by the kernel's ext4, with the same demands.
+ * The driver of the crash checker. For each seed it runs a workload on a recording device, then
+ * builds crash states: the power is cut after some event; writes covered by a flush or FUA are
+ * kept, each other write is kept, dropped or torn at 512 bytes. For each state it checks:
  *
- * CRASH_STATES=n      how many states (1,200)
- * CRASH_KERNEL=n      so many of them also through the kernel (60 as root); 0: none
- * CRASH_SHORT=1       600 states, 20 of them through the kernel: for runs of everything
- * CRASH_SEED=s        first seed
- * CRASH_EXHAUSTIVE=n  so many short runs cut in every way (3; 1 with CRASH_SHORT); they are
- * reproduced with CRASH_TINY=1
- * CRASH_STATE=w:s:k:m:c  one state again, as a failure prints it
- * CRASH_ONLY=w         this workload alone: raw, files, tree or dio
- * CRASH_KEEP=dir      failing states are written there
- * CRASH_MUTATE=name   run with a deliberate mistake
- * With --mutations each of them (or that one) must be caught, and a run without finds nothing.
+ *   - after the daemon's own recovery, what the workload promised is there, and e2fsck -fn finds
+ *     nothing wrong;
+ *   - a recovery that is itself cut and then run again ends the same;
+ *   - recovery by e2fsck -fy instead gives the same contents; and so does, for a sample of the
+ *     states and as root, recovery by the kernel's ext4.
+ *
+ * Environment:
+ *   CRASH_STATES=n      so many states (1,200)
+ *   CRASH_KERNEL=n      so many of them also through the kernel (60 as root); 0: none
+ *   CRASH_SHORT=1       600 states, 20 of them through the kernel
+ *   CRASH_SEED=s        the first seed
+ *   CRASH_EXHAUSTIVE=n  besides, n small runs cut in every way (3; 1 with CRASH_SHORT)
+ *   CRASH_STATE=w:s:k:m:c  one state again, as a failure prints it; CRASH_TINY=1: of a small run
+ *   CRASH_ONLY=w        one workload: raw, files, tree or dio
+ *   CRASH_KEEP=dir      images of failed states are written there
+ *   CRASH_MUTATE=name   with this deliberate mistake in the journal (journal_mutation)
+ *
+ * With --mutations, each mistake (or that one) is made in runs of the raw workload and must be
+ * noticed; runs without a mistake must find nothing.
  */
 #include "crash/crash.h"
 
+#include "base/bytes.h"
 #include "base/crc32c.h"
 #include "base/log.h"
 
@@ -43,19 +49,19 @@ static const char *const mutation_names[JOURNAL_MUTATION_COUNT] = {
 static unsigned passed, failed, skipped;
 static bool quiet;
 /*
- * What is asked of a state: our recovery and the content; that it can be cut and repeated; and what
- * e2fsck makes of it.
+ * How much is checked of a state: the daemon's recovery and the contents; also that a recovery can
+ * be cut and repeated; also what e2fsck says and does.
  */
 enum depth { OWN, TWICE, ALL };
-static unsigned by_kernel; /* states that the kernel has recovered too */
-static unsigned torn_states; /* of these, only we recovered: their superblock was torn */
+static unsigned by_kernel;   /* states that the kernel has recovered too */
+static unsigned torn_states; /* states with a torn superblock, see torn_superblock */
 
 struct state {
 	const struct crash_workload *w;
-	uint64_t seed, cut_seed;
-	unsigned k;
+	uint64_t seed, cut_seed; /* of the run, and of what the cut does to writes */
+	unsigned k;              /* the cut comes after the first k events */
 	enum fake_cut mode;
-	bool kernel; /* the kernel recovers it too */
+	bool kernel;             /* the kernel recovers it too */
 };
 
 static void report(const struct state *state, struct fake_dev *fake, const char *stage,
@@ -79,7 +85,8 @@ static void report(const struct state *state, struct fake_dev *fake, const char 
 }
 
 /*
- * e2fsck repairs nothing but the log, then finds nothing. With reload, fake becomes what it made.
+ * e2fsck -fy has nothing to repair but the log, and e2fsck -fn then finds nothing. reload: fake
+ * becomes what e2fsck left.
  */
 static bool fsck(struct fake_dev *fake, bool reload, char *why, size_t len)
 {
@@ -95,7 +102,7 @@ static bool fsck(struct fake_dev *fake, bool reload, char *why, size_t len)
 	return err == 0;
 }
 
-static bool same(struct fake_dev *a, struct fake_dev *b)
+static bool same_bytes(struct fake_dev *a, struct fake_dev *b)
 {
 	uint64_t size = fake_dev(a)->caps.size_bytes;
 	uint8_t *x = malloc(1 << 20), *y = malloc(1 << 20);
@@ -114,23 +121,23 @@ static bool same(struct fake_dev *a, struct fake_dev *b)
 }
 
 /*
- * The superblock is written in place, 1 KiB with its checksum at the end: on sectors of 512 bytes a
- * power cut can tear it. We complete it (ext4/core/superblock_torn.c) and go on as ever. The kernel
- * refuses such a mount, and e2fsck begins from a backup, in which nothing of the last mount is
- * written: what they make of it is no measure, so they are asked after our recovery only.
+ * The superblock is written in place: 1 KiB with its checksum at the end, which a power cut can
+ * tear on sectors of 512 bytes. The daemon completes it (ext4/core/superblock_torn.c). The kernel
+ * refuses such a mount, and e2fsck begins from a backup, which has nothing of the last mount. So
+ * their recovery of such a state is no measure; e2fsck only checks the state after the daemon's.
  */
 static bool torn_superblock(struct fake_dev *fake)
 {
 	uint8_t sb[1024];
-	uint32_t csum;
+	bool has_checksum;
 
 	fake_peek(fake, sb, sizeof(sb), 1024);
-	memcpy(&csum, sb + 0x3fc, 4);
-	return (sb[0x65] & 4) && le32toh(csum) != fdio_crc32c(~0u, sb, 0x3fc);
+	has_checksum = sb[0x65] & 4; /* metadata_csum */
+	return has_checksum && fdio_get_le32(sb, 0x3fc) != fdio_crc32c(~0u, sb, 0x3fc);
 }
 
-/* Recovery cut in the middle and started again ends where an undisturbed one does. */
-static bool again(const struct state *state, struct crash_run *run, struct fake_dev *cut,
+/* A recovery that is cut in the middle and started again ends as whole, an uncut one, does. */
+static bool recover_twice(const struct state *state, struct crash_run *run, struct fake_dev *cut,
 		  struct fake_dev *whole, char *why, size_t len)
 {
 	struct fake_dev *first = fake_clone(cut), *second;
@@ -144,7 +151,7 @@ static bool again(const struct state *state, struct crash_run *run, struct fake_
 	ok = ok && !state->w->recover(run, second, why, len);
 	if (ok && !state->w->exact)
 		ok = state->w->check(run, second, state->k, why, len);
-	else if (ok && !same(second, whole)) {
+	else if (ok && !same_bytes(second, whole)) {
 		snprintf(why, len, "an interrupted recovery ends differently");
 		ok = false;
 	}
@@ -153,7 +160,7 @@ static bool again(const struct state *state, struct crash_run *run, struct fake_
 	return ok;
 }
 
-/* fake, recovered by others, contains what own, recovered by us, contains. */
+/* fake, recovered by another program, contains what own, recovered by the daemon, contains. */
 static bool agrees(const struct state *state, struct crash_run *run, struct fake_dev *own,
 		   struct fake_dev *fake, char *why, size_t len)
 {
@@ -163,11 +170,11 @@ static bool agrees(const struct state *state, struct crash_run *run, struct fake
 	    !state->w->digest(run, fake, &theirs, why, len))
 		return false;
 	if (ours != theirs)
-		snprintf(why, len, "the contents differ from those after our recovery");
+		snprintf(why, len, "the contents differ from those after the daemon's recovery");
 	return ours == theirs;
 }
 
-/* The kernel's recovery of the same cut: accepted, clean, as promised, and what ours is. */
+/* The kernel recovers the same cut: it mounts, e2fsck is content, and the contents are right. */
 static bool kernel_ok(const struct state *state, struct crash_run *run, struct fake_dev *cut,
 		      struct fake_dev *own, char *why, size_t len)
 {
@@ -181,8 +188,8 @@ static bool kernel_ok(const struct state *state, struct crash_run *run, struct f
 	return ok;
 }
 
-/* True: this state is right. */
-static bool check_state(const struct state *state, struct crash_run *run, struct fake_dev *cut,
+/* Checks one crash state, the image cut, and counts it as passed or failed. */
+static void check_state(const struct state *state, struct crash_run *run, struct fake_dev *cut,
 			enum depth depth)
 {
 	struct fake_dev *own = fake_clone(cut), *theirs = fake_clone(cut);
@@ -198,10 +205,10 @@ static bool check_state(const struct state *state, struct crash_run *run, struct
 	}
 	if (ok && depth >= TWICE) {
 		stage = "second recovery";
-		ok = again(state, run, cut, own, why, sizeof(why));
+		ok = recover_twice(state, run, cut, own, why, sizeof(why));
 	}
 	if (ok && depth == ALL) {
-		stage = "e2fsck after our recovery";
+		stage = "e2fsck after the daemon's recovery";
 		ok = fsck(own, false, why, sizeof(why));
 	}
 	torn_states += torn;
@@ -224,7 +231,6 @@ static bool check_state(const struct state *state, struct crash_run *run, struct
 		report(state, cut, stage, why);
 	fake_free(own);
 	fake_free(theirs);
-	return ok;
 }
 
 static void one_state(const struct state *state, struct crash_run *run, enum depth depth)
@@ -236,22 +242,17 @@ static void one_state(const struct state *state, struct crash_run *run, enum dep
 	fake_free(cut);
 }
 
-/*
- * Which of the states of a run of the checker go through the kernel: count of total, evenly spread.
- */
-struct sample {
-	unsigned total, count, at;
-};
+/* Chooses which states go through the kernel: count of total, evenly spread; at: the next one. */
+struct sample { unsigned total, count, at; };
 
-static bool sampled(struct sample *p)
+static bool sampled(struct sample *sample)
 {
-	unsigned at = p->at++;
+	uint64_t at = sample->at++, count = sample->count, total = sample->total;
 
-	return p->total &&
-	       (uint64_t)at * p->count / p->total != ((uint64_t)at + 1) * p->count / p->total;
+	return total && at * count / total != (at + 1) * count / total;
 }
 
-/* One workload and n cuts of it. */
+/* A run of one workload and n cuts of it; kernel may be NULL. */
 static void one_run(const struct crash_workload *w, uint64_t seed, unsigned n, enum depth depth,
 		    struct sample *kernel)
 {
@@ -279,9 +280,9 @@ static void one_run(const struct crash_workload *w, uint64_t seed, unsigned n, e
 }
 
 /*
- * A run of a few operations, cut after each of its events in every way: each subset of the writes
- * that were not safe (or, where these are many, as many subsets at random), and one torn. Recovery
- * and content always; the rest for a part.
+ * A small run, cut after each of its events in every way: with each subset of the writes that were
+ * not durable (where these are more than EXHAUSTIVE_PENDING, with random subsets), and once with
+ * torn writes. One in EXHAUSTIVE_SAMPLE of the states is checked in full.
  */
 static void run_exhaustive(uint64_t seed)
 {
@@ -325,6 +326,7 @@ static const struct crash_workload *find_workload(const char *name, size_t len)
 	return NULL;
 }
 
+/* The state that CRASH_STATE names; false if the text is not one. */
 static bool reproduce(const char *text, bool kernel)
 {
 	const char *colon = strchr(text, ':');
@@ -358,10 +360,7 @@ static unsigned env_number(const char *name, unsigned fallback)
 	return text && *text ? (unsigned)strtoul(text, NULL, 10) : fallback;
 }
 
-/*
- * Up to so many runs of the raw workload with mistake m, until one is noticed. Half of them have a
- * small log.
- */
+/* Up to so many runs of the raw workload with mistake m, until a check fails. Half: small logs. */
 static void mutated_runs(enum journal_mutation m, unsigned seed, unsigned runs)
 {
 	journal_mutation = m;
@@ -375,10 +374,7 @@ static void mutated_runs(enum journal_mutation m, unsigned seed, unsigned runs)
 	journal_mutation = JOURNAL_MUTATION_NONE;
 }
 
-/*
- * Each deliberate mistake must be noticed, or the checker checks nothing; and none where there is
- * none.
- */
+/* Each deliberate mistake must be noticed, and nothing where there is none. */
 static int run_mutations(unsigned seed)
 {
 	unsigned right = 0, wrong = 0, only = journal_mutation;
@@ -420,8 +416,8 @@ static bool set_mutation(void)
 }
 
 /*
- * How many states the kernel is to recover too; 0 with one skip counted (or, where run-tests says
- * it must work, a failure).
+ * How many states the kernel recovers too: wanted, or 0 if it cannot, which counts as skipped or,
+ * where REQUIRE_ROOT_TESTS (of run-tests) says that it must work, as a failure.
  */
 static unsigned kernel_states(unsigned wanted)
 {
@@ -455,10 +451,9 @@ static void run_states(unsigned states, unsigned seed, unsigned kernel)
 int main(int argc, char **argv)
 {
 	bool is_short = env_number("CRASH_SHORT", 0) != 0;
-	unsigned states = env_number("CRASH_STATES", is_short ? STATES_SHORT : STATES),
-		 seed = env_number("CRASH_SEED", 1);
-	unsigned kernel =
-			env_number("CRASH_KERNEL", is_short ? KERNEL_STATES_SHORT : KERNEL_STATES);
+	unsigned states = env_number("CRASH_STATES", is_short ? STATES_SHORT : STATES);
+	unsigned most = is_short ? KERNEL_STATES_SHORT : KERNEL_STATES;
+	unsigned kernel = env_number("CRASH_KERNEL", most), seed = env_number("CRASH_SEED", 1);
 	const char *one = getenv("CRASH_STATE");
 
 	fdio_log_set_level(0);

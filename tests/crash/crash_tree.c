@@ -1,18 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Crash workload on a tree, from several threads at once through the ext4 room: create, write over
+ * Crash workload on a tree, by several threads at once through the ext4 room: create, write over
  * holes, preallocated and written blocks, O_DSYNC overwrites with FUA alone, truncate, punch,
  * fallocate, xattrs, link, unlink, rename over another file, mkdir and rmdir; fsync of files and of
- * directories, and syncfs. The three directories are everybody's; each name belongs to one thread,
- * which alone knows what it should be, so the model needs no lock.
+ * directories, and syncfs. All threads use the same three directories. Each name belongs to one
+ * thread, which alone changes its part of the model, so the model needs no lock.
  *
  * Every 16 bytes of a file name its identity, generation and position. Promised after a cut, for a
- * name that was synced and not touched since: that it is there or not; and if the file was synced,
- * its size, every byte and its attribute. Whatever else is there holds bytes of one file only, that
- * once had this name, or zeroes. The tree as a whole is e2fsck's to judge.
+ * name that was synced and not touched since: it is there or not, as it was; and if the file was
+ * synced, so are its size, every byte and its attribute. Every other name shows zeroes and bytes of
+ * one file only, which once had this name. e2fsck judges the tree as a whole.
  *
- * With crash_tiny set it is one thread and a few operations, small enough to try every cut in every
- * way.
+ * With crash_tiny set, one thread does a few operations, so that every cut can be tried.
  */
 #include "crash/crash_tree.h"
 
@@ -44,10 +43,7 @@ void tree_fill(uint8_t *buf, unsigned bs, uint32_t id, uint32_t lblk, uint32_t g
 	}
 }
 
-/*
- * The attribute's value: short, or too long for the inode, or for a block: then it gets an inode of
- * its own.
- */
+/* Short, or too long for the inode, or too long for a block and so in an inode of its own. */
 size_t tree_xattr_value(uint8_t *buf, uint32_t v)
 {
 	static const size_t lens[] = { 8, 300, 8, TREE_XATTR_MAX };
@@ -65,7 +61,10 @@ unsigned tree_text(char *buf, size_t len, unsigned worker, unsigned n)
 
 /* ---- the model ---- */
 
-static struct ext4_inode *dir_of(struct crash_run *run, unsigned n) { return run->dir[n % NDIRS]; }
+static struct ext4_inode *dir_of(struct crash_run *run, unsigned n)
+{
+	return run->dir[n % NR_DIRS];
+}
 
 static void touch_name(struct worker *worker, struct name *name)
 {
@@ -73,11 +72,11 @@ static void touch_name(struct worker *worker, struct name *name)
 		name->start[name->ops++] = fake_record_events(worker->run->fake);
 }
 
-/* The file changes: so does what every name of it stands for. */
+/* The file is about to change, and so is what each of its names stands for. */
 static void touch_file(struct worker *worker, struct file *file)
 {
 	file->dirty = true;
-	for (unsigned n = 0; n < NN; n++)
+	for (unsigned n = 0; n < NR_NAMES; n++)
 		if (worker->name[n].file == file)
 			touch_name(worker, &worker->name[n]);
 }
@@ -85,10 +84,11 @@ static void touch_file(struct worker *worker, struct file *file)
 static void give_name(struct name *name, struct file *file)
 {
 	name->file = file;
-	if (name->nr_ids < NF)
+	if (name->nr_ids < NR_FILES)
 		name->ids[name->nr_ids++] = file->id;
 }
 
+/* The name, and with content its file, is durable as the model has it now. */
 static void ack(struct worker *worker, struct name *name, bool content)
 {
 	if (name->nr_acks == MAX_ACKS)
@@ -104,7 +104,7 @@ static void ack(struct worker *worker, struct name *name, bool content)
 static void ack_file(struct worker *worker, struct file *file)
 {
 	file->dirty = false;
-	for (unsigned n = 0; n < NN; n++)
+	for (unsigned n = 0; n < NR_NAMES; n++)
 		if (worker->name[n].file == file)
 			ack(worker, &worker->name[n], true);
 }
@@ -116,19 +116,19 @@ static int op_make(struct worker *worker, unsigned n, bool dir)
 	struct file *file = &worker->file[worker->nr_files];
 	struct ext4_inode *inode;
 	char text[32];
-	int ret;
+	int err;
 
-	if (worker->nr_files == NF)
+	if (worker->nr_files == NR_FILES)
 		return 0;
 	touch_name(worker, &worker->name[n]);
-	ret = ext4_create(dir_of(worker->run, n), text,
+	err = ext4_create(dir_of(worker->run, n), text,
 			  tree_text(text, sizeof(text), worker->nr, n), dir ? 040755 : 0100644, 0,
 			  &tree_cred, &inode);
-	if (ret)
-		return ret;
+	if (err)
+		return err;
 	ext4_inode_put(inode);
 	*file = (struct file){ .id = worker->nr << 16 | ++worker->nr_files,
-			       .kind = dir ? K_DIR : K_FILE,
+			       .kind = dir ? KIND_DIR : KIND_FILE,
 			       .dirty = true };
 	give_name(&worker->name[n], file);
 	return 0;
@@ -139,31 +139,31 @@ static int op_remove(struct worker *worker, unsigned n)
 	struct file *file = worker->name[n].file;
 	char text[32];
 	unsigned len = tree_text(text, sizeof(text), worker->nr, n);
-	int ret;
+	int err;
 
 	touch_file(worker, file);
-	ret = file->kind == K_DIR ? ext4_rmdir(dir_of(worker->run, n), text, len)
+	err = file->kind == KIND_DIR ? ext4_rmdir(dir_of(worker->run, n), text, len)
 				  : ext4_unlink(dir_of(worker->run, n), text, len);
-	if (!ret)
+	if (!err)
 		worker->name[n].file = NULL;
-	return ret;
+	return err;
 }
 
 static int op_link(struct worker *worker, unsigned n, unsigned to, struct ext4_inode *inode)
 {
 	struct file *file = worker->name[n].file;
 	char text[32];
-	int ret;
+	int err;
 
 	if (worker->name[to].file)
 		return 0;
 	touch_file(worker, file);
 	touch_name(worker, &worker->name[to]);
-	ret = ext4_link(dir_of(worker->run, to), text,
+	err = ext4_link(dir_of(worker->run, to), text,
 			tree_text(text, sizeof(text), worker->nr, to), inode, true);
-	if (!ret)
+	if (!err)
 		give_name(&worker->name[to], file);
-	return ret;
+	return err;
 }
 
 static int op_rename(struct worker *worker, unsigned n, unsigned to)
@@ -172,7 +172,7 @@ static int op_rename(struct worker *worker, unsigned n, unsigned to)
 	char from_text[32], to_text[32];
 	unsigned from_len = tree_text(from_text, sizeof(from_text), worker->nr, n),
 		 to_len = tree_text(to_text, sizeof(to_text), worker->nr, to);
-	int ret;
+	int err;
 
 	if (file == over || (over && over->kind != file->kind))
 		return 0;
@@ -181,13 +181,13 @@ static int op_rename(struct worker *worker, unsigned n, unsigned to)
 		touch_file(worker, over);
 	else
 		touch_name(worker, &worker->name[to]);
-	ret = ext4_rename(dir_of(worker->run, n), from_text, from_len, dir_of(worker->run, to),
+	err = ext4_rename(dir_of(worker->run, n), from_text, from_len, dir_of(worker->run, to),
 			  to_text, to_len, 0, &tree_cred);
-	if (!ret) {
+	if (!err) {
 		worker->name[n].file = NULL;
 		give_name(&worker->name[to], file);
 	}
-	return ret;
+	return err;
 }
 
 /* ---- content; the inode is locked ---- */
@@ -195,69 +195,69 @@ static int op_rename(struct worker *worker, unsigned n, unsigned to)
 static int put_block(struct worker *worker, struct file *file, uint32_t lblk, uint64_t pblk,
 		     unsigned flags)
 {
-	tree_fill(worker->buf, worker->run->bs, file->id, lblk, worker->gen);
-	return dev_write(fake_dev(worker->run->fake), worker->buf, worker->run->bs,
-			 pblk * worker->run->bs, flags);
+	tree_fill(worker->buf, worker->run->block_size, file->id, lblk, worker->gen);
+	return dev_write(fake_dev(worker->run->fake), worker->buf, worker->run->block_size,
+			 pblk * worker->run->block_size, flags);
 }
 
-/*
- * The blocks that are there already, then those that were reserved. Data first, extents afterwards.
- */
+/* Data into the blocks that are mapped already, then into those that were reserved. */
 static int write_data(struct worker *worker, struct file *file, struct ext4_inode *inode,
-		      const struct ext4_reservation *resv, uint32_t at, uint32_t len)
+		      const struct ext4_reservation *reservation, uint32_t at, uint32_t len)
 {
-	int ret = 0;
+	int err = 0;
 
-	for (uint32_t b = at; b < at + len && !ret; b++) {
+	for (uint32_t b = at; b < at + len && !err; b++) {
 		struct ext4_extent extent;
 
-		ret = ext4_map_lookup(inode, b, &extent);
-		if (!ret && extent.state != EXT4_EXTENT_HOLE)
-			ret = put_block(worker, file, b, extent.pblk, 0);
+		err = ext4_map_lookup(inode, b, &extent);
+		if (!err && extent.state != EXT4_EXTENT_HOLE)
+			err = put_block(worker, file, b, extent.pblk, 0);
 	}
-	for (unsigned e = 0; e < resv->nr && !ret; e++)
-		for (uint32_t b = 0; b < resv->ext[e].len && !ret; b++)
-			ret = put_block(worker, file, resv->ext[e].lblk + b, resv->ext[e].pblk + b,
-					0);
-	return ret;
+	for (unsigned e = 0; e < reservation->nr && !err; e++) {
+		const struct ext4_extent *extent = &reservation->ext[e];
+
+		for (uint32_t b = 0; b < extent->len && !err; b++)
+			err = put_block(worker, file, extent->lblk + b, extent->pblk + b, 0);
+	}
+	return err;
 }
 
 static int op_write(struct worker *worker, struct file *file, struct ext4_inode *inode)
 {
 	uint32_t at = crash_pick(&worker->seed, MAX_BLOCKS - 6),
 		 len = 1 + crash_pick(&worker->seed, 6);
-	uint64_t end = (uint64_t)(at + len) * worker->run->bs;
-	struct ext4_reservation resv;
-	int ret;
+	uint64_t end = (uint64_t)(at + len) * worker->run->block_size;
+	struct ext4_reservation reservation;
+	int err;
 
 	worker->gen++;
-	ret = ext4_reserve_holes(inode, at, len, false, &resv);
-	if (ret)
-		return ret;
-	ret = write_data(worker, file, inode, &resv, at, len);
-	if (!ret)
-		ret = ext4_insert(inode, &resv, at, len, end > file->size ? end : 0);
-	ext4_reservation_free(&resv);
-	for (uint32_t b = at; b < at + len && !ret; b++) {
+	err = ext4_reserve_holes(inode, at, len, false, &reservation);
+	if (err)
+		return err;
+	err = write_data(worker, file, inode, &reservation, at, len);
+	if (!err)
+		err = ext4_insert(inode, &reservation, at, len, end > file->size ? end : 0);
+	ext4_reservation_free(&reservation);
+	for (uint32_t b = at; b < at + len && !err; b++) {
 		file->gen[b] = worker->gen;
-		file->valid[b] = worker->run->bs;
+		file->valid[b] = worker->run->block_size;
 	}
-	if (!ret)
+	if (!err)
 		file->size = FDIO_MAX(file->size, end);
-	return ret;
+	return err;
 }
 
 static int op_truncate(struct worker *worker, struct file *file, struct ext4_inode *inode)
 {
-	unsigned bs = worker->run->bs;
+	unsigned bs = worker->run->block_size;
 	uint64_t size = (uint64_t)crash_pick(&worker->seed, (unsigned)(file->size / bs) + 1) * bs;
-	int ret;
+	int err;
 
 	if (size && crash_pick(&worker->seed, 2))
 		size -= 16 * (1 + crash_pick(&worker->seed, 30));
-	ret = ext4_truncate(inode, size);
-	if (ret)
-		return ret;
+	err = ext4_truncate(inode, size);
+	if (err)
+		return err;
 	file->size = size;
 	if (size % bs)
 		file->valid[size / bs] = FDIO_MIN(file->valid[size / bs], (uint32_t)(size % bs));
@@ -271,19 +271,18 @@ static int op_allocate(struct worker *worker, struct file *file, struct ext4_ino
 {
 	uint32_t at = crash_pick(&worker->seed, MAX_BLOCKS - 6),
 		 len = 1 + crash_pick(&worker->seed, 6);
-	uint64_t off = (uint64_t)at * worker->run->bs, n = (uint64_t)len * worker->run->bs;
+	uint64_t off = (uint64_t)at * worker->run->block_size;
+	uint64_t bytes = (uint64_t)len * worker->run->block_size;
 	bool keep = punch || crash_pick(&worker->seed, 2);
-	int ret = ext4_fallocate(inode,
-				 (punch ? EXT4_FALLOC_PUNCH_HOLE : 0) |
-						 (keep ? EXT4_FALLOC_KEEP_SIZE : 0),
-				 off, n, false);
+	int mode = (punch ? EXT4_FALLOC_PUNCH_HOLE : 0) | (keep ? EXT4_FALLOC_KEEP_SIZE : 0);
+	int err = ext4_fallocate(inode, mode, off, bytes, false);
 
-	if (ret)
-		return ret;
+	if (err)
+		return err;
 	for (uint32_t b = at; b < at + len && punch; b++)
 		file->gen[b] = 0;
 	if (!keep)
-		file->size = FDIO_MAX(file->size, off + n);
+		file->size = FDIO_MAX(file->size, off + bytes);
 	return 0;
 }
 
@@ -291,67 +290,70 @@ static int op_xattr(struct worker *worker, struct file *file, struct ext4_inode 
 {
 	static __thread uint8_t value[TREE_XATTR_MAX];
 	uint32_t v = crash_pick(&worker->seed, 4) ? ++worker->gen : 0;
-	int ret;
+	int err;
 
 	if (!v && !file->xattr)
 		return 0;
-	ret = v ? ext4_xattr_set(inode, tree_xattr_name, value, tree_xattr_value(value, v), 0,
+	err = v ? ext4_xattr_set(inode, tree_xattr_name, value, tree_xattr_value(value, v), 0,
 				 false)
 		: ext4_xattr_remove(inode, tree_xattr_name);
-	if (!ret)
+	if (!err)
 		file->xattr = v;
-	return ret;
+	return err;
 }
 
 static int change_content(struct worker *worker, unsigned what, struct file *file,
 			  struct ext4_inode *inode)
 {
-	int ret;
+	int err;
 
 	touch_file(worker, file);
 	if (what == 4)
 		return op_xattr(worker, file, inode);
 	ext4_inode_lock_exclusive(inode);
-	ret = ext4_map_load(inode);
-	if (!ret)
-		ret = what == 0   ? op_write(worker, file, inode)
+	err = ext4_map_load(inode);
+	if (!err)
+		err = what == 0   ? op_write(worker, file, inode)
 		      : what == 1 ? op_truncate(worker, file, inode)
 				  : op_allocate(worker, file, inode, what == 2);
 	ext4_inode_unlock(inode);
-	return ret;
+	return err;
 }
 
 /* ---- syncing ---- */
 
-/* A written block again, O_DSYNC: one FUA write, and no commit if nothing else has changed. */
+/*
+ * Writes a written block again with O_DSYNC: one FUA write, and no commit if nothing else has
+ * changed.
+ */
 static int op_dsync(struct worker *worker, struct file *file, struct ext4_inode *inode)
 {
 	uint32_t lblk = crash_pick(&worker->seed, MAX_BLOCKS);
 	bool clean = !file->dirty;
 	struct ext4_extent extent;
 	journal_tid tid;
-	int ret;
+	int err;
 
-	if ((uint64_t)(lblk + 1) * worker->run->bs > file->size || !file->gen[lblk])
+	if ((uint64_t)(lblk + 1) * worker->run->block_size > file->size || !file->gen[lblk])
 		return 0;
 	touch_file(worker, file);
 	worker->gen++;
 	ext4_inode_lock_shared(inode);
-	ret = ext4_map_load(inode);
-	if (!ret)
-		ret = ext4_map_lookup(inode, lblk, &extent);
-	if (!ret)
-		ret = extent.state == EXT4_EXTENT_WRITTEN
+	err = ext4_map_load(inode);
+	if (!err)
+		err = ext4_map_lookup(inode, lblk, &extent);
+	if (!err)
+		err = extent.state == EXT4_EXTENT_WRITTEN
 				      ? put_block(worker, file, lblk, extent.pblk, DEV_FUA)
 				      : -EPROTO;
 	ext4_touch_write(inode);
 	ext4_inode_unlock(inode);
-	if (!ret && ext4_sync_tid(inode, true, &tid))
-		ret = journal_commit_wait(ext4_vol_journal(worker->run->vol), tid, NULL);
-	if (ret)
-		return ret;
+	if (!err && ext4_sync_tid(inode, true, &tid))
+		err = journal_commit_wait(ext4_vol_journal(worker->run->vol), tid, NULL);
+	if (err)
+		return err;
 	file->gen[lblk] = worker->gen;
-	file->valid[lblk] = worker->run->bs;
+	file->valid[lblk] = worker->run->block_size;
 	if (clean)
 		ack_file(worker, file);
 	return 0;
@@ -361,44 +363,44 @@ static int sync_inode(struct worker *worker, struct ext4_inode *inode)
 {
 	bool flushed = false;
 	journal_tid tid;
-	int ret = 0;
+	int err = 0;
 
 	if (ext4_sync_tid(inode, false, &tid))
-		ret = journal_commit_wait(ext4_vol_journal(worker->run->vol), tid, &flushed);
-	if (!ret && !flushed)
-		ret = dev_flush(fake_dev(worker->run->fake));
-	return ret;
+		err = journal_commit_wait(ext4_vol_journal(worker->run->vol), tid, &flushed);
+	if (!err && !flushed)
+		err = dev_flush(fake_dev(worker->run->fake));
+	return err;
 }
 
 static int op_fsync(struct worker *worker, struct file *file, struct ext4_inode *inode)
 {
-	int ret = sync_inode(worker, inode);
+	int err = sync_inode(worker, inode);
 
-	if (!ret)
+	if (!err)
 		ack_file(worker, file);
-	return ret;
+	return err;
 }
 
 static int op_fsync_dir(struct worker *worker)
 {
-	unsigned d = crash_pick(&worker->seed, NDIRS);
-	int ret = sync_inode(worker, worker->run->dir[d]);
+	unsigned d = crash_pick(&worker->seed, NR_DIRS);
+	int err = sync_inode(worker, worker->run->dir[d]);
 
-	for (unsigned n = d; n < NN && !ret; n += NDIRS)
+	for (unsigned n = d; n < NR_NAMES && !err; n += NR_DIRS)
 		ack(worker, &worker->name[n], false);
-	return ret;
+	return err;
 }
 
 static int op_syncfs(struct worker *worker)
 {
-	int ret = ext4_vol_sync(worker->run->vol);
+	int err = ext4_vol_sync(worker->run->vol);
 
-	for (unsigned n = 0; n < NN && !ret; n++) {
+	for (unsigned n = 0; n < NR_NAMES && !err; n++) {
 		if (worker->name[n].file)
 			worker->name[n].file->dirty = false;
 		ack(worker, &worker->name[n], true);
 	}
-	return ret;
+	return err;
 }
 
 /* ---- life ---- */
@@ -408,28 +410,28 @@ static int on_file(struct worker *worker, unsigned n, unsigned what)
 	struct file *file = worker->name[n].file;
 	struct ext4_inode *inode;
 	char text[32];
-	int ret = ext4_lookup(dir_of(worker->run, n), text,
+	int err = ext4_lookup(dir_of(worker->run, n), text,
 			      tree_text(text, sizeof(text), worker->nr, n), &inode);
 
-	if (ret)
-		return ret;
+	if (err)
+		return err;
 	if (what < 7)
-		ret = change_content(worker, 0, file, inode);
+		err = change_content(worker, 0, file, inode);
 	else if (what < 11)
-		ret = change_content(worker, what - 6, file, inode);
+		err = change_content(worker, what - 6, file, inode);
 	else if (what < 13)
-		ret = op_link(worker, n, crash_pick(&worker->seed, NN), inode);
+		err = op_link(worker, n, crash_pick(&worker->seed, NR_NAMES), inode);
 	else if (what < 16)
-		ret = op_dsync(worker, file, inode);
+		err = op_dsync(worker, file, inode);
 	else
-		ret = op_fsync(worker, file, inode);
+		err = op_fsync(worker, file, inode);
 	ext4_inode_put(inode);
-	return ret;
+	return err;
 }
 
 static int one_op(struct worker *worker)
 {
-	unsigned n = crash_pick(&worker->seed, NN), what = crash_pick(&worker->seed, 27);
+	unsigned n = crash_pick(&worker->seed, NR_NAMES), what = crash_pick(&worker->seed, 27);
 	struct file *file = worker->name[n].file;
 
 	if (!file)
@@ -441,8 +443,8 @@ static int one_op(struct worker *worker)
 	if (what >= 23)
 		return op_remove(worker, n);
 	if (what >= 20)
-		return op_rename(worker, n, crash_pick(&worker->seed, NN));
-	if (file->kind == K_DIR)
+		return op_rename(worker, n, crash_pick(&worker->seed, NR_NAMES));
+	if (file->kind == KIND_DIR)
 		return what < 3 ? op_remove(worker, n) : op_fsync_dir(worker);
 	return on_file(worker, n, what);
 }
@@ -453,17 +455,17 @@ static void *work(void *arg)
 	unsigned rounds = crash_tiny ? ROUNDS_TINY : ROUNDS;
 
 	for (unsigned round = 0; round < rounds && !worker->err; round++) {
-		int ret = one_op(worker);
+		int err = one_op(worker);
 
-		if (ret && ret != -ENOSPC)
-			worker->err = ret;
+		if (err && err != -ENOSPC)
+			worker->err = err;
 	}
 	return NULL;
 }
 
 void tree_close_dirs(struct ext4_inode **dir)
 {
-	for (unsigned d = 0; d < NDIRS; d++) {
+	for (unsigned d = 0; d < NR_DIRS; d++) {
 		ext4_inode_put(dir[d]);
 		dir[d] = NULL;
 	}
@@ -473,7 +475,7 @@ bool tree_open_dirs(struct ext4_vol *vol, struct ext4_inode **dir, bool make)
 {
 	if (ext4_inode_get(vol, EXT4_ROOT_INO, NULL, &dir[0]))
 		return false;
-	for (unsigned d = 1; d < NDIRS; d++) {
+	for (unsigned d = 1; d < NR_DIRS; d++) {
 		char text[16];
 		unsigned len = (unsigned)snprintf(text, sizeof(text), "dir%u", d);
 
@@ -492,8 +494,8 @@ static void tree_free(struct crash_run *run)
 	}
 	if (run->fake)
 		fake_free(run->fake);
-	for (unsigned t = 0; t < NT; t++) {
-		for (unsigned n = 0; n < NN; n++)
+	for (unsigned t = 0; t < NR_THREADS; t++) {
+		for (unsigned n = 0; n < NR_NAMES; n++)
 			free(run->worker[t].name[n].acks);
 		free(run->worker[t].buf);
 	}
@@ -504,7 +506,7 @@ static bool setup(struct crash_run *run, uint64_t seed)
 {
 	bool small = crash_tiny || crash_pick(&seed, 3) != 0, csum = crash_pick(&seed, 4) != 0;
 	unsigned mib = small ? 1 : 4;
-	char args[200], err[256] = "";
+	char args[200], why[256] = "";
 
 	snprintf(args, sizeof(args),
 		 "-t ext4 -b %u -O %s,64bit,ea_inode,^resize_inode -N 256 -g 2048 -E "
@@ -513,8 +515,8 @@ static bool setup(struct crash_run *run, uint64_t seed)
 	run->fake = fake_mkfs((uint64_t)mib * 6 << 20, args);
 	if (!run->fake)
 		return false;
-	run->bs = small ? 1024 : 4096;
-	run->nr_workers = crash_tiny ? 1 : NT;
+	run->block_size = small ? 1024 : 4096;
+	run->nr_workers = crash_tiny ? 1 : NR_THREADS;
 	for (unsigned t = 0; t < run->nr_workers; t++) {
 		struct worker *worker = &run->worker[t];
 
@@ -523,18 +525,18 @@ static bool setup(struct crash_run *run, uint64_t seed)
 		worker->seed = seed + t * 7919;
 		worker->buf = fdio_alloc_aligned(4096, 4096);
 		FDIO_ASSERT(worker->buf);
-		for (unsigned n = 0; n < NN; n++)
+		for (unsigned n = 0; n < NR_NAMES; n++)
 			if (!(worker->name[n].acks = calloc(MAX_ACKS, sizeof(struct ack))))
 				return false;
 	}
-	if (ext4_vol_open(fake_dev(run->fake), &tree_options, &run->vol, NULL, FDIO_REASON(err))) {
-		fprintf(stderr, "ext4_vol_open: %s\n", err);
+	if (ext4_vol_open(fake_dev(run->fake), &tree_options, &run->vol, NULL, FDIO_REASON(why))) {
+		fprintf(stderr, "ext4_vol_open: %s\n", why);
 		return false;
 	}
 	return tree_open_dirs(run->vol, run->dir, true) && !ext4_vol_sync(run->vol);
 }
 
-/* All threads at once; false if an operation failed. */
+/* Runs all workers, the first on this thread; false if an operation failed. */
 static bool work_all(struct crash_run *run)
 {
 	bool ok = true;
@@ -573,7 +575,7 @@ static struct crash_run *tree_run(uint64_t seed)
 			fprintf(stderr, "tree workload: close failed\n");
 		run->vol = NULL;
 		for (unsigned t = 0; t < run->nr_workers; t++)
-			for (unsigned n = 0; n < NN; n++)
+			for (unsigned n = 0; n < NR_NAMES; n++)
 				ack(&run->worker[t], &run->worker[t].name[n], true);
 	}
 	return run;

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The tree workload's verdict on a recovered image: is what was promised there, and nothing
- * foreign? What is promised stands in crash_tree.c. One thread; the run that made the record has
- * ended.
+ * Judges a recovered image of the tree workload: is there what was promised (crash_tree.c says
+ * what), and nothing foreign? One thread; the run that made the record has ended.
  */
 #include "crash/crash_tree.h"
 
@@ -15,7 +14,7 @@
 struct look {
 	struct crash_run *run;
 	struct fake_dev *fake;
-	const char *text;
+	const char *text; /* the name that is looked at */
 	char *why;
 	size_t len;
 };
@@ -29,12 +28,13 @@ static bool complain(struct look *look, const char *what)
 static int block_of(struct look *look, struct ext4_inode *inode, uint32_t lblk, uint8_t *buf)
 {
 	struct ext4_extent extent;
-	int ret = ext4_map_lookup(inode, lblk, &extent);
+	int err = ext4_map_lookup(inode, lblk, &extent);
 
-	memset(buf, 0, look->run->bs);
-	if (!ret && extent.state == EXT4_EXTENT_WRITTEN)
-		fake_peek(look->fake, buf, look->run->bs, extent.pblk * look->run->bs);
-	return ret;
+	memset(buf, 0, look->run->block_size);
+	if (!err && extent.state == EXT4_EXTENT_WRITTEN)
+		fake_peek(look->fake, buf, look->run->block_size,
+			  extent.pblk * look->run->block_size);
+	return err;
 }
 
 static bool block_is(const uint8_t *got, unsigned n, uint32_t lblk, const struct file *want)
@@ -50,7 +50,7 @@ static bool block_is(const uint8_t *got, unsigned n, uint32_t lblk, const struct
 	return !memcmp(got, expect, n);
 }
 
-/* Zeroes or bytes of one file, *id, which the first of them decides. */
+/* Zeroes, or bytes of one file; *id: which, set by the first bytes that are not zero. */
 static bool block_is_own(const uint8_t *got, unsigned n, uint32_t lblk, uint32_t *id)
 {
 	for (unsigned off = 0; off + 16 <= n; off += 16) {
@@ -75,7 +75,7 @@ static bool had_name(const struct name *name, uint32_t id)
 	return false;
 }
 
-/* want NULL: nothing was promised but that nothing foreign is seen. */
+/* want: what was promised; NULL: only that nothing foreign is seen. */
 static bool content_ok(struct look *look, const struct name *name, struct ext4_inode *inode,
 		       const struct file *want)
 {
@@ -83,13 +83,13 @@ static bool content_ok(struct look *look, const struct name *name, struct ext4_i
 	uint64_t size = ext4_inode_size(inode);
 	uint32_t id = 0;
 
-	if (want ? size != want->size : size > (uint64_t)MAX_BLOCKS * look->run->bs)
+	if (want ? size != want->size : size > (uint64_t)MAX_BLOCKS * look->run->block_size)
 		return complain(look, "size is wrong");
 	if (ext4_map_load(inode))
 		return complain(look, "map cannot be loaded");
-	for (uint32_t b = 0; (uint64_t)b * look->run->bs < size; b++) {
-		unsigned some = (unsigned)FDIO_MIN((uint64_t)look->run->bs,
-						   size - (uint64_t)b * look->run->bs);
+	for (uint32_t b = 0; (uint64_t)b * look->run->block_size < size; b++) {
+		unsigned some = (unsigned)FDIO_MIN((uint64_t)look->run->block_size,
+						   size - (uint64_t)b * look->run->block_size);
 
 		if (block_of(look, inode, b, buf))
 			return complain(look, "block cannot be looked up");
@@ -105,36 +105,38 @@ static bool xattr_ok(struct look *look, struct ext4_inode *inode, uint32_t v)
 {
 	static uint8_t want[TREE_XATTR_MAX], got[TREE_XATTR_MAX];
 	size_t len, n = 0;
-	int ret = ext4_xattr_get(inode, tree_xattr_name, got, sizeof(got), &n);
+	int err = ext4_xattr_get(inode, tree_xattr_name, got, sizeof(got), &n);
 
 	if (!v)
-		return ret == -ENODATA || complain(look, "has an attribute that was removed");
+		return err == -ENODATA || complain(look, "has an attribute that was removed");
 	len = tree_xattr_value(want, v);
-	return (!ret && n == len && !memcmp(want, got, n)) || complain(look, "its attribute is not "
-									     "what was synced");
+	return (!err && n == len && !memcmp(want, got, n)) ||
+	       complain(look, "its attribute is not what was synced");
 }
 
+/* inode: what the name stands for now, NULL if it is not there. */
 static bool ack_ok(struct look *look, const struct name *name, const struct ack *a,
 		   struct ext4_inode *inode)
 {
-	if (a->file.kind == K_NONE)
+	if (a->file.kind == KIND_NONE)
 		return !inode || complain(look, "was removed durably and is back");
 	if (!inode)
 		return complain(look, "was synced and is gone");
-	if ((ext4_inode_mode(inode) & 0170000) != (a->file.kind == K_DIR ? 0040000u : 0100000u))
+	if ((ext4_inode_mode(inode) & 0170000) != (a->file.kind == KIND_DIR ? 0040000u : 0100000u))
 		return complain(look, "is of another kind");
-	if (!a->content || a->file.kind == K_DIR)
+	if (!a->content || a->file.kind == KIND_DIR)
 		return true;
 	return content_ok(look, name, inode, &a->file) && xattr_ok(look, inode, a->file.xattr);
 }
 
+/* The name is as it was acknowledged before event k, unless an operation on it began since. */
 static bool name_ok(struct look *look, const struct name *name, struct ext4_inode *dir, unsigned k)
 {
 	struct ext4_inode *inode = NULL;
-	int ret = ext4_lookup(dir, look->text, (unsigned)strlen(look->text), &inode);
+	int err = ext4_lookup(dir, look->text, (unsigned)strlen(look->text), &inode);
 	bool ok = true;
 
-	if (ret && ret != -ENOENT)
+	if (err && err != -ENOENT)
 		return complain(look, "cannot be looked up");
 	if (inode && (ext4_inode_mode(inode) & 0170000) == 0100000)
 		ok = content_ok(look, name, inode, NULL);
@@ -163,19 +165,19 @@ static bool open_to_look(struct look *look, struct ext4_vol **vol, struct ext4_i
 bool tree_check(struct crash_run *run, struct fake_dev *fake, unsigned k, char *why, size_t len)
 {
 	struct look look = { .run = run, .fake = fake, .text = "tree", .why = why, .len = len };
-	struct ext4_inode *dir[NDIRS] = { NULL };
+	struct ext4_inode *dir[NR_DIRS] = { NULL };
 	struct ext4_vol *vol;
 	bool ok = true;
 
 	if (!open_to_look(&look, &vol, dir))
 		return false;
 	for (unsigned t = 0; t < run->nr_workers; t++) {
-		for (unsigned n = 0; n < NN && ok; n++) {
+		for (unsigned n = 0; n < NR_NAMES && ok; n++) {
 			char text[32];
 
 			tree_text(text, sizeof(text), t, n);
 			look.text = text;
-			ok = name_ok(&look, &run->worker[t].name[n], dir[n % NDIRS], k);
+			ok = name_ok(&look, &run->worker[t].name[n], dir[n % NR_DIRS], k);
 		}
 	}
 	tree_close_dirs(dir);
@@ -199,14 +201,14 @@ static bool digest_name(struct look *look, struct ext4_inode *inode, uint64_t *s
 		crc = fdio_crc32c(crc, value, n);
 	if ((attr.mode & 0170000) == 0100000) {
 		crc = fdio_crc32c(crc, &size, sizeof(size));
-		if (size > (uint64_t)MAX_BLOCKS * look->run->bs || ext4_map_load(inode))
+		if (size > (uint64_t)MAX_BLOCKS * look->run->block_size || ext4_map_load(inode))
 			return complain(look, "cannot be read");
-		for (uint32_t b = 0; (uint64_t)b * look->run->bs < size; b++) {
+		for (uint32_t b = 0; (uint64_t)b * look->run->block_size < size; b++) {
 			if (block_of(look, inode, b, buf))
 				return complain(look, "block cannot be looked up");
 			crc = fdio_crc32c(crc, buf,
-					  FDIO_MIN((uint64_t)look->run->bs,
-						   size - (uint64_t)b * look->run->bs));
+					  FDIO_MIN((uint64_t)look->run->block_size,
+						   size - (uint64_t)b * look->run->block_size));
 		}
 	}
 	*sum = *sum * 31 + crc;
@@ -216,21 +218,21 @@ static bool digest_name(struct look *look, struct ext4_inode *inode, uint64_t *s
 bool tree_digest(struct crash_run *run, struct fake_dev *fake, uint64_t *sum, char *why, size_t len)
 {
 	struct look look = { .run = run, .fake = fake, .text = "tree", .why = why, .len = len };
-	struct ext4_inode *dir[NDIRS] = { NULL };
+	struct ext4_inode *dir[NR_DIRS] = { NULL };
 	struct ext4_vol *vol;
 	bool ok = true;
 
 	*sum = 0;
 	if (!open_to_look(&look, &vol, dir))
 		return false;
-	for (unsigned at = 0; at < run->nr_workers * NN && ok; at++) {
+	for (unsigned at = 0; at < run->nr_workers * NR_NAMES && ok; at++) {
 		struct ext4_inode *inode = NULL;
 		char text[32];
-		unsigned n = tree_text(text, sizeof(text), at / NN, at % NN);
+		unsigned n = tree_text(text, sizeof(text), at / NR_NAMES, at % NR_NAMES);
 
 		*sum = *sum * 31 + at;
 		look.text = text;
-		if (!ext4_lookup(dir[at % NN % NDIRS], text, n, &inode))
+		if (!ext4_lookup(dir[at % NR_NAMES % NR_DIRS], text, n, &inode))
 			ok = digest_name(&look, inode, sum);
 		ext4_inode_put(inode);
 	}
