@@ -12,7 +12,8 @@
  * and back: dev_io.done in dio, dio_req.done in ops, transport_reply in the transport. Besides:
  *
  *	transport --ops_forget--> ops                   the kernel forgets a node
- *	dio --ops_invalidate_pages, ops_launder_pages--> ops     pages in the kernel's cache must go
+ *	dio --ops_invalidate_pages--> ops               the kernel's pages are out of date
+ *	dio --ops_launder_pages--> ops                  the kernel's pages must be written back
  *	dio --ops_kill_sgid--> ops                      may the writer keep the set-group-ID bit?
  *	ops --> transport                               notifications (ops_set_transport)
  *	ops --on_in_group, on_capable--> unmounter      what may the caller do?
