@@ -1,22 +1,24 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Directory entries as READDIR and READDIRPLUS return them. Pure functions, any thread; false: the
- * entry does not fit.
+ * Directory entries as READDIR and READDIRPLUS return them. Pure functions, any thread. Fails by
+ * returning false if the entry does not fit.
  */
 #include "message/message.h"
 
 #include <string.h>
 
-static void put_dirent(uint8_t *p, uint64_t ino, uint64_t next_off, uint32_t type, const char *name,
-		       uint32_t name_len)
+static void put_dirent(uint8_t *at, uint64_t ino, uint64_t next_off, uint32_t type,
+		       const char *name, uint32_t name_len)
 {
-	struct fuse_dirent d = { .ino = ino, .off = next_off, .namelen = name_len, .type = type };
+	struct fuse_dirent dirent = {
+		.ino = ino, .off = next_off, .namelen = name_len, .type = type
+	};
 	size_t end = FUSE_NAME_OFFSET + name_len;
 
-	memcpy(p, &d, FUSE_NAME_OFFSET);
-	memcpy(p + FUSE_NAME_OFFSET, name, name_len);
-	/* The padding goes to the kernel and on to nobody, but no byte of ours leaves unset. */
-	memset(p + end, 0, FUSE_DIRENT_ALIGN(end) - end);
+	memcpy(at, &dirent, FUSE_NAME_OFFSET);
+	memcpy(at + FUSE_NAME_OFFSET, name, name_len);
+	/* Nobody reads the padding, but no uninitialized memory goes to the kernel. */
+	memset(at + end, 0, FUSE_DIRENT_ALIGN(end) - end);
 }
 
 bool message_add_dirent(uint8_t *buf, uint32_t cap, uint32_t *off, uint64_t ino, uint64_t next_off,

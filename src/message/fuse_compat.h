@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * <linux/fuse.h>, and what headers lack that are older than the running kernel's protocol. Debian
- * 12 ships protocol 7.38; the values below are the kernel's ABI of 7.39 to 7.45. No other file has
- * such definitions. Layouts are asserted at the end.
+ * <linux/fuse.h>, and what it lacks if it is older than the protocol of the running kernel: Debian
+ * 12 ships protocol 7.38, and the values below are the kernel's ABI of 7.39 to 7.45. No other file
+ * has such definitions. Constants and layouts only; layouts are asserted at the end.
  */
 #ifndef FDIO_MESSAGE_FUSE_COMPAT_H
 #define FDIO_MESSAGE_FUSE_COMPAT_H
@@ -56,10 +56,13 @@ struct fuse_statx_out {
 #error "linux/fuse.h is older than protocol 7.38: install the user-space headers of Linux 6.1"
 #endif
 
-/* The group list of creates: a fuse_ext_header, then u32 count and as many u32. */
+/*
+ * fuse_ext_header.type of the supplementary groups that creating requests carry: behind the
+ * fuse_ext_header there are a count and so many numbers, 32 bits each.
+ */
 #define MESSAGE_EXT_GROUPS 32
 
-/* The header's total_extlen, bytes. */
+/* Bytes of extensions at the end of the message. The header counts them in units of 8. */
 static inline uint32_t message_total_extlen(const struct fuse_in_header *header)
 {
 	return (uint32_t)header->total_extlen * 8;

@@ -1,24 +1,26 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Our own ioctls on files of a fusedio mount, for what FUSE does not pass on. src/ops answers them,
- * src/tools and others call them. Their sizes are part of their numbers, so a new field needs a new
- * number.
+ * Ioctls of fusedio's own on files of its mounts, for what FUSE does not pass on. src/ops answers
+ * them; fusedioctl (src/tools) and other programs call them. The size of the argument is part of
+ * the number, so a new field makes a new number.
  */
-#ifndef FDIO_PROTOCOL_PRO_IOCTL_H
-#define FDIO_PROTOCOL_PRO_IOCTL_H
+#ifndef FDIO_MESSAGE_IOCTL_H
+#define FDIO_MESSAGE_IOCTL_H
 
 #include <stdint.h>
 #include <sys/ioctl.h>
 
 #define FDIO_MAP_RUNS 100
 
+/* fdio_map_run.flags: blocks that read as zeroes; the last run of the file */
 enum { FDIO_MAP_UNWRITTEN = 1 << 0, FDIO_MAP_LAST = 1 << 1 };
 
+/* A run of blocks: offset in the file, offset on the device and length, in bytes. */
 struct fdio_map_run { uint64_t logical, physical, length; uint32_t flags, reserved; };
 
 /*
- * In place of FIEMAP. start: first byte asked for. nr runs come back, in bytes; none: nothing is
- * mapped from there on.
+ * Where the blocks of a file are; in place of FIEMAP, which FUSE does not pass on. The caller sets
+ * start, the first byte of interest. nr runs come back; 0: there are no blocks from there on.
  */
 struct fdio_map {
 	uint64_t start;

@@ -1,57 +1,63 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * FUSE messages: decode, validate, encode. Pure functions on memory: no I/O, no locks, no threads,
- * so they can be fuzzed. The kernel is not trusted here: what does not hold together gives an
- * error, never a wild read. Struct definitions come from <linux/fuse.h>; fuse_compat.h has what an
- * old header lacks.
+ * FUSE messages: decoding, validating, encoding. Pure functions on memory: any thread, no I/O, no
+ * locks, so that they can be fuzzed. The kernel is not trusted here: a message that is inconsistent
+ * gives an error, never a read outside of it. <linux/fuse.h> defines the structs, and fuse_compat.h
+ * those that an old header lacks.
  */
-#ifndef FDIO_MESSAGE_H
-#define FDIO_MESSAGE_H
+#ifndef FDIO_MESSAGE_MESSAGE_H
+#define FDIO_MESSAGE_MESSAGE_H
 
 #include "base/util.h"
 #include "message/fuse_compat.h"
 
 #define MESSAGE_MAX_PAGES 256u
-/* As many bytes as pages, so that 1 MiB of page-aligned memory is one request. */
+/* The same in bytes: a write of 1 MiB from page-aligned memory is one request. */
 #define MESSAGE_MAX_WRITE (MESSAGE_MAX_PAGES * 4096u)
 /* Bytes before WRITE data in a /dev/fuse message: fuse_in_header and fuse_write_in. */
 #define MESSAGE_WRITE_HDR 80u
 
+/* A decoded request. All pointers lead into the message, except arg. Lengths are in bytes. */
 struct message_in {
 	struct fuse_in_header header;
 	/*
-	 * fixed argument of the opcode, at least its full size (zero-extended copy for old, shorter
-	 * forms); NULL if none
+	 * The fixed argument of the opcode, of its full size: a shorter one of an old kernel is
+	 * extended with zeroes. NULL if the opcode has none.
 	 */
 	const void *arg;
-	const uint8_t *rest;       /* what follows it */
+	const uint8_t *rest;       /* what follows the fixed argument */
 	uint32_t rest_len;
 	/*
-	 * Names: set for the opcodes that carry them; NUL-terminated inside rest, length without
-	 * NUL, never empty, no '/'.
+	 * Names, for opcodes that carry them: not empty, NUL-terminated (name_len does not count
+	 * the NUL), and without '/' if they name directory entries.
 	 */
 	const char *name, *name2;
 	uint32_t name_len, name2_len;
-	/* SETXATTR value, WRITE data */
-	const uint8_t *data;
+	const uint8_t *data;       /* WRITE: the data; SETXATTR: the value */
 	uint32_t data_len;
-	uint8_t argbuf[128] __attribute__((aligned(8))); /* copy for arg */
-	uint32_t nr_groups;        /* supplementary groups extension */
+	uint8_t argbuf[128] __attribute__((aligned(8))); /* where arg is */
+	uint32_t nr_groups;        /* supplementary groups, which creating requests carry */
 	uint32_t groups[32];
 };
 
 const char *message_opcode_name(uint32_t opcode); /* "LOOKUP"; "?" if unknown */
 /*
- * A whole /dev/fuse message of len bytes (header, argument, rest contiguous). 0, or the -errno to
- * answer with (in->h is filled if at least a header was there, else it is zero, -EBADMSG, and
- * nothing can be answered).
+ * Decodes a whole message of /dev/fuse: header, argument and rest in len bytes. Returns 0, or the
+ * -errno to answer with. -EBADMSG: not even a header is there; in->header is zeroed, and nothing
+ * can be answered.
  */
 int message_decode(const void *msg, size_t len, struct message_in *in);
-/* The ring's form: header, fixed argument area (128 bytes) and payload apart. */
+/*
+ * Decodes a request of the ring: header, argument (an area of 128 bytes) and rest come apart. 0, or
+ * the -errno to answer with.
+ */
 int message_decode_parts(const struct fuse_in_header *header, const void *arg, const void *rest,
 			 uint32_t rest_len, struct message_in *in);
 
-/* READDIR / READDIRPLUS: appends one entry at *off if it fits in cap; false if not. */
+/*
+ * Append an entry to the answer of READDIR or READDIRPLUS: at *off in buf, which has cap bytes, and
+ * moves *off behind it. False if it does not fit. next_off: the cookie of the entry that follows.
+ */
 bool message_add_dirent(uint8_t *buf, uint32_t cap, uint32_t *off, uint64_t ino, uint64_t next_off,
 			uint32_t type, const char *name, uint32_t name_len);
 bool message_add_direntplus(uint8_t *buf, uint32_t cap, uint32_t *off,

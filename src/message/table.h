@@ -1,26 +1,27 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The table of FUSE opcodes, for decode.c and the tests. Constant data.
+ * The table of FUSE opcodes, for decode.c and the tests. Constant data: any thread; nothing fails.
  */
 #ifndef FDIO_MESSAGE_TABLE_H
 #define FDIO_MESSAGE_TABLE_H
 
 #include "message/message.h"
 
+/* What follows the fixed argument. */
 enum message_follows {
-	MESSAGE_NOTHING,     /* whatever follows is ignored: newer kernels may append */
-	MESSAGE_NAME,        /* one name of a directory entry */
-	MESSAGE_NAME_NAME,   /* two of them */
-	MESSAGE_NAME_TARGET, /* a name and the target of a symbolic link, which may hold slashes */
+	MESSAGE_NOTHING,     /* nothing; bytes that newer kernels may append are ignored */
+	MESSAGE_NAME,        /* the name of a directory entry */
+	MESSAGE_NAME_NAME,   /* two such names */
+	MESSAGE_NAME_TARGET, /* such a name, and the target of a symbolic link */
 	MESSAGE_XATTR,       /* the name of an extended attribute */
-	MESSAGE_XATTR_VALUE, /* and its value: fuse_setxattr_in.size bytes */
+	MESSAGE_XATTR_VALUE, /* the same, and its value: fuse_setxattr_in.size bytes */
 	MESSAGE_DATA,        /* fuse_write_in.size bytes */
-	MESSAGE_DATA_ANY,    /* bytes that the operation judges itself */
+	MESSAGE_DATA_ANY,    /* bytes that the handler checks itself */
 };
 
 struct message_op {
 	const char *name;
-	uint32_t arg_size;
+	uint32_t arg_size; /* bytes of the fixed argument; 0: there is none */
 	enum message_follows follows;
 };
 
