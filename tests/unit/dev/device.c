@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Unit tests of src/dev. Two devices: one in memory whose flushes wait at a gate of the test, for
- * the wrappers (alignment, bounds, bad_piece_of_a_batch_fails_alone) and the flush sequencer (one
- * flush serves all callers that came before it began); and the io_uring device on a temporary image
- * file, for synchronous and asynchronous requests, rings that fail, and locking of the image.
+ * the wrappers (alignment, bounds, batches) and the flush sequencer (one flush serves all callers
+ * that came before it began); and the io_uring device on a temporary image file, for synchronous
+ * and asynchronous requests, rings that fail, and locking of the image.
  *
  * The test's thread, threads that only flush, and one loop.
  */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Replay of logs that no writer makes, put together block by block: revocations and images in every
- * order, more of them than a log of its size should hold, places of the log that make no sense.
- * Without checksums, so that they are easy to forge.
+ * Replay of forged logs, put together block by block as no writer makes them: revocations and
+ * images in every order, more of them than a log of its size should hold, and logs at impossible
+ * places. The logs have no checksums. One thread.
  */
 #include "kit/journal.h"
 
@@ -14,91 +14,92 @@
 #include <stdlib.h>
 #include <sys/resource.h>
 
-/* Where the next block of the log goes. */
-struct hand { struct testlog *e; uint32_t pos, tid; };
+/* Where the next block of the forged log goes. */
+struct forger { struct testlog *e; uint32_t pos, tid; };
 
 enum { FIRST_TID = 100 };
 
-static void hand_begin(struct hand *hand, struct testlog *e, unsigned log_mib)
+static void forge_begin(struct forger *forger, struct testlog *e, unsigned log_mib)
 {
 	testlog_format(e, &testlog_formats[1], log_mib);
 	testlog_open(e);
-	*hand = (struct hand){ .e = e, .pos = e->journal->log.first, .tid = FIRST_TID };
+	*forger = (struct forger){ .e = e, .pos = e->journal->log.first, .tid = FIRST_TID };
 	fdio_log_set_level(0);
 }
 
-static void hand_put(struct hand *hand, const void *blk)
+static void forge_block(struct forger *forger, const void *blk)
 {
-	ck_assert_uint_lt(hand->pos, hand->e->journal->log.end);
-	fake_poke(hand->e->fake, blk, 4096, journal_log_map(hand->e->journal, hand->pos++, NULL));
+	ck_assert_uint_lt(forger->pos, forger->e->journal->log.end);
+	fake_poke(forger->e->fake, blk, 4096,
+		  journal_log_map(forger->e->journal, forger->pos++, NULL));
 }
 
 /* A descriptor and the image of one block. */
-static void hand_image(struct hand *hand, uint64_t blk, uint32_t value)
+static void forge_image(struct forger *forger, uint64_t blk, uint32_t value)
 {
 	static uint8_t buf[4096];
 
 	memset(buf, 0, sizeof(buf));
-	journal_format_put_header(buf, JOURNAL_BLOCK_DESCRIPTOR, hand->tid);
+	journal_format_put_header(buf, JOURNAL_BLOCK_DESCRIPTOR, forger->tid);
 	fdio_put_be32(buf, JOURNAL_HEADER_BYTES, (uint32_t)blk);
 	fdio_put_be16(buf, JOURNAL_HEADER_BYTES + 6, JOURNAL_TAG_LAST);
-	hand_put(hand, buf);
+	forge_block(forger, buf);
 	testlog_pattern(buf, 4096, blk, value);
-	hand_put(hand, buf);
+	forge_block(forger, buf);
 }
 
 /* Revocations of n blocks from blk on. */
-static void hand_revoke(struct hand *hand, uint64_t blk, unsigned n)
+static void forge_revocations(struct forger *forger, uint64_t blk, unsigned n)
 {
 	static uint8_t buf[4096];
 
 	memset(buf, 0, sizeof(buf));
-	journal_format_put_header(buf, JOURNAL_BLOCK_REVOKE, hand->tid);
+	journal_format_put_header(buf, JOURNAL_BLOCK_REVOKE, forger->tid);
 	fdio_put_be32(buf, JOURNAL_REVOKE_COUNT, JOURNAL_REVOKE_HEADER_BYTES + 4 * n);
 	for (unsigned k = 0; k < n; k++)
 		fdio_put_be32(buf, JOURNAL_REVOKE_HEADER_BYTES + 4 * k, (uint32_t)blk + k);
-	hand_put(hand, buf);
+	forge_block(forger, buf);
 }
 
-static void hand_commit(struct hand *hand)
+static void forge_commit(struct forger *forger)
 {
 	static uint8_t buf[4096];
 
 	memset(buf, 0, sizeof(buf));
-	journal_format_put_header(buf, JOURNAL_BLOCK_COMMIT, hand->tid++);
-	hand_put(hand, buf);
+	journal_format_put_header(buf, JOURNAL_BLOCK_COMMIT, forger->tid++);
+	forge_block(forger, buf);
 }
 
-static void hand_replay(struct hand *hand, struct journal_replay_stats *stats)
+static void forge_replay(struct forger *forger, struct journal_replay_stats *stats)
 {
-	struct journal *journal = hand->e->journal;
+	struct journal *journal = forger->e->journal;
 	char err[256] = "";
-	int r;
+	int err_open;
 
 	ck_assert_int_eq(journal_log_write_superblock(journal, FIRST_TID, journal->log.first,
 						      DEV_FUA),
 			 0);
-	r = journal_replay(journal, stats, FDIO_REASON(err));
-	ck_assert_msg(r == 0, "journal_replay: %d %s", r, err);
-	ck_assert_uint_eq(stats->transactions, hand->tid - FIRST_TID);
+	err_open = journal_replay(journal, stats, FDIO_REASON(err));
+	ck_assert_msg(err_open == 0, "journal_replay: %d %s", err_open, err);
+	ck_assert_uint_eq(stats->transactions, forger->tid - FIRST_TID);
 }
 
-/* A revocation kills images of its own transaction, wherever in it they stand. */
+/* A revocation stops images of its own transaction, before it (_i 0) and after it (_i 1). */
 START_TEST(revoked_in_its_own_transaction)
 {
 	struct journal_replay_stats stats;
-	struct hand hand;
+	struct forger forger;
 	struct testlog e;
 
-	hand_begin(&hand, &e, 4);
+	forge_begin(&forger, &e, 4);
 	if (_i)
-		hand_revoke(&hand, e.base, 1);
-	hand_image(&hand, e.base, 1);
-	hand_image(&hand, e.base + 1, 2);
+		forge_revocations(&forger, e.base, 1);
+	forge_image(&forger, e.base, 1);
+	forge_image(&forger, e.base + 1, 2);
 	if (!_i)
-		hand_revoke(&hand, e.base, 1);
-	hand_commit(&hand);
-	hand_replay(&hand, &stats);
+		forge_revocations(&forger, e.base, 1);
+	forge_commit(&forger);
+	forge_replay(&forger, &stats);
 	ck_assert_uint_eq(stats.revoked, 1);
 	ck_assert_uint_eq(stats.blocks, 1);
 	ck_assert_int_ne(testlog_home(&e, e.base), 1);
@@ -107,29 +108,32 @@ START_TEST(revoked_in_its_own_transaction)
 }
 END_TEST
 
-/* Of earlier ones too, and none of later ones. */
+/* A revocation stops images of earlier transactions, and none of later ones. */
 START_TEST(revoked_before_and_after)
 {
 	struct journal_replay_stats stats;
-	struct hand hand;
+	struct forger forger;
 	struct testlog e;
 
-	hand_begin(&hand, &e, 4);
+	forge_begin(&forger, &e, 4);
 	for (unsigned k = 0; k < 3; k++) {
-		hand_image(&hand, e.base, 10 + k); /* of all three the newest */
+		forge_image(&forger, e.base, 10 + k); /* of these, the newest is written */
 		if (k < 2)
-			hand_image(&hand, e.base + 1, 20 + k); /* none: revoked by the third */
+			forge_image(&forger, e.base + 1,
+				    20 + k); /* not written: revoked by the third */
 		if (k < 1)
-			hand_image(&hand, e.base + 2, 30); /* none: revoked by the second */
+			forge_image(&forger, e.base + 2,
+				    30); /* not written: revoked by the second */
 		if (k == 1)
-			hand_revoke(&hand, e.base + 2, 1);
+			forge_revocations(&forger, e.base + 2, 1);
 		if (k == 2)
-			hand_revoke(&hand, e.base + 1, 1);
+			forge_revocations(&forger, e.base + 1, 1);
 		if (k == 1)
-			hand_revoke(&hand, e.base, 1); /* does not matter: the third has it again */
-		hand_commit(&hand);
+			forge_revocations(&forger, e.base,
+					  1); /* without effect: the third has an image again */
+		forge_commit(&forger);
 	}
-	hand_replay(&hand, &stats);
+	forge_replay(&forger, &stats);
 	ck_assert_uint_eq(stats.revoked, 2);
 	ck_assert_uint_eq(stats.blocks, 1);
 	ck_assert_int_eq(testlog_home(&e, e.base), 12);
@@ -139,20 +143,20 @@ START_TEST(revoked_before_and_after)
 }
 END_TEST
 
-/* More of the same images than the list takes at first: it is made shorter, and the newest stay. */
-START_TEST(images_again_and_again)
+/* More images of the same blocks than the list takes at first: it drops all but the newest. */
+START_TEST(newest_of_many_images_is_written)
 {
 	struct journal_replay_stats stats;
-	struct hand hand;
+	struct forger forger;
 	struct testlog e;
 
-	hand_begin(&hand, &e, 32);
+	forge_begin(&forger, &e, 32);
 	for (unsigned k = 0; k < 2500; k++) {
-		hand_image(&hand, e.base + k % 7, 1000 + k);
+		forge_image(&forger, e.base + k % 7, 1000 + k);
 		if (k % 100 == 99)
-			hand_commit(&hand);
+			forge_commit(&forger);
 	}
-	hand_replay(&hand, &stats);
+	forge_replay(&forger, &stats);
 	ck_assert_uint_eq(stats.blocks, 7);
 	for (unsigned k = 2493; k < 2500; k++)
 		ck_assert_int_eq(testlog_home(&e, e.base + k % 7), 1000 + k);
@@ -174,25 +178,25 @@ static size_t data_bytes(void)
 	return kib << 10;
 }
 
-/* Two million revocations, of which none matters, all of them twice: they take no memory. */
+/* A million useless revocations, each twice, take less than 4 MiB of memory. */
 START_TEST(revocations_take_no_memory)
 {
 	enum { BLOCKS = 2000, EACH = 1000 };
 	struct journal_replay_stats stats;
 	struct rlimit lim;
-	struct hand hand;
+	struct forger forger;
 	struct testlog e;
 
-	hand_begin(&hand, &e, 16);
-	hand_image(&hand, e.base, 1);
+	forge_begin(&forger, &e, 16);
+	forge_image(&forger, e.base, 1);
 	for (unsigned k = 0; k < BLOCKS; k++)
-		hand_revoke(&hand, 1000000 + (uint64_t)(k % (BLOCKS / 2)) * EACH, EACH);
-	hand_commit(&hand);
+		forge_revocations(&forger, 1000000 + (uint64_t)(k % (BLOCKS / 2)) * EACH, EACH);
+	forge_commit(&forger);
 	ck_assert_int_eq(getrlimit(RLIMIT_DATA, &lim), 0);
 	lim.rlim_cur = data_bytes() + (4 << 20);
 	if (!FDIO_ASAN)
 		ck_assert_int_eq(setrlimit(RLIMIT_DATA, &lim), 0);
-	hand_replay(&hand, &stats);
+	forge_replay(&forger, &stats);
 	ck_assert_uint_eq(stats.blocks, 1);
 	ck_assert_uint_eq(stats.revoked, 0);
 	testlog_drop(&e);
@@ -201,8 +205,8 @@ END_TEST
 
 /* ---- places ---- */
 
-/* A log is as long as the blocks that it has, each once. */
-START_TEST(block_twice_in_the_log)
+/* A block may be in the log only once. */
+START_TEST(block_twice_in_the_log_is_refused)
 {
 	struct journal_extent *more;
 	char err[256];
@@ -224,8 +228,8 @@ START_TEST(block_twice_in_the_log)
 }
 END_TEST
 
-/* In a log of very many pieces a block is found by halving: else this would take an hour. */
-START_TEST(log_in_many_pieces)
+/* A block of a log in 200,000 pieces is found by bisection; a linear search would take an hour. */
+START_TEST(blocks_of_a_log_in_many_pieces_are_found)
 {
 	enum { PIECES = 200000, FIRST = 1 << 20 };
 	struct journal_extent *log = calloc(PIECES, sizeof(*log));
@@ -250,14 +254,14 @@ START_TEST(log_in_many_pieces)
 }
 END_TEST
 
-/* It may begin with its first block and with its last, not with the one behind that. */
-START_TEST(start_of_the_log)
+/* The log may start at its first block or at its last, not behind that. */
+START_TEST(start_outside_the_log_is_refused)
 {
 	uint32_t start;
 	char err[256];
 	bool good = _i < 2;
 	struct testlog e;
-	int r;
+	int err_open;
 
 	testlog_format(&e, &testlog_formats[1], 4);
 	testlog_open(&e);
@@ -266,9 +270,9 @@ START_TEST(start_of_the_log)
 	fake_poke(e.fake, e.journal->log.superblock, 4096, journal_log_map(e.journal, 0, NULL));
 	journal_close(e.journal);
 	e.journal = NULL;
-	r = journal_open(&e.params, &e.journal, FDIO_REASON(err));
-	ck_assert_int_eq(r, good ? 0 : -EUCLEAN);
-	if (r)
+	err_open = journal_open(&e.params, &e.journal, FDIO_REASON(err));
+	ck_assert_int_eq(err_open, good ? 0 : -EUCLEAN);
+	if (err_open)
 		ck_assert_ptr_nonnull(strstr(err, "start lies outside"));
 	testlog_drop(&e);
 }
@@ -277,14 +281,14 @@ END_TEST
 Suite *unit_suite(void)
 {
 	Suite *s = suite_create("journal: forged logs");
-	TCase *tc = unit_case(s, "hand", 60);
+	TCase *tc = unit_case(s, "forged", 60);
 
 	unit_loop(tc, revoked_in_its_own_transaction, 0, 2);
 	unit_test(tc, revoked_before_and_after);
-	unit_test(tc, images_again_and_again);
+	unit_test(tc, newest_of_many_images_is_written);
 	unit_test(tc, revocations_take_no_memory);
-	unit_loop(tc, block_twice_in_the_log, 0, 2);
-	unit_test(tc, log_in_many_pieces);
-	unit_loop(tc, start_of_the_log, 0, 4);
+	unit_loop(tc, block_twice_in_the_log_is_refused, 0, 2);
+	unit_test(tc, blocks_of_a_log_in_many_pieces_are_found);
+	unit_loop(tc, start_outside_the_log_is_refused, 0, 4);
 	return s;
 }

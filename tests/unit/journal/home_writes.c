@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What the checkpoint may write home, and what it may forget afterwards (JOURNAL-6, JOURNAL-7):
- * each test stops the checkpoint thread, or the device, at the moment that matters. The test's own
- * thread changes blocks.
+ * Unit tests of what the checkpoint may write home: nothing that is not committed (JOURNAL-6), and
+ * afterwards it may forget only the image that it has written, not a younger one (JOURNAL-7).
+ *
+ * A fake device holds the home write, or a waiter for log space makes the checkpoint thread work,
+ * at the moment that matters. The test's thread changes blocks.
  */
 #include "kit/journal.h"
 
@@ -10,8 +12,8 @@
 
 #include <stdlib.h>
 
-/* The checkpoint thread works while somebody waits for space in the log. */
-static void press(struct testlog *e, int by)
+/* Adds "by" waiters for log space; the checkpoint thread works while there are any. */
+static void demand_space(struct testlog *e, int by)
 {
 	fdio_mutex_lock(&e->journal->state_lock);
 	e->journal->space_waiters += by;
@@ -20,8 +22,8 @@ static void press(struct testlog *e, int by)
 }
 
 /*
- * A block that an open transaction has changed again stays where it is, although its last commit is
- * due.
+ * A block that an open transaction has changed again does not go home, although its last committed
+ * image is due.
  */
 START_TEST(uncommitted_stays_away_from_home)
 {
@@ -34,18 +36,18 @@ START_TEST(uncommitted_stays_away_from_home)
 	testlog_sync(&e);
 	ck_assert_int_eq(journal_begin(e.journal, 1, &handle), 0);
 	testlog_fill(&e, handle, e.base, 2);
-	press(&e, 1);
+	demand_space(&e, 1);
 	unit_wait_until(testlog_home(&e, e.base + 1) == 5);
 	ck_assert_int_ne(testlog_home(&e, e.base), 2);
-	press(&e, -1);
+	demand_space(&e, -1);
 	journal_end(handle);
 	testlog_down(&e);
 }
 END_TEST
 
 /*
- * The image of an older commit arrives at home after a younger commit: the younger one is still
- * due.
+ * The home write of an older image completes after a younger commit of the same block: the younger
+ * image is still due.
  */
 START_TEST(younger_image_is_still_due)
 {
@@ -58,11 +60,11 @@ START_TEST(younger_image_is_still_due)
 	testlog_write(&e, e.base, 1);
 	testlog_sync(&e);
 	fake_fault_add(e.fake, &stuck);
-	press(&e, 1);
+	demand_space(&e, 1);
 	unit_wait_until(fake_fault_hits(e.fake));
 	testlog_write(&e, e.base, 2);
 	testlog_sync(&e);
-	press(&e, -1);
+	demand_space(&e, -1);
 	fake_unstick(e.fake);
 	ck_assert_int_eq(journal_stop(e.journal), 0);
 	ck_assert_int_eq(testlog_home(&e, e.base), 2);

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Unit tests of what the journal does in which order: home writes and what is freed meanwhile
- * (JOURNAL-8), the tail and what is not home yet (JOURNAL-7), revocations that a cancelled handle
- * had taken back (JOURNAL-1), and when a transaction is closed. Small log, one block in use while
- * the others go home.
+ * Unit tests of the order in which the journal does things: a commit is told only when no home
+ * write of a block that it frees is in flight (JOURNAL-8), the tail stays before what is not home
+ * yet (JOURNAL-7), a cancelled handle restores revocations (JOURNAL-1), and when a transaction is
+ * closed unasked.
+ *
+ * A fake device holds or records writes; the log is small, so that the checkpoint has to work. The
+ * test's thread changes blocks, a second thread waits for commits.
  */
 #include "kit/journal.h"
 
@@ -13,7 +16,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-/* Log of 1 MiB in blocks of 1 KiB: three such transactions make the checkpoint necessary. */
+/* Three transactions of this many blocks fill a log of 1 MiB so far that the checkpoint runs. */
 enum { BIG = 180 };
 
 static void small_log(struct testlog *e)
@@ -24,7 +27,7 @@ static void small_log(struct testlog *e)
 	ck_assert_uint_ge(journal_max_credits(e->journal), BIG);
 }
 
-/* One transaction of BIG blocks that no other call has, not committed. */
+/* One transaction of BIG blocks that no other round uses; it is not committed yet. */
 static journal_tid write_big(struct testlog *e, unsigned round)
 {
 	struct journal_handle *handle;
@@ -46,12 +49,12 @@ static void *commit(void *arg)
 	return NULL;
 }
 
-static void start_commit(struct committer *committer, pthread_t *t)
+static void start_committer(struct committer *committer, pthread_t *t)
 {
 	ck_assert_int_eq(thread_start(t, "committer", commit, committer), 0);
 }
 
-/* A block that is freed while its home write is on the way: the commit waits for that. */
+/* The commit that frees a block waits for a home write of the block that is in flight. */
 START_TEST(commit_waits_for_home_write_of_freed_block)
 {
 	struct journal_handle *handle;
@@ -75,8 +78,8 @@ START_TEST(commit_waits_for_home_write_of_freed_block)
 	ck_assert_int_eq(journal_forget(handle, e.base, 1), 0);
 	fua = fake_stats(e.fake).fua;
 	committer = (struct committer){ .e = &e, .tid = journal_end(handle) };
-	start_commit(&committer, &t);
-	/* Its commit block is there, but who waits is not told. */
+	start_committer(&committer, &t);
+	/* The commit block is written, but the waiter is not told. */
 	for (unsigned n = 0; fake_stats(e.fake).fua == fua; n++) {
 		ck_assert_uint_lt(n, 2000);
 		unit_pause_ms(10);
@@ -93,8 +96,9 @@ START_TEST(commit_waits_for_home_write_of_freed_block)
 END_TEST
 
 /*
- * The oldest transaction has a block that is in use again, so it cannot go home; what is younger
- * can. The tail stays before the oldest: at no moment may a power cut lose what was committed.
+ * The oldest transaction has a block that an open transaction has changed again, so the block
+ * cannot go home; younger blocks can. The tail stays before the oldest transaction: a power cut
+ * loses nothing that was committed, at whatever moment it comes.
  */
 START_TEST(tail_stays_before_what_is_not_home)
 {
@@ -109,16 +113,19 @@ START_TEST(tail_stays_before_what_is_not_home)
 	fake_record_start(e.fake);
 	for (unsigned round = 0; round < 2; round++)
 		ck_assert_int_eq(journal_commit_wait(e.journal, write_big(&e, round), NULL), 0);
-	/* The third is held at its flush until the block is in the transaction after it. */
-	fake_block(e.fake, FAKE_FLUSH); /* first: such a transaction is committed at once */
+	/*
+	 * The third commit is held at its flush until the next transaction has the block. The flush
+	 * is blocked first, because a transaction of this size is committed unasked.
+	 */
+	fake_block(e.fake, FAKE_FLUSH);
 	committer = (struct committer){ .e = &e, .tid = write_big(&e, 2) };
-	start_commit(&committer, &t);
+	start_committer(&committer, &t);
 	ck_assert(fake_wait_blocked(e.fake, 1));
 	testlog_write(&e, e.base, 2);
 	fake_unblock(e.fake);
 	pthread_join(t, NULL);
 	ck_assert_int_eq(committer.done, 1);
-	/* The checkpoint forces the commit of the rest. */
+	/* The checkpoint makes the transaction with the block commit, and goes on. */
 	for (n = 0;
 	     __atomic_load_n(&e.journal->log.free, __ATOMIC_RELAXED) < e.journal->log.len / 2;
 	     n++) {
@@ -140,8 +147,8 @@ START_TEST(tail_stays_before_what_is_not_home)
 END_TEST
 
 /*
- * A block freed and taken again in one transaction; the taking is cancelled: it is freed, as it
- * was before.
+ * A block is freed, and allocated again by a handle of the same transaction, which is cancelled:
+ * the block's revocation is back.
  */
 START_TEST(cancel_brings_back_the_revocation)
 {
@@ -172,8 +179,8 @@ START_TEST(cancel_brings_back_the_revocation)
 END_TEST
 
 /*
- * A transaction of more than three quarters of what it may have is committed although nobody asks
- * for it.
+ * A transaction with more than three quarters of the blocks that it may have (_i 1) is committed
+ * unasked, one with exactly that many (_i 0) is not.
  */
 START_TEST(nearly_full_transaction_is_committed)
 {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Unit tests of the memory for records that end together (arena.c), and of what a handle and a
- * transaction make of it: how long a record lasts, what a cancelled handle gives back, which memory
- * serves the next.
+ * Unit tests of the memory for records that end together (arena.c), and of what handles and
+ * transactions make of it: how long a record lasts, what a cancelled handle gives back, which
+ * memory the next handle gets. One thread. With AddressSanitizer or the debug build the tests also
+ * see that a record is freed.
  */
 #include "kit/journal.h"
 
@@ -14,7 +15,7 @@
 
 static uint64_t counter(enum fdio_counter c) { return fdio_counter_read(c); }
 
-static bool gone(void *p)
+static bool is_freed(void *p)
 {
 #if FDIO_ASAN
 	return __asan_address_is_poisoned(p);
@@ -28,7 +29,7 @@ static bool gone(void *p)
 
 /* ---- the memory itself ---- */
 
-/* libcheck writes a note for each assertion: not one for each byte. */
+/* libcheck makes a system call for each assertion, so there is none for each byte. */
 static bool is_all(const uint8_t *p, uint8_t v, size_t len)
 {
 	while (len && *p == v)
@@ -37,8 +38,8 @@ static bool is_all(const uint8_t *p, uint8_t v, size_t len)
 }
 
 /*
- * Pieces of all sizes do not overlap, are aligned, and those of before a mark stay as they were
- * when the rest goes.
+ * Pieces of all sizes are aligned and do not overlap. Those allocated before a mark keep their
+ * contents when the arena is cut back to it.
  */
 static void pieces_and_a_mark(unsigned kept)
 {
@@ -67,7 +68,7 @@ static void pieces_and_a_mark(unsigned kept)
 	for (unsigned k = 0; k < kept; k++)
 		wrong += !is_all(a[k].p, (uint8_t)k, a[k].len);
 	ck_assert_uint_eq(wrong, 0);
-	/* What comes next comes where the mark was. */
+	/* The next piece comes where the mark was. */
 	if (behind.chunk == mark.chunk)
 		ck_assert_ptr_eq(journal_arena_alloc(&arena, a[kept].len), a[kept].p);
 	journal_arena_clear(&arena);
@@ -86,53 +87,53 @@ END_TEST
 
 /* ---- handles ---- */
 
-struct rec { struct journal_callback callback; unsigned id; };
+struct record { struct journal_callback callback; unsigned id; };
 
-static unsigned seen[8], nr_seen, nr_ended;
+static unsigned called[8], nr_called, nr_ended;
 
 static void on_undo(struct journal_callback *callback, int ended)
 {
-	struct rec *r = container_of(callback, struct rec, callback);
+	struct record *record = container_of(callback, struct record, callback);
 
 	nr_ended += ended;
-	seen[nr_seen++] = r->id;
+	called[nr_called++] = record->id;
 }
 
 static void on_commit(struct journal_callback *callback, int err)
 {
-	struct rec *r = container_of(callback, struct rec, callback);
+	struct record *record = container_of(callback, struct record, callback);
 
 	ck_assert_int_eq(err, 0);
-	seen[nr_seen++] = r->id;
+	called[nr_called++] = record->id;
 }
 
-static struct rec *remember(struct journal_handle *handle, unsigned id, bool txn)
+static struct record *remember(struct journal_handle *handle, unsigned id, bool txn)
 {
-	struct rec *r = txn ? journal_transaction_alloc(handle, sizeof(*r))
-			    : journal_handle_alloc(handle, sizeof(*r));
+	struct record *record = txn ? journal_transaction_alloc(handle, sizeof(*record))
+			    : journal_handle_alloc(handle, sizeof(*record));
 
-	ck_assert_ptr_nonnull(r);
-	*r = (struct rec){ .callback = { .fn = txn ? on_commit : on_undo }, .id = id };
+	ck_assert_ptr_nonnull(record);
+	*record = (struct record){ .callback = { .fn = txn ? on_commit : on_undo }, .id = id };
 	if (txn)
-		journal_on_commit(handle, &r->callback);
+		journal_on_commit(handle, &record->callback);
 	else
-		journal_on_undo(handle, &r->callback);
-	return r;
+		journal_on_undo(handle, &record->callback);
+	return record;
 }
 
-/* The records are there when the callbacks run, newest first, and not after them. */
+/* Undo callbacks run newest first and still see their records, which are freed after them. */
 START_TEST(records_of_a_handle)
 {
 	struct journal_handle *handle;
-	struct rec *r[4];
+	struct record *record[4];
 	struct testlog e;
 
 	testlog_up(&e);
-	nr_seen = nr_ended = 0;
+	nr_called = nr_ended = 0;
 	ck_assert_int_eq(journal_begin(e.journal, 4, &handle), 0);
 	for (unsigned k = 0; k < 4; k++) {
-		r[k] = remember(handle, k, false);
-		if (k == 2) /* more than is set aside, between them */
+		record[k] = remember(handle, k, false);
+		if (k == 2) /* in between, more than the arena starts with */
 			for (unsigned n = 0; n < 100; n++)
 				memset(journal_handle_alloc(handle, 4000), 1, 4000);
 	}
@@ -140,14 +141,14 @@ START_TEST(records_of_a_handle)
 		journal_cancel(handle);
 	else
 		journal_end(handle);
-	ck_assert_uint_eq(nr_seen, 4);
+	ck_assert_uint_eq(nr_called, 4);
 	for (unsigned k = 0; k < 4; k++)
-		ck_assert_uint_eq(seen[k], 3 - k);
+		ck_assert_uint_eq(called[k], 3 - k);
 	ck_assert_uint_eq(nr_ended, _i ? 0 : 4);
-	ck_assert(gone(r[0]));
-	/* The next begins where this one did. */
+	ck_assert(is_freed(record[0]));
+	/* The next handle gets the same memory. */
 	ck_assert_int_eq(journal_begin(e.journal, 4, &handle), 0);
-	ck_assert_ptr_eq(journal_handle_alloc(handle, sizeof(struct rec)), r[0]);
+	ck_assert_ptr_eq(journal_handle_alloc(handle, sizeof(struct record)), record[0]);
 	journal_end(handle);
 	testlog_down(&e);
 }
@@ -156,19 +157,20 @@ END_TEST
 /* ---- transactions ---- */
 
 /*
- * Records last until the commit callbacks have run, through other handles; a cancelled handle gives
- * back its own and no other.
+ * Records of a transaction last until its commit callbacks have run, whatever other handles do. A
+ * cancelled handle frees its own records and no others.
  */
 START_TEST(records_of_a_transaction)
 {
-	struct rec *first, *cancelled, *next;
+	struct record *first, *cancelled, *next;
 	struct journal_handle *handle;
 	struct testlog e;
 
 	testlog_up(&e);
-	nr_seen = 0;
-	for (unsigned round = 0; round < 5; round++) { /* both kits, more than once */
-		nr_seen = 0;
+	nr_called = 0;
+	for (unsigned round = 0; round < 5;
+	     round++) { /* each of the two sets of memory, more than once */
+		nr_called = 0;
 		ck_assert_int_eq(journal_begin(e.journal, 4, &handle), 0);
 		first = remember(handle, 1, true);
 		journal_end(handle);
@@ -177,7 +179,7 @@ START_TEST(records_of_a_transaction)
 		for (unsigned n = 0; n < 100; n++)
 			memset(journal_transaction_alloc(handle, 4000), 1, 4000);
 		journal_cancel(handle);
-		ck_assert(gone(cancelled));
+		ck_assert(is_freed(cancelled));
 		ck_assert_int_eq(journal_begin(e.journal, 4, &handle), 0);
 		next = remember(handle, 3, true);
 		ck_assert_ptr_eq(next, cancelled);
@@ -185,57 +187,55 @@ START_TEST(records_of_a_transaction)
 		testlog_write(&e, e.base + round, round);
 		ck_assert_uint_eq(first->id, 1);
 		testlog_sync(&e);
-		ck_assert_uint_eq(nr_seen, 2);
-		ck_assert_uint_eq(seen[0], 1);
-		ck_assert_uint_eq(seen[1], 3);
-		ck_assert(gone(first));
+		ck_assert_uint_eq(nr_called, 2);
+		ck_assert_uint_eq(called[0], 1);
+		ck_assert_uint_eq(called[1], 3);
+		ck_assert(is_freed(first));
 	}
 	testlog_down(&e);
 }
 END_TEST
 
-static struct journal *meanwhile;
-static void *meanwhile_got;
+static struct journal *other_journal;
+static void *other_memory;
 
-static void on_commit_begin(struct journal_callback *callback, int err)
+static void begin_on_commit(struct journal_callback *callback, int err)
 {
-	struct rec *r = container_of(callback, struct rec, callback);
+	struct record *record = container_of(callback, struct record, callback);
 	struct journal_handle *handle;
 
 	(void)err;
-	/* A handle of the next transaction does not get what this record lies in. */
-	ck_assert_int_eq(journal_begin(meanwhile, 1, &handle), 0);
-	meanwhile_got = journal_transaction_alloc(handle, sizeof(*r));
-	memset(meanwhile_got, 0xff, sizeof(*r));
+	/* A handle of the next transaction does not get the memory of this record. */
+	ck_assert_int_eq(journal_begin(other_journal, 1, &handle), 0);
+	other_memory = journal_transaction_alloc(handle, sizeof(*record));
+	memset(other_memory, 0xff, sizeof(*record));
 	journal_end(handle);
-	ck_assert_uint_eq(r->id, 7);
-	nr_seen++;
+	ck_assert_uint_eq(record->id, 7);
+	nr_called++;
 }
 
 START_TEST(commit_callbacks_beside_the_next_transaction)
 {
 	struct journal_handle *handle;
-	struct rec *r;
+	struct record *record;
 	struct testlog e;
 
 	testlog_up(&e);
-	meanwhile = e.journal;
-	nr_seen = 0;
+	other_journal = e.journal;
+	nr_called = 0;
 	ck_assert_int_eq(journal_begin(e.journal, 1, &handle), 0);
-	r = journal_transaction_alloc(handle, sizeof(*r));
-	*r = (struct rec){ .callback = { .fn = on_commit_begin }, .id = 7 };
-	journal_on_commit(handle, &r->callback);
+	record = journal_transaction_alloc(handle, sizeof(*record));
+	*record = (struct record){ .callback = { .fn = begin_on_commit }, .id = 7 };
+	journal_on_commit(handle, &record->callback);
 	journal_end(handle);
 	testlog_sync(&e);
-	ck_assert_uint_eq(nr_seen, 1);
-	ck_assert_ptr_ne(meanwhile_got, r);
+	ck_assert_uint_eq(nr_called, 1);
+	ck_assert_ptr_ne(other_memory, record);
 	testlog_down(&e);
 }
 END_TEST
 
-/*
- * A transaction that revoked much leaves nothing of it to the next, and its tables are small again.
- */
+/* A transaction with many revocations leaves none of them to the next, and its table shrinks. */
 START_TEST(tables_of_a_large_transaction)
 {
 	enum { MANY = 9000 };
@@ -263,7 +263,7 @@ END_TEST
 Suite *unit_suite(void)
 {
 	Suite *s = suite_create("journal: records");
-	TCase *tc = unit_case(s, "mem", 60);
+	TCase *tc = unit_case(s, "memory", 60);
 
 	unit_test(tc, pieces_and_marks);
 	unit_loop(tc, records_of_a_handle, 0, 2);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Unit tests of the replay: against e2fsck as an independent reader of the same log, run twice,
- * interrupted, on damaged logs (JOURNAL-12), and on logs that it must leave to others.
+ * Unit tests of the replay: it agrees with e2fsck as an independent reader of the log, can be
+ * interrupted and repeated, refuses damaged logs and writes nothing then (JOURNAL-12), and leaves
+ * logs with features that it does not know to others. One thread; the fake device cuts the power.
  */
 #include "kit/journal.h"
 
@@ -11,7 +12,7 @@
 #include <signal.h>
 #include <stdlib.h>
 
-/* A workload of commits, frees and rewrites whose record can be cut anywhere. */
+/* Commits, frees and rewrites at random; all synced at the end. */
 static void workload(struct testlog *e, unsigned seed, unsigned rounds)
 {
 	for (unsigned round = 0; round < rounds; round++) {
@@ -34,7 +35,7 @@ static void workload(struct testlog *e, unsigned seed, unsigned rounds)
 	ck_assert_int_eq(journal_sync(e->journal), 0);
 }
 
-static bool is_sb_or_log(struct testlog *e, uint64_t blk)
+static bool is_superblock_or_log(struct testlog *e, uint64_t blk)
 {
 	if (blk * e->params.block_size < 2048)
 		return true;
@@ -44,21 +45,21 @@ static bool is_sb_or_log(struct testlog *e, uint64_t blk)
 	return false;
 }
 
-static unsigned differing(struct testlog *e, struct fake_dev *other)
+static unsigned nr_differing(struct testlog *e, struct fake_dev *other)
 {
-	uint8_t *a = malloc(e->params.block_size), *b = malloc(e->params.block_size);
+	uint8_t *a = malloc(e->params.block_size), *second = malloc(e->params.block_size);
 	unsigned n = 0;
 
-	ck_assert(a && b);
+	ck_assert(a && second);
 	for (uint64_t blk = 0; blk < e->params.nr_blocks; blk++) {
-		if (is_sb_or_log(e, blk))
+		if (is_superblock_or_log(e, blk))
 			continue;
 		fake_peek(e->fake, a, e->params.block_size, blk * e->params.block_size);
-		fake_peek(other, b, e->params.block_size, blk * e->params.block_size);
-		n += !!memcmp(a, b, e->params.block_size);
+		fake_peek(other, second, e->params.block_size, blk * e->params.block_size);
+		n += !!memcmp(a, second, e->params.block_size);
 	}
 	free(a);
-	free(b);
+	free(second);
 	return n;
 }
 
@@ -76,14 +77,14 @@ START_TEST(agrees_with_e2fsck)
 				  sizeof(out), true),
 			 1);
 	testlog_replay(&e, NULL);
-	ck_assert_uint_eq(differing(&e, other), 0);
+	ck_assert_uint_eq(nr_differing(&e, other), 0);
 	ck_assert_int_eq(fake_e2fsck_replay(e.fake), 0);
 	fake_free(other);
 	testlog_drop(&e);
 }
 END_TEST
 
-START_TEST(twice_is_once)
+START_TEST(interrupted_replay_is_repeated)
 {
 	struct testlog e;
 	struct fake_dev *again;
@@ -94,7 +95,7 @@ START_TEST(twice_is_once)
 	workload(&e, 5, 30);
 	testlog_cut(&e, FAKE_CUT_DROP, 0);
 	again = fake_clone(e.fake);
-	/* The first attempt fails on its way home. */
+	/* The first attempt fails at a home write (_i 0) or the flush after them (_i 1). */
 	testlog_open(&e);
 	fdio_log_set_level(0);
 	fake_fault_add(e.fake, &(struct fake_fault){ .kinds = _i ? FAKE_FLUSH : FAKE_WRITE,
@@ -109,28 +110,28 @@ START_TEST(twice_is_once)
 	testlog_cut(&e, FAKE_CUT_RANDOM, 17);
 	testlog_replay(&e, &stats);
 	ck_assert_uint_gt(stats.blocks, 0);
-	/* The same as an undisturbed one. */
-	struct testlog b = e;
-	b.fake = again;
-	b.journal = NULL;
-	testlog_replay(&b, NULL);
-	ck_assert_uint_eq(differing(&e, b.fake), 0);
+	/* An undisturbed replay gives the same. */
+	struct testlog second = e;
+	second.fake = again;
+	second.journal = NULL;
+	testlog_replay(&second, NULL);
+	ck_assert_uint_eq(nr_differing(&e, second.fake), 0);
 	ck_assert_int_eq(journal_replay(e.journal, &stats, FDIO_REASON(err)), 0);
 	ck_assert_uint_eq(stats.transactions, 0);
-	testlog_drop(&b);
+	testlog_drop(&second);
 	testlog_drop(&e);
 }
 END_TEST
 
-/* The k-th log block (from 1) on the device. */
-static uint64_t log_off(struct testlog *e, uint32_t k)
+/* The offset on the device of the k-th log block, from 1. */
+static uint64_t log_offset(struct testlog *e, uint32_t k)
 {
 	return journal_log_map(e->journal, k, NULL);
 }
 
 /*
- * Two transactions of one block; blocks 1..3 and 4..6 are descriptor, image, commit. The device
- * after a cut, opened.
+ * A log with two transactions of one block, after a power cut, opened. Log blocks 1 to 3 and 4 to 6
+ * are descriptor, image and commit block.
  */
 static void two_transactions(struct testlog *e)
 {
@@ -144,8 +145,8 @@ static void two_transactions(struct testlog *e)
 	fdio_log_set_level(0);
 }
 
-/* SIGTERM, blocked as while the daemon starts, ends a replay; the next one does all of it. */
-START_TEST(told_to_end)
+/* A pending SIGTERM, blocked as while the daemon starts, ends a replay; the next does all of it. */
+START_TEST(sigterm_ends_a_replay)
 {
 	struct testlog e;
 	struct journal_replay_stats stats;
@@ -173,7 +174,7 @@ START_TEST(told_to_end)
 }
 END_TEST
 
-START_TEST(damage_is_refused_and_nothing_is_written)
+START_TEST(damaged_log_is_refused_and_nothing_written)
 {
 	struct testlog e;
 	struct journal_replay_stats stats;
@@ -181,9 +182,9 @@ START_TEST(damage_is_refused_and_nothing_is_written)
 	uint8_t byte;
 
 	two_transactions(&e);
-	fake_peek(e.fake, &byte, 1, log_off(&e, 1 + _i) + 70);
+	fake_peek(e.fake, &byte, 1, log_offset(&e, 1 + _i) + 70);
 	byte ^= 0x10;
-	fake_poke(e.fake, &byte, 1, log_off(&e, 1 + _i) + 70);
+	fake_poke(e.fake, &byte, 1, log_offset(&e, 1 + _i) + 70);
 	fake_stats_reset(e.fake);
 	ck_assert_int_eq(journal_replay(e.journal, &stats, FDIO_REASON(err)), -EUCLEAN);
 	ck_assert_ptr_nonnull(strstr(err, "checksum"));
@@ -193,7 +194,7 @@ START_TEST(damage_is_refused_and_nothing_is_written)
 }
 END_TEST
 
-/* What a crash leaves of the last transaction is not damage: the log just ends earlier. */
+/* A last transaction that a crash left incomplete is no damage: the log ends before it. */
 START_TEST(unfinished_transaction_is_ignored)
 {
 	struct testlog e;
@@ -202,10 +203,10 @@ START_TEST(unfinished_transaction_is_ignored)
 	char err[256];
 
 	two_transactions(&e);
-	fake_poke(e.fake, zero, 4096, log_off(&e, 6)); /* no commit block */
+	fake_poke(e.fake, zero, 4096, log_offset(&e, 6)); /* no commit block */
 	if (_i)
 		fake_poke(e.fake, zero, _i == 1 ? 4096 : 512,
-			  log_off(&e, _i == 1 ? 5 : 4) + (_i == 2 ? 512 : 0));
+			  log_offset(&e, _i == 1 ? 5 : 4) + (_i == 2 ? 512 : 0));
 	ck_assert_int_eq(journal_replay(e.journal, &stats, FDIO_REASON(err)), 0);
 	ck_assert_uint_eq(stats.transactions, 1);
 	ck_assert_int_eq(testlog_value(&e, e.base), 1);
@@ -213,10 +214,7 @@ START_TEST(unfinished_transaction_is_ignored)
 }
 END_TEST
 
-/*
- * The commit block's first sector arrived, the rest is what was there before: the transaction is
- * complete.
- */
+/* Only the first sector of the commit block was written: the transaction is complete. */
 START_TEST(torn_commit_block_counts)
 {
 	struct testlog e;
@@ -226,7 +224,7 @@ START_TEST(torn_commit_block_counts)
 
 	two_transactions(&e);
 	memset(old, 0x77, sizeof(old));
-	fake_poke(e.fake, old, sizeof(old), log_off(&e, 6) + 512);
+	fake_poke(e.fake, old, sizeof(old), log_offset(&e, 6) + 512);
 	ck_assert_int_eq(journal_replay(e.journal, &stats, FDIO_REASON(err)), 0);
 	ck_assert_uint_eq(stats.transactions, 2);
 	ck_assert_int_eq(testlog_value(&e, e.base), 2);
@@ -234,7 +232,7 @@ START_TEST(torn_commit_block_counts)
 }
 END_TEST
 
-static void rewrite_sb(struct testlog *e, unsigned off, uint32_t bits)
+static void rewrite_superblock(struct testlog *e, unsigned off, uint32_t bits)
 {
 	uint8_t *sb = e->journal->log.superblock;
 
@@ -248,12 +246,12 @@ static void rewrite_sb(struct testlog *e, unsigned off, uint32_t bits)
 	testlog_open(e);
 }
 
-START_TEST(obstacles_are_named)
+START_TEST(unknown_features_are_refused)
 {
 	static const struct {
 		unsigned off;
 		uint32_t bits;
-	} t[2] = { { JOURNAL_SB_INCOMPAT, JOURNAL_INCOMPAT_ASYNC },
+	} obstacle[2] = { { JOURNAL_SB_INCOMPAT, JOURNAL_INCOMPAT_ASYNC },
 		   { JOURNAL_SB_COMPAT, JOURNAL_COMPAT_CHECKSUM } };
 	struct testlog e;
 	struct journal_replay_stats stats;
@@ -261,22 +259,25 @@ START_TEST(obstacles_are_named)
 
 	two_transactions(&e);
 	ck_assert_ptr_null(journal_replay_obstacle(e.journal));
-	rewrite_sb(&e, t[_i].off, t[_i].bits);
+	rewrite_superblock(&e, obstacle[_i].off, obstacle[_i].bits);
 	ck_assert_ptr_nonnull(journal_replay_obstacle(e.journal));
 	ck_assert_int_eq(journal_replay(e.journal, &stats, FDIO_REASON(err)), -EOPNOTSUPP);
 	ck_assert_int_eq(journal_start(e.journal), -EUCLEAN);
-	/* On an empty log the same features are no obstacle, and the start removes them. */
+	/* On an empty log the same features do not matter, and journal_start removes them. */
 	ck_assert_int_eq(journal_log_write_superblock(e.journal, 1, 0, DEV_FUA), 0);
 	ck_assert_ptr_null(journal_replay_obstacle(e.journal));
 	testlog_start(&e);
-	ck_assert_uint_eq(fdio_get_be32(e.journal->log.superblock, t[_i].off) & t[_i].bits, 0);
+	ck_assert_uint_eq(fdio_get_be32(e.journal->log.superblock, obstacle[_i].off) &
+					  obstacle[_i].bits,
+			  0);
 	testlog_down(&e);
 }
 END_TEST
 
 /*
- * A log with room for fast commits behind it: complete where that room holds nothing, or what an
- * older transaction left; refused, and nothing written, where the next transaction has begun in it.
+ * A log with an area for fast commits. If the area is empty (_i 0) or has one of an older
+ * transaction (1), the log is complete. If it has one of the next transaction (2, 3), the replay is
+ * refused and nothing is written.
  */
 START_TEST(fast_commits_are_not_skipped)
 {
@@ -288,12 +289,13 @@ START_TEST(fast_commits_are_not_skipped)
 	two_transactions(&e);
 	last = fdio_get_be32(e.journal->log.superblock, JOURNAL_SB_SEQUENCE) + 1;
 	fdio_put_be32(e.journal->log.superblock, JOURNAL_SB_FAST_COMMIT_BLOCKS, _i == 3 ? 0 : 64);
-	rewrite_sb(&e, JOURNAL_SB_INCOMPAT, JOURNAL_INCOMPAT_FAST_COMMIT);
+	rewrite_superblock(&e, JOURNAL_SB_INCOMPAT, JOURNAL_INCOMPAT_FAST_COMMIT);
 	ck_assert_uint_eq(e.journal->log.fast_commit_blocks, _i == 3 ? 256 : 64);
 	tid = _i == 1 ? last : last + 1;
 	memcpy(head, (uint32_t[]){ htole32(9 | 8 << 16), 0, htole32(tid), 0 }, sizeof(head));
 	if (_i)
-		fake_poke(e.fake, head, sizeof(head), log_off(&e, e.journal->log.end + (_i != 3)));
+		fake_poke(e.fake, head, sizeof(head),
+			  log_offset(&e, e.journal->log.end + (_i != 3)));
 	fake_stats_reset(e.fake);
 	if (_i < 2) {
 		ck_assert_int_eq(journal_replay(e.journal, &stats, FDIO_REASON(err)), 0);
@@ -329,9 +331,9 @@ START_TEST(tag_outside_the_file_system_is_refused)
 	testlog_sync(&e);
 	testlog_cut(&e, FAKE_CUT_DROP, 0);
 	testlog_open(&e);
-	fake_peek(e.fake, desc, 4096, log_off(&e, 1));
+	fake_peek(e.fake, desc, 4096, log_offset(&e, 1));
 	fdio_put_be32(desc, JOURNAL_HEADER_BYTES, _i ? (uint32_t)e.log[0].pblk : 0xfffffff0u);
-	fake_poke(e.fake, desc, 4096, log_off(&e, 1));
+	fake_poke(e.fake, desc, 4096, log_offset(&e, 1));
 	ck_assert_int_eq(journal_replay(e.journal, &stats, FDIO_REASON(err)), -EUCLEAN);
 	testlog_drop(&e);
 }
@@ -376,13 +378,13 @@ START_TEST(random_garbage_never_crashes)
 		uint32_t blk = 1 + rand_r(&seed) % 100;
 		uint8_t v[4];
 
-		for (unsigned b = 0; b < 4; b++)
-			v[b] = (uint8_t)(rand_r(&seed) % 3 ? rand_r(&seed) : 0);
+		for (unsigned second = 0; second < 4; second++)
+			v[second] = (uint8_t)(rand_r(&seed) % 3 ? rand_r(&seed) : 0);
 		fake_poke(e.fake, v, 4,
-			  log_off(&e, blk) + (rand_r(&seed) % 2 ? 12 + rand_r(&seed) % 64
+			  log_offset(&e, blk) + (rand_r(&seed) % 2 ? 12 + rand_r(&seed) % 64
 								: rand_r(&seed) % 1000));
 	}
-	journal_replay(e.journal, &stats, FDIO_REASON(err)); /* any answer */
+	journal_replay(e.journal, &stats, FDIO_REASON(err)); /* any result will do */
 	testlog_drop(&e);
 }
 END_TEST
@@ -393,12 +395,12 @@ Suite *unit_suite(void)
 	TCase *tc = unit_case(s, "replay", 60);
 
 	unit_seeds(tc, agrees_with_e2fsck, 8);
-	unit_loop(tc, twice_is_once, 0, 2, PROVES("JOURNAL-12"));
-	unit_test(tc, told_to_end);
-	unit_loop(tc, damage_is_refused_and_nothing_is_written, 0, 3, PROVES("JOURNAL-12"));
+	unit_loop(tc, interrupted_replay_is_repeated, 0, 2, PROVES("JOURNAL-12"));
+	unit_test(tc, sigterm_ends_a_replay);
+	unit_loop(tc, damaged_log_is_refused_and_nothing_written, 0, 3, PROVES("JOURNAL-12"));
 	unit_loop(tc, unfinished_transaction_is_ignored, 0, 3);
 	unit_test(tc, torn_commit_block_counts);
-	unit_loop(tc, obstacles_are_named, 0, 2);
+	unit_loop(tc, unknown_features_are_refused, 0, 2);
 	unit_loop(tc, fast_commits_are_not_skipped, 0, 4);
 	unit_loop(tc, tag_outside_the_file_system_is_refused, 0, 2);
 	unit_test(tc, stale_transactions_are_not_taken_for_new_ones, PROVES("JOURNAL-9"));

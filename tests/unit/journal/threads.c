@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Unit tests of the journal under threads: group commit, handles beside commits and checkpoints,
- * readers beside rollbacks, aborts that wake everybody. Meant for ThreadSanitizer as much as for
- * the assertions.
+ * Unit tests of the journal with eight threads: waiters share a commit, handles work beside commits
+ * and checkpoints, readers beside rollbacks, and an abort wakes everybody, the owner first
+ * (JOURNAL-10). The fake device makes flushes slow, hold or fail. Run with ThreadSanitizer these
+ * tests also look for races.
  */
 #include "kit/journal.h"
 
@@ -12,7 +13,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-enum { NT = 8 };
+enum { NR_THREADS = 8 };
 
 struct worker {
 	pthread_t thread;
@@ -21,21 +22,24 @@ struct worker {
 	int result;
 };
 
-static void run(struct testlog *e, struct worker *worker, unsigned rounds, void *(*fn)(void *))
+static void start_workers(struct testlog *e, struct worker *worker, unsigned rounds,
+			  void *(*fn)(void *))
 {
-	for (unsigned i = 0; i < NT; i++) {
+	for (unsigned i = 0; i < NR_THREADS; i++) {
 		worker[i] = (struct worker){ .e = e, .id = i, .rounds = rounds };
 		ck_assert_int_eq(pthread_create(&worker[i].thread, NULL, fn, &worker[i]), 0);
 	}
 }
 
-static void join(struct worker *worker)
+static void join_workers(struct worker *worker)
 {
-	for (unsigned i = 0; i < NT; i++)
+	for (unsigned i = 0; i < NR_THREADS; i++)
 		pthread_join(worker[i].thread, NULL);
 }
 
-/* Plain calls only: check's assertions are for the main thread. */
+/*
+ * Changes one block in a handle of its own. No assertions: libcheck wants them on the main thread.
+ */
 static int change(struct testlog *e, uint64_t blk, uint32_t value, journal_tid *ret_tid)
 {
 	struct journal_handle *handle;
@@ -78,14 +82,14 @@ static void *fsyncer(void *arg)
 START_TEST(waiters_share_a_commit)
 {
 	struct testlog e;
-	struct worker worker[NT];
+	struct worker worker[NR_THREADS];
 	uint64_t before;
 
 	testlog_up(&e);
 	before = fdio_counter_read(COUNTER_journal_commit);
-	/* The first commit hangs in its flush; everybody else must meet in the next. */
+	/* The first commit waits in its flush; all other threads must get into the next one. */
 	fake_block(e.fake, FAKE_FLUSH);
-	run(&e, worker, 1, fsyncer);
+	start_workers(&e, worker, 1, fsyncer);
 	ck_assert(fake_wait_blocked(e.fake, 1));
 	for (unsigned i = 0; i < 1000; i++) {
 		unsigned n;
@@ -94,17 +98,17 @@ START_TEST(waiters_share_a_commit)
 		n = (e.journal->committing ? e.journal->committing->nr_buffers : 0) +
 		    (e.journal->running ? e.journal->running->nr_buffers : 0);
 		fdio_mutex_unlock(&e.journal->state_lock);
-		if (n == NT)
+		if (n == NR_THREADS)
 			break;
 		unit_pause_ms(1);
 	}
 	fake_unblock(e.fake);
-	join(worker);
-	for (unsigned i = 0; i < NT; i++)
+	join_workers(worker);
+	for (unsigned i = 0; i < NR_THREADS; i++)
 		ck_assert_int_eq(worker[i].result, 0);
 	ck_assert_uint_le(fdio_counter_read(COUNTER_journal_commit) - before, 2);
 	testlog_crash(&e, NULL);
-	for (unsigned i = 0; i < NT; i++)
+	for (unsigned i = 0; i < NR_THREADS; i++)
 		ck_assert_int_eq(testlog_value(&e, e.base + i), 0);
 	testlog_drop(&e);
 }
@@ -118,7 +122,8 @@ static void *unblocker(void *arg)
 }
 
 /*
- * Whose transaction still runs waits for the commit before it; whose is being committed does not.
+ * journal_commit_wait_turn waits for the commit before it if the transaction still runs, and not at
+ * all if the transaction is being committed.
  */
 START_TEST(turn_comes_after_the_commit_before)
 {
@@ -156,14 +161,11 @@ static void slow_flush(void *arg, enum fake_kind kind, uint64_t off, uint64_t le
 		unit_pause_ms(2);
 }
 
-/*
- * Eight threads that sync on a device with slow flushes do several times what one does there: a
- * commit serves more than two of them.
- */
-START_TEST(threads_get_more_than_one)
+/* On a device with slow flushes, eight threads that sync share commits: more than two use each. */
+START_TEST(commit_serves_more_than_two_threads)
 {
 	enum { ROUNDS = 30 };
-	struct worker worker[NT];
+	struct worker worker[NR_THREADS];
 	struct testlog e;
 	uint64_t before;
 
@@ -175,44 +177,45 @@ START_TEST(threads_get_more_than_one)
 	ck_assert_int_eq(worker[0].result, 0);
 	ck_assert_uint_eq(fdio_counter_read(COUNTER_journal_commit) - before, ROUNDS);
 	before = fdio_counter_read(COUNTER_journal_commit);
-	run(&e, worker, ROUNDS, fsyncer);
-	join(worker);
-	for (unsigned i = 0; i < NT; i++)
+	start_workers(&e, worker, ROUNDS, fsyncer);
+	join_workers(worker);
+	for (unsigned i = 0; i < NR_THREADS; i++)
 		ck_assert_int_eq(worker[i].result, 0);
-	ck_assert_uint_le((fdio_counter_read(COUNTER_journal_commit) - before) * 2, NT * ROUNDS);
+	ck_assert_uint_le((fdio_counter_read(COUNTER_journal_commit) - before) * 2,
+			  NR_THREADS * ROUNDS);
 	fake_set_hook(e.fake, NULL, NULL);
 	testlog_down(&e);
 }
 END_TEST
 
-START_TEST(fsync_storm)
+START_TEST(many_fsyncs)
 {
 	struct testlog e;
-	struct worker worker[NT];
+	struct worker worker[NR_THREADS];
 	uint64_t before;
 
-	/* the small log wraps under it */
+	/* The smaller log (_i 1) wraps meanwhile. */
 	testlog_format(&e, &testlog_formats[_i ? 2 : 0], _i ? 1 : 4);
 	testlog_open(&e);
 	testlog_start(&e);
 	before = fdio_counter_read(COUNTER_journal_commit);
-	run(&e, worker, 300, fsyncer);
-	join(worker);
-	for (unsigned i = 0; i < NT; i++)
+	start_workers(&e, worker, 300, fsyncer);
+	join_workers(worker);
+	for (unsigned i = 0; i < NR_THREADS; i++)
 		ck_assert_int_eq(worker[i].result, 0);
-	ck_assert_uint_le(fdio_counter_read(COUNTER_journal_commit) - before, NT * 300);
+	ck_assert_uint_le(fdio_counter_read(COUNTER_journal_commit) - before, NR_THREADS * 300);
 	testlog_crash(&e, NULL);
-	for (unsigned i = 0; i < NT; i++)
+	for (unsigned i = 0; i < NR_THREADS; i++)
 		ck_assert_int_eq(testlog_value(&e, e.base + i), 299);
 	testlog_drop(&e);
 }
 END_TEST
 
 /*
- * Each thread owns 64 bytes in shared blocks, as inodes share a block; half of its handles are
- * cancelled.
+ * Each thread owns 64 bytes in each of the shared blocks, as inodes share a block, and cancels half
+ * of its handles.
  */
-static void *neighbour(void *arg)
+static void *change_own_part(void *arg)
 {
 	struct worker *worker = arg;
 	struct journal *journal = worker->e->journal;
@@ -255,10 +258,10 @@ static void *neighbour(void *arg)
 	return NULL;
 }
 
-START_TEST(neighbours_in_a_block)
+START_TEST(cancel_spares_neighbours_in_a_block)
 {
 	struct testlog e;
-	struct worker worker[NT];
+	struct worker worker[NR_THREADS];
 	struct journal_handle *handle;
 	struct journal_buffer *buffer;
 
@@ -269,15 +272,15 @@ START_TEST(neighbours_in_a_block)
 		journal_buffer_release(buffer);
 	}
 	journal_end(handle);
-	run(&e, worker, 2000, neighbour);
-	join(worker);
-	for (unsigned i = 0; i < NT; i++)
+	start_workers(&e, worker, 2000, change_own_part);
+	join_workers(worker);
+	for (unsigned i = 0; i < NR_THREADS; i++)
 		ck_assert_int_eq(worker[i].result, 0);
 	testlog_down(&e);
 }
 END_TEST
 
-static void *presser(void *arg)
+static void *changer(void *arg)
 {
 	struct worker *worker = arg;
 	unsigned seed = worker->id;
@@ -293,22 +296,22 @@ static void *presser(void *arg)
 START_TEST(abort_wakes_everybody)
 {
 	struct testlog e;
-	struct worker w[NT], p[NT];
+	struct worker syncing[NR_THREADS], changing[NR_THREADS];
 
 	testlog_up(&e);
 	fdio_log_set_level(0);
-	run(&e, w, 1000000, fsyncer);
-	run(&e, p, 100000000, presser);
+	start_workers(&e, syncing, 1000000, fsyncer);
+	start_workers(&e, changing, 100000000, changer);
 	unit_pause_ms(50);
 	fake_fault_add(e.fake, &(struct fake_fault){ .kinds = FAKE_FLUSH,
 						     .repeat = 1,
 						     .action = FAKE_ERROR,
 						     .err = -EIO });
-	join(w);
-	join(p);
-	for (unsigned i = 0; i < NT; i++) {
-		ck_assert(w[i].result == -EIO || w[i].result == -EROFS);
-		ck_assert_int_eq(p[i].result, -EROFS);
+	join_workers(syncing);
+	join_workers(changing);
+	for (unsigned i = 0; i < NR_THREADS; i++) {
+		ck_assert(syncing[i].result == -EIO || syncing[i].result == -EROFS);
+		ck_assert_int_eq(changing[i].result, -EROFS);
 	}
 	ck_assert_int_eq(journal_stop(e.journal), -EIO);
 	ck_assert_uint_eq(e.aborted, 1);
@@ -316,32 +319,32 @@ START_TEST(abort_wakes_everybody)
 }
 END_TEST
 
-START_TEST(pressers_and_fsyncers)
+START_TEST(changers_and_fsyncers_in_a_small_log)
 {
 	struct testlog e;
-	struct worker w[NT], p[NT];
+	struct worker syncing[NR_THREADS], changing[NR_THREADS];
 
 	testlog_format(&e, &testlog_formats[2], 1);
 	e.params.cache_bytes = 256 << 10;
 	testlog_open(&e);
 	testlog_start(&e);
-	run(&e, w, 100, fsyncer);
-	run(&e, p, 3000, presser);
-	join(w);
-	join(p);
-	for (unsigned i = 0; i < NT; i++) {
-		ck_assert_int_eq(w[i].result, 0);
-		ck_assert_int_eq(p[i].result, 0);
+	start_workers(&e, syncing, 100, fsyncer);
+	start_workers(&e, changing, 3000, changer);
+	join_workers(syncing);
+	join_workers(changing);
+	for (unsigned i = 0; i < NR_THREADS; i++) {
+		ck_assert_int_eq(syncing[i].result, 0);
+		ck_assert_int_eq(changing[i].result, 0);
 	}
 	testlog_down(&e);
 }
 END_TEST
 
 /*
- * Changes or syncs until that fails; *result is then the error, or -EPROTO if the owner had not
- * been told yet.
+ * Changes and syncs until an error. worker->result is then the error, or -EPROTO if the owner had
+ * not been told of the abort before.
  */
-static void *until_told(void *arg)
+static void *change_until_error(void *arg)
 {
 	struct worker *worker = arg;
 
@@ -360,28 +363,36 @@ static void *until_told(void *arg)
 	return NULL;
 }
 
-struct told_cb { struct journal_callback callback; struct testlog *e; int err; bool owner_knew; };
+struct commit_record {
+	struct journal_callback callback;
+	struct testlog *e;
+	int err;
+	bool owner_knew;
+};
 
-static void told(struct journal_callback *callback, int err)
+static void on_commit(struct journal_callback *callback, int err)
 {
-	struct told_cb *t = container_of(callback, struct told_cb, callback);
+	struct commit_record *t = container_of(callback, struct commit_record, callback);
 
 	t->err = err;
 	t->owner_knew = __atomic_load_n(&t->e->aborted, __ATOMIC_SEQ_CST) != 0;
 }
 
-/* Waiters, callbacks and new handles hear of an abort only after the owner, whoever aborts. */
+/*
+ * Waiters, callbacks and new handles see an abort only after the owner has been told. _i: the abort
+ * comes from a call, a failed flush, a failed write.
+ */
 START_TEST(owner_is_told_first)
 {
 	struct testlog e;
-	struct worker worker[NT];
-	struct told_cb cb = { { .fn = told }, &e };
+	struct worker worker[NR_THREADS];
+	struct commit_record cb = { { .fn = on_commit }, &e };
 	struct journal_handle *handle;
 
 	testlog_up(&e);
 	fdio_log_set_level(0);
 	e.aborted_ms = 50;
-	run(&e, worker, 0, until_told);
+	start_workers(&e, worker, 0, change_until_error);
 	unit_pause_ms(10);
 	if (_i) {
 		fake_fault_add(e.fake,
@@ -391,14 +402,14 @@ START_TEST(owner_is_told_first)
 						     .err = -EIO });
 	} else {
 		ck_assert_int_eq(journal_begin(e.journal, 1, &handle), 0);
-		testlog_fill(&e, handle, e.base + NT, 1);
+		testlog_fill(&e, handle, e.base + NR_THREADS, 1);
 		cb.e = &e;
 		journal_on_commit(handle, &cb.callback);
 		journal_end(handle);
 		journal_abort(e.journal, -EUCLEAN);
 	}
-	join(worker);
-	for (unsigned i = 0; i < NT; i++)
+	join_workers(worker);
+	for (unsigned i = 0; i < NR_THREADS; i++)
 		ck_assert(worker[i].result == -EIO || worker[i].result == -EROFS);
 	(void)journal_stop(e.journal);
 	ck_assert(_i || !cb.err || (cb.err == -EIO && cb.owner_knew));
@@ -414,11 +425,11 @@ Suite *unit_suite(void)
 
 	unit_test(tc, waiters_share_a_commit);
 	unit_test(tc, turn_comes_after_the_commit_before);
-	unit_test(tc, threads_get_more_than_one);
-	unit_loop(tc, fsync_storm, 0, 2);
-	unit_test(tc, neighbours_in_a_block);
+	unit_test(tc, commit_serves_more_than_two_threads);
+	unit_loop(tc, many_fsyncs, 0, 2);
+	unit_test(tc, cancel_spares_neighbours_in_a_block);
 	unit_test(tc, abort_wakes_everybody);
 	unit_loop(tc, owner_is_told_first, 0, 3, PROVES("JOURNAL-10"));
-	unit_test(tc, pressers_and_fsyncers);
+	unit_test(tc, changers_and_fsyncers_in_a_small_log);
 	return s;
 }

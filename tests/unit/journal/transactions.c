@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Unit tests of the journal: cache, handles and rollback, commit, ordering on the device,
- * checkpoint. The rules JOURNAL-1 to JOURNAL-12 are those of journal/journal_types.h. Freeing
- * blocks and aborts are in freeing.c, replay in replay.c, concurrency in threads.c.
+ * Unit tests of the journal: the block cache, handles and their rollback, commit, the order of
+ * writes on the device, checkpoint, and opening. A fake device records the order, holds requests
+ * and cuts the power; there is one thread of the test beside the journal's own.
+ * journal/journal_types.h has the rules JOURNAL-1 to JOURNAL-12. Freeing blocks and aborts are in
+ * freeing.c, replay in replay.c, threads in threads.c.
  */
 #include "kit/journal.h"
 
@@ -17,11 +19,11 @@
 
 /* ---- cache ---- */
 
-START_TEST(bread_reads_and_caches)
+START_TEST(read_block_reads_and_caches)
 {
 	struct testlog e;
 	static uint8_t pat[4096];
-	struct journal_buffer *buffer, *c;
+	struct journal_buffer *buffer, *again;
 
 	testlog_up(&e);
 	testlog_pattern(pat, 4096, e.base, 7);
@@ -30,10 +32,10 @@ START_TEST(bread_reads_and_caches)
 	ck_assert_int_eq(journal_read_block(e.journal, e.base, &buffer), 0);
 	ck_assert_int_eq(testlog_parse(buffer->data, 4096, e.base), 7);
 	ck_assert_uint_eq((uintptr_t)buffer->data % 4096, 0);
-	ck_assert_int_eq(journal_read_cached(e.journal, e.base, &c), 0);
-	ck_assert_ptr_eq(buffer, c);
+	ck_assert_int_eq(journal_read_cached(e.journal, e.base, &again), 0);
+	ck_assert_ptr_eq(buffer, again);
 	journal_buffer_release(buffer);
-	journal_buffer_release(c);
+	journal_buffer_release(again);
 	journal_buffer_release(NULL);
 	ck_assert_int_eq(journal_read_block(e.journal, e.params.nr_blocks, &buffer), -EUCLEAN);
 	ck_assert_int_eq(journal_read_cached(e.journal, UINT64_MAX, &buffer), -EUCLEAN);
@@ -41,7 +43,7 @@ START_TEST(bread_reads_and_caches)
 }
 END_TEST
 
-START_TEST(bread_error_is_not_cached)
+START_TEST(read_error_is_not_cached)
 {
 	struct testlog e;
 	struct journal_buffer *buffer;
@@ -74,7 +76,7 @@ START_TEST(readahead_is_one_read)
 		ck_assert_int_eq(journal_read_cached(e.journal, e.base + i, &buffer), 0);
 		journal_buffer_release(buffer);
 	}
-	/* Past the end of the file system: ignored. */
+	/* A readahead across the end of the file system does nothing. */
 	journal_readahead(e.journal, e.params.nr_blocks - 2, 16);
 	testlog_down(&e);
 }
@@ -106,47 +108,49 @@ END_TEST
 /* ---- handles ---- */
 
 static unsigned undone[4], nr_undone, ended;
-struct cb { struct journal_callback callback; unsigned id; int err; unsigned calls; };
+struct callback_record { struct journal_callback callback; unsigned id; int err; unsigned calls; };
 
 static void on_undo(struct journal_callback *callback, int err)
 {
-	struct cb *cb = container_of(callback, struct cb, callback);
+	struct callback_record *callback_record =
+			container_of(callback, struct callback_record, callback);
 
 	if (err)
 		ended++;
 	else
-		undone[nr_undone++] = cb->id;
+		undone[nr_undone++] = callback_record->id;
 }
 
 static void on_commit(struct journal_callback *callback, int err)
 {
-	struct cb *cb = container_of(callback, struct cb, callback);
+	struct callback_record *callback_record =
+			container_of(callback, struct callback_record, callback);
 
-	cb->err = err;
-	__atomic_add_fetch(&cb->calls, 1, __ATOMIC_SEQ_CST);
+	callback_record->err = err;
+	__atomic_add_fetch(&callback_record->calls, 1, __ATOMIC_SEQ_CST);
 }
 
 START_TEST(cancel_restores_everything)
 {
 	struct testlog e;
 	struct journal_handle *handle;
-	struct cb cb[3] = { { { .fn = on_undo }, 0 },
+	struct callback_record callback_record[3] = { { { .fn = on_undo }, 0 },
 			    { { .fn = on_undo }, 1 },
 			    { { .fn = on_commit }, 2 } };
 	struct journal_buffer *buffer;
 
 	testlog_up(&e);
 	nr_undone = ended = 0;
-	testlog_write(&e, e.base, 1);          /* in the running transaction */
+	testlog_write(&e, e.base, 1);
 	testlog_sync(&e);
-	testlog_write(&e, e.base + 1, 2);      /* again */
+	testlog_write(&e, e.base + 1, 2); /* in the running transaction */
 	ck_assert_int_eq(journal_read_block(e.journal, e.base + 2, &buffer), 0);
 	buffer->verified = 5;
 
 	ck_assert_int_eq(journal_begin(e.journal, 10, &handle), 0);
-	journal_on_undo(handle, &cb[0].callback);
-	journal_on_undo(handle, &cb[1].callback);
-	journal_on_commit(handle, &cb[2].callback);
+	journal_on_undo(handle, &callback_record[0].callback);
+	journal_on_undo(handle, &callback_record[1].callback);
+	journal_on_commit(handle, &callback_record[2].callback);
 	testlog_fill(&e, handle, e.base, 11);
 	testlog_fill(&e, handle, e.base + 1, 12);
 	testlog_fill(&e, handle, e.base + 2, 13);
@@ -165,7 +169,7 @@ START_TEST(cancel_restores_everything)
 	/* Only what earlier handles changed is still in the transaction. */
 	ck_assert_uint_eq(e.journal->running->nr_buffers, 1);
 	testlog_sync(&e);
-	ck_assert_uint_eq(cb[2].calls, 0);
+	ck_assert_uint_eq(callback_record[2].calls, 0);
 	testlog_crash(&e, NULL);
 	ck_assert_int_eq(testlog_value(&e, e.base), 1);
 	ck_assert_int_eq(testlog_value(&e, e.base + 1), 2);
@@ -177,12 +181,12 @@ START_TEST(end_runs_undo_callbacks_with_one)
 {
 	struct testlog e;
 	struct journal_handle *handle;
-	struct cb cb = { { .fn = on_undo }, 0 };
+	struct callback_record callback_record = { { .fn = on_undo }, 0 };
 
 	testlog_up(&e);
 	nr_undone = ended = 0;
 	ck_assert_int_eq(journal_begin(e.journal, 1, &handle), 0);
-	journal_on_undo(handle, &cb.callback);
+	journal_on_undo(handle, &callback_record.callback);
 	journal_end(handle);
 	ck_assert_uint_eq(ended, 1);
 	ck_assert_uint_eq(nr_undone, 0);
@@ -217,7 +221,8 @@ START_TEST(credits_are_a_limit)
 END_TEST
 
 /*
- * The block whose content is being put back, made read-only so that it is seen when that happens.
+ * A block whose page is read-only, so that the signal handler sees the moment when a cancelled
+ * handle restores its content, and in which state the block is then.
  */
 static struct {
 	struct journal_cache_buffer *buffer;
@@ -226,7 +231,7 @@ static struct {
 	bool in_txn, held;
 } guarded;
 
-static void on_write(int sig, siginfo_t *si, void *ctx)
+static void on_first_write(int sig, siginfo_t *si, void *ctx)
 {
 	uint8_t *at = si->si_addr;
 
@@ -239,19 +244,18 @@ static void on_write(int sig, siginfo_t *si, void *ctx)
 }
 
 /*
- * What is to go home is the committed image, and until the handle's changes are undone the block
- * must not: while its content is put back it is still in the transaction, which also keeps it in
- * memory.
+ * Until a cancelled handle has restored a block, the block must not go home or leave the cache. So
+ * it is still in the transaction, and referenced, while its content is restored.
  */
 START_TEST(cancel_restores_content_before_the_block_leaves)
 {
-	struct sigaction sa = { .sa_sigaction = on_write, .sa_flags = SA_SIGINFO }, old;
+	struct sigaction sa = { .sa_sigaction = on_first_write, .sa_flags = SA_SIGINFO }, old;
 	struct journal_handle *handle;
 	struct journal_buffer *buffer;
 	struct testlog e;
 
 	testlog_up(&e);
-	if (_i) { /* with a home write due */
+	if (_i) { /* the block's last commit is to be written home */
 		testlog_write(&e, e.base, 1);
 		testlog_sync(&e);
 	}
@@ -262,7 +266,7 @@ START_TEST(cancel_restores_content_before_the_block_leaves)
 	guarded.buffer = (struct journal_cache_buffer *)(void *)buffer;
 	guarded.page = buffer->data;
 	guarded.hits = 0;
-	journal_buffer_release(buffer); /* as the callers do: the handle keeps it */
+	journal_buffer_release(buffer); /* the handle still holds it */
 	ck_assert_int_eq(sigaction(SIGSEGV, &sa, &old), 0);
 	ck_assert_int_eq(mprotect(guarded.page, 4096, PROT_READ), 0);
 	journal_cancel(handle);
@@ -276,7 +280,7 @@ START_TEST(cancel_restores_content_before_the_block_leaves)
 }
 END_TEST
 
-/* As many blocks again as the transaction holds. */
+/* Adds as many blocks as the transaction has. */
 static void seal_as_many(struct testlog *e, struct journal_handle *handle)
 {
 	unsigned n = e->journal->running->nr_buffers;
@@ -286,8 +290,8 @@ static void seal_as_many(struct testlog *e, struct journal_handle *handle)
 }
 
 /*
- * A full transaction in which every block makes the owner add one when it closes: that fits,
- * however small the log is.
+ * The owner may add a block for each block of a full transaction when it closes; a small log holds
+ * both.
  */
 START_TEST(full_transaction_is_sealed)
 {
@@ -314,7 +318,7 @@ START_TEST(full_transaction_is_sealed)
 }
 END_TEST
 
-START_TEST(bnew_does_not_read_and_cancel_forgets_it)
+START_TEST(new_block_is_not_read_and_cancel_forgets_it)
 {
 	struct testlog e;
 	struct journal_handle *handle;
@@ -333,7 +337,7 @@ START_TEST(bnew_does_not_read_and_cancel_forgets_it)
 	memset(buffer->data, 0x55, 4096);
 	journal_cancel(handle);
 	journal_buffer_release(buffer);
-	/* The buffer that never was is gone: the next reader sees the device. */
+	/* The cancelled new block is not in the cache: the next reader sees the device. */
 	ck_assert_int_eq(testlog_value(&e, e.base), 9);
 
 	/* A cached block gets its content back. */
@@ -415,7 +419,7 @@ START_TEST(stop_leaves_nothing_in_the_log)
 		ck_assert_int_eq(testlog_home(&e, e.base + i), i);
 	testlog_open(&e);
 	ck_assert(!journal_needs_replay(e.journal));
-	testlog_start(&e); /* and it can go on */
+	testlog_start(&e); /* the journal goes on */
 	testlog_write(&e, e.base, 77);
 	testlog_down(&e);
 }
@@ -425,27 +429,24 @@ START_TEST(old_image_is_logged_when_block_changes_during_commit)
 {
 	struct testlog e;
 	uint64_t frozen = fdio_counter_read(COUNTER_journal_frozen);
-	enum { N = 250, BASE2 = 256 };
+	enum { N = 250, SECOND = 256 };
 	journal_tid tid;
 
-	/*
-	 * More images than are gathered for one write (256 log blocks), so that the last are not
-	 * copied yet.
-	 */
+	/* One write takes 256 log blocks. There are more images, so the last are not copied yet. */
 	testlog_up_as(&e, &testlog_formats[0], 32);
 	for (unsigned i = 0; i < 2 * N; i++)
-		testlog_write(&e, e.base + i - (i < N ? 0 : N + BASE2), i);
+		testlog_write(&e, e.base + i - (i < N ? 0 : N + SECOND), i);
 	tid = testlog_write(&e, e.base, 0);
 	fake_block(e.fake, FAKE_WRITE);
 	journal_commit_start(e.journal, tid);
 	ck_assert(fake_wait_blocked(e.fake, 1));
-	testlog_write(&e, e.base - BASE2 + 200, 5000);
+	testlog_write(&e, e.base - SECOND + 200, 5000);
 	ck_assert_uint_gt(fdio_counter_read(COUNTER_journal_frozen), frozen);
 	fake_unblock(e.fake);
 	ck_assert_int_eq(journal_commit_wait(e.journal, tid, NULL), 0);
-	ck_assert_int_eq(testlog_value(&e, e.base - BASE2 + 200), 5000);
+	ck_assert_int_eq(testlog_value(&e, e.base - SECOND + 200), 5000);
 	testlog_crash(&e, NULL);
-	ck_assert_int_eq(testlog_value(&e, e.base - BASE2 + 200), N + 200);
+	ck_assert_int_eq(testlog_value(&e, e.base - SECOND + 200), N + 200);
 	testlog_drop(&e);
 }
 END_TEST
@@ -459,7 +460,7 @@ START_TEST(magic_is_escaped)
 	testlog_up_as(&e, &testlog_formats[_i], 4);
 	ck_assert_int_eq(journal_begin(e.journal, 1, &handle), 0);
 	ck_assert_int_eq(journal_new_block(handle, e.base, &buffer), 0);
-	/* As a log block of this very transaction would look. */
+	/* Looks like the commit block of this transaction. */
 	journal_format_put_header(buffer->data, JOURNAL_BLOCK_COMMIT, journal_handle_tid(handle));
 	memset(buffer->data + 12, 0xab, 100);
 	journal_buffer_release(buffer);
@@ -481,19 +482,19 @@ START_TEST(commit_callbacks_run_once)
 {
 	struct testlog e;
 	struct journal_handle *handle;
-	struct cb cb = { { .fn = on_commit } };
+	struct callback_record callback_record = { { .fn = on_commit } };
 
 	testlog_up(&e);
 	ck_assert_int_eq(journal_begin(e.journal, 1, &handle), 0);
 	testlog_fill(&e, handle, e.base, 1);
-	journal_on_commit(handle, &cb.callback);
+	journal_on_commit(handle, &callback_record.callback);
 	journal_end(handle);
-	ck_assert_uint_eq(cb.calls, 0);
+	ck_assert_uint_eq(callback_record.calls, 0);
 	testlog_sync(&e);
-	ck_assert_uint_eq(cb.calls, 1);
-	ck_assert_int_eq(cb.err, 0);
+	ck_assert_uint_eq(callback_record.calls, 1);
+	ck_assert_int_eq(callback_record.err, 0);
 	testlog_down(&e);
-	ck_assert_uint_eq(cb.calls, 1);
+	ck_assert_uint_eq(callback_record.calls, 1);
 }
 END_TEST
 
@@ -548,7 +549,7 @@ START_TEST(log_wraps_and_space_is_reused)
 	testlog_format(&e, &testlog_formats[_i], _i == 2 ? 1 : 4);
 	testlog_open(&e);
 	testlog_start(&e);
-	/* 8 times the length of the log, without ever asking for a checkpoint. */
+	/* Eight times the length of the log; nobody asks for a checkpoint. */
 	for (unsigned round = 1; round <= 400; round++) {
 		for (unsigned k = 0; k < 20; k++) {
 			unsigned i = rand_r(&seed) % 200;
@@ -591,53 +592,57 @@ START_TEST(log_pressure_without_waiting)
 }
 END_TEST
 
-/* What the order of requests on the device was. */
-struct order { struct testlog *e; unsigned dirty_log, dirty_home, dirty_jsb, bad, commits; };
+/* What is not flushed yet on the device, by kind, and how often the order was wrong. */
+struct device_order {
+	struct testlog *e;
+	unsigned dirty_log, dirty_home, dirty_superblock, bad, commits;
+};
 
 static void watch_order(void *arg, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags,
 			bool after)
 {
-	struct order *o = arg;
-	bool log = journal_is_log_block(o->e->journal, off / 4096),
-	     jsb = off / 4096 == o->e->log[0].pblk;
+	struct device_order *order = arg;
+	bool log = journal_is_log_block(order->e->journal, off / 4096),
+	     superblock = off / 4096 == order->e->log[0].pblk;
 
 	if (!after)
 		return;
 	if (kind == FAKE_FLUSH) {
-		o->dirty_log = o->dirty_home = o->dirty_jsb = 0;
-	} else if (kind == FAKE_WRITE && jsb) {
+		order->dirty_log = order->dirty_home = order->dirty_superblock = 0;
+	} else if (kind == FAKE_WRITE && superblock) {
 		/* JOURNAL-7: the tail must not move over home writes that are still volatile. */
-		if (o->dirty_home)
-			o->bad++;
+		if (order->dirty_home)
+			order->bad++;
 		if (!(flags & DEV_FUA))
-			o->dirty_jsb++;
+			order->dirty_superblock++;
 	} else if (kind == FAKE_WRITE && log && (flags & DEV_FUA)) {
-		o->commits++;
+		order->commits++;
 		/* JOURNAL-4, JOURNAL-5 */
-		if (o->dirty_log || o->dirty_jsb)
-			o->bad++;
+		if (order->dirty_log || order->dirty_superblock)
+			order->bad++;
 	} else if (kind == FAKE_WRITE && log) {
-		o->dirty_log++;
+		order->dirty_log++;
 	} else if (kind == FAKE_WRITE) {
-		o->dirty_home++;
+		order->dirty_home++;
 	}
 }
 
-START_TEST(device_sees_the_required_order) /* One thread at a time, so the hook needs no lock */
+/* One thread works at a time, so the hook needs no lock. */
+START_TEST(device_sees_the_required_order)
 {
 	struct testlog e;
-	struct order o = { .e = &e };
+	struct device_order order = { .e = &e };
 
 	testlog_up(&e);
-	fake_set_hook(e.fake, watch_order, &o);
+	fake_set_hook(e.fake, watch_order, &order);
 	for (unsigned i = 0; i < 5; i++) {
 		testlog_write(&e, e.base + i, i);
 		testlog_sync(&e);
 	}
 	ck_assert_int_eq(journal_stop(e.journal), 0);
 	fake_set_hook(e.fake, NULL, NULL);
-	ck_assert_uint_eq(o.commits, 5);
-	ck_assert_uint_eq(o.bad, 0);
+	ck_assert_uint_eq(order.commits, 5);
+	ck_assert_uint_eq(order.bad, 0);
 	testlog_drop(&e);
 }
 END_TEST
@@ -725,8 +730,8 @@ Suite *unit_suite(void)
 	Suite *s = suite_create("journal: transactions");
 	TCase *tc = unit_case(s, "cache and handles", 30);
 
-	unit_test(tc, bread_reads_and_caches);
-	unit_test(tc, bread_error_is_not_cached);
+	unit_test(tc, read_block_reads_and_caches);
+	unit_test(tc, read_error_is_not_cached);
 	unit_test(tc, readahead_is_one_read);
 	unit_test(tc, cache_stays_near_its_limit);
 	unit_test(tc, cancel_restores_everything, PROVES("JOURNAL-1"));
@@ -735,7 +740,7 @@ Suite *unit_suite(void)
 	unit_test(tc, end_runs_undo_callbacks_with_one);
 	unit_test(tc, credits_are_a_limit);
 	unit_test(tc, full_transaction_is_sealed);
-	unit_test(tc, bnew_does_not_read_and_cancel_forgets_it);
+	unit_test(tc, new_block_is_not_read_and_cancel_forgets_it);
 	unit_test(tc, empty_handles_cost_no_transaction);
 	unit_test(tc, read_only_and_refusals);
 

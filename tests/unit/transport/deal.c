@@ -108,8 +108,7 @@ START_TEST(one_deep_moment_changes_nothing)
 END_TEST
 
 /*
- * A fixed share of the share_of_the_slots goes to the other loop, and never slot 0, which may be
- * the only one.
+ * A fixed share of the slots goes to the other loop, and never slot 0, which may be the only one.
  */
 START_TEST(share_of_the_slots)
 {
