@@ -25,7 +25,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define MOST_LEVELS 8 /* loop devices over loop devices */
+#define MOST_LEVELS 8 /* of loop devices whose image is a loop device */
 #define WAIT_MS 3000u
 #define POLL_MS 20u
 
@@ -81,6 +81,7 @@ static bool is_locked(const char *path, bool read_only)
 	return locked;
 }
 
+/* True if the lock is still there after WAIT_MS. */
 static bool stays_locked(const char *path, bool read_only)
 {
 	struct timespec nap = { .tv_nsec = POLL_MS * 1000000l };

@@ -2,8 +2,8 @@
 /*
  * The daemon as a process, see daemon.h. The main thread runs all of this, mostly before other
  * threads exist; only daemon_notify runs on any thread (control thread, watchdog), and the
- * descriptor that it uses is set before. No locks. A failure that a mount cannot do with fails with
- * a reason; all others are logged.
+ * descriptor that it uses is set before. No locks. What the mount cannot do without fails with a
+ * reason; other failures are logged.
  */
 #include "command/daemon.h"
 

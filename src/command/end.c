@@ -26,7 +26,7 @@ int session_umount(void *arg, bool lazy)
 
 	fdio_magic_check(session, MAGIC_SESSION);
 	err = unmounter_do(session->unmounter, lazy);
-	/* Not reachable: the transport ends the connection next, and session_destroy reads this. */
+	/* The mount stays; the transport ends the connection next, and log_result tells it. */
 	if (err == -EEXIST || (lazy && err && err != -EINVAL))
 		session->left_behind = true;
 	return err;
@@ -41,7 +41,7 @@ void session_ending(void *arg)
 	watchdog_ending(session->watchdog);
 }
 
-static void say_result(const struct session *session)
+static void log_result(const struct session *session)
 {
 	const char *path = session->probe.path;
 
@@ -55,7 +55,10 @@ static void say_result(const struct session *session)
 		log_info("%s unmounted from %s", path, session->mountpoint);
 }
 
-/* Called once, when no more requests come. */
+/*
+ * Called once, when no more requests come. ops_shutdown waits for the operations that still run and
+ * closes the files that are still open. Both can give the engine work, so it is drained again.
+ */
 void session_destroy(void *arg, bool aborted)
 {
 	struct session *session = arg;
@@ -72,7 +75,7 @@ void session_destroy(void *arg, bool aborted)
 	work_queue_drain(session->syncers);
 	session->result = ext4_vol_close(session->vol);
 	session->vol = NULL;
-	say_result(session);
+	log_result(session);
 }
 
 int session_end_early(struct session *session, int status)

@@ -34,7 +34,7 @@ int session_failed(struct session *session, int status, const char *fmt, ...)
 	return status;
 }
 
-/* Prints one line: a newline in a file name is escaped. */
+/* Prints session->reason as one line: a newline in a file name is escaped. */
 static void print_reason(struct session *session)
 {
 	static char line[sizeof(session->reason_text)];
@@ -123,8 +123,8 @@ static int fake_mount(struct session *session)
 }
 
 /*
- * Forks; the child returns 0 and goes on. Until the mount serves, log lines still go to the
- * terminal of the user, so only warnings and errors are logged.
+ * Forks; the child returns 0 and goes on. It logs to syslog. Until the mount serves, warnings and
+ * errors (with -v, all lines) go to the user's terminal, too.
  */
 static int go_to_background(struct session *session)
 {
@@ -138,6 +138,7 @@ static int go_to_background(struct session *session)
 	return 0;
 }
 
+/* The session, from its start to its end; returns the exit status. */
 static int run(struct session *session)
 {
 	int status;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The tables of mounts, see mounts.h. Runs in the unmounter process, whose filter allows openat,
- * read, getdents64 and close, and while starting in the main thread. No state, no locks, no
- * allocation (readdir and sscanf would allocate, or read the whole text for each line).
+ * read, getdents64 and close, and while starting in the main thread. No state, no locks, and no
+ * allocation: hence getdents64 instead of readdir. Numbers are not read with sscanf, which would
+ * look for the end of the whole table for each line.
  */
 #include "command/mounts.h"
 

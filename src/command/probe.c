@@ -27,10 +27,10 @@
 #include <unistd.h>
 
 #define TABLE_CAP (1u << 20) /* bytes for a table of mounts */
-#define CLAIM_TRIES 100u     /* for a claim to go away: 2 s */
+#define CLAIM_TRIES 100u     /* waits 2 s for a claim to go away */
 #define CLAIM_POLL_US 20000u
 
-/* The path of spec. */
+/* Writes the absolute path of spec to path, which has PATH_MAX bytes. */
 static int resolve(const char *spec, char *path, struct fdio_reason *reason)
 {
 	char *dev = NULL;
@@ -56,7 +56,10 @@ static int resolve(const char *spec, char *path, struct fdio_reason *reason)
 	return 0;
 }
 
-/* Where path or the device rdev (0: none) is mounted in this mount namespace; false: nowhere. */
+/*
+ * Writes to where the directory that path, or another name of the device rdev (0: none), is mounted
+ * on in this mount namespace; false: it is not mounted.
+ */
 static bool mounted_on(const char *path, dev_t rdev, char *where, size_t cap)
 {
 	FILE *f = setmntent("/proc/self/mounts", "r");
@@ -79,7 +82,7 @@ static bool mounted_on(const char *path, dev_t rdev, char *where, size_t cap)
 	return found;
 }
 
-/* Where the device is mounted, or which processes have it mounted in other mount namespaces. */
+/* As mounted_on, but names processes of other mount namespaces, too (mounts_holders). */
 static bool held_elsewhere(dev_t rdev, char *who, size_t cap)
 {
 	const unsigned dev[2] = { major(rdev), minor(rdev) };
@@ -245,6 +248,7 @@ static void blkid_type(int fd, char *type, char *pttype, size_t cap)
 static int check_type(int fd, struct probe *probe, struct fdio_reason *reason)
 {
 	unsigned magic = fdio_get_le16(probe->super, SUPER_MAGIC);
+	/* Of 32 bits; the upper half is checked when the volume is opened. */
 	unsigned log_block_size = fdio_get_le16(probe->super, SUPER_LOG_BLOCK_SIZE);
 	char type[64], pttype[64];
 

@@ -4,10 +4,10 @@
  * Main thread. A step that fails ends the start; SIGTERM and SIGINT end it between two steps.
  *
  * The journal is recovered first (recover.h). What follows depends on the device:
- *   - A block device, as root, is mounted as fuseblk: the kernel claims the device during the
- *     mount, and the volume is opened after it. The kernel's first request is answered last.
- *   - For an image file, and without root, dev_uring_open locks or claims it; the volume is opened
- *     before the mount.
+ *   - Root mounts a block device as fuseblk: the kernel claims the device during the mount, and the
+ *     volume is opened after it. The kernel's first request is answered last.
+ *   - An image file, or a block device without root, is locked or claimed by dev_uring_open, and
+ *     the volume is opened before the mount.
  */
 #include "base/log.h"
 #include "base/stop.h"
@@ -95,8 +95,8 @@ static int open_device(struct session *session)
 	session->fuseblk = session->root && session->probe.is_block;
 	if (session->fuseblk && session->options.fsname)
 		return session_failed(session, EXIT_USAGE,
-				      "option fsname is for image files: the kernel "
-				      "shows a block device under its own name");
+				      "option fsname is for image files: the kernel shows a block "
+				      "device under its own name");
 	flags |= session->read_only ? DEV_OPEN_RDONLY : 0;
 	flags |= session->fuseblk ? 0 : DEV_OPEN_EXCL;
 	err = dev_uring_open(session->probe.path, flags, &session->dev, &session->reason);
