@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Mounting and unmounting: the command returns when the mount serves, umount leaves a clean file
-system.
+Mounting and unmounting. The command returns when the mount serves requests; after umount the file
+system is clean; what surrounds the mount (file descriptors, readahead, other mounts at the same
+place) is as a user may expect.
 """
 import os
 import signal
@@ -15,6 +16,7 @@ BOTH = ("image", "loop")
 
 @case(kinds=BOTH)
 def background(env):
+    """The command without -f returns when the mount serves, and umount leaves a clean volume."""
     vol = env.volume(64)
     mnt = env.mkdir()
     env.undo.callback(run, "umount", "-l", mnt, ok=None)
@@ -28,7 +30,7 @@ def background(env):
     expect_eq(read_file(os.path.join(mnt, "hello")), b"hello\n", "what was written")
     run("umount", mnt)
     if vol.dev:
-        vol.check()  # the block device is clean the moment umount returns
+        vol.check()  # a block device is clean when umount returns
     wait_for(lambda: not daemons_of(mnt), "end of the daemon after umount")
     vol.check()
     with vol.kmount("ro") as k:
@@ -37,7 +39,7 @@ def background(env):
 
 @case(kinds=BOTH)
 def untouched(env):
-    """Mounting and unmounting changes nothing but the superblock's times and counts."""
+    """After mounting and unmounting, the volume is clean and still empty."""
     vol = env.volume(64)
     with vol.mount():
         pass
@@ -48,7 +50,7 @@ def untouched(env):
 
 @case(kinds=BOTH)
 def again(env):
-    """Five mounts in a row, each finding what the last one left."""
+    """Five mounts in a row; each finds what the one before wrote."""
     vol = env.volume(64)
     for i in range(5):
         with vol.mount() as m:
@@ -82,7 +84,7 @@ def version_and_help(env):
 
 @case(kinds=("loop",))
 def sectors_of_4096(env):
-    """A device with 4 KiB sectors."""
+    """A device with sectors of 4 KiB is served."""
     vol = env.volume(64, "-b", "4096", sector=4096)
     with vol.mount() as m:
         write_file(m.path("f"), b"4k" * 10_000)
@@ -94,25 +96,21 @@ def sectors_of_4096(env):
 
 @case(kinds=("image", "loop"))
 def readahead(env):
-    """
-    The kernel's own setting for the mount says what the option said, or by default no less than 1
-    MiB.
-    """
+    """The kernel's readahead for the mount is that of the option, at least 1 MiB by default."""
     for opt, least, most in (((), 1024, 16384), (("readahead=512",), 512, 512)):
         with env.volume(32).mount(*opt) as m:
             dev = os.stat(m.point).st_dev
             name = f"/sys/class/bdi/{os.major(dev)}:{os.minor(dev)}"
             name = ((name + "-fuseblk" if os.path.exists(name + "-fuseblk") else name)
                     + "/read_ahead_kb")
-            # With -f a mount can answer before the daemon is ready; the command without it returns
-            # afterwards.
+            # With -f the mount is there before the daemon has finished setting it up.
             wait_for(lambda: least <= int(read_file(name)) <= most, f"readahead of {opt}",
                      timeout=10)
 
 
 @case()
 def without_standard_files(env):
-    """Started with standard input, output and error closed, as some programs start others."""
+    """The daemon works if it is started with standard input, output and error closed."""
     vol = env.volume(64)
     mnt = env.mkdir()
     env.undo.callback(run, "umount", "-l", mnt, ok=None)
@@ -130,8 +128,8 @@ def open_files(pid):
 @case(kinds=("image", "loop"), params=("", "-f"))
 def inherited_descriptors(env, foreground):
     """
-    What the starter has open is not held by the daemon nor by the process that unmounts; the device
-    and the mount point may be named by such descriptors all the same.
+    The daemon and its unmounter hold no descriptors that they inherited, yet the device and the
+    mount point may be given as /dev/fd/N.
     """
     vol = env.volume(64)
     mnt = env.mkdir()
@@ -158,7 +156,7 @@ def inherited_descriptors(env, foreground):
 
 @case(kinds=("image", "loop"))
 def one_upon_another(env):
-    """Two mounts at one place: each end takes away its own, not what is there by then."""
+    """With two mounts at one place, the end of the upper one leaves the lower one mounted."""
     lower, upper = env.volume(64), env.volume(64)
     m = lower.mount()
     write_file(m.path("lower"), b"lower")

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-What cannot be mounted is refused with one line that names the reason, an exit status, and no mount
-left behind.
+A volume that cannot be mounted is refused: one line names the reason, the exit status is not 0, and
+no mount is left.
 """
 import os
 
@@ -13,7 +13,9 @@ BOTH = ("image", "loop")
 
 
 def refused(env, target, *words, opts=(), mnt=None):
-    """fusedio must say one line with one of the words in it, and end with a status other than 0."""
+    """
+    fusedio must print one line with one of these words in it, and end with a status other than 0.
+    """
     mnt = mnt or env.mkdir()
     p = run(FUSEDIO, *(["-o", ",".join(opts)] if opts else []), target, mnt, ok=None, timeout=60)
     if p.returncode == 0:
@@ -50,8 +52,8 @@ def missing(env):
 @case()
 def missing_with_nofail(env):
     """
-    nofail: a device that is not there is no error, and no word; anything else that is wrong still
-    is.
+    With nofail, a device that is missing is no error and causes no message; other faults still are
+    errors.
     """
     for spec in (env.path("nothing-here"), "UUID=00000000-1111-2222-3333-444444444444",
                  env.path("no/such/directory")):
@@ -64,7 +66,7 @@ def missing_with_nofail(env):
 
 @case(params=("empty", "long", "two-lines"))
 def odd_name(env, which):
-    """The line is one line, and says why, whatever the name."""
+    """The message is one line that gives the reason, whatever bytes the device's name has."""
     if which == "empty":
         refused(env, "", "is empty")
     elif which == "long":
@@ -77,7 +79,7 @@ def odd_name(env, which):
 @case()
 def names_are_escaped(env):
     """
-    What the command line and the image say reaches log and terminal as text, whatever is in it.
+    Strings from the command line and from the image are escaped in the log and on the terminal.
     """
     evil = "e\n\x1b[31m\x9b\u202e"
     refused(env, env.path(evil), "\\x0a\\x1b[31m\\xc2\\x9b\\xe2\\x80\\xae")
@@ -93,7 +95,7 @@ def names_are_escaped(env):
     m = vol.mount(ok=False)
     wait_for(lambda: b"watching it" in read_file(m.log) or m.proc.poll() is not None,
              "the line about the host")
-    m.kill()  # it would watch for some seconds
+    m.kill()  # else it would watch for some seconds
     log = read_file(m.log)
     expect(b"by host host\\x0a\\x1b]0;x\\x07\\xffend" in log,
            f"the host is not there, or not escaped: {log!r}")
@@ -121,7 +123,7 @@ def too_small(env):
 
 @case(kinds=BOTH)
 def cut_short(env):
-    """The device ends before the file system does."""
+    """A device that is smaller than its file system is refused."""
     vol = env.volume(64, "-O", "^resize_inode")
     if vol.dev:
         vol.detach()
@@ -150,7 +152,10 @@ def mounted_by_kernel(env):
 
 @case(kinds=("loop",))
 def image_mounted_through_loop_device(env):
-    """The kernel has it mounted, and knows nothing of a lock on the image."""
+    """
+    An image that the kernel has mounted through a loop device is refused, although it is not
+    locked.
+    """
     vol = env.volume(64)
     with vol.kmount() as k:
         refused(env, vol.file, vol.dev)
@@ -165,10 +170,7 @@ def image_mounted_through_loop_device(env):
 
 @case()
 def image_served_below_loop_device(env):
-    """
-    The other way round: the kernel makes a loop device from an image that is served, which must not
-    be served as well.
-    """
+    """A loop device over an image that fusedio serves is refused: it would be served twice."""
     def loop_over(path, *args):
         dev = run("losetup", "--find", "--show", *args, path).stdout.strip()
         env.undo.callback(run, "losetup", "-d", dev, ok=None)
@@ -184,7 +186,8 @@ def image_served_below_loop_device(env):
         refused(env, dev, "is made from " + vol.file.lower())
         run(FUSEDIO, "-o", "ro,norecovery", dev, mnt)
         run("umount", mnt)
-    # Its name leads to another file, which is served: that is no reason.
+    # The backing file's name now leads to another file, which is served: the check must not go by
+    # the name.
     other = env.volume(64)
     with other.mount():
         run("mount", "--bind", other.file, vol.file)
@@ -239,14 +242,14 @@ def missing_arguments(env):
 
 @case(params=("encrypt", "casefold", "verity", "journal_dev"))
 def feature(env, name):
-    """Features that would be served wrongly are named."""
+    """Features that fusedio does not support are named, or the volume is served read-only."""
     vol = env.volume(64, fresh=False)
     p = run("mke2fs", "-q", "-F", "-t", "ext4", "-O", name, vol.file, ok=None)
     if p.returncode != 0:
         expect(False, f"mke2fs -O {name}: {p.stderr.strip()}")
     mnt = env.mkdir()
     p = run(FUSEDIO, vol.target, mnt, ok=None)
-    if p.returncode == 0:  # serving it read-only is as good
+    if p.returncode == 0:  # serving the volume read-only is right too
         options = mountinfo(mnt)[3].split(",")
         run("umount", mnt)
         expect("ro" in options, f"{name} is served read-write")

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Signals end the daemon as umount would; umount waits for what it has to."""
+"""A signal ends the daemon as umount would, and both wait until everything is on the device."""
 import os
 import signal
 
@@ -26,8 +26,8 @@ def unmounts(env, name):
 @case(kinds=BOTH)
 def while_busy(env):
     """
-    SIGTERM with a file open: no hang, a clean file system once the file is closed or the daemon
-    gone.
+    SIGTERM while a file is open: the daemon does not hang, and the file system is clean once the
+    file is closed or the daemon has ended.
     """
     vol = env.volume(64)
     m = vol.mount()
@@ -50,7 +50,7 @@ def while_busy(env):
 @case(kinds=("loop",))
 def umount_waits(env):
     """
-    After umount of a block device everything is on it: a copy taken at that moment is clean and
+    umount of a block device returns when everything is on it: a copy taken then is clean and
     complete.
     """
     vol = env.volume(128)
@@ -68,7 +68,7 @@ def umount_waits(env):
 
 @case()
 def hangup_and_pipe_are_survived(env):
-    """SIGPIPE, SIGUSR1 (statistics) and, for a daemon, SIGHUP are no reason to stop serving."""
+    """SIGPIPE, SIGUSR1 (statistics) and, in a daemon, SIGHUP do not end the mount."""
     vol = env.volume(64)
     with vol.mount() as m:
         for sig in (signal.SIGPIPE, signal.SIGUSR1):

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Trees made by the kernel look the same through fusedio: names, attributes, times, contents, holes,
+Trees that the kernel made look the same through fusedio: names, attributes, times, contents, holes,
 extended attributes.
 """
 import errno
@@ -59,7 +59,7 @@ def on_a_device(env, name):
 @case(kinds=("image",), params=tuple(OTHERS), timeout=180)
 def others(env, name):
     small = name in ("inodes-of-128", "no-dir-index")
-    # there is no room for it: not told, or told as 0
+    # An inode of 128 bytes has no room for a time of creation: statx leaves it out or returns 0.
     compare(env, OTHERS[name], times=tree.SHORT_TIMES if name == "inodes-of-128" else None,
             extents=300, entries=600 if small else 6000,
             ignore=("birth",) if name == "inodes-of-128" else ())
@@ -68,8 +68,8 @@ def others(env, name):
 @case(kinds=BOTH)
 def deep_tree(env):
     """
-    Enough extents for a tree of three levels, read at random places, directly and through the
-    cache.
+    A file with an extent tree of three levels is read at random offsets, directly and through the
+    page cache.
     """
     vol = env.volume(256, "-b", "1024")
     nr = 30_000

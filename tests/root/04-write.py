@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Trees made through fusedio: e2fsck finds nothing, and the kernel sees what fusedio showed."""
+"""
+Trees that are made through fusedio: e2fsck finds nothing, and the kernel shows what fusedio showed.
+"""
 import os
 import random
 
@@ -12,8 +14,7 @@ BOTH = ("image", "loop")
 FORMATS = {f"{bs}-{'csum' if csum else 'nocsum'}-{'64bit' if b64 else '32bit'}":
            ("-b", str(bs), "-O", f"{'' if csum else '^'}metadata_csum,{'' if b64 else '^'}64bit")
            for bs in (1024, 2048, 4096) for csum in (1, 0) for b64 in (1, 0)}
-# A file's own time of reading is whatever the last reader made of it; the map of holes of a mounted
-# file may show preallocated blocks that still sit in the page cache as data.
+# Fields that reading the tree changes, so they are not compared.
 LIVE = ("atime",)
 
 
@@ -30,7 +31,7 @@ def write_and_compare(env, args, **fill):
     vol = env.volume(200, "-N", "12000", *args)
     with vol.mount() as m:
         tree.fill(m.point, bs, **fill)
-        sync_all(m.point)  # what is allocated late is allocated now
+        sync_all(m.point)  # allocates blocks whose allocation was delayed
         live = tree.scan(m.point)
     vol.check()
     with vol.kmount("ro", "noatime") as k:
@@ -48,7 +49,7 @@ def formats(env, name):
 
 @case(kinds=("loop",), timeout=240)
 def same_as_the_kernel(env):
-    """The same calls on both: the two trees differ in nothing that the calls decide."""
+    """The same calls on both give trees that differ only in what the calls do not decide."""
     args = ("-b", "4096")
     _, ours = write_and_compare(env, args)
     vol = env.volume(200, "-N", "12000", *args)
@@ -72,8 +73,8 @@ def same_as_the_kernel(env):
 @case(kinds=BOTH, params=(1024, 4096), timeout=240)
 def random_writes(env, bs):
     """
-    Random writes, truncations and holes in some files, against copies in memory; then once more
-    through the kernel.
+    Random writes, truncations and holes in some files, compared with copies in memory, and again
+    through the kernel's ext4.
     """
     vol = env.volume(128, "-b", str(bs))
     rng = random.Random(bs)

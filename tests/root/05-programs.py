@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Everyday programs: cp, rsync, git, tar, sqlite3, make and a compiler."""
+"""Everyday programs work on a mount: cp, rsync, git, tar, sqlite3, make and a compiler."""
 import os
 import shutil
 
@@ -8,7 +8,7 @@ import tree
 from lib import Fail, case, expect, expect_eq, main, need, pattern, run, write_file
 
 BOTH = ("image", "loop")
-# What a copy cannot keep: its own numbers, times of change and birth, and the allocation.
+# Fields that differ between a file and its copy: numbers, times of change and birth, allocation.
 COPY = ("ino", "ctime", "birth", "blocks", "atime", "segments", "sha256", "hole", "dirent")
 
 
@@ -16,7 +16,7 @@ def make_source(env):
     src = env.mkdir("src")
     tree.fill(src, 4096, extents=50, entries=300, times=[0, 10**18 + 1, 5 * 10**9], acls=False,
               huge=False)
-    # rsync leaves alone what differs by less than a second
+    # rsync ignores differences of less than a second
     for d, _, files in os.walk(os.fsencode(src)):
         for f in files:
             os.utime(os.path.join(d, f), ns=(10**18 + 1, 10**18 + 2), follow_symlinks=False)
@@ -145,7 +145,7 @@ def sqlite(env, mode):
 
 @case(kinds=BOTH)
 def build(env):
-    """A small C project, made and built on the mount, and the program run from it."""
+    """A small C project is built on the mount, and its program runs from there."""
     need("gcc", "make")
     vol = env.volume(128)
     with vol.mount() as m:

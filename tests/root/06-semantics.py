@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What system calls promise, one by one."""
+"""The semantics of system calls, one by one, as POSIX or the kernel's ext4 define them."""
 import errno
 import fcntl
 import mmap
@@ -19,7 +19,7 @@ BOTH = ("image", "loop")
 
 
 def on_mount(fn):
-    """The case gets a mount of a small file system, which e2fsck looks at in the end."""
+    """Gives the case a mount of a small file system, which e2fsck checks afterwards."""
     def wrapped(env):
         vol = env.volume(64, "-b", "4096")
         with vol.mount() as m:
@@ -43,7 +43,7 @@ def rename_replaces(m):
     expect(not os.path.exists(m.path("a")), "the old name is still there")
     os.rename(m.path("b"), m.path("b"))
     os.link(m.path("b"), m.path("c"))
-    os.rename(m.path("b"), m.path("c"))  # two names of one file: nothing happens
+    os.rename(m.path("b"), m.path("c"))  # two names of one file: rename does nothing
     expect(os.path.exists(m.path("b")), "rename between names of one file removed one")
 
 
@@ -118,7 +118,7 @@ def tmpfile(m):
     fd = os.open(m.point, os.O_TMPFILE | os.O_RDWR, 0o640)
     os.write(fd, b"temporary")
     expect_eq(os.fstat(fd).st_nlink, 0, "links")
-    # python's os.link does not follow /proc's links
+    # Python's os.link does not follow the links in /proc
     syscheck(libc.linkat(-100, b"/proc/self/fd/%d" % fd, -100, os.fsencode(m.path("named")), 0x400),
              "linkat")
     os.close(fd)
@@ -307,7 +307,7 @@ def seek(m):
 @case(kinds=BOTH)
 @on_mount
 def truncation(m):
-    """What a truncation cut off never comes back."""
+    """Data that a truncation cut off does not come back when the file grows."""
     p = m.path("f")
     write_file(p, b"\xa5" * 20_000, sync=True)
     os.truncate(p, 5000)
@@ -396,7 +396,7 @@ def times(m):
 @case()
 @on_mount
 def flags(m):
-    """chattr +i and +a are obeyed."""
+    """The flags that chattr +i and +a set are obeyed."""
     FS_IOC_GETFLAGS, FS_IOC_SETFLAGS = 0x80086601, 0x40086602
     p = m.path("f")
     write_file(p, b"abc")
@@ -435,7 +435,10 @@ def flags(m):
 @case()
 @on_mount
 def listing_while_changing(m):
-    """A name that stays is listed exactly once, whatever comes and goes during the listing."""
+    """
+    A name that is there all the time is listed exactly once, whatever is created and removed
+    meanwhile.
+    """
     os.mkdir(m.path("d"))
     stay = {f"stay-{i:04}" for i in range(2000)}
     for n in stay:

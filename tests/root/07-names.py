@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Names are bytes: all of them but '/' and NUL, up to 255."""
+"""A name may hold every byte but '/' and NUL, and up to 255 of them."""
 import errno
 import os
 

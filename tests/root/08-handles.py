@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-File handles, as an NFS server uses them: a handle finds its file again when nothing about it is
-cached any more.
+File handles, as an NFS server uses them: a handle leads to its file even after everything cached
+about the file is gone.
 """
 import ctypes
 import errno
@@ -58,7 +58,7 @@ def found_again(env):
 @case(kinds=BOTH)
 def stale(env):
     """
-    The handle of a file that is gone finds nothing, also when its inode number has a new file.
+    The handle of a deleted file leads to nothing, even if its inode number belongs to a new file.
     """
     vol = env.volume(64)
     with vol.mount() as m:

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Directories with very many entries: the index is used, stays valid, and is what the kernel would
-have made of it.
+Directories with very many entries: fusedio uses the index, keeps it valid, and builds the same one
+as the kernel.
 """
 import os
 import statistics
@@ -20,9 +20,9 @@ def create(path):
 @case(kinds=("loop",), timeout=300)
 def hundred_thousand(env):
     """
-    100,000 names in one directory. No absolute times: the median batch at the end may take a
-    generous multiple of the median batch at the start, which a linear search would exceed by far
-    (its cost grows a hundredfold).
+    100,000 names in one directory. Absolute times say nothing on a busy machine, so the median
+    batch at the end may take a generous multiple of the median batch at the start; the cost of a
+    linear search would grow a hundredfold.
     """
     vol = env.volume(400, "-b", "4096", "-N", "110000")
     nr, batch = 100_000, 1000
@@ -59,7 +59,10 @@ def hundred_thousand(env):
 
 @case(kinds=BOTH, params=("half_md4", "tea", "legacy"), timeout=180)
 def hashes(env, algorithm):
-    """Small blocks, so that the index has two levels; filled, thinned, filled again, emptied."""
+    """
+    With small blocks, so that the index has two levels, a directory is filled, thinned out, filled
+    again and emptied.
+    """
     vol = env.volume(64, "-b", "1024", "-N", "20000", "-E", "lazy_itable_init=0")
     run("tune2fs", "-E", f"hash_alg={algorithm}", vol.target)
     with vol.mount() as m:
@@ -90,7 +93,7 @@ def hashes(env, algorithm):
 
 @case(timeout=240)
 def many_subdirectories(env):
-    """More subdirectories than a link count can tell."""
+    """More subdirectories than a link count can express."""
     vol = env.volume(400, "-b", "1024", "-N", "70000", "-i", "1024")
     nr = 65_010
     with vol.mount() as m:

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-fio with verification: direct, buffered and mapped I/O, every engine, alone and together; no byte
-may differ.
+fio with verification: direct, buffered and mapped I/O with every engine, one at a time and
+together. Not one byte may differ.
 """
 import json
 
@@ -13,8 +13,8 @@ BOTH = ("image", "loop")
 
 def fio(m, *jobs, timeout=180, **common):
     """
-    Runs jobs (dicts) at once in the mount; any error or mismatch fails the case. Returns fio's own
-    report.
+    Runs these jobs (dicts) at once in the mount; the case fails on any error or mismatch. Returns
+    fio's report.
     """
     argv = ["fio", "--output-format=json", f"--directory={m.point}", "--verify_fatal=1"]
     argv += [f"--{k}={v}" for k, v in common.items()]
@@ -56,7 +56,7 @@ def buffered_and_mapped(env):
         for engine in ("psync", "mmap", "io_uring"):
             fio(m, {"ioengine": engine, "direct": 0, "rw": "randwrite", "bs": "4k", "size": "24m",
                     "verify": "crc32c", "do_verify": 1, "end_fsync": 1, "filename": f"g-{engine}"})
-        # Written one way, verified another.
+        # One engine writes, another verifies.
         fio(m, {"ioengine": "mmap", "rw": "randwrite", "bs": "4k", "size": "16m",
                 "verify": "crc32c", "do_verify": 0, "end_fsync": 1, "filename": "h"})
         fio(m, {"ioengine": "io_uring", "iodepth": 8, "direct": 1, "rw": "randwrite", "bs": "4k",
@@ -71,8 +71,8 @@ def buffered_and_mapped(env):
 @case(kinds=BOTH, timeout=240)
 def together(env):
     """
-    Direct, buffered and mapped writers side by side in one file, each in its own part, while others
-    grow their own files.
+    Direct, buffered and mapped writers work on one file, each in its own part, while others extend
+    files of their own.
     """
     vol = env.volume(400, "-b", "4096")
     with vol.mount() as m:
@@ -81,8 +81,7 @@ def together(env):
                 "filename": "shared", "ioengine": "psync"})
         part = {"filename": "shared", "size": f"{size}m", "rw": "randrw", "bs": "4k",
                 "verify": "crc32c", "do_verify": 1, "verify_backlog": 256, "loops": 2}
-        # The mapped part is the first one: fio's engine maps from the start of the file whatever
-        # its offset says.
+        # The mapped part is the first one, because fio's mmap engine ignores the offset.
         fio(m, dict(part, offset="0m", ioengine="mmap"),
             dict(part, offset=f"{size}m", ioengine="psync", direct=0),
             dict(part, offset=f"{2 * size}m", ioengine="libaio", iodepth=16, direct=1),
@@ -100,7 +99,7 @@ def together(env):
 @case(kinds=BOTH)
 def preallocated(env):
     """
-    Random direct writes into blocks that are allocated but not written: what is not written reads
+    Random direct writes into blocks that are allocated but unwritten: the rest of them still reads
     as zeroes.
     """
     vol = env.volume(256, "-b", "4096")

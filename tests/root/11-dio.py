@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
 The rules of direct I/O: alignment, end of file, holes, coherence with the page cache, truncation
-under I/O.
+while I/O is in flight.
 """
 import errno
 import mmap
@@ -45,7 +45,8 @@ def dwrite(path, off, data, flags=0):
 @case(kinds=BOTH)
 def strict(env):
     """
-    What a kernel file system refuses is refused: offset or length not a multiple of the sector.
+    By default, an offset or a length that is not a multiple of the sector is refused, as by the
+    kernel.
     """
     vol = env.volume(64, "-b", "4096")
     with vol.mount() as m:
@@ -103,11 +104,10 @@ def end_of_file(env):
 @case(kinds=BOTH)
 def holes_and_preallocation(env):
     """
-    Direct reads of holes and of blocks allocated but not written are zeroes, whatever the device
-    holds there.
+    Direct reads of holes and of unwritten blocks return zeroes, whatever the device holds there.
     """
     vol = env.volume(64, "-b", "4096")
-    with vol.mount() as m:  # leave old bytes on the device
+    with vol.mount() as m:  # leaves old bytes on the device
         write_file(m.path("old"), b"\xa5" * (40 << 20), sync=True)
         os.unlink(m.path("old"))
     with vol.mount() as m:
@@ -131,7 +131,7 @@ def holes_and_preallocation(env):
 @case(kinds=BOTH)
 def big_requests(env):
     """
-    Larger than what the kernel hands over in one piece, from buffers that are not page-aligned.
+    Requests larger than the kernel passes on in one piece, from buffers that are not page-aligned.
     """
     vol = env.volume(128, "-b", "4096")
     n = 5 << 20
@@ -153,7 +153,8 @@ def big_requests(env):
 @case(kinds=BOTH)
 def dsync_aio(env):
     """
-    Asynchronous O_DSYNC writes are durable when they complete: kill -9 right after loses none.
+    Asynchronous O_DSYNC writes are durable when they complete: a kill -9 right afterwards loses
+    none.
     """
     vol = env.volume(64, "-b", "4096")
     m = vol.mount()
@@ -172,7 +173,7 @@ def dsync_aio(env):
 
 @case(kinds=BOTH)
 def cache_is_not_stale(env):
-    """After an asynchronous direct write a cached read shows the new bytes."""
+    """After an asynchronous direct write, a cached read shows the new bytes."""
     vol = env.volume(64, "-b", "4096")
     with vol.mount() as m:
         write_file(m.path("f"), bytes(4 << 20), sync=True)
@@ -185,8 +186,8 @@ def cache_is_not_stale(env):
 @case(kinds=BOTH)
 def truncate_under_io(env):
     """
-    Files are truncated and others grow into the freed blocks while direct writes are in flight: no
-    write may land in a block that has a new owner.
+    Files are truncated, and others grow into the freed blocks, while direct writes are in flight:
+    no write may land in a block that has a new owner.
     """
     vol = env.volume(64, "-b", "4096")
     with vol.mount() as m:
@@ -252,7 +253,7 @@ def parallel_appends(env):
 
 @case(kinds=("loop",))
 def sectors_of_4096(env):
-    """On a device with 4 KiB sectors 512 bytes are too few."""
+    """On a device with sectors of 4 KiB, a direct request of 512 bytes is refused."""
     vol = env.volume(64, "-b", "4096", sector=4096)
     with vol.mount() as m:
         p = m.path("f")

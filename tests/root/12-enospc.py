@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A full file system: ENOSPC without damage, and life after it."""
+"""
+A full file system: calls fail with ENOSPC, nothing is damaged, and freed space can be used at once.
+"""
 import contextlib
 import errno
 import mmap
@@ -14,7 +16,7 @@ BOTH = ("image", "loop")
 
 
 def fill_up(path, direct):
-    """Writes until ENOSPC; returns how many bytes went in."""
+    """Writes until ENOSPC; returns how many bytes were written."""
     fd = os.open(path, os.O_CREAT | os.O_WRONLY | (os.O_DIRECT if direct else 0), 0o644)
     buf = mmap.mmap(-1, 65536)
     buf[:] = pattern(65536, 3)
@@ -52,7 +54,7 @@ def data(env, how):
 
 @case(kinds=BOTH)
 def names(env):
-    """No inodes left."""
+    """Without free inodes, every call that needs one fails with ENOSPC."""
     vol = env.volume(32, "-N", "256")
     with vol.mount() as m:
         made = 0
@@ -73,8 +75,8 @@ def names(env):
 @case(kinds=BOTH)
 def what_is_removed_is_free(env):
     """
-    The inode and the blocks of a file that has just been removed are there for the next call,
-    however often.
+    The next call can use the inode and the blocks of a file that was just removed, however often
+    that happens.
     """
     vol = env.volume(32, "-b", "4096", "-N", "256", "-m", "0")
     with vol.mount() as m:
@@ -100,10 +102,11 @@ def what_is_removed_is_free(env):
 
 
 @case(kinds=BOTH, params=("open", "cwd"))
-def nothing_to_wait_for(env, how):
+def deleted_open_files_delay_no_write(env, how):
     """
-    A file without names that somebody has open, or a directory that somebody works in, is not
-    waited for at each write.
+    A write that finds no space waits for deletions that are under way, but not for a deleted file
+    that is still open, nor for a deleted directory that is somebody's working directory: nobody
+    knows when these end.
     """
     vol = env.volume(32, "-b", "4096", "-m", "0")
     with vol.mount() as m:
@@ -135,8 +138,8 @@ def nothing_to_wait_for(env, how):
 @case(kinds=BOTH)
 def no_blocks_for_names(env):
     """
-    Blocks are gone: directories cannot grow, xattrs cannot move out; what fails leaves nothing
-    behind.
+    Without free blocks, directories cannot grow and large attributes cannot be set; a call that
+    fails leaves nothing behind.
     """
     vol = env.volume(32, "-b", "1024", "-m", "0", "-N", "8192")
     with vol.mount() as m:
@@ -168,7 +171,7 @@ def no_blocks_for_names(env):
 
 @case(kinds=BOTH)
 def reserved_blocks(env):
-    """The last blocks are root's."""
+    """Only root can use the reserved blocks, for data and for everything else."""
     vol = env.volume(64, "-b", "4096", "-m", "10")
     with vol.mount() as m:
         os.chmod(m.point, 0o777)
@@ -178,7 +181,7 @@ def reserved_blocks(env):
         st = os.statvfs(m.point)
         expect(st.f_bavail < 40, f"{st.f_bavail} blocks available to users")
         expect(st.f_bfree > 500, f"only {st.f_bfree} blocks kept")
-        # Not only for data: for everything else that takes a block.
+        # Root can use the reserve for everything that takes a block, not only for data.
         os.mkdir(m.path("d"))
         os.symlink("t" * 200, m.path("long-link"))
         os.setxattr(m.path("user"), "user.large", b"v" * 2000)

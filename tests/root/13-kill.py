@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-kill -9 under load: what was acknowledged as durable is there, what is there is whole, and e2fsck
-finds nothing.
+kill -9 under load: everything that was acknowledged as durable is there afterwards, no file is
+torn, and e2fsck finds nothing.
 """
 import contextlib
 import mmap
@@ -19,8 +19,8 @@ BOTH = ("image", "loop")
 
 class Writer(threading.Thread):
     """
-    Makes files and notes each one whose fsync (and that of its directory, after a rename) has
-    returned.
+    Creates, renames and removes files, and notes each that is durable: its fsync (and that of its
+    directory, after a rename) has returned.
     """
 
     def __init__(self, root, number):
@@ -28,7 +28,7 @@ class Writer(threading.Thread):
         self.root = root
         self.number = number
         self.durable = {}    # name -> contents
-        self.doubtful = {}   # name -> contents it may have instead, or None for absent
+        self.doubtful = {}   # name -> contents that it may have instead; None: it may be missing
 
     def run(self):
         rng = random.Random(self.number)
@@ -63,13 +63,13 @@ class Writer(threading.Thread):
                 i += 1
         except OSError:
             pass  # the daemon is gone
-        for f in (fd, dfd):  # an open file would keep the dead mount, and its claim on the device
+        for f in (fd, dfd):  # an open file would keep the dead mount and its claim on the device
             with contextlib.suppress(OSError):
                 os.close(f)
 
 
 def unsynced_load(root, stop):
-    """Names, links, holes and removals that nobody waits for."""
+    """Makes names, links, holes and removals, and never calls fsync."""
     rng = random.Random(99)
     try:
         while not stop.is_set():
@@ -143,12 +143,12 @@ def under_load(env):
 
 class Blocks(threading.Thread):
     """
-    Overwrites and extends one file by blocks, each with its number, and notes what was acknowledged
-    as durable.
+    Overwrites and extends one file by blocks that carry a serial number, and notes which numbers
+    were acknowledged as durable. how:
 
-    fsync: buffered, an fsync after each write. direct: O_DIRECT; an fsync after every eighth write
-    makes those durable. dsync: O_DIRECT with O_DSYNC, each write durable by itself. buffered:
-    written at will, an fsync now and then.
+    fsync: buffered, with an fsync after each write. direct: O_DIRECT; an fsync after every eighth
+    write makes those durable. dsync: O_DIRECT with O_DSYNC, so each write is durable by itself.
+    buffered: buffered, with an fsync now and then.
     """
 
     SIZE = 4096
@@ -202,8 +202,8 @@ class Blocks(threading.Thread):
 
     def verify(self, path, what):
         """
-        Each KiB (a block of the file system may be no larger) is what was acknowledged or something
-        newer or, never acknowledged, still a hole; and never half of it.
+        Each KiB (the smallest block size) must hold the number that was acknowledged or a later
+        one, or be a hole if none was acknowledged. A mixture of two fails.
         """
         data = read_file(path) if os.path.exists(path) else b""
         expect(len(data) % 1024 == 0, f"{what}: a size of {len(data)} that nobody made")
@@ -224,7 +224,7 @@ class Blocks(threading.Thread):
 @case(params=("fsync", "direct", "dsync", "buffered"), timeout=180)
 def blocks(env, how):
     """
-    Many kills at any moment of block writes: what was acknowledged is there, and nothing is torn.
+    Writers of blocks are killed many times at random moments; Blocks.verify checks what is left.
     """
     rng = random.Random(how)
     vol = env.volume(64, "-b", "4096" if how in ("direct", "dsync") else "1024", "-J", "size=4")
@@ -235,7 +235,7 @@ def blocks(env, how):
         m = vol.mount(*with_options)
         for w in before:
             w.verify(m.path(os.path.basename(w.path)), f"after kill {turn}")
-            # its creation was not durable yet, and nothing in it
+            # the file is missing if its creation was not durable yet
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(m.path(os.path.basename(w.path)))
         before = [Blocks(m.path(f"t{turn}w{k}"), how, 10 * turn + k + 1) for k in range(2)]
@@ -258,7 +258,7 @@ def blocks(env, how):
 
 @case(kinds=BOTH)
 def recovered_by_others(env):
-    """What kill -9 leaves is replayed by e2fsck and by the kernel just as well."""
+    """e2fsck and the kernel replay the journal that kill -9 leaves."""
     vol = env.volume(128, "-b", "4096")
     m = vol.mount()
     w = Writer(m.point, 1)
@@ -284,7 +284,7 @@ def recovered_by_others(env):
 
 @case(kinds=BOTH)
 def killed_while_idle(env):
-    """An idle daemon that dies loses nothing that is older than the commit interval."""
+    """A daemon that is killed while idle loses nothing that is older than the commit interval."""
     vol = env.volume(64)
     m = vol.mount("commit=1")
     for i in range(20):

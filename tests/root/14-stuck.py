@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-One slow thing does not stop the others: a crowd of waiters, a stopped client, clients killed in the
-middle.
+One slow client does not stop the others: many clients in fsync, a stopped client, clients killed in
+the middle of I/O.
 
-A device that stops answering is tested in 28-hung.py, and the_loop_never_waits in
-tests/unit/dio/exclusion.c holds a worker on the fake device.
+28-hung.py tests devices that stop answering, and the_loop_never_waits in tests/unit/dio/exclusion.c
+a worker that is held by the device.
 """
 import os
 import signal
@@ -21,7 +21,7 @@ BOTH = ("image", "loop")
 
 @case(kinds=BOTH)
 def reads_beside_fsyncs(env):
-    """Eight threads fsync without pause; reads of another file get through all the while."""
+    """Eight threads call fsync without pause; reads of another file are served meanwhile."""
     vol = env.volume(128, "-b", "4096")
     with vol.mount() as m:
         write_file(m.path("r"), pattern(1 << 20), sync=True)
@@ -58,7 +58,7 @@ def reads_beside_fsyncs(env):
 
 @case()
 def stopped_client(env):
-    """A client that is stopped in the middle of its work holds up nobody."""
+    """A client that is stopped in the middle of its work delays nobody."""
     vol = env.volume(64)
     with vol.mount() as m:
         p = subprocess.Popen(["dd", "if=/dev/zero", f"of={m.path('z')}", "bs=4k", "count=100000",
@@ -79,7 +79,7 @@ def stopped_client(env):
 
 @case(kinds=BOTH)
 def killed_clients(env):
-    """Clients killed in the middle of asynchronous I/O leave a daemon that works."""
+    """The daemon works on after clients were killed in the middle of asynchronous I/O."""
     vol = env.volume(128, "-b", "4096")
     with vol.mount() as m:
         for i in range(5):

@@ -1,6 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Journals left behind by one are replayed by the other; read-only mounts leave no trace."""
+"""
+fusedio replays journals that the kernel left, and the kernel those of fusedio; read-only mounts
+leave no trace.
+"""
 import hashlib
 import os
 
@@ -17,8 +20,8 @@ def sha(path):
 
 def dirty_by_kernel(env, *mkfs, options="commit=300", late=0):
     """
-    A copy of a file system taken while the kernel has it mounted, its journal full, and what fsync
-    promised there.
+    Returns a copy of a file system, taken while the kernel has it mounted and its journal is not
+    empty, and the contents of the files for which fsync returned there.
     """
     vol = env.volume(128, "-b", "4096", *mkfs)
     promised = {}
@@ -38,8 +41,8 @@ def dirty_by_kernel(env, *mkfs, options="commit=300", late=0):
         for i in range(late):
             promised[f"late{i}"] = pattern(3000 + i, i)
             write_file(os.path.join(k, f"late{i}"), promised[f"late{i}"], sync=True)
-        # What the kernel has written to the loop device's cache goes to the file; nothing else is
-        # synced.
+        # Copies to the file what the kernel wrote to the loop device, without syncing the file
+        # system.
         dev = mountinfo(k)[2]
         run("dd", f"if={dev}", "of=/dev/null", "bs=1M", "count=1")
         copy = vol.copy()
@@ -49,7 +52,7 @@ def dirty_by_kernel(env, *mkfs, options="commit=300", late=0):
 
 
 def replays(vol, promised):
-    """Serving it replays what dirty_by_kernel left; then it can be written."""
+    """A mount replays what dirty_by_kernel left, and the volume can then be written."""
     with vol.mount() as m:
         for p, data in promised.items():
             expect(read_file(m.path(p)) == data, f"{p} differs after replay")
@@ -66,7 +69,7 @@ def kernel_journal(env, name):
 
 
 def as_loop(env, vol):
-    """The copy, as a block device where the case wants one."""
+    """Attaches the copy to a loop device if the case wants one; returns it."""
     if env.kind == "loop":
         vol.kind = "loop"
         vol.attach()
@@ -76,8 +79,8 @@ def as_loop(env, vol):
 @case(kinds=BOTH)
 def fast_commit_journal(env):
     """
-    fast_commit in use and fsynced files in it: refused, nothing changed, and the kernel gets
-    everything back.
+    A journal with fast commits in it is refused without changing anything, and the kernel recovers
+    every file.
     """
     vol, promised = dirty_by_kernel(env, "-O", "fast_commit", late=20)
     before = sha(vol.file)
@@ -100,7 +103,8 @@ def fast_commit_journal(env):
 @case(kinds=BOTH)
 def fast_commit_without_any(env):
     """
-    The feature is on, but the last commit was a full one: nothing is in that area, and we replay.
+    The feature fast_commit is on but the last commit was a full one, so there are no fast commits:
+    fusedio replays the journal.
     """
     vol, promised = dirty_by_kernel(env, "-O", "fast_commit")
     as_loop(env, vol)
@@ -109,7 +113,9 @@ def fast_commit_without_any(env):
 
 @case()
 def ours_on_fast_commit(env):
-    """Our dirty log on a file system with fast_commit: the kernel and e2fsck replay it."""
+    """
+    The kernel and e2fsck replay a journal that fusedio wrote on a file system with fast_commit.
+    """
     vol = env.volume(64, "-b", "4096", "-O", "fast_commit")
     with vol.kmount() as k:
         for i in range(50):
@@ -138,8 +144,8 @@ def ours_on_fast_commit(env):
 @case(kinds=BOTH)
 def old_checksums_go_to_e2fsck(env):
     """
-    A journal with checksums of version 1 is replayed by e2fsck, which fusedio runs before the
-    mount, and then served.
+    A journal with checksums of version 1 is replayed by e2fsck, which fusedio runs before it
+    mounts.
     """
     vol, promised = dirty_by_kernel(env, "-O", "^metadata_csum",
                                     options="commit=300,journal_checksum")
@@ -156,7 +162,9 @@ def old_checksums_go_to_e2fsck(env):
 
 @case(kinds=BOTH)
 def read_only_replays(env):
-    """ro replays, as the kernel does; after that there is nothing to recover."""
+    """
+    A read-only mount replays the journal too, as the kernel does, and leaves nothing to recover.
+    """
     vol, promised = dirty_by_kernel(env)
     as_loop(env, vol)
     with vol.mount("ro") as m:
@@ -170,8 +178,7 @@ def read_only_replays(env):
 @case()
 def dirty_read_only_device(env):
     """
-    A device that cannot be written is not served without a replay unless asked for, as with the
-    kernel's ext4.
+    A read-only device with a journal to replay is served only with norecovery, as by the kernel.
     """
     vol, _ = dirty_by_kernel(env)
     before = sha(vol.file)
@@ -209,7 +216,10 @@ def our_journal_by_the_kernel(env):
 
 @case(kinds=BOTH)
 def revoked_blocks(env):
-    """A directory's block becomes a file's: replay must not write the directory over it."""
+    """
+    A block of a directory becomes one of a file: replay must not write the directory's contents
+    over it.
+    """
     vol = env.volume(32, "-b", "1024")
     m = vol.mount("commit=300")
     for turn in range(12):
@@ -237,8 +247,8 @@ def revoked_blocks(env):
 @case(kinds=BOTH)
 def damaged_journal(env):
     """
-    A transaction in the middle of the log is damaged: no mount, what to run is named, and nothing
-    was written.
+    If a transaction in the middle of the log is damaged, the mount is refused, the message names
+    the command to run, and nothing is written.
     """
     vol = env.volume(64, "-b", "4096", "-O", "metadata_csum")
     m = vol.mount("commit=300")
@@ -268,7 +278,7 @@ def damaged_journal(env):
 
 @case()
 def norecovery(env):
-    """ro,norecovery changes not one byte."""
+    """A mount with ro,norecovery changes not one byte."""
     vol, _ = dirty_by_kernel(env)
     before = sha(vol.file)
     with vol.mount("ro,norecovery") as m:
@@ -311,8 +321,8 @@ def read_only_device(env):
 @case(kinds=BOTH, params=((), ("ro",)))
 def orphans(env, options):
     """
-    Files unlinked but open when the daemon died are gone after recovery, a read-only one as well,
-    their blocks free.
+    Files that were deleted but open when the daemon was killed are gone after recovery, also by a
+    read-only mount, and their blocks are free.
     """
     vol = env.volume(64, "-b", "4096")
     m = vol.mount()
@@ -340,7 +350,7 @@ def orphans(env, options):
 
 @case()
 def needs_e2fsck(env):
-    """A file system marked with errors is not served read-write without a word."""
+    """A file system with the error flag set is not served read-write without a warning."""
     vol = env.volume(64)
     run("debugfs", "-w", "-R", "ssv state 2", vol.file)
     m = vol.mount(ok=False)

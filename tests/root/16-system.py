@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The way a system mounts it: fstab and mount(8) with the helper, findmnt, the systemd unit."""
+"""
+The ways in which a system mounts: fstab and mount(8) with the helper, findmnt, the systemd unit.
+"""
 import os
 import re
 
@@ -13,8 +15,8 @@ SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file_
 
 def helper(env):
     """
-    mount(8) looks for mount.TYPE in fixed directories: a link in one of them for the time of the
-    test.
+    mount(8) looks for mount.TYPE in fixed directories, so a link to fusedio is in one of them while
+    the body runs.
     """
     name = f"fdiotest{os.getpid()}"
     link = f"/sbin/mount.{name}"
@@ -50,7 +52,7 @@ def mount_by_type(env):
 
 @case(kinds=BOTH)
 def fstab(env):
-    """mount -T FILE DIRECTORY, with the words that fstab lines carry."""
+    """mount -T FILE DIRECTORY, with the options that lines of fstab carry."""
     need("bash")
     vol = env.volume(64)
     mnt = env.mkdir()
@@ -97,7 +99,7 @@ def installed(env):
 
 @case()
 def unit(env):
-    """The unit passes systemd's own check."""
+    """The unit passes systemd-analyze verify and has no option that would hide the mount."""
     path = os.path.join(BUILD, "contrib/systemd/fusedio@.service")
     if not os.path.exists(path):
         path = None
@@ -141,7 +143,7 @@ def by_label_and_uuid(env):
 
 @case(kinds=("loop",))
 def fstrim(env):
-    """Blocks that are free go back to the device's owner."""
+    """fstrim returns free blocks to the storage below the device."""
     need("fstrim")
     vol = env.volume(128, "-b", "4096")
     with vol.mount() as m:
@@ -149,7 +151,7 @@ def fstrim(env):
         before = os.stat(vol.file).st_blocks
         full = os.statvfs(m.point).f_bfree
         os.unlink(m.path("big"))
-        # The kernel tells a FUSE server a moment after unlink that nobody has the file any more.
+        # The kernel tells a FUSE server some time after unlink that the file is no longer open.
         wait_for(lambda: os.statvfs(m.point).f_bfree > full + 16_000,
                  "the blocks of the removed file")
         p = run("fstrim", m.point, ok=None)

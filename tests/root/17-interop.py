@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-One file system, served in turn by fusedio and by the kernel, each leaving its journal clean or
+One file system is served in turn by fusedio and by the kernel; each leaves the journal clean or
 dirty for the other.
 
-FDIO_SEED=n: other workloads.
+FDIO_SEED=n chooses other workloads.
 """
 import contextlib
 import errno
@@ -29,8 +29,8 @@ DIRS = ("d0", "d1", "d2")
 
 class Model:
     """
-    What the file system should hold: (contents, attribute) of each name; touched: changed since it
-    was last durable.
+    The expected contents of the file system: (contents, attribute) of each name. touched holds the
+    names that changed since they were last durable.
     """
 
     def __init__(self, seed, attributes=(10, 60, 700)):  # in the inode, or in a block
@@ -49,7 +49,7 @@ class Model:
         return pattern(self.rng.randrange(1, top), self.serial)
 
     def step(self, root):
-        """One random operation, on the file system first."""
+        """One random operation, first on the file system, then in the model."""
         name = self.name()
         path = os.path.join(root, name)
         if name not in self.files:
@@ -63,7 +63,7 @@ class Model:
     def write(self, name, path):
         data = self.data()
         self.touched.add(name)
-        with open(path, "wb") as f:  # an attribute of a file that was there stays
+        with open(path, "wb") as f:  # keeps the attribute if the file existed
             f.write(data)
         self.files[name] = (data, self.files.get(name, (None, None))[1])
 
@@ -130,7 +130,7 @@ class Model:
         self.touched.discard(name)
 
     def churn(self, name, path):
-        """Blocks of a directory become free, and soon those of files: the log must revoke them."""
+        """Frees blocks of a directory, which files then get: the log must revoke them."""
         d = os.path.join(os.path.dirname(path), "dir")
         os.mkdir(d)
         for i in range(60):
@@ -143,8 +143,8 @@ class Model:
 
     def settle(self, root, clean, what):
         """
-        Compares; after a crash, what nobody had waited for is taken as it is found. From now on all
-        of it is durable.
+        Compares the file system with the model. After a crash (not clean), names in touched may
+        have any earlier state, and the model adopts it. Everything is durable afterwards.
         """
         found = {}
         for d in DIRS:
@@ -216,7 +216,7 @@ def by_kernel(vol, model, clean, was_clean, what):
 
 
 def consistent(vol, clean):
-    """e2fsck finds nothing; what it needs to do before, after a crash, is to replay."""
+    """e2fsck finds nothing; after a crash it replays the journal first."""
     if clean:
         vol.check()
         return
@@ -232,7 +232,7 @@ def in_turn(env, variant):
     vol = env.volume(48, *VARIANTS[variant])
     model = Model(f"interop {variant} {os.environ.get('FDIO_SEED', '1')}")
     if variant == "1k-values":
-        # in the inode, in a block, in inodes of their own
+        # these fit in the inode, in a block, in inodes of their own
         model.attributes = (10, 700, 5000, 40_000)
     with vol.kmount() as k:
         for d in DIRS:
@@ -252,8 +252,8 @@ def in_turn(env, variant):
 
 def made_before_extents(env):
     """
-    A file system that was ext3 once, given extents afterwards: files small and fragmented, a
-    directory of one block.
+    A file system that was ext3 and got the feature extents later: files with block maps, small and
+    fragmented, and a directory of one block.
     """
     vol = env.volume(32, "-O", "^extents,^64bit,^metadata_csum", "-b", "1024", kind="image")
     holes, small = env.path("holes"), env.path("small")
@@ -271,8 +271,8 @@ def made_before_extents(env):
 
 def write_to_old(m, small, holes):
     """
-    What needs blocks gets extents where they fit into the inode; else it is refused, and nothing is
-    lost.
+    Writes to files with block maps. A write that needs blocks converts the file to extents if they
+    fit into the inode, else it fails and nothing is lost.
     """
     write_file(m.path("new"), b"new\n")
     with open(m.path("more"), "ab") as f:
@@ -311,8 +311,7 @@ def block_maps(env):
 @case(kinds=("image", "loop"))
 def copied_mount(env):
     """
-    Unmounted while somebody else's mount namespace has a copy: it is looked at when the last copy
-    is gone.
+    umount while another mount namespace holds a copy: the volume is checked when that copy is gone.
     """
     vol = env.volume(16)
     with vol.kmount() as k:
@@ -328,7 +327,7 @@ def copied_mount(env):
 SPACE = {
     "4k": (("-b", "4096"), ()),
     "1k-meta_bg": (("-b", "1024", "-O", "meta_bg,^resize_inode"), ()),
-    # as tune2fs -I leaves it
+    # as tune2fs -I leaves the superblock
     "wrong": (("-b", "4096"), (("debugfs", "-w", "-R", "ssv overhead_clusters 22775"),)),
     "bigalloc": (("-b", "4096", "-O", "bigalloc", "-C", "16384"), ()),
 }
@@ -337,8 +336,8 @@ SPACE = {
 @case(params=tuple(SPACE))
 def space_as_the_kernel(env, name):
     """
-    df says what it says for the kernel's mount, also where the superblock's own count of what is
-    hidden has become wrong.
+    statfs returns the numbers of the kernel's mount, even if s_overhead_clusters in the superblock
+    is wrong.
     """
     mkfs, then = SPACE[name]
     vol = env.volume(200, *mkfs)
@@ -358,7 +357,8 @@ def space_as_the_kernel(env, name):
 @case(kinds=("image", "loop"))
 def first_attribute(env):
     """
-    A file system that never had attributes gets the feature with the first one, as with the kernel.
+    On a file system that never had extended attributes, the first one sets the feature, as with the
+    kernel.
     """
     vol = env.volume(32, "-O", "^ext_attr", "-I", "128")
     with vol.mount() as m:

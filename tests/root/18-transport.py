@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Both ways of receiving requests: what is chosen, data through it, and every way in which a mount can
-end under load.
+Both transports: which one is chosen, data through it, and every way in which a mount can end under
+load.
 """
 import errno
 import mmap
@@ -20,13 +20,15 @@ BOTH = ("uring", "devfuse")
 
 
 def need_ring():
+    """Skips the case unless the kernel offers FUSE over io_uring."""
     if not offer_ring():
         raise Skip("the kernel has no FUSE over io_uring")
 
 
 def refusing(**what):
     """
-    The environment in which a daemon believes that the kernel refuses something, see refuse.c.
+    The environment of a daemon to which refuse.so pretends that the kernel refuses something, see
+    refuse.c.
     """
     return {"LD_PRELOAD": os.path.join(BUILD, "tests/root/refuse.so"),
             **{"REFUSE_" + k.upper(): str(v) for k, v in what.items()},
@@ -66,10 +68,7 @@ def data(env, transport):
 
 @case()
 def readahead(env):
-    """
-    Large reads for the page cache are served beside their client, and bring what was written, also
-    while others are at work.
-    """
+    """Large reads for the page cache return what was written, also while writers are at work."""
     vol, m = prepare(env, "uring")
     size, files = 16 << 20, 3
     want = [pattern(size, n) for n in range(files)]
@@ -103,8 +102,8 @@ COHERENT_BLOCKS = 64
 
 class Views:
     """
-    One file as an O_DIRECT descriptor, a buffered one, and a mapping of each; and what it should
-    hold.
+    One file through a direct and a buffered descriptor and a mapping of each, with a copy of its
+    expected contents in memory.
     """
 
     def __init__(self, path):
@@ -119,8 +118,8 @@ class Views:
 
     def change(self, how, to, frm, byte):
         """
-        One change of the block at to; two of the ways take the block at frm of the mapping as the
-        buffer of direct I/O.
+        Changes the block at to. Two of the ways use the block at frm of the mapping as the buffer
+        of direct I/O.
         """
         data = bytes([byte]) * 4096
         if how == 0:
@@ -161,8 +160,8 @@ class Views:
 @case(params=[f"{t}-{p}" for t in BOTH for p in ("parallel_dio", "noparallel_dio")])
 def views_agree(env, what):
     """
-    Direct, buffered and mapped I/O on one file, also direct I/O from and to a mapping of the same
-    file, in any order.
+    Direct, buffered and mapped I/O on one file agree in any order, also if the buffer of direct I/O
+    is a mapping of the same file.
     """
     transport, option = what.split("-")
     if transport == "uring":
@@ -184,7 +183,7 @@ def views_agree(env, what):
 
 @case(params=BOTH)
 def few_slots(env, transport):
-    """Two slots a loop: everything waits for its turn and gets it."""
+    """With only two slots in each loop, requests wait for a slot, and all are served."""
     if transport == "uring":
         need_ring()
     vol = env.volume(64)
@@ -205,8 +204,7 @@ def few_slots(env, transport):
 @case(params=[f"{t}-{how}" for t in BOTH for how in ("term", "kill", "force")])
 def ends(env, what):
     """
-    The mount ends in the middle of I/O: no client hangs, and the file system is served again
-    afterwards.
+    The mount ends in the middle of I/O: no client hangs, and the file system can be served again.
     """
     transport, how = what.split("-")
     vol, m = prepare(env, transport)
@@ -231,8 +229,8 @@ def ends(env, what):
 @case()
 def not_offered(env):
     """
-    uring where the kernel does not offer it is an error that says what to do; auto serves all the
-    same.
+    If the kernel does not offer io_uring, transport=uring fails with advice, and auto serves over
+    /dev/fuse.
     """
     need_ring()
     vol = env.volume(16)
@@ -252,8 +250,8 @@ def not_offered(env):
 @case(params=("EINVAL", "ENOMEM", "EPERM", "ENOMEM-0", "EINVAL-1"))
 def refused(env, what):
     """
-    Registering fails, of all queues or of one: the mount goes over to /dev/fuse, says so once, and
-    works.
+    Registering all queues, or one of them, fails: the mount falls back to /dev/fuse, says so once,
+    and works.
     """
     need_ring()
     name, _, queue = what.partition("-")

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Direct, buffered, mapped and spliced I/O on one file agree byte for byte, one after the other and
-side by side.
+Direct, buffered, mapped and spliced I/O on one file agree byte for byte, one after the other and at
+the same time. Most cases run a part of cohtool.c.
 """
 import contextlib
 import ctypes
@@ -26,8 +26,8 @@ PAGE = 4096
 
 def on_mount(fn):
     """
-    The case gets a mount with the options of its parameter (joined by +), which e2fsck looks at in
-    the end.
+    Gives the case a mount with the options of its parameter (joined by +). e2fsck checks the volume
+    afterwards.
     """
     def wrapped(env, options="noparallel_dio"):
         vol = env.volume(128, "-b", "4096")
@@ -61,7 +61,7 @@ def dread(path, off, n):
 
 
 def every_way(path, what, want):
-    """What read, a direct read and a mapping show."""
+    """read, a direct read and a mapping must all show these bytes."""
     for how, got in (("read", read_file(path)),
                      ("a direct read", dread(path, 0, (len(want) + 511) // 512 * 512 + 512))):
         if got != want:
@@ -78,8 +78,8 @@ def every_way(path, what, want):
       params=("noparallel_dio", "parallel_dio", "dio=relaxed", "dio=relaxed+noparallel_dio"))
 def model(env, options):
     """
-    A long random sequence of everything, compared with a model in memory; and with the kernel's
-    ext4 in the end.
+    A long random sequence of all operations (fsxtool.c), compared with a model in memory, and at
+    the end through the kernel's ext4.
     """
     sums = {}
     relaxed = "relaxed" in options
@@ -100,7 +100,9 @@ def model(env, options):
 @case()
 @on_mount
 def stopped_and_continued(m):
-    """A client that is stopped again and again, as by a debugger or a shell, notices nothing."""
+    """
+    A client that is stopped and continued again and again, as by a debugger, gets right results.
+    """
     argv = [FSXTOOL, m.path("f"), "1", str(10**9), str(64 << 10), "512", "seconds=3"]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as p:
         try:
@@ -119,7 +121,9 @@ def stopped_and_continued(m):
 @case(params=MODES)
 @on_mount
 def lockstep(m):
-    """Every way to write, seen by every way to read, from descriptors and a mapping that stay."""
+    """
+    A write by any way is seen at once by a read by any way; descriptors and a mapping stay open.
+    """
     coh(m, "lockstep")
 
 
@@ -139,8 +143,8 @@ def mapped_stores_against_direct_reads(m):
 @on_mount
 def memory_of_the_same_file(m):
     """
-    Direct I/O from and to a mapping of the file it is on, the same range too: it ends, and nothing
-    is torn.
+    Direct I/O whose buffer is a mapping of the same file, or of the same range, ends and tears
+    nothing.
     """
     ways = coh(m, "selfbuf")[1:]
     expect_eq(len(ways), 16, "cases")
@@ -158,7 +162,10 @@ def appends_against_readers(env, what):
 @case(params=MODES)
 @on_mount
 def many_appenders(m):
-    """O_APPEND from six processes: every record whole, none lost, each process's in order."""
+    """
+    Six processes write with O_APPEND: every record is whole, none is lost, and those of one process
+    are in order.
+    """
     coh(m, "append", "buffered")
     coh(m, "append", "direct")
 
@@ -173,8 +180,8 @@ def fork_under_reads(m):
 @on_mount
 def sectors_of_one_block(m):
     """
-    Asynchronous writes of sectors into a hole, into preallocated blocks: neighbours in a block do
-    not undo each other.
+    Asynchronous writes of sectors into a hole or into unwritten blocks do not undo each other where
+    they share a block.
     """
     coh(m, "sectors")
 
@@ -182,16 +189,16 @@ def sectors_of_one_block(m):
 @case(params=MODES)
 @on_mount
 def odd_and_even_blocks(m):
-    """Two writers of different kinds fill a hole between them."""
+    """Two writers of different kinds fill a hole, each every other block."""
     coh(m, "odd")
 
 
 @case(kinds=("image", "loop"), params=MODES)
 def shrinking_under_io(env, options):
     """
-    Truncate, punch and zero while direct writes are in flight and others read: every byte is zero
-    or the writer's. What other files had on the device before never shows, and files that get the
-    freed blocks keep what they hold.
+    Truncate, punch and zero while direct writes are in flight and others read. Every byte read is
+    zero or the writer's: old contents of the device never show, and files that get the freed blocks
+    keep their contents.
     """
     vol = env.volume(40, "-b", "4096")
     with vol.mount(options) as m:
@@ -224,8 +231,8 @@ def shrinking_under_io(env, options):
 @on_mount
 def end_inside_a_block(m):
     """
-    Direct reads are short at the end; the rest of a mapped page is zero; what grows over it is zero
-    too.
+    Direct reads are short at the end of the file; the rest of a mapped page is zero, also after the
+    file grew over it.
     """
     p = m.path("f")
     for size in (1, 511, 512, 513, 1000, 4095, 4097, 6000, 70_001):
@@ -239,7 +246,7 @@ def end_inside_a_block(m):
             os.ftruncate(fd, pages + PAGE)
             every_way(p, f"size {size}, grown", pattern(size, size) + bytes(pages + PAGE - size))
             os.ftruncate(fd, size)
-            # A direct write behind the end leaves zeroes between.
+            # A direct write behind the end leaves zeroes in between.
             with opened(p, os.O_WRONLY | os.O_DIRECT) as d:
                 buf = mmap.mmap(-1, PAGE)
                 buf[:] = b"D" * PAGE
@@ -252,9 +259,9 @@ def end_inside_a_block(m):
 @on_mount
 def stores_behind_the_end(m):
     """
-    What a program stores in the last page behind the end of the file does not reach the device. (As
-    long as the page is dirty it is the kernel that has to forget those bytes when the file grows,
-    which FUSE's does not do.)
+    Bytes that a program stores in the last mapped page behind the end of the file do not reach the
+    device. (While the page is dirty only the kernel can clear them when the file grows, which its
+    FUSE client does not do.)
     """
     p = m.path("f")
     write_file(p, pattern(1000), sync=True)
@@ -277,8 +284,8 @@ def stores_behind_the_end(m):
 @on_mount
 def vectors(m):
     """
-    readv and writev of odd lengths, empty ones among them, as many as there may be; direct ones of
-    whole sectors.
+    readv and writev with vectors of odd and of zero length, as many as are allowed; direct ones
+    with whole sectors.
     """
     p = m.path("f")
     lengths = [0, 1, 511, 0, 513, 4096, 3, 9000, 0, 70_000, 17]
@@ -315,7 +322,7 @@ def vectors(m):
 @on_mount
 def copies_inside_the_kernel(m):
     """
-    splice, sendfile and copy_file_range move what was written a moment ago, by whatever way, and
+    splice, sendfile and copy_file_range copy bytes that were written just before by any way, and
     give what read gives.
     """
     size = 1_500_001
@@ -349,7 +356,7 @@ def copies_inside_the_kernel(m):
                             expect(n > 0, f"{name} moves nothing at {done}")
                             done += n
                 every_way(dst, f"{name} of what was written {how}", bytes(data))
-    with opened(src, os.O_RDWR) as s:  # inside one file, over what a mapping has just stored
+    with opened(src, os.O_RDWR) as s:  # within one file, over bytes that a mapping just stored
         with mmap.mmap(s, size) as mm:
             mm[0:100_000] = b"Z" * 100_000
             mm[500_000:600_000] = b"Y" * 100_000
@@ -386,7 +393,7 @@ def splice_all(src, dst, size):
 @case(params=MODES)
 @on_mount
 def reads_over_holes_and_data(m):
-    """One direct read over data, holes, preallocated blocks and a punched middle."""
+    """One direct read over data, holes, unwritten blocks and a punched range."""
     p = m.path("f")
     size = 1 << 20
     want = bytearray(size)

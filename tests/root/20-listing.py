@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-What getdents(2) promises: dots, cookies that stay good while names come and go, seeking, a million
-names.
+Directory listings as getdents(2) promises them: . and .., positions that stay valid while names
+come and go, seeking, a million names.
 """
 import ctypes
 import os
@@ -21,7 +21,7 @@ LONG = os.environ.get("FDIO_LONG") == "1"
 
 
 def getdents(fd, size=32_768):
-    """[(inode, cookie of the next, type, name)] of one call."""
+    """The entries that one call returns: [(inode, position of the next entry, type, name)]."""
     buf = ctypes.create_string_buffer(size)
     n = syscheck(libc.syscall(SYS_getdents64, fd, buf, size), "getdents64")
     out, at, raw = [], 0, buf.raw[:n]
@@ -58,8 +58,8 @@ def opened(path):
 @case(kinds=BOTH)
 def dots(env):
     """
-    `.` and `..` come first, once, with their inode numbers; also in the root, and after the
-    directory has moved.
+    `.` and `..` come first and once, with their inode numbers; also in the root, and after the
+    directory was moved.
     """
     vol = env.volume(32)
     with vol.mount() as m:
@@ -91,8 +91,8 @@ def dots(env):
 @case(kinds=BOTH, params=(5, 3000))
 def cookies(env, n):
     """
-    From the cookie of any entry the listing goes on with the next, in any order, with other
-    buffers, on another descriptor.
+    From the position of any entry the listing continues with the next one, in any order of
+    positions, with other buffer sizes, on another descriptor.
     """
     vol = env.volume(32, "-b", "1024", "-N", "5000")
     with vol.mount() as m:
@@ -110,14 +110,14 @@ def cookies(env, n):
             follow = [e[3] for e in getdents(f, rng.choice((300, 32_768)))]
             expect_eq(follow, order[at + 1:at + 1 + len(follow)], f"names after {order[at]}")
             expect(follow or at == n + 1, f"nothing follows {order[at]}")
-        # Some go, others come: those that stay still follow in the same order.
+        # Some names are removed, others created: those that stay follow in the same order.
         gone = set(rng.sample([x for x in order if x not in (".", "..")], n // 3))
         for x in gone:
             os.unlink(m.path("d", x))
         fill(m.path("d"), n // 4, "fresh")
         for at in [rng.randrange(n + 2) for _ in range(40)]:
             os.lseek(fd, got[at][1], os.SEEK_SET)
-            # (What went after the listing began may be in it or not, and so may what came.)
+            # (Names removed or created after the listing began may be in it or not.)
             follow = [x for x in (e[3] for e in everything(fd)) if not x.startswith("fresh")
                       and x not in gone]
             want = [x for x in order[at + 1:] if x not in gone]
@@ -176,10 +176,10 @@ def telldir_seekdir_rewinddir(env):
 
 
 @case(timeout=90)
-def who_stays_is_seen_once(env):
+def name_that_stays_is_listed_once(env):
     """
-    Three who create, remove and rename; two who list with small buffers: a name that stays is in
-    each listing once.
+    While three processes create, remove and rename, and two list with small buffers, a name that
+    stays is in each listing exactly once.
     """
     vol = env.volume(64, "-b", "1024", "-N", "20000")
     with vol.mount() as m:
@@ -259,8 +259,8 @@ def types_and_numbers(env):
 @case(params=("1024", "4096"), timeout=180)
 def grows_as_ext4(env, block_size):
     """
-    Directories get their index and split their blocks where the kernel's ext4 does: the same names,
-    the same size at any time.
+    Directories get an index and split blocks when the kernel's ext4 does: the same names give the
+    same size at any time.
     """
     vol = env.volume(64, "-b", block_size, "-N", "12000")
     other = vol.copy()  # the same seed of hashes
@@ -295,8 +295,8 @@ def grows_as_ext4(env, block_size):
 @case(timeout=900)
 def million(env):
     """
-    1,000,000 names in one directory: made, listed, looked up, removed. Each batch of 10,000 costs
-    at the end what it cost at the start, give or take what a busy machine does to that.
+    1,000,000 names in one directory: created, listed, looked up, removed. A batch of 10,000 at the
+    end must cost about what one cost at the start.
     """
     if not LONG:
         raise Skip("takes minutes: make check-long")
@@ -316,7 +316,7 @@ def million(env):
             first, last = statistics.median(spent[2:12]), statistics.median(spent[-12:-2])
             print(f"#   {what}: {first / batch * 1e6:.0f} us at the start, "
                   f"{last / batch * 1e6:.0f} us at the end", flush=True)
-            # Removing gets cheaper, if anything.
+            # Removing gets cheaper rather than dearer.
             expect(last < 2.5 * first, f"{what} takes {last / first:.1f} times as long in the end")
         timed("creating", lambda n: os.mknod(n, stat.S_IFREG | 0o644, dir_fd=fd))
         begun = time.monotonic()

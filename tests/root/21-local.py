@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-What programs expect of a local file system, beside the kernel's ext4: each case does the same on
-both and compares what came out. Locks, leases, inotify, times, privileges that writing takes away,
-groups and access lists that are inherited, handles.
+What programs expect of a local file system, compared with the kernel's ext4 (beside.py): locks,
+leases, inotify, times, privileges that writing removes, inheritance of groups and ACLs, file
+handles.
 """
 import ctypes
 import errno
@@ -37,7 +37,7 @@ def lockt(kind, start=0, length=0):
 @beside_ext4()
 def locks(top, notes):
     """
-    fcntl locks of processes, of open file descriptions, flock; with each other, over fork and
+    fcntl locks of processes and of open file descriptions, and flock: conflicts between them, fork,
     close.
     """
     p = os.path.join(top, "f")
@@ -92,7 +92,7 @@ def locks(top, notes):
     pid = os.fork()
     if pid == 0:
         time.sleep(0.2)
-        os._exit(0)  # its copy of a shares the lock: only the last close releases it
+        os._exit(0)  # the child's copy of a shares the lock: only the last close releases it
     os.close(a)
     notes.put("waiting for a lock of a process that ends", child(waits))
     os.waitpid(pid, 0)
@@ -159,9 +159,7 @@ IN = {1: "ACCESS", 2: "MODIFY", 4: "ATTRIB", 8: "CLOSE_WRITE", 0x10: "CLOSE_NOWR
 @case()
 @beside_ext4()
 def inotify(top, notes):
-    """
-    The same events, in the same order, for everything that happens in a directory and to a file.
-    """
+    """The same events in the same order, for what happens in a directory and to a file."""
     d = os.path.join(top, "d")
     os.mkdir(d)
     fd = syscheck(libc.inotify_init1(os.O_NONBLOCK), "inotify_init1")
@@ -242,7 +240,7 @@ def inotify(top, notes):
 
 @case()
 def birth_time(env):
-    """statx tells when a file was made, and nothing that happens to it later changes that."""
+    """statx returns the time of creation, and nothing that happens to the file later changes it."""
     vol = env.volume(32)
     with vol.mount() as m:
         begun = time.time()
@@ -300,7 +298,8 @@ def access_times(top, notes):
     read_changes("older than mtime", now - 100 * day, now - 50 * day)
     read_changes("the same as mtime", now - 50 * day, now - 50 * day)
     read_changes("more than a day old", now - 2 * day, now - 50 * day)
-    # (utime sets ctime to now, so that relatime sees an atime older than ctime: put it ahead.)
+    # (utime sets ctime to now, and relatime updates an atime older than ctime: so atime is set to
+    # tomorrow.)
     read_changes("fresh", now + day, now - 50 * day)
     read_changes("fresh, O_NOATIME", now - 10 * day, now - 50 * day, os.O_NOATIME)
     read_changes("direct", now - 10 * day, now - 50 * day, 0)
@@ -316,7 +315,7 @@ def atimes(opts):
 @case(params=("relatime", "noatime", "strictatime"))
 def reading(env, option):
     """
-    Access times by the rule of the mount, as far as reads reach the file system (those of cached
+    Access times follow the rule of the mount for reads that reach the file system (reads of cached
     pages do not).
     """
     atimes((option,))(env)
@@ -398,9 +397,9 @@ def writers(p):
 @beside_ext4()
 def privileges_that_writing_takes(top, notes):
     """
-    Set-user-ID, set-group-ID and capabilities go when another than root writes, by whatever way;
-    and with root, as on ext4. Whether set-group-ID stays on a file without group execution depends
-    on the group, also when it is one of many.
+    A write by another user than root removes set-user-ID, set-group-ID and capabilities, by
+    whatever way it is made; a write by root does what it does on ext4. Whether set-group-ID of a
+    file without group execution stays depends on the writer's groups, also on supplementary ones.
     """
     for who, uid, gid, groups in (("owner", UID, GID, ()), ("root", 0, 0, ()),
                                   ("outsider", UID, 7, (8, 9)), ("member", UID, 7, (8, GID, 9))):
@@ -460,7 +459,9 @@ def privileges_that_owners_take(top, notes):
 @case()
 @beside_ext4()
 def groups_that_are_inherited(top, notes):
-    """Directories with the set-group-ID bit; sticky ones; what supplementary groups allow."""
+    """
+    Directories with the set-group-ID bit, sticky directories, permissions by supplementary groups.
+    """
     os.umask(0)
     g = os.path.join(top, "g")
     os.mkdir(g)
@@ -505,7 +506,7 @@ def groups_that_are_inherited(top, notes):
 @case()
 @beside_ext4()
 def access_lists(top, notes):
-    """setfacl and getfacl, inheritance, the mask; rsync -A carries them."""
+    """setfacl and getfacl, inheritance of ACLs, the mask; rsync -A copies them."""
     need("setfacl", "getfacl", "rsync")
     d = os.path.join(top, "d")
     os.mkdir(d)
@@ -561,7 +562,7 @@ def access_lists(top, notes):
 
 
 def gid_and_acl(top):
-    """setfacl by an owner who is not in the file's group takes the set-group-ID bit away."""
+    """setfacl by an owner who is not in the file's group removes the set-group-ID bit."""
     p = os.path.join(top, "sgid")
     write_file(p, b"")
     os.chown(p, UID, 99)
@@ -587,8 +588,8 @@ def handle_of(path):
 @case(kinds=("image", "loop"))
 def handles_over_a_remount(env):
     """
-    What an NFS client holds is good after the server has started again; of what is gone, and of
-    inodes that came anew, it is not.
+    Handles that an NFS client holds are valid after a remount, except those of deleted files, even
+    if their inode number was used again.
     """
     vol = env.volume(64)
     handles = {}

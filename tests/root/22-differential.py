@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-The same random system calls on fusedio and on the kernel's ext4, on identical file systems:
-whatever they return, and what becomes of the files, must be the same (tests/differential/).
-FDIO_DIFF_SEEDS=50 FDIO_DIFF_FIRST=100 runs more of it than check-root does, FDIO_DIFF_STEPS longer
-ones.
+The same random system calls on fusedio and on the kernel's ext4, on identical file systems: results
+of the calls and the files must be equal (tests/differential/).
+
+check-root runs a few seeds. FDIO_DIFF_SEEDS=50 FDIO_DIFF_FIRST=100 runs others, FDIO_DIFF_STEPS
+makes them longer.
 """
 import os
 import re
@@ -26,8 +27,8 @@ LAYOUTS = {
 
 def steady(point):
     """
-    The kernel may write zeroes instead of splitting an unwritten extent, which makes data of a
-    hole: off.
+    Stops the kernel from writing zeroes instead of splitting an unwritten extent: that would turn a
+    hole into data.
     """
     dev = os.path.basename(mountinfo(point)[2])
     with open(f"/sys/fs/ext4/{dev}/extent_max_zeroout_kb", "w") as f:
@@ -54,7 +55,7 @@ def same_as_ext4(env, layout):
             print("# " + out.strip().replace("\n", "\n# "))
             differential("--seed", FIRST + SEEDS, "--steps", STEPS, "--keep", m.point, theirs)
         vol.check()
-        # What is on the disk is what was shown.
+        # The disk holds what the mount showed.
         with vol.mount("nodev", "nosuid", "ro") as m:
             differential("--trees", m.point, theirs)
     vol.check()
@@ -63,7 +64,7 @@ def same_as_ext4(env, layout):
 
 @case()
 def limits_are_as_listed(env):
-    """doc/compatibility.md and fusedio(8) say what FUSE forbids: no more and no less."""
+    """FUSE forbids exactly the calls that doc/compatibility.md and fusedio(8) list."""
     vol = env.volume(64)
     other = vol.copy()
     with other.kmount() as theirs, vol.mount() as m:
@@ -73,7 +74,7 @@ def limits_are_as_listed(env):
 
 @case()
 def map_shows_extents(env):
-    """fusedioctl map says what the kernel's FIEMAP says of the same file later."""
+    """fusedioctl map prints what the kernel's FIEMAP returns for the same file later."""
     vol = env.volume(64)
     with vol.mount() as m:
         with open(m.path("f"), "wb") as f:

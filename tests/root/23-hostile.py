@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Hostile images and hostile clients over real mounts. Images are damaged by tests/fuzz/fuzz_image,
-whose seeds are named in failures; whatever they hold, the daemon refuses them, or serves and ends.
-Clients die in the middle of I/O, open thousands of files, look names up without end, use every byte
-in names and absurd numbers in calls, and lose their daemon.
+Hostile images and hostile clients over real mounts. tests/fuzz/fuzz_image damages the images (a
+failure names the seed); the daemon must refuse them, or serve them and end. Clients die in the
+middle of I/O, open thousands of files, look up names without end, use every byte in names and
+absurd numbers in calls, and have their daemon killed.
 """
 import contextlib
 import ctypes
@@ -34,7 +34,7 @@ def transport(name):
 # ---- images
 
 def look(path, rnd):
-    """What anybody may do to one file or directory."""
+    """Everything an ordinary program may do to one file or directory."""
     with contextlib.suppress(OSError):
         st = os.lstat(path)
         for x in os.listxattr(path, follow_symlinks=False)[:50]:
@@ -61,7 +61,10 @@ def look(path, rnd):
 
 
 def walk(top, seed):
-    """Bounded in what it touches; a child process of its own is bounded in time."""
+    """
+    Looks at a bounded number of files below top. The caller runs it in a child process, to bound
+    its time.
+    """
     rnd = random.Random(seed)
     todo, left = [top], 400
     while todo and left > 0:
@@ -164,7 +167,7 @@ def killed_in_direct_io(env, how):
 
 @case()
 def thousands_open(env):
-    """Three thousand files open at once, and unlinked while they are."""
+    """Three thousand files are open at once, and deleted while they are."""
     vol = env.volume(64, "-N", "8192")
     with vol.mount() as m:
         import resource
@@ -198,8 +201,8 @@ LOOKUPS = int(os.environ.get("FDIO_LOOKUPS") or 60_000)
 @case(timeout=300 + LOOKUPS // 500)
 def lookups_without_end(env):
     """
-    Every new inode is a lookup, and its deletion a forget; so are names that come and go. Memory
-    does not grow with them.
+    Each new inode costs a lookup and its deletion a forget; names come and go. The daemon's memory
+    must not grow with their number.
     """
     rounds = LOOKUPS // 1000
     vol = env.volume(64, "-N", "4096")
@@ -249,7 +252,7 @@ def every_byte_in_names(env, block):
 
 @case(timeout=180)
 def deep_directories(env):
-    """Six hundred levels: made, walked up and down, moved, and removed."""
+    """Six hundred levels of directories are made, walked up and down, moved, and removed."""
     vol = env.volume(64, "-N", "4096")
     with vol.mount() as m:
         fds = [os.open(m.point, os.O_RDONLY)]
@@ -294,7 +297,7 @@ WAITERS = {
 
 @case(params=BOTH, timeout=180)
 def daemon_killed_under_clients(env, how):
-    """They get errors, at once: nobody waits for a daemon that is gone."""
+    """When the daemon is killed, its clients get errors at once."""
     vol = env.volume(192)
     m = vol.mount(transport(how))
     ps = [subprocess.Popen([sys.executable, "-c", text, m.path(f"{name}{k}")],
@@ -344,7 +347,7 @@ def absurd_calls(fd, path, rnd):
 @case(timeout=180)
 def absurd_numbers(env):
     """
-    Unknown ioctls of all sizes, offsets and lengths beyond everything, attributes too large, system
+    Unknown ioctls of all sizes, enormous offsets and lengths, attributes that are too large, system
     calls on /dev/fuse.
     """
     rnd = random.Random(7)

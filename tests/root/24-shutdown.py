@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-The shutdown ioctl: what fails afterwards and how, compared with the kernel's ext4; what is there
-after the next mount; and as a way to crash a busy file system on purpose.
+The shutdown ioctl: which calls fail afterwards and how, compared with the kernel's ext4; what is
+there after the next mount; and shutdown as a way to crash a busy file system.
 """
 import ctypes
 import errno
@@ -15,9 +15,10 @@ import time
 
 from lib import Fail, case, expect, expect_eq, libc, main, pattern, read_file, wait_for, write_file
 
-# _IOR('X', 125, __u32): FUSE does not deliver its flags, so it is the default way
+# _IOR('X', 125, __u32), as ext4 defines it. FUSE passes no argument with _IOR, so the daemon does
+# not see the flags and takes the default.
 SHUTDOWN = 0x8004587d
-SHUTDOWN_FLAGS = 0x4004587d  # _IOW: with flags
+SHUTDOWN_FLAGS = 0x4004587d  # _IOW: FUSE passes the flags
 DEFAULT, LOGFLUSH, NOLOGFLUSH = 0, 1, 2
 libc.ioctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_char_p]
 
@@ -46,7 +47,7 @@ def syncfs(fd):
 
 
 def operations(d, number):
-    """What each operation says after a shutdown, by name."""
+    """The result of each operation after a shutdown, by name."""
     def at(*names):
         return os.path.join(d, *names)
     for n in "abcdef":
@@ -97,10 +98,7 @@ def operations(d, number):
 
 @case(kinds=("image", "loop"), params=(SHUTDOWN, SHUTDOWN_FLAGS))
 def as_the_kernel(env, number):
-    """
-    Every operation afterwards succeeds or fails as it does with the kernel's ext4; and unmounting
-    works with both.
-    """
+    """Each operation afterwards succeeds or fails as on the kernel's ext4, and unmounting works."""
     vol, other = env.volume(64), env.volume(64)
     with other.kmount() as d:
         theirs = operations(d, SHUTDOWN)
@@ -117,8 +115,8 @@ def as_the_kernel(env, number):
 @case(kinds=("image", "loop"), params=(DEFAULT, LOGFLUSH, NOLOGFLUSH))
 def what_is_left(env, how):
     """
-    What was synced is there afterwards, whichever way; what was not, is there if the way includes
-    it.
+    Synced data is there after a shutdown of any kind; other data is there if that kind includes
+    syncing.
     """
     vol = env.volume(64)
     with vol.mount("commit=300") as m:
@@ -170,8 +168,8 @@ def writer(d, k, noted, errors, stop):
 @case(kinds=("image", "loop"), timeout=240)
 def crash_test(env):
     """
-    A busy file system is shut down again and again: nothing that was synced is lost, and e2fsck is
-    content each time.
+    A busy file system is shut down again and again: nothing that was synced is lost, and e2fsck
+    finds nothing.
     """
     vol = env.volume(96)
     for turn in range(4):
@@ -204,7 +202,7 @@ def crash_test(env):
 
 @case()
 def only_root(env):
-    """Nobody else may."""
+    """Only root may shut a file system down."""
     vol = env.volume(64)
     with vol.mount("allow_other") as m:
         pid = os.fork()

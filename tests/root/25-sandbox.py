@@ -1,6 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the daemon may still do once it serves, and that it needs no more; the same without root."""
+"""
+The rights that the daemon keeps while it serves, and that it needs no more. The same for a mount by
+an ordinary user.
+"""
 import os
 import re
 import shutil
@@ -8,16 +11,16 @@ import shutil
 from lib import (FUSEDIO, Skip, case, daemons_of, expect, expect_eq, main, mountinfo, need, pattern,
                  read_file, run, wait_for, write_file)
 
-USER = 65534  # nobody: fusermount3 wants a user that has a name
+USER = 65534  # nobody: fusermount3 requires a user with a name
 
 
 def status_of_threads(pid):
-    """For each thread: the fields of its status that say what it may do."""
+    """For each thread, the fields of its status that tell its rights."""
     for tid in os.listdir(f"/proc/{pid}/task"):
         with open(f"/proc/{pid}/task/{tid}/status") as f:
             st = dict(re.findall(r"^(\w+):\s*(.*)$", f.read(), re.M))
-        # Workers of io_uring are the kernel's: they run none of our code, and keep the credentials
-        # of when the ring was made.
+        # Workers of io_uring belong to the kernel: they run none of the daemon's code, and have the
+        # credentials that the daemon had when it made the ring.
         if not st["Name"].startswith("iou-"):
             yield st
 
@@ -27,7 +30,7 @@ def sanitized():
 
 
 def settle(pid):
-    """The mount answers a moment before the main thread gives up what it has."""
+    """Waits until the main thread has given up its rights: the mount answers shortly before."""
     wait_for(lambda: all(int(st["CapPrm"], 16) == 0 for st in status_of_threads(pid)),
              "the capabilities to go", 10)
 
@@ -43,7 +46,7 @@ def expect_no_capabilities(pid):
 def gives_up(env):
     """
     No thread has a capability, a file tree or unfiltered system calls; the unmounter has three
-    capabilities and fifteen calls.
+    capabilities and fifteen system calls.
     """
     if sanitized():
         raise Skip("sanitizer builds run without the sandbox")
@@ -78,7 +81,8 @@ def gives_up(env):
 @case(params=("off", "log"))
 def modes(env, mode):
     """
-    Without the filter, and with one that only reports: everything else is given up all the same.
+    Without the filter of system calls, and with one that only reports, all other rights are given
+    up nevertheless.
     """
     if sanitized():
         raise Skip("sanitizer builds run without the sandbox")
@@ -100,8 +104,8 @@ def modes(env, mode):
 @case(kinds=("image", "loop"))
 def dies_together(env):
     """
-    A killed daemon takes the unmounter with it, and a killed unmounter does not harm the daemon:
-    umount still works.
+    If the daemon is killed, the unmounter ends too. If the unmounter is killed, the daemon serves
+    on and umount works.
     """
     vol = env.volume(64)
     m = vol.mount()
@@ -119,11 +123,11 @@ def dies_together(env):
 
 def as_user(env):
     """
-    A volume that nobody owns, a copy of the program that nobody may run, and the words that begin a
-    command of nobody's.
+    Returns an image owned by an ordinary user, a copy of the program that everybody may run, and
+    the words that begin a command run by that user.
     """
     need("fusermount3", "setpriv")
-    # udev gives everybody the device; where there is no udev, this test does.
+    # udev gives everybody access to /dev/fuse; without udev, this test does.
     env.undo.callback(os.chmod, "/dev/fuse", os.stat("/dev/fuse").st_mode & 0o777)
     os.chmod("/dev/fuse", 0o666)
     vol = env.volume(64, "-E", f"root_owner={USER}:{USER}")
@@ -137,8 +141,8 @@ def as_user(env):
 @case()
 def ordinary_user(env):
     """
-    Without root: an image that the user owns, through fusermount3; others are kept out; SIGTERM and
-    fusermount3 -u end it.
+    An ordinary user mounts an image of his own through fusermount3; other users are kept out;
+    SIGTERM and fusermount3 -u end the mount.
     """
     vol, exe, user = as_user(env)
     point = env.mkdir()
@@ -171,7 +175,7 @@ def ordinary_user(env):
 
 @case()
 def ordinary_user_refused(env):
-    """What fusermount3 does not allow is said in one line, with its reason."""
+    """If fusermount3 refuses the mount, one line gives its reason."""
     vol, exe, user = as_user(env)
     mine, roots = env.mkdir(), env.mkdir()
     os.chown(mine, USER, USER)

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Multiple mount protection: two daemons on one file system, as two hosts on a shared device would be;
-the kernel; e2fsck.
+Multiple mount protection (MMP): two daemons on one file system, as on two hosts that share a
+device; the kernel; e2fsck.
 """
 import os
 import time
@@ -14,8 +14,7 @@ MMP = ("-O", "mmp", "-E", "mmp_update_interval=1")
 
 def second_device(env, vol):
     """
-    Another block device with the same contents underneath, which no lock or claim of the first one
-    covers.
+    Another block device over the same image; locks and claims on the first one do not cover it.
     """
     dev = run("losetup", "-f", "--show", vol.file).stdout.strip()
     env.undo.callback(run, "losetup", "-d", dev, ok=None)
@@ -33,8 +32,8 @@ def second_mount(env, dev):
 @case(kinds=("loop",))
 def two_daemons(env):
     """
-    The second is refused while the first lives, and by name; when the first was killed, it waits
-    and takes over.
+    While the first daemon serves, the second is refused and told the name of the first. After the
+    first was killed, the second waits and takes over.
     """
     vol = env.volume(64, *MMP)
     m = vol.mount()
@@ -54,7 +53,7 @@ def two_daemons(env):
     expect_eq(read_file(os.path.join(mnt, "g")), pattern(50_000), "contents after the crash")
     run("umount", mnt)
     vol.check()
-    # Clean: nobody has to wait.
+    # After a clean unmount no mount has to wait.
     start = time.monotonic()
     vol.mount().umount()
     expect(time.monotonic() - start < 8, "a clean file system was waited for")
@@ -64,14 +63,14 @@ def two_daemons(env):
 @case(kinds=("loop",))
 def with_the_kernel(env):
     """
-    The kernel keeps out while we serve; we keep out while the kernel has it; e2fsck keeps out of
-    both.
+    The kernel refuses to mount while fusedio serves, fusedio refuses while the kernel has it
+    mounted, and e2fsck refuses during both.
     """
     vol = env.volume(64, *MMP)
     dev = second_device(env, vol)
     mnt = env.mkdir("kernel")
     m = vol.mount()
-    # Through the page cache of the second device: what it has read already would be stale.
+    # The page cache of the second device does not see writes through the first one.
     run("blockdev", "--flushbufs", dev)
     p = run("mount", "-t", "ext4", dev, mnt, ok=None, timeout=90)
     if p.returncode == 0:

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Extended attributes with large values, in inodes of their own (ea_inode): made by either, read,
-changed and removed by the other, also where the kernel lets files share a value or a whole block of
-attributes; and what a kill leaves.
+Extended attributes with large values, which are in inodes of their own (ea_inode): fusedio and the
+kernel make, read, change and remove each other's, also where the kernel lets files share a value or
+a whole block of attributes. And the state after a kill.
 """
 import errno
 import os
@@ -15,7 +15,7 @@ from lib import (case, expect, expect_eq, expect_errno, main, pattern, read_file
 LAYOUTS = {
     "1k": ("-b", "1024", "-O", "ea_inode"),
     "4k": ("-b", "4096", "-O", "ea_inode"),
-    # no room for attributes in inodes, no checksums
+    # inodes without room for attributes, no checksums
     "bare": ("-b", "1024", "-I", "128", "-O", "ea_inode,^metadata_csum"),
 }
 SIZES = (0, 10, 100, 900, 968, 969, 1024, 4040, 4041, 10_000, 65_536)
@@ -27,7 +27,10 @@ def free_blocks(path):
 
 
 def settled(path, want):
-    """What has no owner any more is deleted in the background."""
+    """
+    Waits until as many blocks are free as wanted: values without an owner are deleted in the
+    background.
+    """
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         def reached():
@@ -45,8 +48,8 @@ def values(path):
 @case(params=tuple(LAYOUTS), timeout=180)
 def of_all_sizes(env, layout):
     """
-    Set, replaced and removed at random here; the kernel sees the same, changes them, and we see
-    that.
+    fusedio sets, replaces and removes values at random; the kernel reads and changes them; fusedio
+    reads the result.
     """
     vol = env.volume(64, *LAYOUTS[layout])
     rng = random.Random(7)
@@ -99,8 +102,8 @@ def of_all_sizes(env, layout):
 @case(params=tuple(LAYOUTS))
 def shared_by_the_kernel(env, layout):
     """
-    The kernel stores equal values, and equal blocks of attributes, once: each of their owners may
-    change and go here.
+    The kernel stores equal values, and equal blocks of attributes, only once: changing or deleting
+    one owner must not harm the others.
     """
     vol = env.volume(64, *LAYOUTS[layout])
     big, other = pattern(20_000, 1), pattern(9000, 2)
@@ -154,8 +157,8 @@ def shared_by_the_kernel(env, layout):
 @case(timeout=180)
 def after_a_kill(env):
     """
-    Killed at any moment: each value is the old one or a later one, whole; the kernel recovers as we
-    do.
+    The daemon is killed at a random moment: each value is the one that was durable or a later one,
+    never a mixture, whether fusedio or the kernel recovers.
     """
     vol = env.volume(64, "-b", "1024", "-O", "ea_inode", "-J", "size=4")
     rng = random.Random(3)
@@ -189,8 +192,8 @@ def after_a_kill(env):
 @case()
 def lists_of_many(env):
     """
-    An ACL that fits no block is kept, inherited and changed; one larger than FUSE passes on is
-    refused (doc/compatibility.md).
+    An ACL that is larger than a block is stored, inherited and changed; one that FUSE cannot pass
+    on is refused (doc/compatibility.md).
     """
     import tree
     vol = env.volume(64, "-b", "1024", "-O", "ea_inode")

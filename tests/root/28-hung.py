@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-A device that does not answer. The image lies in a file system of tests/root/hangfs, which holds
-back or slows down what it is told to, below a loop device with direct I/O (so that only what is
-held back hangs) or below the daemon itself. Who uses other files goes on; SIGTERM and umount -f end
-in a bounded time and let everybody go; the log says what was in flight; what had been made durable
-is there afterwards.
+A device that does not answer. The image is a file in a mount of tests/root/hangfs, which holds back
+or delays the requests it is told to. The daemon uses that file, or a loop device with direct I/O
+over it, so that only those requests hang. Programs that use other files must go on; SIGTERM and
+umount -f must end the mount within a bounded time and let all clients go; the log must say what was
+in flight; everything that was durable must be there afterwards.
 """
 import errno
 import mmap
@@ -29,7 +29,7 @@ def transport(name):
 
 
 def first_block(path):
-    """The physical block where the file begins."""
+    """The physical block at which the file begins."""
     out = run(os.path.join(BUILD, "fusedioctl"), "map", path).stdout
     row = re.search(r"^ *0: +0\.\. *\d+: *(\d+)\.\.", out, re.M)
     expect(row, f"no extents of {path}: {out!r}")
@@ -37,7 +37,10 @@ def first_block(path):
 
 
 class Client(threading.Thread):
-    """A system call of its own thread in a child process: what hangs does not hang the test."""
+    """
+    Runs fn in a child process with a thread that waits for it, so that a system call that hangs
+    does not hang the test.
+    """
 
     def __init__(self, fn):
         super().__init__(daemon=True)
@@ -62,7 +65,7 @@ class Client(threading.Thread):
 
 
 def direct(path, how, off=0):
-    """One aligned request of 4 KiB."""
+    """One direct request of 4 KiB."""
     fd = os.open(path, (os.O_RDONLY if how == "read" else os.O_RDWR) | os.O_DIRECT)
     buf = mmap.mmap(-1, 4096)
     buf[:] = b"w" * 4096
@@ -74,7 +77,10 @@ def direct(path, how, off=0):
 
 
 def work_of_others(m, seed):
-    """Data and metadata, cached, direct and durable, in another file than the one that hangs."""
+    """
+    Data and metadata operations, cached, direct and durable, on another file than the one that
+    hangs.
+    """
     p = m.path(f"other{seed}")
     write_file(p, pattern(200_000, seed), sync=True)
     direct(p, "write")
@@ -89,7 +95,7 @@ def work_of_others(m, seed):
 
 
 def gone(pid):
-    """It has ended, but for threads that a driver does not let go."""
+    """Whether the process has ended, except for threads that a driver holds."""
     try:
         with open(f"/proc/{pid}/stat") as f:
             return f.read().rsplit(")", 1)[1].split()[0] in "ZX"
@@ -114,8 +120,8 @@ def stuck_file(m, disk, how):
 @case(kinds=("loop",), params=[f"{h}-{t}" for h in ("read", "write") for t in BOTH])
 def others_go_on(env, param):
     """
-    One read or write of one file is not answered for a while: all others are; later it completes,
-    with the right bytes.
+    While one read or write of one file gets no answer, all other requests are served. When it is
+    answered, it completes with the right bytes.
     """
     how, name = param.split("-")
     disk = Disk(env, env.kind)
@@ -134,7 +140,7 @@ def others_go_on(env, param):
 
 @case(kinds=("loop",), params=BOTH)
 def many_hang(env, name):
-    """Ten clients wait for the same place; readers and writers of mapped data do not notice."""
+    """Ten clients wait for the same block; readers and writers of mapped data are served."""
     disk = Disk(env, env.kind)
     with disk.mount(transport(name)) as m:
         write_file(m.path("other"), pattern(1 << 20), sync=True)
@@ -155,8 +161,8 @@ ENDS = [f"{how}-{end}-{t}" for how in ("read", "write") for end in ("term", "for
 @case(kinds=("loop", "image"), params=ENDS)
 def ends_in_time(env, param):
     """
-    A request that never completes: SIGTERM and umount -f let everybody go and end the daemon, which
-    says what was in flight.
+    A request is never answered: SIGTERM and umount -f let all clients go and end the daemon, which
+    logs what was in flight.
     """
     how, end, name = param.split("-")
     disk = Disk(env, env.kind)
@@ -187,7 +193,7 @@ def ends_in_time(env, param):
 
 @case(kinds=("image",), params=BOTH)
 def flush_hangs(env, name):
-    """fsync waits for a flush that never completes; then SIGTERM."""
+    """fsync waits for a flush that is never answered; SIGTERM ends the mount."""
     disk = Disk(env, env.kind)
     m = disk.mount(transport(name), "drain_timeout=2")
     write_file(m.path("read"), pattern(100_000), sync=True)
@@ -208,7 +214,8 @@ def flush_hangs(env, name):
 @case(kinds=("loop", "image"))
 def slow_device(env):
     """
-    20 ms a request: everything works, umount waits for all of it, and the watchdog is content.
+    With 20 ms for each request everything works, umount waits until all is written, and the
+    watchdog does not act.
     """
     disk = Disk(env, env.kind)
     m = disk.mount("drain_timeout=1")
@@ -227,7 +234,7 @@ def slow_device(env):
 @case(kinds=("loop",))
 def patience(env):
     """
-    A device that comes back before the time is over: SIGTERM ends in order, with everything
+    The device answers again before the time limit: SIGTERM ends the mount in order, with everything
     written.
     """
     disk = Disk(env, env.kind)

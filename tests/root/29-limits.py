@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-The daemon's own limits: memory that runs out while it writes out (a cgroup of its own, with next to
-nothing left in it), limits of open files, file size and locked memory that are too small, and what
-it tells the service manager.
+The daemon's own limits: no memory left while it writes (in a memory cgroup with next to nothing
+free), limits of open files, file size and locked memory that are too small. And what it tells the
+service manager.
 """
 import contextlib
 import mmap
@@ -29,7 +29,7 @@ def status(pid):
 
 
 def major_faults(pid):
-    """Of all threads."""
+    """The major page faults of all threads."""
     with open(f"/proc/{pid}/stat") as f:
         return int(f.read().rsplit(")", 1)[1].split()[9])
 
@@ -41,7 +41,7 @@ def kib(text):
 # ---- memory
 
 class Group:
-    """A memory cgroup, of version 1 or 2, whichever there is."""
+    """A memory cgroup, of version 1 or 2, whichever the machine has."""
 
     def __init__(self, env, limit):
         self.dir = None
@@ -75,7 +75,8 @@ class Group:
 
     def take(self, pid):
         """
-        What it has stays where it is accounted; what it allocates from now on is accounted here.
+        Moves the process into the group. Memory that it has stays accounted where it was; later
+        allocations are accounted here.
         """
         write_file(os.path.join(self.dir, "cgroup.procs"), str(pid).encode())
 
@@ -102,7 +103,7 @@ def write_direct(path, total, flags=0):
 
 
 def write_out(m, turn):
-    """Every way to write data, new and old blocks, each made durable."""
+    """Writes data in every way, over old and into new blocks, and makes each write durable."""
     write_direct(m.path("old"), 8 * MIB)
     write_direct(m.path("sync"), 1 * MIB, os.O_DSYNC)
     with contextlib.suppress(FileNotFoundError):
@@ -127,8 +128,8 @@ def sanitized():
 @case(kinds=BOTH, params=("mlock", "plain"), timeout=180)
 def no_memory_left(env, how):
     """
-    Data reaches the disk while the daemon can get no memory: it has what it needs. With mlock, and
-    without where there is no swap.
+    The daemon can allocate nothing more, and data still reaches the disk. With mlock, and without
+    it where there is no swap.
     """
     if sanitized():
         raise Skip("sanitizers allocate as they go")
@@ -136,11 +137,11 @@ def no_memory_left(env, how):
         raise Skip("no CAP_SYS_RESOURCE, which -o mlock needs")
     vol = env.volume(96, "-b", "4096")
     with open(vol.file, "r+b") as f:
-        os.posix_fallocate(f.fileno(), 0, 96 * MIB)  # the image's own memory is somebody else's
+        os.posix_fallocate(f.fileno(), 0, 96 * MIB)  # accounts the image's memory to this process
     with vol.mount("mlock" if how == "mlock" else "", "queue_depth=8") as m:
         for turn in range(4):
-            write_out(m, turn)  # what it keeps for good it has now
-        # the kernel accounts in steps of 256 KiB on each CPU
+            write_out(m, turn)  # now it has allocated all that it keeps
+        # the kernel accounts in steps of 256 KiB for each CPU
         limit = (128 + 256 * os.cpu_count()) * KIB
         group = Group(env, limit)
         before = status(m.pid)
@@ -170,7 +171,8 @@ def no_memory_left(env, how):
 
 def start(env, vol, limits, *opts, user=None):
     """
-    Runs fusedio, in the background, under these limits; returns (its process, the mount point).
+    Runs fusedio in the background under these resource limits; returns (its process, the mount
+    point).
     """
     point = env.mkdir()
     if user:
@@ -192,7 +194,7 @@ def start(env, vol, limits, *opts, user=None):
 
 
 def refused(p, point, *words):
-    """One line, which names the limit."""
+    """fusedio must print one line, which names the limit."""
     expect(p.returncode > 0, f"exit status {p.returncode}")
     lines = p.stderr.strip().splitlines()
     expect_eq(len(lines), 1, f"lines of {p.stderr!r}")
@@ -203,8 +205,8 @@ def refused(p, point, *words):
 @case()
 def file_size(env):
     """
-    RLIMIT_FSIZE below the size of the image: refused, or raised by who may; nothing is served that
-    could not be written back.
+    RLIMIT_FSIZE is below the size of the image: fusedio raises it or, if it may not, refuses the
+    mount, because data could not be written. A mount that writes nothing is served.
     """
     vol = env.volume(64)
     p, point = start(env, vol, {resource.RLIMIT_FSIZE: 1 * MIB})
@@ -215,7 +217,7 @@ def file_size(env):
         run("umount", point)
         wait_for(lambda: not daemons_of(vol.target), "end of the daemon")
         vol.check()
-    # nothing is written
+    # a mount that writes nothing
     p, point = start(env, vol, {resource.RLIMIT_FSIZE: 1 * MIB}, "ro", "norecovery")
     expect_eq(p.returncode, 0, f"exit status, read-only ({p.stderr.strip()})")
     os.listdir(point)
@@ -241,7 +243,8 @@ def open_files(env, n):
 @case(params=("plain", "mlock"))
 def locked_memory(env, how):
     """
-    A small RLIMIT_MEMLOCK for an ordinary user: served all the same, or refused naming the limit.
+    A small RLIMIT_MEMLOCK of an ordinary user: the mount is served, or refused with the name of the
+    limit.
     """
     env.undo.callback(os.chmod, "/dev/fuse", os.stat("/dev/fuse").st_mode & 0o777)
     os.chmod("/dev/fuse", 0o666)
@@ -269,9 +272,7 @@ def locked_memory(env, how):
 # ---- the service manager
 
 def next_state(sock):
-    """
-    READY=1 or STOPPING=1, with what is told for people passed over; None if there is none in time.
-    """
+    """The next READY=1 or STOPPING=1, skipping texts for people; None if there is none in time."""
     with contextlib.suppress(BlockingIOError, TimeoutError):
         while True:
             for line in sock.recv(1000).split(b"\n"):
@@ -284,7 +285,10 @@ def next_state(sock):
 
 @case(kinds=BOTH, params=("path", "abstract"))
 def notify(env, form):
-    """READY=1 once the mount answers, STOPPING=1 when it ends; nothing if it cannot start."""
+    """
+    The service manager gets READY=1 once the mount serves and STOPPING=1 when it ends; neither if
+    the mount fails.
+    """
     vol = env.volume(32)
     name = "\0fdio-" + os.path.basename(env.dir) if form == "abstract" else env.path("notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-The edges of a file system, beside the kernel's ext4: the last byte of the largest file, the last
-name of a file, the last block, the last inode, and the size that a process may write. What fails
-there fails with the same error, and the rest works as it does with ext4. (What is scarce for the
-daemon itself is in 29-limits.py.)
+The edges of a file system, compared with the kernel's ext4 (beside.py): the last byte of the
+largest file, the last name of a file, the last block, the last inode, and the largest size that a
+process may write. Calls must fail with the same errors, and the others work. (29-limits.py tests
+the daemon's own limits.)
 """
 import contextlib
 import mmap
@@ -50,7 +50,8 @@ def big_files(top, notes, block):
     notes.do("truncate to the most there is", os.truncate, p, (1 << 63) - 1)
     notes.do("truncate below zero", os.truncate, p, -1)
     notes.do("seek to the most", os.lseek, fd, top_byte, os.SEEK_SET)
-    # (lseek behind it is the kernel's to refuse: FUSE's does not know this file system's limit.)
+    # (lseek behind the limit is not compared: the kernel checks it, and its FUSE client does not
+    # know the limit of this file system.)
     notes.do("seek for data", os.lseek, fd, 0, os.SEEK_DATA)
     notes.do("seek for a hole in it", os.lseek, fd, top_byte - 1, os.SEEK_HOLE)
     notes.do("seek for data behind", os.lseek, fd, top_byte, os.SEEK_DATA)
@@ -90,11 +91,11 @@ def four_tebibytes(top, notes):
 @case(timeout=180)
 def link_counts(env):
     """
-    65,000 names of a file, 64,998 directories in one: then EMLINK, or, with dir_nlink, a directory
-    that stops counting.
+    65,000 names of a file and 64,998 subdirectories of one directory: the next one fails with
+    EMLINK or, with the feature dir_nlink, the directory's link count becomes 1.
     """
     vol = env.volume(160, "-b", "1024", "-N", "66000", "-O", "^dir_nlink")
-    with vol.kmount() as k:  # quicker at making so many
+    with vol.kmount() as k:  # the kernel makes so many faster
         for d in ("names", "dirs", "other", "other/child", "other/empty"):
             os.mkdir(os.path.join(k, d))
         write_file(os.path.join(k, "f"), b"")
@@ -149,8 +150,8 @@ def at_the_edge(top, notes):
 @case(timeout=180)
 def nothing_left(env):
     """
-    No block is free: what needs one says ENOSPC as with ext4, what does not works, and what is
-    given back can be used.
+    With no free block, calls that need one fail with ENOSPC as on ext4, others work, and a block
+    that is freed can be used.
     """
     vol = env.volume(24, "-b", "1024", "-m", "0", "-N", "512")
     with vol.kmount() as k:
@@ -227,8 +228,8 @@ def without_space(top, notes):
 @beside_ext4(24, ("-b", "1024", "-N", "256"))
 def no_inode_left(top, notes):
     """
-    No inode is free: what makes a file says ENOSPC as with ext4, what does not works; one that is
-    given back can be had by any.
+    With no free inode, calls that need one fail with ENOSPC as on ext4, others work, and an inode
+    that is freed can be used by any call.
     """
     def p(*names):
         return os.path.join(top, *names)
@@ -273,7 +274,7 @@ def no_inode_left(top, notes):
 @case()
 @beside_ext4()
 def resource_limits(top, notes):
-    """RLIMIT_FSIZE: a write is cut at it, then EFBIG and SIGXFSZ."""
+    """At RLIMIT_FSIZE a write is cut short, then fails with EFBIG and SIGXFSZ."""
     p = os.path.join(top, "f")
     code = """
 import os, resource, signal, sys, mmap, errno

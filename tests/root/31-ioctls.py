@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Who may do what through ioctls. The kernel checks only the numbers that it knows and passes on all
-others from anybody, so the daemon has to know by itself, and finds out about capabilities in /proc.
+Who may use which ioctl. The kernel checks permissions only for the ioctls it knows and passes all
+others on, whoever calls. The daemon therefore checks by itself, and looks up the caller's
+capabilities in /proc.
 """
 import ctypes
 import errno
@@ -34,7 +35,7 @@ def name_of(code):
 
 
 def call(fd, number, arg):
-    """Its result, and what the buffer holds afterwards."""
+    """The result of the ioctl, and the contents of the buffer afterwards."""
     buf = bytearray(arg.ljust(4096, b"\0"))
     try:
         fcntl.ioctl(fd, number, buf)
@@ -44,9 +45,7 @@ def call(fd, number, arg):
 
 
 class Call32:
-    """
-    ioctl as a program of 32 bits makes it: int 0x80, with memory that such a program can name.
-    """
+    """Makes the ioctl as a 32-bit program does: by int 0x80, with a buffer below 4 GiB."""
 
     def __init__(self):
         if platform.machine() != "x86_64":
@@ -69,7 +68,7 @@ class Call32:
 
 
 def child(fn, become=lambda: None):
-    """What fn returns in a child process that has called become; None if a signal ended it."""
+    """The result of fn in a child process that has called become; None if a signal ended it."""
     r, w = os.pipe()
     pid = os.fork()
     if not pid:
@@ -99,7 +98,7 @@ def be_nobody():
 
 
 def drop_capabilities():
-    """Root, but without any capability: as root of many containers."""
+    """Root without any capability, as in many containers."""
     class Head(ctypes.Structure):
         _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]
     syscheck(libc.capset(ctypes.byref(Head(0x20080522, 0)), bytes(24)), "capset")
@@ -107,8 +106,8 @@ def drop_capabilities():
 
 def every_number():
     """
-    All that the daemon knows, and their relatives: in each direction, with each size of an argument
-    that any of them has.
+    All ioctls that the daemon knows and their neighbours: each number in each direction, with each
+    size of an argument that any of them has.
     """
     known = (("f", 1), ("f", 2), ("v", 1), ("v", 2), ("X", 31), ("X", 32), ("X", 121), ("X", 125),
              ("d", 64), ("\x94", 49), ("\x94", 50))
@@ -119,7 +118,7 @@ def every_number():
 
 
 def tries(paths, arg, short):
-    """For each path and number: what comes of it through a read-only descriptor."""
+    """For each path and number, the result of the ioctl through a read-only descriptor."""
     fn = Call32() if short else call
     said = {}
     for path in paths:
@@ -131,7 +130,7 @@ def tries(paths, arg, short):
 
 
 def prepare(point):
-    """Files and a directory of root's, open to all for reading."""
+    """Makes files and a directory that root owns and everybody may read."""
     os.chmod(point, 0o755)
     for name, flags in (("plain", 0), ("kept", IMMUTABLE), ("grows", APPEND)):
         p = os.path.join(point, name)
@@ -146,7 +145,7 @@ def prepare(point):
 
 
 def state(paths):
-    """What a stranger could have changed."""
+    """Everything that an ioctl of another user could have changed."""
     out = []
     for p in paths:
         fd = os.open(p, os.O_RDONLY)
@@ -166,8 +165,8 @@ def bind_read_only(env, point):
 
 def strangers_results(env, point, arg):
     """
-    Of the mount, the same through a read-only bind mount, each with numbers of both widths; nothing
-    must have changed.
+    Results on the mount and on a read-only bind mount of it, with numbers of both widths. Nothing
+    may have changed.
     """
     paths = prepare(point)
     before = state(paths)
@@ -187,8 +186,8 @@ def strangers_results(env, point, arg):
     return out
 
 
-# What only one of both has. The kernel's shutdown is _IOR alone, it maps with FIEMAP, and sets the
-# generation.
+# Results of fusedio for ioctls that differ from the kernel's on purpose: the kernel has shutdown
+# only as _IOR, maps files with FIEMAP, and can set the generation.
 DIFFERENT = {f"{SHUTDOWN_FLAGS:#x}": "EPERM", f"{MAP:#x}": "ok", "0x40087602": "ENOTTY",
              "0x40047602": "ENOTTY"}
 
@@ -196,14 +195,15 @@ DIFFERENT = {f"{SHUTDOWN_FLAGS:#x}": "EPERM", f"{MAP:#x}": "ok", "0x40087602": "
 @case(kinds=("loop",), timeout=180, params=(0, 1))
 def stranger(env, fill):
     """
-    Every number, in both widths and all directions, by one who can only read: nothing changes, and
-    the answers are the kernel's. The argument holds zeroes (clear all) or flags to be set.
+    A user who may only read tries every number, in both widths and all directions: nothing changes,
+    and the answers are those of the kernel's ext4. The argument holds zeroes (clear all flags) or
+    flags to set.
     """
     vol = env.volume(64)
     arg = struct.pack("<IIIII", IMMUTABLE | EXTENTS, 0, 0, 0, 0) if fill else bytes(20)
     with vol.mount() as m:
         ours = strangers_results(env, m.point, arg)
-        with open(m.path("alive"), "wb") as f:  # not shut down
+        with open(m.path("alive"), "wb") as f:  # the volume is not shut down
             f.write(b"x")
             os.fsync(f.fileno())
     vol.check()
@@ -221,10 +221,10 @@ def stranger(env, fill):
 
 
 @case()
-def flags_of_ones_own(env):
+def owners_flags(env):
     """
-    The owner sets harmless flags, through a descriptor for reading too, in both widths; not through
-    a read-only bind mount.
+    An owner sets harmless flags, also through a read-only descriptor, in both widths; but not
+    through a read-only bind mount.
     """
     vol = env.volume(64)
     with vol.mount() as m:
@@ -261,14 +261,14 @@ def flags_of_ones_own(env):
     vol.check()
 
 
-def admins_tries(point):
+def admins_results(point):
     fd = os.open(point, os.O_RDONLY | os.O_DIRECTORY)
     return {what: call(fd, number, arg)[0] for what, (number, arg) in FOR_ADMIN.items()}
 
 
 def in_user_namespace(fn):
     """
-    fn as root with every capability in a user namespace of its own, where numbers of users mean the
+    Runs fn as root with every capability in a new user namespace, in which user numbers mean the
     same.
     """
     ready, go = os.pipe(), os.pipe()
@@ -303,18 +303,18 @@ def in_user_namespace(fn):
 @case(kinds=("image", "loop"))
 def capability(env):
     """
-    Trimming, the label and shutting down want CAP_SYS_ADMIN, not user number 0: in the mount's user
-    namespace.
+    Trimming, setting the label and shutting down require CAP_SYS_ADMIN in the user namespace of the
+    mount; being user 0 is not enough.
     """
     vol = env.volume(64)
     denied = dict.fromkeys(FOR_ADMIN, "EPERM")
     with vol.mount() as m:
         os.chmod(m.point, 0o755)
-        expect_eq(child(lambda: admins_tries(m.point), be_nobody), denied, "a user")
-        expect_eq(child(lambda: admins_tries(m.point), drop_capabilities), denied,
+        expect_eq(child(lambda: admins_results(m.point), be_nobody), denied, "a user")
+        expect_eq(child(lambda: admins_results(m.point), drop_capabilities), denied,
                   "root without capabilities")
         if os.path.exists("/proc/self/ns/user"):
-            expect_eq(in_user_namespace(lambda: admins_tries(m.point)), denied,
+            expect_eq(in_user_namespace(lambda: admins_results(m.point)), denied,
                       "root of a user namespace")
         write_file(m.path("f"), b"alive", sync=True)
     vol.check()
@@ -323,8 +323,8 @@ def capability(env):
 @case()
 def capability_is_enough(env):
     """
-    The capability alone is enough, as for the kernel: root has it, and a user may; also in a
-    process namespace below.
+    CAP_SYS_ADMIN alone is enough, as for the kernel: for root, for another user, and in a nested
+    process namespace.
     """
     need("setpriv", "unshare", "fstrim")
     vol = env.volume(64)
@@ -340,9 +340,9 @@ def capability_is_enough(env):
 @case()
 def foreign_numbers(env):
     """
-    A daemon whose process numbers are not those of /proc believes nothing that /proc says: the same
-    number is somebody else's there, who may have every capability. And a caller whom its namespace
-    does not see has none.
+    If the daemon's process numbers are not those of its /proc, the daemon trusts nothing it reads
+    there: the same number may be another process, with every capability. A caller that is not
+    visible in the daemon's process namespace counts as one without capabilities.
     """
     need("unshare", "nsenter")
     vol = env.volume(64)
@@ -356,10 +356,10 @@ def foreign_numbers(env):
     env.undo.callback(run, "umount", "-l", point, ok=None)
     wait_for(lambda: mountinfo(point) is not None or p.poll() is not None, "mount")
     expect(mountinfo(point) is not None, "the daemon ended")
-    expect_eq(child(lambda: admins_tries(point)), dict.fromkeys(FOR_ADMIN, "EPERM"),
+    expect_eq(child(lambda: admins_results(point)), dict.fromkeys(FOR_ADMIN, "EPERM"),
               "a caller that is not seen")
     daemon = run("pgrep", "-P", p.pid, "fusedio").stdout.split()[0]
-    for _ in range(8):  # several numbers: those of the kernel's threads outside
+    for _ in range(8):  # several process numbers, which outside are those of kernel threads
         r = run("nsenter", f"--pid=/proc/{daemon}/ns/pid_for_children", "fstrim", point, ok=None)
         expect(r.returncode != 0 and "not permitted" in r.stderr,
                f"fstrim from within: {r.returncode}, {r.stderr.strip()}")
@@ -371,8 +371,8 @@ def foreign_numbers(env):
 @case(kinds=("image", "loop"))
 def label(env):
     """
-    The label is read by anybody and set by root, survives a crash after that, and may fill its
-    field; longer is refused.
+    Everybody may read the label, and root may set it. It survives a crash and may fill its field; a
+    longer one is refused.
     """
     vol = env.volume(64, "-L", "before")
     m = vol.mount()

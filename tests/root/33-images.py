@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Images as others make them: features that are only read, settings in the superblock, and what is
-no file system of ours at all.
+Images that other systems made: features that are served read-only, settings in the superblock, and
+devices that hold no ext4.
 """
 import bz2
 import errno
@@ -18,7 +18,10 @@ from tree import differences, scan
 
 
 def fill_inline(k):
-    """Files, directories and links that fit into their inodes, just do not, or did once."""
+    """
+    Makes files, directories and links that fit into their inodes, that just do not, or that once
+    did.
+    """
     for n in (0, 1, 59, 60, 61, 100, 130, 150, 158, 159, 160, 161, 170, 4096, 9000):
         write_file(os.path.join(k, f"file{n}"), pattern(n, n + 1))
     for n in (1, 59, 60, 90, 150, 400):
@@ -42,7 +45,7 @@ def fill_inline(k):
 
 
 def direct(path):
-    """The file as O_DIRECT reads it, in pieces of a page."""
+    """The contents of a file by direct reads, one page at a time."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECT)
     page = mmap.mmap(-1, 4096)
     out = b""
@@ -56,7 +59,7 @@ def direct(path):
 
 @case(params=("-I 256 -b 1024", "-I 256 -b 4096 -O ^metadata_csum", "-I 1024 -b 4096"))
 def inline_data(env, how):
-    """The same tree by the kernel and by us."""
+    """fusedio shows the tree as the kernel does."""
     vol = env.volume(32, "-O", "inline_data", "-J", "size=4", *how.split())
     with vol.kmount() as k:
         fill_inline(k)
@@ -84,14 +87,15 @@ def inline_data(env, how):
 
 # ---- settings in the superblock
 
-# All that tune2fs -o knows: what becomes of each.
+# All settings that tune2fs -o knows, and what fusedio does with each.
 DEFAULTS = {
     "debug": "not honoured", "bsdgroups": "honoured", "user_xattr": "nothing", "acl": "nothing",
     "uid16": "not honoured", "journal_data": "not honoured", "journal_data_ordered": "nothing",
     "journal_data_writeback": "nothing", "nobarrier": "not honoured", "block_validity": "nothing",
     "discard": "honoured", "nodelalloc": "nothing",
 }
-# What the kernel's ext4 takes, and what it does not.
+# Mount options in the superblock (tune2fs -E mount_opts): those that the kernel's ext4 knows, and
+# some that it does not.
 LIST = {
     "acl": "nothing", "noacl": "honoured", "user_xattr": "nothing", "nouser_xattr": "honoured",
     "grpid": "honoured", "nogrpid": "nothing", "bsdgroups": "honoured", "sysvgroups": "nothing",
@@ -108,7 +112,7 @@ LIST = {
     "usrquota": "not honoured", "dax": "not honoured", "debug": "not honoured",
     "minixdf": "not honoured", "nouid32": "not honoured", "i_version": "not honoured",
     "no-such-option": "not honoured",
-    # nothing of the mount or of the daemon is for an image to say
+    # an image must not set options of the mount or of the daemon
     "suid": "not honoured", "dev": "not honoured", "exec": "not honoured",
     "allow_other": "not honoured", "sandbox=off": "not honoured", "log=err": "not honoured",
     "mlock": "not honoured", "workers=256": "not honoured", "fsname=x": "not honoured",
@@ -117,7 +121,7 @@ LIST = {
 
 
 def told(m, name):
-    """What the log says of one setting: honoured, not honoured, or nothing."""
+    """What the log says of a setting: "honoured", "not honoured", or nothing."""
     with open(m.log, errors="replace") as f:
         lines = [line for line in f if "superblock ask" in line]
     expect(len(lines) <= 1, f"{name}: {lines}")
@@ -128,7 +132,7 @@ def told(m, name):
 
 
 def manual():
-    """The settings of the table in the manual page."""
+    """The settings in the table of the manual page."""
     text = read_file(os.path.join(HERE, "../../man/fusedio.8")).decode()
     text = text[text.index(".Ss Settings in the superblock"):text.index(".Sh DURABILITY")]
     lines = re.findall(r"^\.It Fl o Cm (.*) Ta", text, re.M)
@@ -137,7 +141,9 @@ def manual():
 
 @case(params=("-o", "-E mount_opts"), timeout=240)
 def every_setting(env, how):
-    """One after the other: honoured, told, or nothing to do, as the manual page has it."""
+    """
+    Each setting is honoured, reported as not honoured, or needs nothing, as the manual page says.
+    """
     vol = env.volume(16, "-O", "^has_journal", "-N", "64")
     if how == "-o":
         expect_eq(manual(), set(DEFAULTS), "settings in the manual page")
@@ -154,7 +160,7 @@ def every_setting(env, how):
 
 @case()
 def settings_work(env):
-    """Each that is honoured does what it says, and the command line goes first."""
+    """Each setting that is honoured has its effect, and options on the command line override it."""
     vol = env.volume(32, "-N", "512")
     run("tune2fs", "-o", "bsdgroups,discard", vol.file)
     with vol.mount("commit=1") as m:
@@ -184,7 +190,7 @@ def settings_work(env):
 
 
 def as_user(uid, gid, fn):
-    """fn in a child with these numbers; the error it fails with, 0 if none."""
+    """Runs fn in a child process with these ids; the number of the error it fails with, or 0."""
     pid = os.fork()
     if pid == 0:
         code = 255
@@ -212,7 +218,10 @@ def append(path, n):
 
 @case()
 def reserved_blocks(env):
-    """Of whom the superblock says so; of whom the option says so; of nobody else."""
+    """
+    Only the user and the group that the superblock names, or those that the options name, may use
+    the reserved blocks.
+    """
     vol = env.volume(16, "-b", "1024", "-m", "20", "-J", "size=1")
     run("tune2fs", "-u", "1001", "-g", "1002", vol.file)
     with vol.mount("allow_other") as m:
@@ -223,7 +232,7 @@ def reserved_blocks(env):
         with open(m.path("f0"), "r+b") as f:
             f.truncate(32 * MIB)
             left = os.statvfs(m.point).f_bavail
-            os.posix_fallocate(f.fileno(), 0, (left + 200) * 1024)  # root's: into the reserve
+            os.posix_fallocate(f.fileno(), 0, (left + 200) * 1024)  # root may use the reserve
         expect_eq(as_user(1000, 1000, lambda: append(m.path("f1"), 9000)), errno.ENOSPC,
                   "a stranger")
         expect_eq(as_user(1001, 1000, lambda: append(m.path("f2"), 9000)), 0, "the user")
@@ -241,7 +250,9 @@ def reserved_blocks(env):
 # ---- no file system at all
 
 def refusal(env, path, *words):
-    """The line with which it is refused; nothing is written."""
+    """
+    Returns the line with which fusedio refuses the device; nothing may have been written to it.
+    """
     before = read_file(path)
     mnt = env.mkdir()
     p = run(FUSEDIO, path, mnt, ok=(32,))
@@ -268,7 +279,10 @@ OTHERS = {
 
 @case(params=tuple(OTHERS))
 def other_formats(env, name):
-    """Named, with the way out; also where the file is smaller than a superblock."""
+    """
+    The message names the other format and says what to do, also if the device is smaller than a
+    superblock.
+    """
     head, word = OTHERS[name]
     path = env.path("image")
     for size in (100_000, 1500):
@@ -281,7 +295,10 @@ def other_formats(env, name):
 
 @case()
 def empty(env):
-    """Only what is empty may be formatted; what begins with zeroes need not be."""
+    """
+    Formatting is suggested only if the whole device is empty; a device may begin with zeroes and
+    hold data.
+    """
     path = env.volume(64, fresh=False).file
     refusal(env, path, "ext4", "zeroes", "mke2fs")
     with open(path, "r+b") as f:
@@ -293,7 +310,10 @@ def empty(env):
 
 @case(params=("1024", "4096"))
 def superblock_gone(env, bs):
-    """A backup is offered, and the command that is named puts it back."""
+    """
+    The message says that there is a backup of the superblock, and the command that it names
+    restores it.
+    """
     vol = env.volume(16 if bs == "1024" else 160, "-b", bs, "-J", "size=4")
     with vol.mount() as m:
         write_file(m.path("f"), pattern(50_000))
@@ -309,7 +329,10 @@ def superblock_gone(env, bs):
 
 @case()
 def partitions(env):
-    """A disk is not a partition."""
+    """
+    A whole disk with partitions is refused: the message says how to use a partition, and does not
+    suggest formatting.
+    """
     path = env.path("disk")
     entry = bytes((0, 0, 2, 0, 0x83, 0, 2, 0, 0, 8, 0, 0, 0, 64, 0, 0))
     write_file(path, bytes(446) + entry + bytes(48) + b"\x55\xaa" + bytes(16 * MIB))

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-The daemon among others: told to end while it starts, mount namespaces with copies of its mount,
-syslog, the service manager.
+The daemon and the system around it: a signal while it starts, mount namespaces with copies of its
+mount, images that are truncated, syslog, the service manager.
 """
 import errno
 import mmap
@@ -28,8 +28,8 @@ def log_of(m):
 @case(kinds=BOTH, params=("limit", "signal"))
 def copied_mount(env, ends_by):
     """
-    SIGTERM while another mount namespace has a copy: it says who, waits for a time or until a
-    second signal, and ends.
+    SIGTERM while another mount namespace has a copy: the daemon logs which process holds it, waits
+    for a time or until a second signal, and ends.
     """
     vol = env.volume(64)
     m = vol.mount("drain_timeout=" + ("3" if ends_by == "limit" else "1000"))
@@ -44,7 +44,7 @@ def copied_mount(env, ends_by):
         m.wait(30)
         expect("ending the connection" in log_of(m), f"not told: {m.tail()}")
         expect(mountinfo(m.point) is None, "the mount is still here")
-        if vol.dev:  # the kernel keeps it claimed until that namespace is gone
+        if vol.dev:  # the kernel keeps the device claimed until that namespace is gone
             p = run(FUSEDIO, vol.target, env.mkdir(), ok=None)
             expect_eq(p.returncode, 32, "status of another mount")
             expect(f"process {other.pid} (sleep)" in p.stderr,
@@ -57,7 +57,10 @@ def copied_mount(env, ends_by):
 
 @case(kinds=BOTH)
 def copy_that_goes(env):
-    """The copy goes while the daemon waits: it ends at once, as any unmount."""
+    """
+    The copy disappears while the daemon waits for it: the daemon ends at once, as after any
+    unmount.
+    """
     vol = env.volume(64)
     m = vol.mount("drain_timeout=1000")
     with copy_elsewhere(env, m.point):
@@ -88,8 +91,8 @@ def renamed_mount_point(env):
 @case(kinds=BOTH, params=("itself", "above"))
 def covered_mount_point(env, what):
     """
-    SIGTERM while another file system is mounted over it: that one stays, and the log tells of what
-    is below it.
+    SIGTERM while another file system is mounted over it: that one stays, and the log names what is
+    below it.
     """
     vol = env.volume(64)
     above = env.mkdir("above")
@@ -113,8 +116,8 @@ def covered_mount_point(env, what):
 @case(kinds=BOTH)
 def private_directory(env):
     """
-    SIGTERM with a mount point below a directory that only its owner may enter: unmounted as
-    anywhere else.
+    SIGTERM with a mount point below a directory that only its owner may enter: it is unmounted as
+    any other.
     """
     vol = env.volume(16)
     above = env.mkdir("home")
@@ -130,7 +133,7 @@ def private_directory(env):
 
 @case(kinds=BOTH)
 def signals_that_mean_nothing(env):
-    """SIGHUP and SIGUSR2 do nothing, and do not keep others from being heard."""
+    """SIGHUP and SIGUSR2 do nothing, and do not block other signals."""
     vol = env.volume(64)
     m = vol.mount()
     for sig in (signal.SIGHUP, signal.SIGUSR2, signal.SIGHUP, signal.SIGUSR2):
@@ -148,8 +151,8 @@ def signals_that_mean_nothing(env):
 
 def ends_early(env, args, sig, begun, environ=None):
     """
-    Told to end when begun() is true: the command ends by that signal, with a line that says so, and
-    no mount is left.
+    Sends a signal when begun() is true, before the mount serves: the command ends by that signal
+    with a line that says so, and no mount is left.
     """
     mnt, said = env.mkdir(), env.unique("said")
     with open(said, "wb") as f, subprocess.Popen([FUSEDIO, *args, mnt], stderr=f, env=environ) as p:
@@ -169,8 +172,8 @@ def ends_early(env, args, sig, begun, environ=None):
 @case(kinds=BOTH, params=("TERM", "INT"))
 def end_while_watching(env, name):
     """
-    Multiple mount protection may want to watch a device for minutes: a signal ends that, and
-    nothing is taken.
+    Multiple mount protection may watch a device for minutes before the mount: a signal ends that,
+    and the device is not taken.
     """
     vol = env.volume(64, "-b", "4096", "-O", "mmp,^metadata_csum", "-E", "mmp_update_interval=100")
     block = int(vol.super()["MMP block number"])
@@ -183,7 +186,7 @@ def end_while_watching(env, name):
             f.write(struct.pack("<I", n))
         return struct.unpack("<I", had)[0]
 
-    clean = set_number(7)  # of a host that runs, or did
+    clean = set_number(7)  # the sequence number of a host that runs, or was killed
     ends_early(env, ["-f", vol.target], getattr(signal, "SIG" + name),
                lambda said: b"watching" in read_file(said))
     expect_eq(set_number(clean), 7, "the number in the block")
@@ -195,15 +198,15 @@ def end_while_watching(env, name):
 @case(kinds=BOTH)
 def end_while_e2fsck_runs(env):
     """
-    e2fsck, run for a journal that we do not replay, may take for ever: a signal ends it, and it is
-    not left behind.
+    e2fsck, which is run for a journal that fusedio cannot replay, may take very long: a signal ends
+    it, and it is not left running.
     """
     vol = env.volume(64, "-O", "^metadata_csum", "-b", "4096")
     m = vol.mount()
     write_file(m.path("f"), pattern(10_000), sync=True)
     m.kill()
     block = int(run("debugfs", "-R", "bmap <8> 0", vol.file).stdout.split()[-1])
-    with open(vol.file, "r+b") as f:  # the feature "async commit"
+    with open(vol.file, "r+b") as f:  # sets the journal's feature "async commit"
         f.seek(block * 4096 + 0x28)
         had = struct.unpack(">I", f.read(4))[0]
         f.seek(block * 4096 + 0x28)
@@ -215,7 +218,7 @@ def end_while_e2fsck_runs(env):
     write_file(os.path.join(tools, "e2fsck"),
                f"#!/bin/sh\necho $$ >{pid_file}\nexec sleep 300 >/dev/null 2>&1\n".encode())
     os.chmod(os.path.join(tools, "e2fsck"), 0o755)
-    # In the background: the command hands the signal to the daemon.
+    # Without -f the command passes the signal on to the daemon.
     ends_early(env, [vol.target], signal.SIGTERM,
                lambda _: os.path.exists(pid_file) and read_file(pid_file).endswith(b"\n"),
                dict(os.environ, PATH=tools + ":" + os.environ["PATH"]))
@@ -228,8 +231,8 @@ def end_while_e2fsck_runs(env):
 @case(params=("fsync", "O_DSYNC", "plain"))
 def truncated_image(env, how):
     """
-    Somebody truncates the image: nothing is acknowledged as durable afterwards, and soon nothing at
-    all; the log says why.
+    Somebody truncates the image of a mount: from then on nothing is acknowledged as durable, soon
+    every write fails, and the log says why.
     """
     vol = env.volume(64)
     m = vol.mount()
@@ -279,7 +282,7 @@ class Lines(threading.Thread):
 
 
 def own_dev(env, *nodes):
-    """Words before a command that give it a /dev of its own, with these nodes."""
+    """The words before a command that give it a /dev of its own with these nodes."""
     dev = env.mkdir("dev")
     script = f"mount -t tmpfs none {dev} && cd {dev} && "
     script += (
@@ -291,8 +294,8 @@ def own_dev(env, *nodes):
 @case()
 def background_log(env):
     """
-    A daemon in the background: what it tells of the mount while it starts is in the system's log;
-    the terminal gets warnings only.
+    A daemon in the background logs what it has to say about the mount to syslog; the terminal gets
+    warnings only.
     """
     need("unshare")
     vol = env.volume(64)
@@ -317,7 +320,9 @@ def background_log(env):
 
 @case()
 def no_fuse(env):
-    """Without /dev/fuse the status is that of a system error, and the message names it."""
+    """
+    Without /dev/fuse the exit status is that of a system error, and the message names /dev/fuse.
+    """
     need("unshare")
     vol = env.volume(16)
     p = run(*own_dev(env, "mknod null c 1 3", "mknod urandom c 1 9"), FUSEDIO, vol.target,
@@ -329,7 +334,7 @@ def no_fuse(env):
 @case()
 def service_manager(env):
     """
-    What a service manager is told, in this order: that it goes on while it starts, that it serves,
+    The service manager is told, in this order: that the start takes longer, that the mount serves,
     that it ends.
     """
     vol = env.volume(64, "-O", "mmp", "-E", "mmp_update_interval=1")

@@ -1,21 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Asynchronous direct I/O for the root tests, through the kernel's io_submit(2): python has no door
- * to it. A test calls it as a program; one thread; it prints one line for what it found and exits
- * with 0, or with 1 and a message where the kernel refuses.
+ * Asynchronous direct I/O through io_submit(2) for the root tests, because Python cannot call it.
+ * The tests run it as a program of one thread. It prints one line with its result and exits with 0;
+ * if a system call fails it prints a message and exits with 1.
  *
  *   aiotool write FILE OFFSET LENGTH BYTE COUNT dsync|plain
- *     COUNT writes of LENGTH bytes, one after the other in the file from OFFSET, all in flight at
- *     once, each filled
- *     with BYTE. Prints "NUMBER-COMPLETE FIRST-ERROR".
+ *     Has COUNT writes of LENGTH bytes of value BYTE in flight at once, to consecutive ranges of
+ *     the file from OFFSET. Prints "NUMBER-COMPLETE FIRST-ERROR".
  *   aiotool cached FILE OFFSET LENGTH BYTE
  *     Reads the range through the page cache, overwrites it with one asynchronous direct write, and
- *     reads it through
- *     the page cache again. Prints "fresh" or "stale".
+ *     reads it through the page cache again. Prints "fresh" or "stale".
  *   aiotool storm FILE LENGTH BLOCK SECONDS
  *     Keeps 16 random direct writes of BLOCK bytes in flight over LENGTH bytes for SECONDS; each
- *     block is filled with
- *     its own block number. Prints "WRITES ERRORS".
+ *     block is filled with its own block number. Prints "WRITES ERRORS".
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Cases that run beside the kernel's ext4, for scripts of the root tests: each does the same in a
-directory of a fusedio mount and in one of a kernel mount and notes what came out; the notes must be
-the same. And children with another identity than root's.
+Cases that compare fusedio with the kernel's ext4. A case does the same in a directory of a mount by
+each and notes the results; both lists of notes must be equal. as_user and child run a function in a
+child process, with another identity or the same.
 """
 import errno
 import os
@@ -15,12 +15,13 @@ UID, GID = 1234, 1235
 
 
 class Notes:
-    """What happened, in order: (label, outcome)."""
+    """A list of (label, result) in the order of the calls."""
 
     def __init__(self):
         self.list = []
 
     def do(self, label, fn, *args):
+        """Calls fn; notes its result, or the name of the error it raised."""
         try:
             r = fn(*args)
         except OSError as e:
@@ -34,8 +35,9 @@ class Notes:
 
 def beside_ext4(mib=64, mkfs=("-b", "4096"), opts=()):
     """
-    The case runs in a directory of a fusedio mount and in one of a kernel mount; the notes of both
-    must be the same.
+    Decorates a function of a directory and Notes: it runs on a fusedio mount, then on a kernel
+    mount with the same mkfs arguments and options. The case fails if the notes differ, or if e2fsck
+    finds an error in the volume that fusedio served.
     """
     def deco(fn):
         def wrapped(env):
@@ -70,8 +72,8 @@ def compare(ours, ext4):
 
 def as_user(fn, uid=UID, gid=GID, groups=(), timeout=30):
     """
-    Runs fn in a child with another identity; what it returns (a short text) or the name of its
-    error.
+    Runs fn in a child process with another identity. Returns its result as a short text ("ok" for
+    None), or the name of the error it raised.
     """
     r, w = os.pipe()
     pid = os.fork()

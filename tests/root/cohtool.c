@@ -1,30 +1,30 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Races between the ways to do I/O on one file, for the root tests: what each family promises is
- * checked while it runs, and the program ends by itself. A test calls it as a program; threads or
- * processes as the family needs; it prints one line that begins with "ok" and exits with 0, or says
- * what went wrong and exits with 1.
+ * Checks of coherence between the ways to do I/O on one file, for the root tests. Each check runs
+ * readers and writers at the same time (lockstep: in turn) and compares what is read. The tests run
+ * it as a program; it prints one line that begins with "ok" and exits with 0, or prints what went
+ * wrong and exits with 1.
  *
- *   cohtool stale FILE aio|uring           asynchronous direct writes under readers that fill the
- *   page cache
- *   cohtool mapdirect FILE                 stores through a mapping, direct reads by somebody else
- *   cohtool selfbuf FILE                   direct I/O whose memory is a mapping of the same file
- *   cohtool tail FILE WRITER READER        a file grows, a reader follows; WRITER
- *   buffered|direct|aio, READER buffered|direct|map
- *   cohtool append FILE direct|buffered    many processes with O_APPEND
- *   cohtool fork FILE                      fork(2) while direct reads are in flight
- *   cohtool sectors FILE                   asynchronous writes of single sectors fill a hole of
- *   shared blocks
- *   cohtool odd FILE                       buffered writes of the odd blocks of a hole, direct ones
- *   of the even
- *   cohtool shrink FILE FOREIGN            truncate and punch under direct I/O; the byte FOREIGN,
- *   of other files, never shows
- *   cohtool lockstep FILE                  one byte range, four ways to write it in turn, four ways
- *   to read it at once
+ *   cohtool stale FILE aio|uring         asynchronous direct writes, while readers fill the page
+ *                                        cache
+ *   cohtool mapdirect FILE               stores through a mapping, direct reads by another thread
+ *   cohtool selfbuf FILE                 direct I/O whose buffer is a mapping of the same file
+ *   cohtool tail FILE WRITER READER      a file grows and a reader follows; WRITER is buffered,
+ *                                        direct or aio, READER buffered, direct or map
+ *   cohtool append FILE direct|buffered  several processes write with O_APPEND
+ *   cohtool fork FILE                    fork(2) while direct reads are in flight
+ *   cohtool sectors FILE                 asynchronous writes of single sectors fill a hole, several
+ *                                        in each block
+ *   cohtool odd FILE                     two writers of different kinds fill a hole, one the odd
+ *                                        blocks, one the even ones
+ *   cohtool shrink FILE FOREIGN          truncate and punch during direct I/O; the byte FOREIGN, of
+ *                                        deleted files, never shows
+ *   cohtool lockstep FILE                writes in four ways, each followed by a read in one of
+ *                                        four ways
  *
- * Here are what all families use and those that ask whether a reader sees what a writer wrote:
- * stale, mapdirect, selfbuf, tail, fork, lockstep. Those in which the space of the file itself
- * changes under the writers are in cohtool_space.c.
+ * This file has the functions that all checks use, and the checks stale, mapdirect, selfbuf, tail,
+ * fork and lockstep, which test that a reader sees what a writer wrote. Those in which blocks are
+ * allocated and freed meanwhile are in cohtool_space.c.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -129,7 +129,7 @@ void all_equal(const unsigned char *p, size_t n, int byte, const char *what, off
 			    byte);
 }
 
-/* ------------------------------------------------------------------ asynchronous I/O, two ways */
+/* ------------------------------------------------------------------ asynchronous I/O */
 
 void queue_init(struct queue *queue, int by_ring)
 {
@@ -212,8 +212,8 @@ static void *cache_filler(void *arg)
 }
 
 /*
- * While others pull pages into the cache, asynchronous direct writes replace them. Whoever reads
- * after a completion sees it.
+ * Two threads fill the page cache while asynchronous direct writes replace the same data. A read
+ * after the completion of a write must return its bytes.
  */
 static void run_stale(int by_ring)
 {
@@ -282,7 +282,7 @@ static void *map_storer(void *arg)
 	return arg;
 }
 
-/* What has been stored before the direct read began is in what it returns. */
+/* A direct read must return every store through the mapping that was made before it began. */
 static void run_mapdirect(void)
 {
 	uint32_t *p;
@@ -318,8 +318,8 @@ static void run_mapdirect(void)
 enum { SELF_HALF = 256 << 10 };
 
 /*
- * Full, or EFAULT: never a hang, and the bytes are right. Whole ranges that overlap may also be
- * EBUSY with parallel_dio.
+ * Direct I/O with a mapping of the same file as its buffer: it must end, in full or with EFAULT. A
+ * write may also fail with EBUSY: with parallel_dio, if buffer and range overlap.
  */
 static const char *self_one(int direct, unsigned char *map, off_t mem, off_t file, int is_write,
 			    int by_aio)
@@ -378,10 +378,7 @@ static void run_selfbuf(void)
 				SELF_HALF);
 		unsigned char *again = pages(2 * SELF_HALF);
 		full_read(fd, again, 2 * SELF_HALF, 0);
-		/*
-		 * A read into one's own mapping may fail half way: then the first bytes may have
-		 * come.
-		 */
+		/* A read that failed may have stored its first bytes in the mapping. */
 		if (how[0] == 'f' || is_write)
 			for (size_t i = 0; i < 2 * SELF_HALF; i++)
 				if (again[i] != check[i])
@@ -402,7 +399,7 @@ static void run_selfbuf(void)
 
 enum { TAIL_TOTAL = 3 << 20, TAIL_STEP = 6 * SECTOR };
 static const char *tail_writer_kind;
-static atomic_size_t tail_done;	/* bytes of which the write call has returned */
+static atomic_size_t tail_done;	/* the size after the last write that has returned */
 
 static unsigned char tail_byte(size_t at)
 {
@@ -412,8 +409,8 @@ static unsigned char tail_byte(size_t at)
 static void *tail_writer(void *arg)
 {
 	static struct queue queue;
-	int aio = !strcmp(tail_writer_kind, "aio"), direct = aio || !strcmp(tail_writer_kind, "dire"
-											      "ct");
+	int aio = !strcmp(tail_writer_kind, "aio");
+	int direct = aio || !strcmp(tail_writer_kind, "direct");
 	int fd = opened(O_WRONLY | (direct ? O_DIRECT : 0));
 	unsigned char *p = pages(TAIL_STEP);
 	long res;
@@ -436,10 +433,10 @@ static void *tail_writer(void *arg)
 }
 
 /*
- * What a write that has returned wrote is there for whoever reads next, and a read shows nothing
- * that was not written. (While a direct write is extending the file, its new range may show as
- * zeroes through the page cache, as it may on any file system. And stat may be ahead of read for a
- * moment, which is FUSE's.)
+ * A read must return the bytes of every write that has returned, and no bytes that were not
+ * written. (While a direct write extends the file, reads through the page cache may return zeroes
+ * for the new range, on any file system. And with FUSE, stat may show a new size before a read can
+ * use it.)
  */
 static void run_tail(const char *writer, const char *reader)
 {
@@ -470,7 +467,7 @@ static void run_tail(const char *writer, const char *reader)
 		if (map) {
 			memcpy(p, m + from, n);
 		} else {
-			/* More may have come since. */
+			/* The file may have grown since. */
 			ssize_t got = pread(fd, p, 1 << 20, (off_t)from);
 			if (got < (ssize_t)n)
 				die("read %zd bytes at %zu where %zu are", got, from, n);
@@ -520,7 +517,7 @@ static void run_fork(void)
 			memset(buf, 0xee, N * LEN);
 			_exit(0);
 		}
-		buf[0] = buf[0]; /* the parent's pages are written after the fork as well */
+		buf[0] = buf[0]; /* the parent too writes to a page after the fork */
 		for (int i = 0; i < N; i++) {
 			queue_wait(&queue, &res);
 			if (res != LEN)
@@ -538,8 +535,8 @@ static void run_fork(void)
 /* ------------------------------------------------------------------ lockstep */
 
 /*
- * One after the other, no race: each way to write is seen by each way to read, from a descriptor
- * that was open all the time.
+ * Without concurrency: each way to read returns what any way to write has just written. Descriptors
+ * and the mapping stay open.
  */
 static void run_lockstep(void)
 {
@@ -556,16 +553,16 @@ static void run_lockstep(void)
 	if (map == MAP_FAILED)
 		die("mmap");
 	for (int n = 0; n < 400; n++) {
-		int w = (int)(rnd(&seed) % 4), err = n % 4;
+		int way_to_write = (int)(rnd(&seed) % 4), way_to_read = n % 4;
 		off_t at = AT + rnd(&seed) % 16 * SECTOR;
 		size_t len = (1 + rnd(&seed) % (LEN / SECTOR - 16)) * SECTOR;
 
 		memset(p, n + 1, len);
-		if (w == 0) {
+		if (way_to_write == 0) {
 			full_write(fd, p, len, at);
-		} else if (w == 1) {
+		} else if (way_to_write == 1) {
 			full_write(direct, p, len, at);
-		} else if (w == 2) {
+		} else if (way_to_write == 2) {
 			queue_add(&queue, 0, direct, 1, p, len, at);
 			queue_wait(&queue, &res);
 			if (res != (long)len)
@@ -574,11 +571,11 @@ static void run_lockstep(void)
 			memcpy(map + at, p, len);
 		}
 		memset(got, 0, len);
-		if (err == 0) {
+		if (way_to_read == 0) {
 			full_read(fd, got, len, at);
-		} else if (err == 1) {
+		} else if (way_to_read == 1) {
 			full_read(direct, got, len, at);
-		} else if (err == 2) {
+		} else if (way_to_read == 2) {
 			queue_add(&queue, 0, direct, 0, got, len, at);
 			queue_wait(&queue, &res);
 			if (res != (long)len)
@@ -591,8 +588,8 @@ static void run_lockstep(void)
 
 			while (got[i] == p[i])
 				i++;
-			die("round %d: written way %d, read way %d, %02x at %lld, not %02x", n, w,
-			    err, got[i], (long long)at + (long long)i, p[i]);
+			die("round %d: written way %d, read way %d, %02x at %lld, not %02x", n,
+			    way_to_write, way_to_read, got[i], (long long)at + (long long)i, p[i]);
 		}
 	}
 	puts("ok");
@@ -625,7 +622,7 @@ int main(int argc, char **argv)
 	else if (!strcmp(what, "lockstep"))
 		run_lockstep();
 	else {
-		fputs("usage: cohtool FAMILY FILE ... (see the source)\n", stderr);
+		fputs("usage: cohtool CHECK FILE ... (see the source)\n", stderr);
 		return 2;
 	}
 	return 0;

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The families of cohtool in which the space of the file changes under those who write and read: it
- * grows at its end, holes are filled sector by sector and from two sides, it is cut and punched.
- * What is checked is that no write is lost or torn by that and that nothing shows which was never
- * written there. main() in cohtool.c calls one of them; the threads and processes are their own.
+ * The checks of cohtool in which blocks are allocated and freed while others write and read: the
+ * file grows at its end, holes are filled sector by sector and from two sides, the file is
+ * truncated and punched. No write may be lost or torn by that, and no read may show bytes that were
+ * never written there. main() in cohtool.c calls one of them; each makes its own threads or
+ * processes.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -28,7 +29,7 @@
 
 enum { APPENDERS = 6, RECORDS = 150, RECORD = SECTOR };
 
-/* Each process appends records, each with its number and how often it says so. */
+/* Appends RECORDS records: units of RECORD bytes that all begin with (magic, number, units). */
 static void append_some(unsigned who, int direct)
 {
 	int fd = opened(O_WRONLY | O_APPEND | (direct ? O_DIRECT : 0));
@@ -225,9 +226,11 @@ static void *shrink_writer(void *arg)
 			off_t at = rnd(&seed) % (SHRINK_SIZE / SECTOR - 16) * SECTOR;
 			size_t len = (1 + rnd(&seed) % 16) * SECTOR;
 
-			for (size_t k = 0; k < len; k++)
-				p[i * 8192 + k] =
-						(unsigned char)(1 + (at + (off_t)k) / SECTOR % 100);
+			for (size_t k = 0; k < len; k++) {
+				off_t sector = (at + (off_t)k) / SECTOR;
+
+				p[i * 8192 + k] = (unsigned char)(1 + sector % 100);
+			}
 			queue_add(&queue, i, fd, 1, p + i * 8192, len, at);
 		}
 		for (int i = 0; i < 8; i++) {
@@ -262,8 +265,8 @@ static void *shrink_reader(void *arg)
 }
 
 /*
- * Every byte is zero or what the writer puts there, at every moment; what other files had there
- * before never shows.
+ * While the file is truncated and punched, each byte that is read is zero or the one that the writer
+ * puts there; contents of other files never show.
  */
 void run_shrink(int foreign_byte)
 {

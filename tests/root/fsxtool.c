@@ -1,19 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * One file against a model of it in memory: a seeded random sequence of every way to read, write
- * and reshape a file, each compared at once. The root tests and the stress call it as a program;
- * one thread, so that a failure repeats with its seed.
+ * Random operations on one file, compared with a model of it in memory: every way to read, write,
+ * grow, truncate and punch a file; each result is compared at once. The root tests and the stress
+ * test run it as a program of one thread, so that a failure repeats with its seed.
  *
  *   fsxtool FILE SEED OPERATIONS MAXLEN ALIGN [KEY=VALUE...]
- *     FILE is created, or emptied. Direct I/O has offsets and lengths that are multiples of ALIGN
- *     (1: any). MAXLEN bytes are
- *     the most the file will have. Keys:
- *       seconds=N   ends after N seconds, whatever is left of OPERATIONS
+ *     Creates or empties FILE, which grows to at most MAXLEN bytes. Offsets and lengths of direct
+ *     I/O are multiples of ALIGN (1: any). Keys:
+ *       seconds=N   ends after N seconds, before OPERATIONS are done
  *       only=NAMES  only these operations, separated by commas
  *       not=NAMES   all but these
- *     Prints "SIZE CRC32 OPERATIONS" for the caller to compare after a remount, and exits with 0.
- *     When something differs:
- *     what, where, the last operations, and exit status 1.
+ *     Prints "SIZE CRC32 OPERATIONS", which the caller may compare after a remount, and exits with
+ *     0. If anything differs it prints what and where and the last operations, and exits with 1.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -43,14 +41,14 @@
 enum { PAGE = 4096, MAX_IO = 128 << 10, LOG_LINES = 40, ASYNC = 8, VECTORS = 12 };
 
 static const char *path;
-static unsigned char *good;	/* what the file must hold; zero from size on */
+static unsigned char *good;	/* the expected contents of the file; zero from size on */
 static unsigned char *io;	/* MAX_IO + PAGE bytes, page-aligned */
 static size_t size, max_len, align;
 static uint64_t rng_state;
 static unsigned long op_nr;
 static int buffered = -1, direct = -1;
-static int map_dirty;		/* stores through a mapping that no sync has followed */
-static unsigned char *kept;	/* a mapping of max_len bytes that stays over several operations */
+static int map_dirty;		/* the mapping was written since the last sync */
+static unsigned char *kept;	/* NULL, or a mapping of max_len bytes for several operations */
 static char log_lines[LOG_LINES][160];
 static aio_context_t aio;
 static struct io_uring ring;
@@ -112,7 +110,7 @@ static int fd_direct(void)
 	return direct;
 }
 
-/* Bytes that name the operation that wrote them and differ from page to page. */
+/* Bytes that depend on the number of the operation and differ from page to page. */
 static void fill(unsigned char *p, size_t off, size_t len)
 {
 	size_t i;
@@ -241,8 +239,8 @@ static void run_aio(struct job *job, int n, int is_write)
 		list[i] = &cb[i];
 	}
 	for (k = 0; k < n; k += i)
-		must((i = (int)syscall(SYS_io_submit, aio, (long)(n - k), list + k)) > 0, "io_"
-											  "submit");
+		must((i = (int)syscall(SYS_io_submit, aio, (long)(n - k), list + k)) > 0,
+		     "io_submit");
 	for (done = 0; done < n; done += k) {
 		must((k = aio_reap(aio, 1, n - done, ev)) > 0, "io_getevents");
 		for (i = 0; i < k; i++)
@@ -274,7 +272,7 @@ static void run_ring(struct job *job, int n, int is_write)
 	}
 }
 
-/* Several at once, in places that do not overlap but share blocks. */
+/* Several requests at once, whose ranges do not overlap but may share blocks. */
 static void op_async(int is_write)
 {
 	struct job job[ASYNC];
@@ -403,8 +401,8 @@ static void op_truncate(void)
 
 	note("truncate %zu (from %zu)", to, size);
 	if (below(2))
-		must(ftruncate(below(4) ? fd_buffered() : fd_direct(), (off_t)to) == 0, "ftruncat"
-											"e");
+		must(ftruncate(below(4) ? fd_buffered() : fd_direct(), (off_t)to) == 0,
+		     "ftruncate");
 	else
 		must(truncate(path, (off_t)to) == 0, "truncate");
 	if (to < size)
@@ -414,12 +412,14 @@ static void op_truncate(void)
 
 static void op_falloc(void)
 {
-	static const int modes[] = { 0,
-				     FALLOC_FL_KEEP_SIZE,
-				     FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-				     FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-				     FALLOC_FL_ZERO_RANGE,
-				     FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE };
+	static const int modes[] = {
+		0,
+		FALLOC_FL_KEEP_SIZE,
+		FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+		FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, /* twice as often */
+		FALLOC_FL_ZERO_RANGE,
+		FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
+	};
 	int mode = modes[below(sizeof modes / sizeof *modes)];
 	size_t off, len, end;
 
@@ -503,15 +503,15 @@ static void op_append(void)
 	if (at + len > max_len)
 		return;
 	note("append %s%zu at %zu", is_direct ? "direct " : "", len, at);
-	must((fd = open(path, O_WRONLY | O_APPEND | (is_direct ? O_DIRECT : 0))) >= 0, "open "
-										       "O_APPEND");
+	fd = open(path, O_WRONLY | O_APPEND | (is_direct ? O_DIRECT : 0));
+	must(fd >= 0, "open O_APPEND");
 	fill(io, at, len);
 	must(pwrite(fd, io, len, 0) == (ssize_t)len, "append");
 	close(fd);
 	wrote(at, len);
 }
 
-/* Vectors of odd lengths, buffered; of sectors, direct. */
+/* readv and writev: buffered with any lengths, direct with whole sectors. */
 static void op_vector(void)
 {
 	struct iovec v[VECTORS];
@@ -536,9 +536,9 @@ static void op_vector(void)
 		fill(copy, off, total);
 		for (i = 0, at = 0; i < n; at += v[i].iov_len, i++)
 			memcpy(v[i].iov_base, copy + at, v[i].iov_len);
-		must(pwritev(is_direct ? fd_direct() : fd_buffered(), v, n, (off_t)off) ==
-				     (ssize_t)total,
-		     "writev");
+		ssize_t put = pwritev(is_direct ? fd_direct() : fd_buffered(), v, n, (off_t)off);
+
+		must(put == (ssize_t)total, "writev");
 		wrote(off, total);
 	} else {
 		ssize_t got = preadv(is_direct ? fd_direct() : fd_buffered(), v, n, (off_t)off);
@@ -563,8 +563,8 @@ static void op_sync(void)
 	else if (how == 1)
 		must(fdatasync(fd_direct()) == 0, "fdatasync");
 	else
-		must(sync_file_range(fd_buffered(), 0, 0, SYNC_FILE_RANGE_WRITE) == 0, "sync_file_"
-										       "range");
+		must(sync_file_range(fd_buffered(), 0, 0, SYNC_FILE_RANGE_WRITE) == 0,
+		     "sync_file_range");
 	if (how < 2)
 		map_dirty = 0;
 }
@@ -597,8 +597,8 @@ static void op_close(void)
 }
 
 /*
- * What SEEK_DATA steps over is zero. (What a mapping has not written back yet, the file system
- * cannot know of.)
+ * The bytes that SEEK_DATA steps over must be zero. (After an fsync: the file system does not know
+ * of stores through a mapping that were not written back.)
  */
 static void op_seek(void)
 {
@@ -654,8 +654,8 @@ static void check_all(void)
 	unsigned char *all = aligned_alloc(PAGE, max_len + 2 * PAGE);
 	int fd = open(path, O_RDONLY | O_DIRECT);
 
-	must(all && fd >= 0, "the last look");
-	note("the last look");
+	must(all && fd >= 0, "the last comparison");
+	note("the last comparison");
 	must(pread(fd, all, max_len + PAGE, 0) == (ssize_t)size, "direct read of everything");
 	compare(all, 0, size, "direct read of everything");
 	must(pread(fd_buffered(), all, max_len + PAGE, 0) == (ssize_t)size, "read of everything");
@@ -708,7 +708,7 @@ static void run_all(unsigned long count, long seconds, const unsigned *weight, u
 int main(int argc, char **argv)
 {
 	unsigned weight[NR_OPS], total = 0;
-	const char *only = NULL, *not = NULL;
+	const char *only = NULL, *without = NULL;
 	unsigned long count;
 	long seconds = 0;
 	int i, fd;
@@ -730,12 +730,14 @@ int main(int argc, char **argv)
 		else if (!strncmp(argv[i], "only=", 5))
 			only = argv[i] + 5;
 		else if (!strncmp(argv[i], "not=", 4))
-			not = argv[i] + 4;
+			without = argv[i] + 4;
 	}
 	for (i = 0; i < NR_OPS; i++) {
-		weight[i] = (only && !listed(only, ops[i].name)) || (not &&listed(not, ops[i].name))
-					    ? 0
-					    : ops[i].weight;
+		weight[i] = ops[i].weight;
+		if (only && !listed(only, ops[i].name))
+			weight[i] = 0;
+		if (without && listed(without, ops[i].name))
+			weight[i] = 0;
 		total += weight[i];
 	}
 	good = calloc(1, max_len + PAGE);

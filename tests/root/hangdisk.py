@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""
-A device that hangs, fails or is slow when it is told to: tests/root/hangfs, driven from Python.
-"""
+"""A device that hangs, fails or is slow on command: tests/root/hangfs, driven from Python."""
 import contextlib
 import os
 import subprocess
@@ -12,7 +10,10 @@ HANGFS = os.path.join(BUILD, "tests/root/hangfs")
 
 
 class Disk:
-    """An image of which the tests say when it answers. Looks like a Volume to what mounts it."""
+    """
+    An image in a mount of hangfs, used directly ("image") or through a loop device ("loop"). Has
+    the methods of lib.Volume that mounting needs.
+    """
 
     def __init__(self, env, kind, mib=64, *mkfs):
         if not os.access(HANGFS, os.X_OK):
@@ -45,7 +46,7 @@ class Disk:
         return self.dev or os.path.join(self.dir, "disk")
 
     def tell(self, text):
-        """Returns how many requests are held now."""
+        """Sends hangfs a command; returns how many requests it holds back now."""
         self.server.stdin.write(text + "\n")
         self.server.stdin.flush()
         word, n, self.failed = self.server.stdout.readline().split()
@@ -53,24 +54,26 @@ class Disk:
         return int(n)
 
     def hold_blocks(self, kind, blocks):
+        """Makes requests of this kind (r, w or f) that touch these blocks of 4 KiB hang."""
         self.tell(f"hold {kind} {blocks[0] * 4096} {(blocks[-1] + 1) * 4096}")
 
     def held(self):
+        """How many requests hang now."""
         return self.tell("stats")
 
     def mount(self, *opts):
         return Volume.mount(self, *opts)
 
     def saved(self):
-        """What is on the disk now, as a volume of its own."""
+        """Saves the contents of the disk as they are now; returns them as a volume."""
         self.image.file = self.env.unique("saved")  # the server has the old one mapped
         self.tell(f"save {self.image.file}")
         return self.image
 
     def check(self):
         """
-        What is on the disk now, recovered by a mount of its own, has no errors; returns that
-        volume.
+        Saves the contents of the disk, recovers them by a mount and checks them with e2fsck;
+        returns that volume.
         """
         vol = self.saved()
         with vol.mount():

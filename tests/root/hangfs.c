@@ -1,22 +1,23 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * A device that hangs on command: a FUSE file system of one file, "disk", kept in memory, whose
- * requests can be made slow or be held back. The tests put the image of a file system into it and
- * serve that, directly or through a loop device with direct I/O.
+ * requests can be delayed, held back or failed. The tests put the image of a file system into it
+ * and serve that, directly or through a loop device with direct I/O (hangdisk.py).
  *
- *   hangfs MOUNTPOINT IMAGE     copies IMAGE, mounts, and reads commands from its standard input,
- *   one a line:
- *     hold r|w|f FROM TO        reads, writes or flushes that touch these bytes are not answered
- *     from now on
- *     fail r|w|f N              about one of N of these fails with EIO from now on
- *     slow MS                   each request takes so many milliseconds
- *     go                        answers what is held, and all that comes, without errors
- *     stats                     nothing
- *     save FILE                 the disk as it is now
- *     end                       answers everything with an error and leaves; so does the end of its
- *                               input
- * It says "ok HELD FAILED" to each: how many requests are held now, how many have failed. One
- * thread takes requests and never waits, another answers the slow ones.
+ *   hangfs MOUNTPOINT IMAGE     copies IMAGE to memory, mounts, and reads commands from standard
+ *                               input, one in a line:
+ *     hold r|w|f FROM TO        from now on, does not answer reads, writes or flushes that touch
+ *                               these bytes
+ *     fail r|w|f N              from now on, fails about one in N of these with EIO
+ *     slow MS                   from now on, delays each request by so many milliseconds
+ *     go                        ends all of that, and answers what is held
+ *     stats                     does nothing but print the numbers
+ *     save FILE                 writes the contents of the disk to FILE
+ *     end                       fails all requests and exits; so does the end of the input
+ *
+ * It answers each command with "ok HELD FAILED": the requests that are held now, and how many have
+ * failed so far. The main thread takes requests and never waits, a second one answers those that
+ * are delayed, a third one reads commands.
  */
 #define FUSE_USE_VERSION 312
 #include <errno.h>
@@ -38,7 +39,7 @@ enum { DISK = 2, NEVER = 1 };
 struct later {
 	struct later *next;
 	fuse_req_t req;
-	uint64_t due; /* NEVER: when told to go */
+	uint64_t due; /* milliseconds; NEVER: answered by the command go */
 	char kind;
 	uint64_t off;
 	size_t len;
@@ -66,7 +67,7 @@ static uint64_t now_ms(void)
 	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
-/* With the lock held: writes are on the disk when they are answered, not before. */
+/* A write changes the disk when it is answered, not before. The caller holds the lock. */
 static void answer(struct later *later)
 {
 	if (later->kind == 'r') {
@@ -295,7 +296,7 @@ static void *commander(void *arg)
 		command(line);
 		pthread_mutex_unlock(&lock);
 	}
-	_exit(0); /* the connection ends with us, and with it every request */
+	_exit(0); /* ends the connection, and so every request */
 }
 
 static bool load(const char *path)

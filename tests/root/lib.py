@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-What the root tests share: file systems in image files and on loop devices, mounts by fusedio and by
-the kernel, e2fsck, and cleaning up whatever happens.
+The library of the root tests: file systems in image files and on loop devices, mounts by fusedio
+and by the kernel, e2fsck, and cleaning up whatever happens.
 
 A test script declares cases and calls main():
 
@@ -12,10 +12,10 @@ A test script declares cases and calls main():
             ...
         vol.check()
 
-Each case runs once for each kind, in its own directory, with its own names, so that scripts can run
-side by side. It prints one line: "ok NAME", "not ok NAME: why" or "skip NAME: why". Nothing waits
-for ever: every child process has a timeout, and a watchdog kills the daemons of a case that takes
-too long, which ends system calls stuck in the mount.
+Each case runs once for each kind, in a directory and with names of its own, so that scripts can run
+side by side. It prints one line: "ok NAME", "not ok NAME: why" or "skip NAME: why". No case can
+hang: every child process has a timeout, and a timer kills the daemons of a case that takes too
+long, which ends system calls that are stuck in the mount.
 """
 import atexit
 import contextlib
@@ -72,7 +72,11 @@ class Fail(Exception):
 
 
 def case(kinds=("image",), timeout=120, params=None):
-    """Declares a case. params: extra values, one run each (passed as second argument)."""
+    """
+    Declares a case. kinds: what the volume is served from, one run each: "image" (an image file) or
+    "loop" (a loop device over one). timeout: seconds. params: values passed as second argument, one
+    run each.
+    """
     def deco(fn):
         _cases.append((fn, kinds, timeout, params))
         return fn
@@ -107,6 +111,7 @@ _reports = None
 
 
 def background_reports(env):
+    """env (None: this process's own) with sanitizers told to write reports to files."""
     env = dict(os.environ if env is None else env)
     for name in ("ASAN_OPTIONS", "TSAN_OPTIONS", "UBSAN_OPTIONS"):
         env[name] = ":".join(x for x in (env.get(name), f"log_path={_reports}") if x)
@@ -115,8 +120,8 @@ def background_reports(env):
 
 def run(*argv, timeout=60, ok=(0,), cwd=None, inp=None, env=None):
     """
-    Runs a program to its end; returns its CompletedProcess (text). Anything but an exit status in
-    ok fails the case.
+    Runs a program to its end and returns its CompletedProcess (text). The case fails if the program
+    runs longer than timeout, or if its exit status is not in ok (None: any status will do).
     """
     if _reports and argv[0] == FUSEDIO and "-f" not in argv:
         env = background_reports(env)
@@ -137,13 +142,14 @@ def run(*argv, timeout=60, ok=(0,), cwd=None, inp=None, env=None):
 
 
 def need(*programs):
+    """Skips the case unless all these programs are installed."""
     for p in programs:
         if not shutil.which(p):
             raise Skip(f"{p} is not installed")
 
 
 def wait_for(cond, what, timeout=30):
-    """Polls cond until it is true."""
+    """Polls cond until it is true; the case fails after timeout seconds."""
     end = time.monotonic() + timeout * SLOW
     while not cond():
         if time.monotonic() > end:
@@ -152,7 +158,10 @@ def wait_for(cond, what, timeout=30):
 
 
 def tmp_base():
-    """Memory, where there is enough of it: the tests write much and keep nothing."""
+    """
+    The directory for images: in memory if there is enough of it, because the tests write much and
+    keep nothing.
+    """
     base = os.environ.get("FDIO_TMP")
     if base:
         return base
@@ -194,9 +203,9 @@ _ring = None
 
 class RingOffer:
     """
-    The kernel offers the ring to new mounts while any test on this machine wants it. Each process
-    that does holds a shared lock; the last one puts the machine's own setting back, which the first
-    one has noted.
+    Makes the kernel offer FUSE over io_uring to new mounts while any test on this machine wants it.
+    The switch is global, so each process that wants it holds a shared lock. The first one notes the
+    machine's own setting in a file, the last one restores it.
     """
 
     def __init__(self):
@@ -241,7 +250,7 @@ class RingOffer:
 
 
 def offer_ring():
-    """The kernel offers the ring from now until this script ends; false if it has none."""
+    """Makes the kernel offer FUSE over io_uring until this script ends; false if it has none."""
     global _ring
     if _ring is None and os.access(RING_SWITCH, os.W_OK):
         _ring = RingOffer()
@@ -250,7 +259,10 @@ def offer_ring():
 
 
 def counters(m):
-    """What a mount's daemon has counted so far, from its log; what is 0 is not there."""
+    """
+    The counters of a mount's daemon by name, read from its log after a SIGUSR1. The log omits
+    counters that are 0.
+    """
     before = last = os.path.getsize(m.log)
     m.proc.send_signal(signal.SIGUSR1)
     for _ in range(100):
@@ -267,7 +279,8 @@ def counters(m):
 
 def daemons_of(path):
     """
-    Process ids of programs that name path among their arguments: how a background daemon is found.
+    Process ids of fusedio daemons that have path among their arguments. This is how a daemon in the
+    background is found.
     """
     want = os.fsencode(path)
     pids = []
@@ -286,8 +299,9 @@ def daemons_of(path):
 @contextlib.contextmanager
 def copy_elsewhere(env, point):
     """
-    A process whose mount namespace keeps a copy of the mount at point, as a container may. The rest
-    follows this namespace (slave): nobody else's mount is held up.
+    Runs the body while a process in another mount namespace holds a copy of the mount at point, as
+    a container may. That namespace is a slave of this one, so it does not delay the unmount of
+    anything else.
     """
     need("unshare")
     script = 'mount --bind "$0" "$1" && exec sleep 1000'
@@ -302,7 +316,7 @@ def copy_elsewhere(env, point):
 
 
 class Env:
-    """One run of one case: its directory and everything that has to be undone."""
+    """One run of one case: its directory, and a stack of everything that has to be undone."""
 
     def __init__(self, name, kind):
         self.name = name
@@ -339,7 +353,9 @@ class Env:
                     p.send_signal(sig)
 
     def reports(self):
-        """What sanitizers found in any daemon or client so far: (file, the report's lines)."""
+        """
+        Yields (file, lines of the report) for each report of a sanitizer, of a daemon or a client.
+        """
         for d in sorted(os.listdir(self.dir)):
             if d.startswith(("log", "out-", "san")) and os.path.isfile(self.path(d)):
                 with open(self.path(d), errors="replace") as f:
@@ -354,8 +370,8 @@ class Env:
 
     def unmount_the_rest(self):
         """
-        What a case mounted that expected not to: a daemon in the background would serve it for
-        ever.
+        Unmounts what is still mounted below the directory, such as mounts that the case expected to
+        fail: a daemon in the background would serve them for ever.
         """
         with open("/proc/self/mounts") as f:
             points = [line.split()[1] for line in f]
@@ -373,8 +389,8 @@ class Env:
 
 class Volume:
     """
-    An ext4 file system in an image file, served directly ("image") or through a loop device
-    ("loop").
+    An ext4 file system in an image file, served from the file ("image") or from a loop device over
+    it ("loop").
     """
 
     def __init__(self, env, mib, mkfs, kind, sector, fresh):
@@ -398,7 +414,7 @@ class Volume:
 
     @property
     def target(self):
-        """What is given to fusedio."""
+        """The path that fusedio serves: the loop device if there is one, else the image."""
         return self.dev or self.file
 
     def attach(self, readonly=False):
@@ -422,14 +438,14 @@ class Volume:
 
     def mount(self, *opts, ok=True, point=None, environ=None):
         """
-        Serves the volume with fusedio in the foreground, so that its process is known. environ:
-        more for its environment.
+        Serves the volume with fusedio -f, so that the daemon's process is known. ok=False: does not
+        wait until it serves. environ: variables added to its environment.
         """
         return FuseMount(self, opts, point, environ).start(ok)
 
     @contextlib.contextmanager
     def kmount(self, *opts):
-        """Mounts it with the kernel's ext4."""
+        """Mounts the volume with the kernel's ext4 while the body runs."""
         d = self.env.mkdir("kmnt")
         o = list(opts)
         if not self.dev:
@@ -453,13 +469,15 @@ class Volume:
 
     def kernel_gone(self):
         """
-        umount has returned, but whoever made a mount namespace in the meantime has a copy of the
-        mount, and the kernel writes the superblock when the last one goes.
+        Waits until the kernel has closed the file system. umount may return before: a mount
+        namespace that was made meanwhile has a copy of the mount, and the kernel writes the
+        superblock when the last copy goes.
         """
         wait_for(lambda: not self.kernel_has(),
                  "the kernel lets go of the file system (a mount namespace has a copy of it?)", 100)
 
     def kernel_has(self):
+        """Whether the kernel still has the file system open."""
         if self.dev:
             try:
                 os.close(os.open(self.dev, os.O_RDONLY | os.O_EXCL))
@@ -469,7 +487,9 @@ class Volume:
         return self.file in loop_files()
 
     def check(self, clean=True):
-        """e2fsck finds nothing; and, after an unmount, the file system is marked clean."""
+        """
+        The case fails unless e2fsck finds nothing and, with clean, the file system is marked clean.
+        """
         if self.dev:
             run("blockdev", "--flushbufs", self.dev, ok=None)
         p = run("e2fsck", "-fn", self.target, ok=None, timeout=120)
@@ -483,13 +503,15 @@ class Volume:
             expect_eq(s["Filesystem state"], "clean", "state after unmount")
 
     def super(self):
+        """The fields of the superblock, as dumpe2fs prints them."""
         out = run("dumpe2fs", "-h", self.target).stdout
         return dict((k, v.strip()) for k, _, v in (line.partition(":") for line in out.splitlines())
                     if v)
 
     def copy(self):
         """
-        A copy of the image as it is now, as a volume of its own (what a power cut would leave).
+        A copy of the image as it is now, as a volume of its own: what would be left after a power
+        cut.
         """
         other = Volume(self.env, 1, (), "image", self.sector, fresh=False)
         run("cp", "--sparse=always", self.file, other.file)
@@ -497,7 +519,7 @@ class Volume:
 
 
 def loop_files():
-    """What all loop devices are attached to."""
+    """Yields the backing file of every loop device."""
     for f in glob.glob("/sys/block/loop*/loop/backing_file"):
         with contextlib.suppress(OSError):  # detached meanwhile
             yield read_file(f).decode(errors="surrogateescape").rstrip("\n")
@@ -516,7 +538,7 @@ def kernel_umount(d):
 
 
 class FuseMount:
-    """A mount by fusedio: a context manager that unmounts and waits for the daemon."""
+    """A mount by fusedio. As a context manager it unmounts and waits for the daemon."""
 
     def __init__(self, vol, opts, point, environ=None):
         self.vol = vol
@@ -568,6 +590,7 @@ class FuseMount:
             raise Fail(f"fusedio still runs {timeout * SLOW:.0f} s later: {self.tail()}") from None
 
     def umount(self, status=0):
+        """Unmounts and waits for the daemon, whose exit status must be status (None: any)."""
         p = None
         # somebody may still look at it (a tool that just ended, the kernel's async release)
         for _ in range(100):
@@ -586,15 +609,15 @@ class FuseMount:
 
     def kill(self, sig=signal.SIGKILL):
         """
-        As the power going, but for the device's cache: the daemon ends where it stands, the mount
-        is removed.
+        Kills the daemon at once and removes the mount. Like a power cut, except that the device's
+        cache is not lost.
         """
         self.proc.send_signal(sig)
         self.proc.wait(60)
         run("umount", "-l", self.point, ok=None)
 
     def destroy(self):
-        """Whatever state it is in: afterwards there is neither a mount nor a process."""
+        """Removes mount and process in whatever state they are. Runs at the end of every case."""
         if self.proc.poll() is None and mountinfo(self.point):
             subprocess.run(["umount", self.point], stderr=subprocess.DEVNULL, timeout=60,
                            check=False)
@@ -619,7 +642,7 @@ class FuseMount:
 
 class Timer:
     """
-    The watchdog of one case: past its time the daemons are killed, and what waits for them gets an
+    The time limit of a case: kills the daemons, so that system calls on the mounts end with an
     error.
     """
 
@@ -639,6 +662,7 @@ class Timer:
 
 
 def can_run():
+    """Why root tests cannot run here, or None."""
     if os.geteuid() != 0:
         return "not root"
     if not os.path.exists("/dev/fuse"):
@@ -652,14 +676,15 @@ def can_run():
 
 def label(kind):
     """
-    What tells one run of a case from another: what is served, and over which channel if that is
-    given.
+    The part of a case's name that tells its runs apart: what is served and, if given, the
+    transport.
     """
     words = [w for w in (kind, TRANSPORT) if w]
     return f"[{','.join(words)}]" if words else ""
 
 
 def run_case(fn, kind, timeout, param):
+    """Runs a case once and prints its line; returns "pass", "fail" or "skip"."""
     global _reports
     name = f"{SCRIPT}/{fn.__name__}" + (f"-{param}" if param is not None else "") + label(kind)
     env = Env(re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-"), kind)
@@ -713,7 +738,7 @@ def run_case(fn, kind, timeout, param):
 
 
 def main():
-    """Runs the script's cases; arguments select those whose name contains one of them."""
+    """Runs the script's cases. Arguments select cases whose name contains one of them."""
     # Ended from outside (a time limit, Control-C): what was mounted, attached or frozen is undone
     # all the same.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

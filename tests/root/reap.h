@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Waiting for completions in the small programs of the root tests. The kernel ends such a wait
- * early when the process is stopped, frozen or traced for a moment, and does not begin it again by
- * itself; no result is lost by that.
+ * Waiting for completions, for the programs of the root tests. If the process is stopped, frozen or
+ * traced meanwhile, the kernel ends the wait with EINTR and does not restart it; no completion is
+ * lost. These functions restart it.
  */
 #ifndef TESTS_ROOT_REAP_H
 #define TESTS_ROOT_REAP_H
@@ -24,7 +24,7 @@ static inline int aio_reap(aio_context_t ctx, long min, long max, struct io_even
 }
 
 #ifdef LIB_URING_H
-/* As io_uring_wait_cqe(3), but -1 and errno. */
+/* As io_uring_wait_cqe(3), but returns -1 and sets errno on an error. */
 static inline int ring_reap(struct io_uring *ring, struct io_uring_cqe **ret)
 {
 	int err;

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A kernel that refuses, for one daemon: preloaded into it by 18-transport.py. Nothing of the
- * machine's settings changes, so other tests may use the ring at the same time.
+ * Pretends to one daemon that the kernel refuses FUSE over io_uring. 18-transport.py preloads this
+ * library into the daemon; the machine's settings do not change, so other tests may use io_uring at
+ * the same time.
  *
- *   REFUSE_OFFER=1      FUSE's INIT does not offer the ring
- *   REFUSE_REGISTER=N   registering an entry of the ring fails with errno N, when the ring is
- *   submitted: the kernel gets an operation
- *                       in its place that does nothing and reports that (Linux 6.10). The one
- *                       command that the daemon sends in
- *                       order to be refused goes through.
- *   REFUSE_QUEUE=Q      only entries of queue Q are refused; the other queues' wait in the kernel
+ *   REFUSE_OFFER=1      FUSE's INIT does not offer io_uring.
+ *   REFUSE_REGISTER=N   Registering an entry of the ring fails with error number N: at submission,
+ *                       the command is replaced by one that does nothing and completes with that
+ *                       result (Linux 6.10). The command that the daemon sends only to see how the
+ *                       kernel refuses it (IMPOSSIBLE_QUEUE) is not replaced.
+ *   REFUSE_QUEUE=Q      Only entries of queue Q are refused; those of other queues are registered.
  */
 #include "message/fuse_compat.h"
 
@@ -37,7 +37,7 @@ static void *next_of(const char *name)
 	return p;
 }
 
-/* The C library's own start may read before this runs. */
+/* Code that runs earlier at start may call read before this constructor: then read calls it. */
 static void __attribute__((constructor)) init(void)
 {
 	const char *offer = getenv("REFUSE_OFFER"), *reg = getenv("REFUSE_REGISTER"),
@@ -80,7 +80,7 @@ static void refuse(struct io_uring_sqe *sqe)
 	uint64_t data = sqe->user_data;
 	memset(sqe, 0, 128);
 	sqe->opcode = IORING_OP_NOP;
-	sqe->flags = IOSQE_FIXED_FILE; /* the ring's limits want it */
+	sqe->flags = IOSQE_FIXED_FILE; /* the ring's restrictions require it */
 	sqe->rw_flags = NOP_INJECT_RESULT;
 	sqe->len = (uint32_t)-refuse_register;
 	sqe->user_data = data;

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Trees of files that use what ext4 has, and their comparison: fill() makes one below a directory,
-scan() reads one back into a table, differences() compares two tables. The same code runs on a mount
-by the kernel and on one by fusedio.
+A tree of files that uses every kind of object that ext4 has, and comparison of two such trees.
+fill() makes the tree below a directory, scan() reads one into a table, differences() compares two
+tables. The same code runs on a mount by the kernel and on one by fusedio.
 """
 import contextlib
 import ctypes
@@ -19,7 +19,7 @@ TIMES = [  # nanoseconds since the epoch: before 1970, around the ends of 32 bit
     (2**31 - 1) * 10**9 + 999_999_999, 2**31 * 10**9, (2**32 - 1) * 10**9 + 7, 2**32 * 10**9,
     (2**33 + 12345) * 10**9 + 123_456_789, 15032385535 * 10**9,
 ]
-# inodes of 128 bytes: seconds only
+# for inodes of 128 bytes, which store seconds only
 SHORT_TIMES = [0, 10**9, -(2**31) * 10**9, (2**31 - 1) * 10**9, 1_700_000_000 * 10**9]
 
 
@@ -48,7 +48,7 @@ def put(path, data, mode=0o644):
 
 
 def fragmented(path, bs, extents):
-    """Every other block: as many extents as blocks written."""
+    """Writes every other block of a file, so that it has as many extents as blocks."""
     fd = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
     block = pattern(bs, 7)
     for i in range(extents):
@@ -143,8 +143,8 @@ def fill_names(d, entries):
 
 def fill(root, bs, extents=2000, entries=6000, times=None, acls=True, huge=True):
     """
-    Makes the whole zoo below root (bytes or str). huge: with holes of gigabytes, which programs
-    that copy would read.
+    Makes the whole tree below root (bytes or str). huge: with holes of gigabytes, too long for
+    tests that run programs which read files through.
     """
     root = os.fsencode(root)
     for sub in (b"files", b"links", b"attrs", b"names", b"times", b"deep"):
@@ -168,7 +168,7 @@ def fill(root, bs, extents=2000, entries=6000, times=None, acls=True, huge=True)
 
 
 def segments(fd, size):
-    """The file's map of data and holes, as SEEK_DATA and SEEK_HOLE tell it."""
+    """The ranges of data in a file, by SEEK_DATA and SEEK_HOLE."""
     out = []
     off = 0
     while off < size:
@@ -184,10 +184,7 @@ def segments(fd, size):
 
 
 def digest(fd, segs):
-    """
-    Hash of the data; holes are read only at their edges (a hole of a gigabyte is read nowhere
-    else).
-    """
+    """A hash of the data in these ranges. It does not read holes, which may be gigabytes long."""
     h = hashlib.sha256()
     for start, end in segs:
         off = start
@@ -215,7 +212,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def birth(path):
-    """Time of creation, ns, or None where it is not told."""
+    """The time of creation in ns, or None if statx does not return it."""
     sx = Statx()
     if _libc.statx(-100, path, 0x100, 0x800, ctypes.byref(sx)) < 0 or not sx.mask & 0x800:
         return None
@@ -253,7 +250,7 @@ def record(path, is_root):
 
 
 def scan(root):
-    """path -> record for everything below root (and the root itself as b'')."""
+    """A table of everything below root (path: fields of record), the root itself as b''."""
     root = os.fsencode(root)
     out = {b"": record(root, True)}
     todo = [b""]
@@ -272,7 +269,9 @@ def scan(root):
 
 
 def differences(a, b, ignore=(), limit=5):
-    """A list of lines, empty when the tables agree in everything but the fields in ignore."""
+    """
+    Lines that say where two tables differ, at most about limit; fields in ignore do not count.
+    """
     out = []
     for p in sorted(set(a) | set(b)):
         if p not in a or p not in b:
