@@ -265,8 +265,8 @@ static void *shrink_reader(void *arg)
 }
 
 /*
- * While the file is truncated and punched, each byte that is read is zero or the one that the writer
- * puts there; contents of other files never show.
+ * While the file is truncated and punched, each byte that is read is zero or the one that the
+ * writer puts there; contents of other files never show.
  */
 void run_shrink(int foreign_byte)
 {
