@@ -1,13 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What the direct-I/O engine promises about durability: FUA, flushes, who hears of a failed one,
- * fsync with nothing to do. The tags are those of HACKING.md.
+ * Unit tests of what the direct-I/O engine promises about durability: answered O_DSYNC and O_SYNC
+ * writes survive a power cut, a durable overwrite costs one FUA write or one flush, flushes are
+ * shared, and a failed flush is told once to those whose writes it may have lost. HACKING.md has
+ * the tags.
+ *
+ * The fake device loses its cache, holds writes and fails flushes. All runs on the test's thread.
  */
 #include "kit/engine.h"
 #include "ext4/data/map.h"
 #include "ext4/ext4.h"
 
-static void fail_flush(struct engine *e)
+static void fail_next_flush(struct engine *e)
 {
 	fake_fault_clear(e->fake);
 	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_FLUSH,
@@ -16,18 +20,18 @@ static void fail_flush(struct engine *e)
 						      .err = -EIO });
 }
 
-static void write_file(struct engine *e, struct dio_file *file, uint64_t pos)
+static void write_block_of(struct engine *e, struct dio_file *file, uint64_t pos)
 {
-	uint8_t *b = buffer_new(BLOCK);
+	uint8_t *buf = buffer_new(BLOCK);
 	struct test_request req;
 
-	engine_submit(e, file, &req, DIO_DIRECT | DIO_WRITE, pos, b, BLOCK);
+	engine_submit(e, file, &req, DIO_DIRECT | DIO_WRITE, pos, buf, BLOCK);
 	ck_assert_int_eq(engine_wait(e, &req), BLOCK);
-	free(b);
+	free(buf);
 }
 
-/* What an O_DSYNC or O_SYNC write answered survives a power cut that loses the cache. */
-START_TEST(sync_writes_survive)
+/* O_DSYNC and O_SYNC writes that were answered survive a power cut that loses the cache. */
+START_TEST(synchronous_writes_survive)
 {
 	for (unsigned m = 0; m < 8; m++) {
 		struct engine *e = engine_new(
@@ -42,48 +46,49 @@ START_TEST(sync_writes_survive)
 			write_pattern(e, DIO_DIRECT | sync, 2 * BLOCK, 7, 2 * BLOCK);
 			write_pattern(e, DIO_DIRECT | sync, BLOCK, 7, BLOCK); /* overwrites */
 		}
-		struct engine *n = engine_cut(e, FAKE_CUT_DROP, 0);
-		ck_assert_uint_eq(ext4_inode_size(n->inode), 4 * BLOCK);
-		expect_pattern(n, 0, 7, 4 * BLOCK);
-		engine_close(n);
+		struct engine *left = engine_cut(e, FAKE_CUT_DROP, 0);
+		ck_assert_uint_eq(ext4_inode_size(left->inode), 4 * BLOCK);
+		expect_pattern(left, 0, 7, 4 * BLOCK);
+		engine_close(left);
 		engine_close(e);
 	}
 }
 END_TEST
 
-START_TEST(o_sync_keeps_mtime)
+START_TEST(o_sync_makes_mtime_durable)
 {
 	struct engine *e = engine_new(NULL);
-	struct ext4_attr a, b;
+	struct ext4_attr a, buf;
 
 	make_extents(e, 1);
 	struct timespec later = { .tv_sec = 2000000000 };
 	fake_set_clock(e->fake, &later);
 	write_pattern(e, DIO_DIRECT | DIO_SYNC, 0, 7, BLOCK);
 	ext4_getattr(e->inode, &a);
-	struct engine *n = engine_cut(e, FAKE_CUT_DROP, 0);
-	ext4_getattr(n->inode, &b);
-	ck_assert_int_eq(a.mtime.tv_sec, b.mtime.tv_sec);
-	engine_close(n);
+	struct engine *left = engine_cut(e, FAKE_CUT_DROP, 0);
+	ext4_getattr(left->inode, &buf);
+	ck_assert_int_eq(a.mtime.tv_sec, buf.mtime.tv_sec);
+	engine_close(left);
 	engine_close(e);
 }
 END_TEST
 
 /*
- * A durable overwrite is FUA and nothing else; without FUA, or with metadata to commit, one flush.
+ * A durable overwrite is FUA writes alone; on a device without FUA, or with metadata to commit, it
+ * is plain writes and a flush.
  */
-START_TEST(fua_or_one_flush)
+START_TEST(durable_overwrite_is_fua_or_one_flush)
 {
 	struct engine *e = engine_new(NULL);
-	struct fake_stats st;
+	struct fake_stats stats;
 
 	make_extents(e, 5);
 	fake_stats_reset(e->fake);
 	write_pattern(e, DIO_DIRECT | DIO_DSYNC, 0, 2, 5 * BLOCK);
-	st = fake_stats(e->fake);
-	ck_assert_uint_eq(st.fua, 5);
-	ck_assert_uint_eq(st.writes, 5);
-	ck_assert_uint_eq(st.flushes, 0);
+	stats = fake_stats(e->fake);
+	ck_assert_uint_eq(stats.fua, 5);
+	ck_assert_uint_eq(stats.writes, 5);
+	ck_assert_uint_eq(stats.flushes, 0);
 	uint64_t fua = counter(COUNTER_dio_fua);
 	fake_stats_reset(e->fake);
 	write_pattern(e, DIO_DIRECT | DIO_DSYNC, 8 * BLOCK, 2, BLOCK);
@@ -95,18 +100,15 @@ START_TEST(fua_or_one_flush)
 	make_extents(e, 5);
 	fake_stats_reset(e->fake);
 	write_pattern(e, DIO_DIRECT | DIO_DSYNC, 0, 2, 5 * BLOCK);
-	st = fake_stats(e->fake);
-	ck_assert_uint_eq(st.fua, 0);
-	ck_assert_uint_eq(st.writes, 5);
-	ck_assert_uint_eq(st.flushes, 1);
+	stats = fake_stats(e->fake);
+	ck_assert_uint_eq(stats.fua, 0);
+	ck_assert_uint_eq(stats.writes, 5);
+	ck_assert_uint_eq(stats.flushes, 1);
 	engine_close(e);
 }
 END_TEST
 
-/*
- * The map goes (a handle on the same inode was cancelled) after the first piece went out with FUA:
- * the rest is durable all the same.
- */
+/* As if a handle on the inode were cancelled, after the first piece was submitted with FUA. */
 static void drop_map(void *arg, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags,
 		     bool after)
 {
@@ -121,6 +123,7 @@ static void drop_map(void *arg, enum fake_kind kind, uint64_t off, uint64_t len,
 	ext4_map_drop(e->inode);
 }
 
+/* The map is dropped after the first piece: the rest of the write is durable all the same. */
 START_TEST(remainder_of_a_fua_write_is_flushed)
 {
 	struct engine *e = engine_new(NULL);
@@ -141,8 +144,8 @@ START_TEST(remainder_of_a_fua_write_is_flushed)
 END_TEST
 
 /*
- * A file of which only times have changed needs no commit for fdatasync or O_DSYNC, wherever these
- * times are; fsync makes one.
+ * If only times of a file have changed, in memory or in the running transaction, fdatasync and
+ * O_DSYNC need no commit; fsync makes one.
  */
 START_TEST(times_force_no_commit)
 {
@@ -153,9 +156,9 @@ START_TEST(times_force_no_commit)
 	write_pattern(e, DIO_DIRECT, 0, 2, BLOCK); /* the new mtime is in memory only */
 	ck_assert_int_eq(engine_fsync(e, e->inode, true), 0);
 	write_pattern(e, DIO_DIRECT | DIO_DSYNC, 0, 3, BLOCK);
-	/* fdatasync's; O_DSYNC is FUA */
+	/* fdatasync flushes; O_DSYNC writes with FUA. */
 	ck_assert_uint_eq(fake_stats(e->fake).flushes - flushes, 1);
-	/* and now it is in the running transaction */
+	/* Now the mtime is in the running transaction. */
 	ck_assert_int_eq(ext4_setattr(e->inode, EXT4_SET_MTIME_NOW, &(struct ext4_attr){ 0 }), 0);
 	write_pattern(e, DIO_DIRECT, BLOCK, 4, BLOCK);
 	ck_assert_int_eq(engine_fsync(e, e->inode, true), 0);
@@ -169,10 +172,8 @@ START_TEST(times_force_no_commit)
 }
 END_TEST
 
-/*
- * fdatasync has flushed the data; the new mtime is left in memory, and fsync puts it on the media.
- */
-START_TEST(fsync_of_times_alone)
+/* fdatasync flushes the data and leaves the new mtime in memory; fsync makes it durable. */
+START_TEST(fsync_writes_times_alone)
 {
 	struct engine *e = engine_new(NULL);
 	struct timespec later = { .tv_sec = 2000000000 };
@@ -183,27 +184,29 @@ START_TEST(fsync_of_times_alone)
 	write_pattern(e, DIO_DIRECT, 0, 2, BLOCK);
 	ck_assert_int_eq(engine_fsync(e, e->inode, true), 0);
 	ck_assert_int_eq(engine_fsync(e, e->inode, false), 0);
-	struct engine *n = engine_cut(e, FAKE_CUT_DROP, 0);
-	ext4_getattr(n->inode, &attr);
+	struct engine *left = engine_cut(e, FAKE_CUT_DROP, 0);
+	ext4_getattr(left->inode, &attr);
 	ck_assert_int_eq(attr.mtime.tv_sec, later.tv_sec);
-	engine_close(n);
+	engine_close(left);
 	engine_close(e);
 }
 END_TEST
 
 /*
- * ---- who joins a batch: something happens between its beginning and the commit (the linker sends
- * journal_commit_wait_turn here) ----
+ * ---- joining a batch of fsyncs ----
+ *
+ * The linker sends journal_commit_wait_turn here. So a test can act after a batch has begun and
+ * before it commits.
  */
 
 void __real_journal_commit_wait_turn(struct journal *journal, journal_tid tid);
 void __wrap_journal_commit_wait_turn(struct journal *journal, journal_tid tid);
 
 static void (*at_turn)(void);
-static struct join {
+static struct joining {
 	struct engine *e;
 	struct ext4_inode *inode;
-	struct dio_file *gf;
+	struct dio_file *file;
 	struct test_sync sync;
 } joiner;
 
@@ -213,7 +216,7 @@ void __wrap_journal_commit_wait_turn(struct journal *journal, journal_tid tid)
 
 	at_turn = NULL;
 	if (fn) {
-		ck_assert_int_eq(journal_commit_wait(journal, tid, NULL), 0); /* by somebody else */
+		ck_assert_int_eq(journal_commit_wait(journal, tid, NULL), 0); /* not by the batch */
 		fn();
 	}
 	__real_journal_commit_wait_turn(journal, tid);
@@ -221,51 +224,51 @@ void __wrap_journal_commit_wait_turn(struct journal *journal, journal_tid tid)
 
 static void join_batch(void)
 {
-	struct join *join = &joiner;
-	uint8_t *b = buffer_new(BLOCK);
+	struct joining *joining = &joiner;
+	uint8_t *buf = buffer_new(BLOCK);
 	struct test_request req;
 
-	fill_pattern(b, 9, 0, BLOCK);
-	engine_submit(join->e, join->gf, &req, DIO_DIRECT | DIO_WRITE, 0, b, BLOCK);
+	fill_pattern(buf, 9, 0, BLOCK);
+	engine_submit(joining->e, joining->file, &req, DIO_DIRECT | DIO_WRITE, 0, buf, BLOCK);
 	while (!request_is_done(&req))
-		ck_assert(work_queue_run_one(join->e->workers));
+		ck_assert(work_queue_run_one(joining->e->workers));
 	ck_assert_int_eq(req.res, BLOCK);
-	sync_start(join->e, &join->sync, join->inode, join->gf, true);
-	free(b);
+	sync_start(joining->e, &joining->sync, joining->inode, joining->file, true);
+	free(buf);
 }
 
-static void expect_g(struct engine *e)
+static void expect_joined_write(struct engine *e)
 {
 	struct ext4_inode *inode = engine_file(e, "g");
-	uint8_t *b = buffer_new(BLOCK), *want = buffer_new(BLOCK);
+	uint8_t *buf = buffer_new(BLOCK), *want = buffer_new(BLOCK);
 	struct dio_file *file;
 	struct test_request req;
 
 	ck_assert_int_eq(dio_file_open(e->dio, inode, &file), 0);
-	engine_submit(e, file, &req, 0, 0, b, BLOCK);
+	engine_submit(e, file, &req, 0, 0, buf, BLOCK);
 	ck_assert_int_eq(engine_wait(e, &req), BLOCK);
 	fill_pattern(want, 9, 0, BLOCK);
-	ck_assert_mem_eq(b, want, BLOCK);
+	ck_assert_mem_eq(buf, want, BLOCK);
 	dio_file_close(file);
 	ext4_inode_put(inode);
-	free(b);
+	free(buf);
 	free(want);
 }
 
 /*
- * 22: the transaction of a batch was committed by somebody else before who joins it has written:
- * his overwrite (0) is flushed, his new block (1) is committed.
+ * Somebody else commits the transaction of a batch; then another fsync joins the batch. Its
+ * overwrite (_i 0) is flushed, or its new block (1) committed, all the same.
  */
-START_TEST(who_joins_is_served)
+START_TEST(joiner_of_a_batch_is_served)
 {
 	struct engine *e = engine_new(&(struct engine_options){ .no_fua = true });
 
-	joiner = (struct join){ .e = e, .inode = engine_file(e, "g") };
-	ck_assert_int_eq(dio_file_open(e->dio, joiner.inode, &joiner.gf), 0);
+	joiner = (struct joining){ .e = e, .inode = engine_file(e, "g") };
+	ck_assert_int_eq(dio_file_open(e->dio, joiner.inode, &joiner.file), 0);
 	if (_i == 0)
-		write_file(e, joiner.gf, 0);
+		write_block_of(e, joiner.file, 0);
 	ck_assert_int_eq(ext4_vol_sync(e->vol), 0);
-	ck_assert_int_eq(engine_fsync_file(e, joiner.gf), 0);
+	ck_assert_int_eq(engine_fsync_file(e, joiner.file), 0);
 	/* The batch itself has nothing to flush. */
 	ck_assert_int_eq(ext4_setattr(e->inode, EXT4_SET_MODE, &(struct ext4_attr){ .mode = 0600 }),
 			 0);
@@ -273,28 +276,28 @@ START_TEST(who_joins_is_served)
 	ck_assert_int_eq(engine_fsync(e, e->inode, false), 0);
 	ck_assert(joiner.sync.done);
 	ck_assert_int_eq(joiner.sync.err, 0);
-	struct engine *n = engine_cut(e, FAKE_CUT_DROP, 0);
-	expect_g(n);
-	engine_close(n);
-	dio_file_close(joiner.gf);
+	struct engine *left = engine_cut(e, FAKE_CUT_DROP, 0);
+	expect_joined_write(left);
+	engine_close(left);
+	dio_file_close(joiner.file);
 	ext4_inode_put(joiner.inode);
 	engine_close(e);
 }
 END_TEST
 
 /*
- * 22: a commit that fails before it has flushed has flushed nothing for those of its batch who need
- * no commit.
+ * A commit fails before its flush. Those of its batch that need a flush only get one of their own,
+ * and succeed.
  */
-START_TEST(flush_beside_a_failed_commit)
+START_TEST(failed_commit_flushes_for_the_others)
 {
 	struct engine *e = engine_new(&(struct engine_options){ .no_fua = true });
-	struct join *join = &joiner;
+	struct joining *joining = &joiner;
 	struct test_sync test_sync;
 
-	*join = (struct join){ .e = e, .inode = engine_file(e, "g") };
-	ck_assert_int_eq(dio_file_open(e->dio, join->inode, &join->gf), 0);
-	write_file(e, join->gf, 0);
+	*joining = (struct joining){ .e = e, .inode = engine_file(e, "g") };
+	ck_assert_int_eq(dio_file_open(e->dio, joining->inode, &joining->file), 0);
+	write_block_of(e, joining->file, 0);
 	ck_assert_int_eq(ext4_vol_sync(e->vol), 0);
 	write_pattern(e, DIO_DIRECT, 0, 1, BLOCK);
 	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_WRITE,
@@ -304,35 +307,35 @@ START_TEST(flush_beside_a_failed_commit)
 	sync_start(e, &test_sync, e->inode, e->file, true);
 	join_batch();
 	engine_pump(e);
-	ck_assert(test_sync.done && join->sync.done);
+	ck_assert(test_sync.done && joining->sync.done);
 	ck_assert_int_eq(test_sync.err, -EIO);
-	ck_assert_int_eq(join->sync.err, 0);
+	ck_assert_int_eq(joining->sync.err, 0);
 	fake_fault_clear(e->fake);
-	struct engine *n = engine_cut(e, FAKE_CUT_DROP, 0);
-	expect_g(n);
-	engine_close(n);
-	dio_file_close(join->gf);
-	ext4_inode_put(join->inode);
+	struct engine *left = engine_cut(e, FAKE_CUT_DROP, 0);
+	expect_joined_write(left);
+	engine_close(left);
+	dio_file_close(joining->file);
+	ext4_inode_put(joining->inode);
 	engine_close_nocheck(e);
 }
 END_TEST
 
-/* Nothing written, or written in vain: nothing flushed. */
+/* Nothing is flushed if nothing was written, or the write failed. */
 START_TEST(no_flush_without_data)
 {
 	struct engine *e = engine_new(&(struct engine_options){ .no_fua = true });
-	void *b = buffer_new(BLOCK);
+	void *buf = buffer_new(BLOCK);
 
 	make_extents(e, 1);
 	fake_stats_reset(e->fake);
 	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_WRITE,
 						      .action = FAKE_ERROR,
 						      .err = -EIO });
-	ck_assert_int_eq(engine_io(e, DIO_DIRECT | DIO_WRITE | DIO_DSYNC, 0, b, BLOCK), -EIO);
-	ck_assert_int_eq(engine_io(e, DIO_DIRECT | DIO_WRITE | DIO_DSYNC, 0, b, 0), 0);
+	ck_assert_int_eq(engine_io(e, DIO_DIRECT | DIO_WRITE | DIO_DSYNC, 0, buf, BLOCK), -EIO);
+	ck_assert_int_eq(engine_io(e, DIO_DIRECT | DIO_WRITE | DIO_DSYNC, 0, buf, 0), 0);
 	fake_fault_clear(e->fake);
 	ck_assert_uint_eq(fake_stats(e->fake).flushes, 0);
-	free(b);
+	free(buf);
 	engine_close(e);
 
 	/* fsync of a file without unflushed data */
@@ -351,9 +354,9 @@ START_TEST(no_flush_without_data)
 }
 END_TEST
 
-/* A flush covers the writes that completed before it was sent, and many share one. */
+/* One flush serves many writes that completed before it was submitted. */
 #define MANY 100
-static struct engine *many_env;
+static struct engine *many_engine;
 static uint64_t many_addr[MANY];
 static unsigned many_done;
 static struct test_request many[MANY];
@@ -363,7 +366,7 @@ static void many_finished(struct dio_req *req, ssize_t res)
 	uint8_t media[512];
 
 	ck_assert_int_eq(res, BLOCK);
-	fake_peek_media(many_env->fake, media, 512, many_addr[k]);
+	fake_peek_media(many_engine->fake, media, 512, many_addr[k]);
 	ck_assert_mem_eq(media, req->buf, 512); /* durable when answered */
 	many_done++;
 }
@@ -371,13 +374,13 @@ static void many_finished(struct dio_req *req, ssize_t res)
 START_TEST(flushes_are_shared)
 {
 	struct engine *e = engine_new(&(struct engine_options){ .no_fua = true });
-	uint8_t *b = buffer_new(MANY * BLOCK);
+	uint8_t *buf = buffer_new(MANY * BLOCK);
 
 	write_pattern(e, DIO_DIRECT, 0, 1, MANY * BLOCK);
 	ck_assert_int_eq(ext4_vol_sync(e->vol), 0);
-	many_env = e;
+	many_engine = e;
 	many_done = 0;
-	fill_pattern(b, 2, 0, MANY * BLOCK);
+	fill_pattern(buf, 2, 0, MANY * BLOCK);
 	fake_set_mode(e->fake, FAKE_HELD, 77);
 	for (unsigned k = 0; k < MANY; k++) {
 		many_addr[k] = device_offset(e, k * BLOCK);
@@ -385,7 +388,7 @@ START_TEST(flushes_are_shared)
 						.pos = k * BLOCK,
 						.len = BLOCK,
 						.flags = DIO_DIRECT | DIO_WRITE | DIO_DSYNC,
-						.buf = b + k * BLOCK,
+						.buf = buf + k * BLOCK,
 						.buf_index = -1,
 						.done = many_finished };
 		dio_submit(e->dio, &many[k].req);
@@ -401,46 +404,46 @@ START_TEST(flushes_are_shared)
 	ck_assert_uint_eq(many_done, MANY);
 	ck_assert_uint_le(fake_stats(e->fake).flushes, 5);
 	fake_set_mode(e->fake, FAKE_INLINE, 0);
-	free(b);
+	free(buf);
 	engine_close(e);
 }
 END_TEST
 
 /*
- * A failed flush is told to exactly those it covered, and once to a file that had unflushed writes
- * then.
+ * A failed flush is told to exactly the writes that it covered, and once to fsync of a file that
+ * had unflushed writes.
  */
-START_TEST(flush_failure_reaches_the_covered)
+START_TEST(flush_failure_reaches_those_it_covered)
 {
 	struct engine *e = engine_new(&(struct engine_options){ .no_fua = true });
 	struct ext4_inode *i2 = engine_file(e, "g"), *i3 = engine_file(e, "h");
 	struct dio_file *f2, *f3;
 	struct test_request t[6], o;
-	uint8_t *b = buffer_new(8 * BLOCK);
+	uint8_t *buf = buffer_new(8 * BLOCK);
 
 	ck_assert_int_eq(dio_file_open(e->dio, i2, &f2), 0);
 	ck_assert_int_eq(dio_file_open(e->dio, i3, &f3), 0);
 	write_pattern(e, DIO_DIRECT, 0, 1, 8 * BLOCK);
-	engine_submit(e, f2, &o, DIO_DIRECT | DIO_WRITE, 0, b, BLOCK);
+	engine_submit(e, f2, &o, DIO_DIRECT | DIO_WRITE, 0, buf, BLOCK);
 	ck_assert_int_eq(engine_wait(e, &o), BLOCK);
-	engine_submit(e, f3, &o, DIO_DIRECT | DIO_WRITE, 0, b, BLOCK);
+	engine_submit(e, f3, &o, DIO_DIRECT | DIO_WRITE, 0, buf, BLOCK);
 	ck_assert_int_eq(engine_wait(e, &o), BLOCK);
 	ck_assert_int_eq(ext4_vol_sync(e->vol), 0);
 	ck_assert_int_eq(engine_fsync(e, i2, false), 0);
 	ck_assert_int_eq(engine_fsync(e, i3, false), 0);
-	/* i2 has an unflushed overwrite nobody waits for. */
-	engine_submit(e, f2, &o, DIO_DIRECT | DIO_WRITE, 0, b, BLOCK);
+	/* i2 has an unflushed overwrite that nobody waits for. */
+	engine_submit(e, f2, &o, DIO_DIRECT | DIO_WRITE, 0, buf, BLOCK);
 	ck_assert_int_eq(engine_wait(e, &o), BLOCK);
 	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_FLUSH,
 						      .repeat = 1,
 						      .action = FAKE_ERROR,
 						      .err = -EIO });
 	for (unsigned k = 0; k < 3; k++)
-		engine_submit(e, e->file, &t[k], DIO_DIRECT | DIO_WRITE | DIO_DSYNC, k * BLOCK, b,
+		engine_submit(e, e->file, &t[k], DIO_DIRECT | DIO_WRITE | DIO_DSYNC, k * BLOCK, buf,
 			      BLOCK);
 	engine_pump(e);
 	for (unsigned k = 3; k < 6; k++)
-		engine_submit(e, e->file, &t[k], DIO_DIRECT | DIO_WRITE | DIO_DSYNC, k * BLOCK, b,
+		engine_submit(e, e->file, &t[k], DIO_DIRECT | DIO_WRITE | DIO_DSYNC, k * BLOCK, buf,
 			      BLOCK);
 	engine_pump(e);
 	for (unsigned k = 0; k < 6; k++)
@@ -453,12 +456,12 @@ START_TEST(flush_failure_reaches_the_covered)
 	dio_file_close(f3);
 	ext4_inode_put(i2);
 	ext4_inode_put(i3);
-	free(b);
+	free(buf);
 	engine_close(e);
 }
 END_TEST
 
-/* Each failure is told to those who had unflushed writes at it, not at an earlier one. */
+/* A failure is told to files that had unflushed writes then, not to those of an earlier failure. */
 START_TEST(each_failure_has_its_own_victims)
 {
 	struct engine *e = engine_new(&(struct engine_options){ .no_fua = true });
@@ -467,31 +470,31 @@ START_TEST(each_failure_has_its_own_victims)
 
 	ck_assert_int_eq(dio_file_open(e->dio, i2, &f2), 0);
 	ck_assert_int_eq(dio_file_open(e->dio, i3, &f3), 0);
-	write_file(e, e->file, 0);
-	write_file(e, f2, 0);
-	write_file(e, f3, 0);
+	write_block_of(e, e->file, 0);
+	write_block_of(e, f2, 0);
+	write_block_of(e, f3, 0);
 	ck_assert_int_eq(engine_fsync(e, NULL, false), 0);
 	for (unsigned k = 0; k < 3; k++)
 		ck_assert_int_eq(engine_fsync_file(e, k == 0 ? e->file : k == 1 ? f2 : f3), 0);
-	write_file(e, e->file, 0);
-	fail_flush(e);
+	write_block_of(e, e->file, 0);
+	fail_next_flush(e);
 	ck_assert_int_eq(engine_fsync_file(e, e->file), -EIO);
 	/*
-	 * What f2 writes comes after the failure, and is flushed before the next one; f3 has writes
-	 * that it never flushes.
+	 * f2 writes after the failure, and is flushed before the next one. f3 has writes that are
+	 * never flushed.
 	 */
-	write_file(e, f2, 0);
+	write_block_of(e, f2, 0);
 	ck_assert_int_eq(engine_fsync_file(e, f2), 0);
-	write_file(e, f3, 0);
-	write_file(e, e->file, 0);
-	fail_flush(e);
+	write_block_of(e, f3, 0);
+	write_block_of(e, e->file, 0);
+	fail_next_flush(e);
 	ck_assert_int_eq(engine_fsync_file(e, e->file), -EIO);
-	write_file(e, f2, 0);
+	write_block_of(e, f2, 0);
 	ck_assert_int_eq(engine_fsync_file(e, f2), 0);
 	ck_assert_int_eq(engine_fsync_file(e, e->file), 0);
 	ck_assert_int_eq(engine_fsync_file(e, f3), -EIO);
 	ck_assert_int_eq(engine_fsync_file(e, f3), 0);
-	/* syncfs: once, whoever lost by it. */
+	/* syncfs tells it once, whichever file lost data. */
 	ck_assert_int_eq(engine_fsync(e, NULL, false), -EIO);
 	ck_assert_int_eq(engine_fsync(e, NULL, false), 0);
 	dio_file_close(f2);
@@ -502,7 +505,7 @@ START_TEST(each_failure_has_its_own_victims)
 }
 END_TEST
 
-/* Everybody who has the file open is told, once; who opens it later is if nobody was. */
+/* Each open file is told once; one opened after the failure only if no other was told before. */
 START_TEST(each_opener_is_told_once)
 {
 	struct engine *e = engine_new(&(struct engine_options){ .no_fua = true });
@@ -510,9 +513,9 @@ START_TEST(each_opener_is_told_once)
 
 	make_extents(e, 1);
 	ck_assert_int_eq(dio_file_open(e->dio, e->inode, &file[0]), 0);
-	write_file(e, e->file, 0);
-	fail_flush(e);
-	ck_assert_int_eq(dev_flush(fake_dev(e->fake)), -EIO); /* somebody else's */
+	write_block_of(e, e->file, 0);
+	fail_next_flush(e);
+	ck_assert_int_eq(dev_flush(fake_dev(e->fake)), -EIO); /* not by fsync */
 	ck_assert_int_eq(dio_file_open(e->dio, e->inode, &file[1]), 0);
 	for (unsigned k = 0; k < 2; k++) {
 		ck_assert_int_eq(engine_fsync_file(e, file[k]), -EIO);
@@ -528,34 +531,31 @@ START_TEST(each_opener_is_told_once)
 }
 END_TEST
 
-/* A write that the device has completed and we have not noticed yet is lost as well. */
-START_TEST(a_write_in_flight_may_be_lost)
+/* A failed flush may lose a write that the device has completed and the engine not noticed yet. */
+START_TEST(failed_flush_counts_writes_in_flight)
 {
 	struct engine *e = engine_new(&(struct engine_options){ .no_fua = true });
-	uint8_t *b = buffer_new(BLOCK);
+	uint8_t *buf = buffer_new(BLOCK);
 	struct test_request req;
 
 	make_extents(e, 1);
 	ck_assert_int_eq(engine_fsync_file(e, e->file), 0);
 	fake_set_mode(e->fake, FAKE_HELD, 0);
-	engine_submit(e, e->file, &req, DIO_DIRECT | DIO_WRITE, 0, b, BLOCK);
-	fail_flush(e);
+	engine_submit(e, e->file, &req, DIO_DIRECT | DIO_WRITE, 0, buf, BLOCK);
+	fail_next_flush(e);
 	ck_assert_int_eq(dev_flush(fake_dev(e->fake)), -EIO);
 	fake_complete_all(e->fake);
 	ck_assert_int_eq(engine_wait(e, &req), BLOCK);
 	fake_set_mode(e->fake, FAKE_INLINE, 0);
 	ck_assert_int_eq(engine_fsync_file(e, e->file), -EIO);
 	ck_assert_int_eq(engine_fsync_file(e, e->file), 0);
-	free(b);
+	free(buf);
 	engine_close(e);
 }
 END_TEST
 
-/*
- * The flush that failed was not the queue's but the journal's: who had unflushed writes hears of it
- * all the same.
- */
-START_TEST(flush_failure_of_the_journal)
+/* A failed flush of the journal is told to files with unflushed writes as well. */
+START_TEST(flush_failure_of_the_journal_is_told)
 {
 	struct engine *e = engine_new(NULL);
 	struct ext4_inode *inode = engine_file(e, "g");
@@ -571,7 +571,7 @@ START_TEST(flush_failure_of_the_journal)
 	ck_assert_int_eq(ext4_vol_sync(e->vol), -EIO);
 	ck_assert_uint_eq(fake_fault_hits(e->fake), 1);
 	ck_assert_int_eq(engine_fsync(e, e->inode, true), -EIO);
-	/* once; the journal has aborted */
+	/* Told once; the journal has aborted. */
 	ck_assert_int_eq(engine_fsync(e, e->inode, true), -EROFS);
 	ck_assert_int_eq(engine_fsync(e, inode, true), -EROFS);
 	ext4_inode_put(inode);
@@ -580,8 +580,8 @@ START_TEST(flush_failure_of_the_journal)
 END_TEST
 
 /*
- * After the journal has aborted nothing becomes durable: who has unwritten changes hears EIO, who
- * has none EROFS, as on ext4.
+ * After the journal has aborted, fsync fails as on ext4: with EIO if the file has uncommitted
+ * changes, with EROFS if not.
  */
 START_TEST(fsync_after_the_abort)
 {
@@ -596,7 +596,7 @@ START_TEST(fsync_after_the_abort)
 	ck_assert_int_eq(engine_fsync(e, e->inode, false), -EIO);
 	ck_assert_int_eq(engine_fsync(e, h, false), -EROFS);
 	ck_assert_int_eq(engine_fsync(e, g, true), -EROFS);
-	expect_pattern(e, 0, 1, BLOCK); /* reads go on */
+	expect_pattern(e, 0, 1, BLOCK); /* reads still work */
 	ext4_inode_put(g);
 	ext4_inode_put(h);
 	engine_close_nocheck(e);
@@ -609,21 +609,21 @@ Suite *unit_suite(void)
 	TCase *t = unit_case(s, "alone", 60);
 
 	engine_use_template(t);
-	unit_test(t, sync_writes_survive, PROVES("ENGINE-5 SYNC-1"));
-	unit_test(t, o_sync_keeps_mtime);
-	unit_test(t, fua_or_one_flush, PROVES("ENGINE-5 SYNC-2"));
+	unit_test(t, synchronous_writes_survive, PROVES("ENGINE-5 SYNC-1"));
+	unit_test(t, o_sync_makes_mtime_durable);
+	unit_test(t, durable_overwrite_is_fua_or_one_flush, PROVES("ENGINE-5 SYNC-2"));
 	unit_test(t, remainder_of_a_fua_write_is_flushed, PROVES("SYNC-2"));
 	unit_test(t, times_force_no_commit);
-	unit_test(t, fsync_of_times_alone);
+	unit_test(t, fsync_writes_times_alone);
 	unit_test(t, no_flush_without_data, PROVES("SYNC-3"));
 	unit_test(t, flushes_are_shared, PROVES("ENGINE-5 SYNC-4"));
-	unit_loop(t, who_joins_is_served, 0, 2, PROVES("SYNC-4"));
-	unit_test(t, flush_beside_a_failed_commit, PROVES("SYNC-4"));
-	unit_test(t, flush_failure_reaches_the_covered, PROVES("SYNC-5"));
+	unit_loop(t, joiner_of_a_batch_is_served, 0, 2, PROVES("SYNC-4"));
+	unit_test(t, failed_commit_flushes_for_the_others, PROVES("SYNC-4"));
+	unit_test(t, flush_failure_reaches_those_it_covered, PROVES("SYNC-5"));
 	unit_test(t, each_failure_has_its_own_victims, PROVES("SYNC-5"));
 	unit_test(t, each_opener_is_told_once, PROVES("SYNC-5"));
-	unit_test(t, a_write_in_flight_may_be_lost, PROVES("SYNC-5"));
-	unit_test(t, flush_failure_of_the_journal, PROVES("SYNC-5"));
+	unit_test(t, failed_flush_counts_writes_in_flight, PROVES("SYNC-5"));
+	unit_test(t, flush_failure_of_the_journal_is_told, PROVES("SYNC-5"));
 	unit_test(t, fsync_after_the_abort);
 	return s;
 }

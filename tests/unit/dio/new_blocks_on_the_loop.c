@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Writes of new blocks on the loop thread (dio/append_small.c): no worker, nothing of what the
- * blocks held before, and everything given back where it cannot be done without waiting. Everything
- * runs on the test's thread but where it says so.
+ * Unit tests of small appends that allocate blocks on the loop thread (dio/append_small.c): they
+ * need no worker, show nothing of what the blocks held before, and give everything back where they
+ * would have to wait.
+ *
+ * base/nowait.h makes each place that might wait fail in turn; the fake device fails, holds and
+ * records writes. All runs on the test's thread but in the test with threads = 2.
  */
 #include "base/nowait.h"
 #include "kit/engine.h"
@@ -11,11 +14,11 @@
 
 #include <pthread.h>
 
-static void submit(struct engine *e, struct test_request *req, unsigned flags, uint64_t pos,
-		   uint8_t *b, uint32_t len)
+static void submit_write(struct engine *e, struct test_request *req, unsigned flags, uint64_t pos,
+		   uint8_t *buf, uint32_t len)
 {
 	memset(req, 0, sizeof(*req));
-	engine_submit(e, e->file, req, DIO_NOATIME, 0, b,
+	engine_submit(e, e->file, req, DIO_NOATIME, 0, buf,
 		      0); /* the callback is the environment's */
 	void (*done)(struct dio_req *, ssize_t) = req->req.done;
 	memset(req, 0, sizeof(*req));
@@ -23,29 +26,29 @@ static void submit(struct engine *e, struct test_request *req, unsigned flags, u
 				     .pos = pos,
 				     .len = len,
 				     .flags = flags | DIO_WRITE,
-				     .buf = b,
+				     .buf = buf,
 				     .buf_index = -1,
 				     .buf_cap = fdio_round_up(len, BLOCK) + BLOCK,
 				     .done = done };
 	dio_submit(e->dio, &req->req);
 }
 
-static uint8_t *data(uint64_t pos, uint32_t len)
+static uint8_t *pattern_buffer(uint64_t pos, uint32_t len)
 {
-	uint8_t *b = buffer_new(fdio_round_up(len, BLOCK) + BLOCK);
+	uint8_t *buf = buffer_new(fdio_round_up(len, BLOCK) + BLOCK);
 
-	fill_pattern(b, 1, pos, len);
-	return b;
+	fill_pattern(buf, 1, pos, len);
+	return buf;
 }
 
-static void grow(struct engine *e, unsigned flags, uint64_t pos, uint32_t len)
+static void append(struct engine *e, unsigned flags, uint64_t pos, uint32_t len)
 {
-	uint8_t *b = data(pos, len);
+	uint8_t *buf = pattern_buffer(pos, len);
 	struct test_request req;
 
-	submit(e, &req, flags, pos, b, len);
+	submit_write(e, &req, flags, pos, buf, len);
 	ck_assert_int_eq(engine_wait(e, &req), len);
-	free(b);
+	free(buf);
 }
 
 static uint64_t free_blocks(struct engine *e)
@@ -57,93 +60,90 @@ static uint64_t free_blocks(struct engine *e)
 	return stats.bfree;
 }
 
-/* Sizes as tar writes them: from one multiple of 512 to the next. */
-START_TEST(no_worker)
+/* Sizes as tar writes them, multiples of 512 but for the last. */
+START_TEST(small_appends_need_no_worker)
 {
 	static const uint32_t len[] = { 3584, 512, 8704, 10240, 700 };
 	struct engine *e = engine_new(&(struct engine_options){ .stale = true, .relaxed = true });
 	uint64_t slow = counter(COUNTER_dio_write_slow), grown = counter(COUNTER_dio_grow), pos = 0,
 		 writes = fake_stats(e->fake).writes;
-	uint8_t *r = buffer_new(16 * BLOCK);
+	uint8_t *read_back = buffer_new(16 * BLOCK);
 
 	for (unsigned k = 0; k < ARRAY_SIZE(len); pos += len[k++])
-		grow(e, DIO_KILLCAPS, pos, len[k]);
+		append(e, DIO_KILLCAPS, pos, len[k]);
 	ck_assert_uint_eq(counter(COUNTER_dio_write_slow), slow);
 	ck_assert_uint_eq(counter(COUNTER_dio_grow), grown + ARRAY_SIZE(len));
-	/* one request each, where the blocks follow each other */
+	/* One device request each, as the blocks follow each other. */
 	ck_assert_uint_eq(fake_stats(e->fake).writes - writes, ARRAY_SIZE(len));
 	ck_assert_uint_eq(ext4_inode_size(e->inode), pos);
 	expect_pattern(e, 0, 1, pos);
 	ext4_map_drop(e->inode);
 	expect_pattern(e, 0, 1, pos);
-	/* The end is in mid-sector: not without reading. */
-	grow(e, 0, pos, 100);
+	/* The end is inside a sector, so the next append must read it first. */
+	append(e, 0, pos, 100);
 	ck_assert_uint_eq(counter(COUNTER_dio_write_slow), slow + 1);
 	expect_pattern(e, 0, 1, pos + 100);
 	engine_truncate(e, e->inode, 10 * BLOCK);
-	ck_assert_int_eq(engine_io(e, 0, pos + 100, r, 16 * BLOCK), 10 * BLOCK - pos - 100);
-	ck_assert(all_bytes(r, 0, 10 * BLOCK - pos - 100));
-	free(r);
+	ck_assert_int_eq(engine_io(e, 0, pos + 100, read_back, 16 * BLOCK), 10 * BLOCK - pos - 100);
+	ck_assert(all_bytes(read_back, 0, 10 * BLOCK - pos - 100));
+	free(read_back);
 	engine_close(e);
 }
 END_TEST
 
-/*
- * The buffer may not be changed behind the data, the write does not begin at the end, something is
- * mapped there: all is left to the slow path.
- */
-START_TEST(not_this_way)
+/* A write that does not begin at the end, or where blocks are mapped, takes the slow path. */
+START_TEST(other_writes_take_the_slow_path)
 {
 	struct engine *e = engine_new(&(struct engine_options){ .relaxed = true });
 	uint64_t grown = counter(COUNTER_dio_grow);
 
 	write_pattern(e, 0, 0, 1, 1000);
-	grow(e, 0, BLOCK, 1000);
+	append(e, 0, BLOCK, 1000);
 	engine_fallocate(e, EXT4_FALLOC_KEEP_SIZE, 0, 8 * BLOCK);
 	engine_truncate(e, e->inode, 2 * BLOCK);
 	engine_fallocate(e, EXT4_FALLOC_KEEP_SIZE, 0, 8 * BLOCK);
-	grow(e, 0, 2 * BLOCK, 1000);
+	append(e, 0, 2 * BLOCK, 1000);
 	ck_assert_uint_eq(counter(COUNTER_dio_grow), grown);
 	expect_pattern(e, 2 * BLOCK, 1, 1000);
-	/* A hole, but with blocks set aside behind it. */
+	/* A hole with preallocated blocks behind it. */
 	engine_truncate(e, e->inode, 2 * BLOCK);
 	engine_fallocate(e, EXT4_FALLOC_KEEP_SIZE, 4 * BLOCK, 4 * BLOCK);
-	grow(e, 0, 2 * BLOCK, 1000);
+	append(e, 0, 2 * BLOCK, 1000);
 	ck_assert_uint_eq(counter(COUNTER_dio_grow), grown);
 	expect_pattern(e, 2 * BLOCK, 1, 1000);
 	engine_close(e);
 }
 END_TEST
 
-/* Streams of whole blocks get their window as before. */
-START_TEST(a_stream_gets_a_window)
+/* A stream of whole blocks gets an append window. */
+START_TEST(stream_of_blocks_gets_a_window)
 {
 	struct engine *e = engine_new(NULL);
 
-	grow(e, 0, 0, BLOCK);
-	grow(e, 0, BLOCK, BLOCK);
-	grow(e, 0, 2 * BLOCK, BLOCK);
+	append(e, 0, 0, BLOCK);
+	append(e, 0, BLOCK, BLOCK);
+	append(e, 0, 2 * BLOCK, BLOCK);
 	ck_assert_uint_gt(ext4_window_end(e->inode), ext4_inode_size(e->inode));
 	expect_pattern(e, 0, 1, 3 * BLOCK);
 	engine_close(e);
 }
 END_TEST
 
-/* A miss at each place that might wait, before the data is written and after. */
-START_TEST(miss_at_each_place)
+/* Each place that might wait misses once, before and after the data is written. */
+START_TEST(miss_at_each_place_gives_all_back)
 {
 	unsigned early = 0, late = 0;
 
-	for (unsigned n = 1;; n++) {
+	for (unsigned left = 1;; left++) {
 		struct engine *e = engine_new(
 				&(struct engine_options){ .stale = true, .relaxed = true });
 		uint64_t before = counter(COUNTER_dio_grow_again),
 			 slow = counter(COUNTER_dio_write_slow), was = free_blocks(e);
 
-		grow(e, 0, 0, 3584);
+		append(e, 0, 0, 3584);
 		slow = counter(COUNTER_dio_write_slow);
-		nowait_self.fail_at = n;
-		grow(e, 0, 3584, 8704);
+		nowait_self.fail_at = left;
+		append(e, 0, 3584, 8704);
 		bool reached = !nowait_self.fail_at;
 		nowait_self.fail_at = 0;
 		if (counter(COUNTER_dio_grow_again) > before)
@@ -156,21 +156,21 @@ START_TEST(miss_at_each_place)
 		engine_close(e);
 		if (!reached)
 			break;
-		ck_assert_uint_lt(n, 100);
+		ck_assert_uint_lt(left, 100);
 	}
 	ck_assert_uint_gt(early, 1);
 	ck_assert_uint_gt(late, 1);
 }
 END_TEST
 
-START_TEST(error_of_the_device)
+START_TEST(device_error_gives_blocks_back)
 {
 	struct engine *e = engine_new(&(struct engine_options){ .stale = true, .relaxed = true });
 	uint64_t was;
-	uint8_t *b = data(BLOCK, 2 * BLOCK);
+	uint8_t *buf = pattern_buffer(BLOCK, 2 * BLOCK);
 	struct test_request req;
 
-	grow(e, 0, 0, BLOCK - 512);
+	append(e, 0, 0, BLOCK - 512);
 	was = free_blocks(e);
 	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_WRITE,
 						      .action = FAKE_ERROR,
@@ -178,21 +178,20 @@ START_TEST(error_of_the_device)
 						      .off = device_offset(e, 0) + BLOCK - 512,
 						      .len = BLOCK,
 						      .repeat = 1 });
-	fill_pattern(b, 1, BLOCK - 512, 2 * BLOCK);
-	submit(e, &req, 0, BLOCK - 512, b, 2 * BLOCK);
+	fill_pattern(buf, 1, BLOCK - 512, 2 * BLOCK);
+	submit_write(e, &req, 0, BLOCK - 512, buf, 2 * BLOCK);
 	ck_assert_int_eq(engine_wait(e, &req), -EIO);
 	ck_assert_uint_eq(ext4_inode_size(e->inode), BLOCK - 512);
 	ck_assert_uint_eq(free_blocks(e), was);
-	submit(e, &req, 0, BLOCK - 512, b, 2 * BLOCK);
+	submit_write(e, &req, 0, BLOCK - 512, buf, 2 * BLOCK);
 	ck_assert_int_eq(engine_wait(e, &req), 2 * BLOCK);
 	expect_pattern(e, 0, 1, 3 * BLOCK - 512);
-	free(b);
+	free(buf);
 	engine_close(e);
 }
 END_TEST
 
-/* A short write is continued. */
-START_TEST(short_write)
+START_TEST(short_write_is_continued)
 {
 	struct engine *e = engine_new(&(struct engine_options){ .stale = true });
 	uint64_t grown = counter(COUNTER_dio_grow);
@@ -201,7 +200,7 @@ START_TEST(short_write)
 						      .action = FAKE_SHORT,
 						      .n = 1024,
 						      .repeat = 1 });
-	grow(e, 0, 0, 2 * BLOCK);
+	append(e, 0, 0, 2 * BLOCK);
 	ck_assert_uint_eq(counter(COUNTER_dio_grow), grown + 1);
 	expect_pattern(e, 0, 1, 2 * BLOCK);
 	engine_close(e);
@@ -217,67 +216,67 @@ static void *truncate_thread(void *arg)
 }
 
 /*
- * Whoever changes the size waits; so does a second write, on its worker; nobody sees the data
- * before it is all there.
+ * While the append is in flight, a truncate and a second write wait, and a read does not see its
+ * data.
  */
-START_TEST(others_wait)
+START_TEST(truncate_and_second_write_wait)
 {
 	struct engine *e = engine_new(&(struct engine_options){ .threads = 2, .stale = true });
-	uint8_t *b = data(0, 3 * BLOCK), *r = buffer_new(BLOCK);
-	struct test_request req, t2;
-	pthread_t th;
+	uint8_t *buf = pattern_buffer(0, 3 * BLOCK), *read_back = buffer_new(BLOCK);
+	struct test_request req, second;
+	pthread_t thread;
 
 	fake_set_mode(e->fake, FAKE_HELD, 0);
-	submit(e, &req, 0, 0, b, 2 * BLOCK);
+	submit_write(e, &req, 0, 0, buf, 2 * BLOCK);
 	ck_assert_uint_eq(fake_held(e->fake), 1);
 	uint64_t waits = counter(COUNTER_dio_gate_wait);
-	submit(e, &t2, 0, 0, b, 3 * BLOCK);
+	submit_write(e, &second, 0, 0, buf, 3 * BLOCK);
 	wait_counter(COUNTER_dio_gate_wait, waits + 1);
-	ck_assert_int_eq(pthread_create(&th, NULL, truncate_thread, e), 0);
+	ck_assert_int_eq(pthread_create(&thread, NULL, truncate_thread, e), 0);
 	wait_counter(COUNTER_dio_gate_wait, waits + 2);
-	ck_assert_int_eq(engine_io(e, 0, 0, r, BLOCK), 0);
+	ck_assert_int_eq(engine_io(e, 0, 0, read_back, BLOCK), 0);
 	fake_complete(e->fake, 0);
 	fake_set_mode(e->fake, FAKE_INLINE, 0);
 	ck_assert_int_eq(engine_wait(e, &req), 2 * BLOCK);
-	ck_assert_int_eq(engine_wait(e, &t2), 3 * BLOCK);
-	pthread_join(th, NULL);
+	ck_assert_int_eq(engine_wait(e, &second), 3 * BLOCK);
+	pthread_join(thread, NULL);
 	expect_pattern(e, 0, 1, BLOCK);
-	free(b);
-	free(r);
+	free(buf);
+	free(read_back);
 	engine_close(e);
 }
 END_TEST
 
-START_TEST(no_space)
+START_TEST(full_volume_fails_the_write)
 {
 	struct engine *e = engine_new(NULL);
 	struct ext4_inode *inode = engine_file(e, "g");
-	struct dio_file *gf;
-	uint8_t *b = data(0, 2 * BLOCK);
+	struct dio_file *other_file;
+	uint8_t *buf = pattern_buffer(0, 2 * BLOCK);
 	struct test_request req;
 	uint64_t pos = 0;
 
-	ck_assert_int_eq(dio_file_open(e->dio, inode, &gf), 0);
+	ck_assert_int_eq(dio_file_open(e->dio, inode, &other_file), 0);
 	do {
-		engine_submit(e, gf, &req, DIO_WRITE | DIO_ROOT, pos, b, BLOCK);
+		engine_submit(e, other_file, &req, DIO_WRITE | DIO_ROOT, pos, buf, BLOCK);
 		pos += 2 * BLOCK;
 	} while (engine_wait(e, &req) == BLOCK);
 	ck_assert_int_eq(req.res, -ENOSPC);
-	submit(e, &req, DIO_ROOT, 0, b, 2 * BLOCK);
+	submit_write(e, &req, DIO_ROOT, 0, buf, 2 * BLOCK);
 	ck_assert_int_eq(engine_wait(e, &req), -ENOSPC);
 	ck_assert_uint_eq(ext4_inode_size(e->inode), 0);
-	dio_file_close(gf);
+	dio_file_close(other_file);
 	ext4_inode_put(inode);
-	free(b);
+	free(buf);
 	engine_close(e);
 }
 END_TEST
 
 /*
- * A cut at any moment: a size of one of the writes, its data, and nothing else; with O_DSYNC what
- * was answered is there.
+ * After any cut the file has the size after one of the writes, and its data. With O_DSYNC (_i 1) it
+ * has all writes that were answered.
  */
-START_TEST(cut_anywhere)
+START_TEST(any_cut_shows_whole_writes)
 {
 	static const uint32_t len[] = { 3584, 8704, 10240, 700 };
 	unsigned flags = _i ? DIO_DSYNC : 0, done_at[ARRAY_SIZE(len)];
@@ -286,18 +285,18 @@ START_TEST(cut_anywhere)
 
 	fake_record_start(e->fake);
 	for (unsigned k = 0; k < ARRAY_SIZE(len); pos += len[k++]) {
-		grow(e, flags, pos, len[k]);
+		append(e, flags, pos, len[k]);
 		done_at[k] = fake_record_events(e->fake);
 	}
 	ck_assert_uint_eq(counter(COUNTER_dio_grow), grown + ARRAY_SIZE(len));
 	ck_assert_int_eq(ext4_vol_sync(e->vol), 0);
 	unsigned events = fake_record_events(e->fake);
 	for (unsigned k = 0; k <= events; k++) {
-		struct engine *n = engine_on(
+		struct engine *left = engine_on(
 				fake_record_cut(e->fake, k, k % 2 ? FAKE_CUT_RANDOM : FAKE_CUT_DROP,
 						k),
 				NULL);
-		uint64_t size = ext4_inode_size(n->inode), sum = 0, least = 0;
+		uint64_t size = ext4_inode_size(left->inode), sum = 0, least = 0;
 		bool found = size == 0;
 
 		for (unsigned w = 0; w < ARRAY_SIZE(len); w++) {
@@ -309,8 +308,8 @@ START_TEST(cut_anywhere)
 		ck_assert_msg(found, "event %u: size %llu", k, (unsigned long long)size);
 		ck_assert_uint_ge(size, k == events ? pos : least);
 		if (size)
-			expect_pattern(n, 0, 1, size);
-		engine_close(n);
+			expect_pattern(left, 0, 1, size);
+		engine_close(left);
 	}
 	fake_record_stop(e->fake);
 	engine_close(e);
@@ -323,14 +322,14 @@ Suite *unit_suite(void)
 	TCase *t = unit_case(s, "grow", 60);
 
 	engine_use_template(t);
-	unit_test(t, no_worker);
-	unit_test(t, not_this_way);
-	unit_test(t, a_stream_gets_a_window);
-	unit_test(t, miss_at_each_place, PROVES("GROW-2 NOWAIT-1"));
-	unit_test(t, error_of_the_device);
-	unit_test(t, short_write);
-	unit_test(t, others_wait, PROVES("GROW-1"));
-	unit_test(t, no_space);
-	unit_loop(t, cut_anywhere, 0, 2, PROVES("ENGINE-4"));
+	unit_test(t, small_appends_need_no_worker);
+	unit_test(t, other_writes_take_the_slow_path);
+	unit_test(t, stream_of_blocks_gets_a_window);
+	unit_test(t, miss_at_each_place_gives_all_back, PROVES("GROW-2 NOWAIT-1"));
+	unit_test(t, device_error_gives_blocks_back);
+	unit_test(t, short_write_is_continued);
+	unit_test(t, truncate_and_second_write_wait, PROVES("GROW-1"));
+	unit_test(t, full_volume_fails_the_write);
+	unit_loop(t, any_cut_shows_whole_writes, 0, 2, PROVES("ENGINE-4"));
 	return s;
 }

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What a simple request costs: nothing is allocated, no lock is taken, and nothing is written that
- * another CPU reads. The linker puts the functions below in the place of malloc and the locks; what
- * the fake device takes for itself is measured first, without the engine. "Shared" are the inode,
- * the engine's part of it but for the counts of each CPU, the open file and the engine.
+ * Unit test of what a simple request costs (ENGINE-1): it allocates nothing, takes no lock, and
+ * writes nothing that another CPU reads. The linker puts the functions below in the place of malloc
+ * and the locks; what the fake device does for itself is counted first, without the engine.
+ *
+ * "Shared" are the inode, the engine's part of it except the counts of each CPU, the open file, and
+ * the engine. One thread.
  */
 #include "kit/engine.h"
 #include "dio/types.h"
@@ -61,12 +63,12 @@ int __wrap_pthread_rwlock_rdlock(pthread_rwlock_t *l)
 	return __real_pthread_rwlock_rdlock(l);
 }
 
-/* ------------------------------------------------------------------ what others read */
+/* ---- shared memory ---- */
 
 struct shared { const void *p; size_t len; uint8_t *was; const char *name; };
 enum { NR_SHARED = 4 };
 
-static void shared_save(struct engine *e, struct shared *shared)
+static void save_shared(struct engine *e, struct shared *shared)
 {
 	shared[0] = (struct shared){ e->inode, sizeof(*e->inode), NULL, "the inode" };
 	shared[1] = (struct shared){ e->file->dinode, offsetof(struct dio_inode, counts), NULL,
@@ -79,24 +81,26 @@ static void shared_save(struct engine *e, struct shared *shared)
 	}
 }
 
-static void shared_same(const struct shared *shared, const char *when)
+static void check_unchanged(const struct shared *shared, const char *when)
 {
 	for (unsigned k = 0; k < NR_SHARED; k++)
 		ck_assert_msg(!memcmp(shared[k].was, shared[k].p, shared[k].len),
 			      "%s was written to %s", shared[k].name, when);
 }
 
-static void shared_forget(struct shared *shared)
+static void free_shared(struct shared *shared)
 {
 	for (unsigned k = 0; k < NR_SHARED; k++)
 		free(shared[k].was);
 }
 
-/* ------------------------------------------------------------------ */
+/* ---- requests ---- */
 
 static void ignore(struct dev_io *io) { (void)io; }
 
-/* The device alone, and its clock, which each request reads once. */
+/*
+ * Counts what the device alone does for a request, with its clock, which each request reads once.
+ */
 static void measure_device(struct engine *e, void *buf, unsigned flags, unsigned *ret_allocs,
 			   unsigned *ret_locks)
 {
@@ -135,12 +139,12 @@ static const struct {
 	{ "durable overwrite", DIO_DIRECT | DIO_WRITE | DIO_DSYNC, 0, BLOCK, BLOCK },
 };
 
-START_TEST(costs_nothing_that_others_pay_for)
+START_TEST(simple_request_allocates_and_shares_nothing)
 {
 	struct engine *e = engine_new(NULL);
 	struct timespec now = { .tv_sec = 4000000000 };
 	unsigned allocs, locks;
-	uint8_t *b = buffer_new(BLOCK);
+	uint8_t *buf = buffer_new(BLOCK);
 	struct shared shared[NR_SHARED];
 	struct test_request req;
 
@@ -148,39 +152,39 @@ START_TEST(costs_nothing_that_others_pay_for)
 	write_pattern(e, 0, BLOCK, 1, 1000);
 	ck_assert_int_eq(engine_fsync(e, e->inode, false), 0);
 	/*
-	 * Within one step of the clock; the first requests note the times, and register this thread
-	 * where threads are known.
+	 * All happens within one step of the clock. The first requests store the times, and
+	 * register this thread.
 	 */
 	fake_set_clock(e->fake, &now);
-	fill_pattern(b, 1, 0, BLOCK);
-	ck_assert_int_eq(engine_io(e, DIO_DIRECT | DIO_WRITE, 0, b, BLOCK), BLOCK);
+	fill_pattern(buf, 1, 0, BLOCK);
+	ck_assert_int_eq(engine_io(e, DIO_DIRECT | DIO_WRITE, 0, buf, BLOCK), BLOCK);
 	now.tv_nsec = 10000;
 	fake_set_clock(e->fake, &now);
-	ck_assert_int_eq(engine_io(e, DIO_DIRECT, 0, b, BLOCK), BLOCK);
+	ck_assert_int_eq(engine_io(e, DIO_DIRECT, 0, buf, BLOCK), BLOCK);
 	fake_set_mode(e->fake, FAKE_HELD, 0);
-	measure_device(e, b, simple[_i].flags, &allocs, &locks);
-	shared_save(e, shared);
+	measure_device(e, buf, simple[_i].flags, &allocs, &locks);
+	save_shared(e, shared);
 	nr_allocs = nr_locks = 0;
 	memset(&req, 0, sizeof(req));
 	counting = true;
-	engine_submit(e, e->file, &req, simple[_i].flags, simple[_i].pos, b, simple[_i].len);
+	engine_submit(e, e->file, &req, simple[_i].flags, simple[_i].pos, buf, simple[_i].len);
 	counting = false;
-	shared_same(shared, "when it was submitted");
+	check_unchanged(shared, "when it was submitted");
 	ck_assert_uint_eq(fake_held(e->fake), 1);
 	counting = true;
 	fake_complete(e->fake, 0);
 	counting = false;
 	ck_assert_int_eq(req.done, 1);
 	ck_assert_int_eq(req.res, simple[_i].want);
-	shared_same(shared, "when it was completed");
+	check_unchanged(shared, "when it was completed");
 	ck_assert_msg(nr_allocs == allocs, "%s: %u allocations", simple[_i].name,
 		      nr_allocs - allocs);
 	ck_assert_msg(nr_locks == locks, "%s: %u locks were taken", simple[_i].name,
 		      nr_locks - locks);
-	shared_forget(shared);
+	free_shared(shared);
 	fake_set_mode(e->fake, FAKE_INLINE, 0);
 	fake_set_clock(e->fake, NULL);
-	free(b);
+	free(buf);
 	engine_close(e);
 }
 END_TEST
@@ -191,6 +195,7 @@ Suite *unit_suite(void)
 	TCase *t = unit_case(s, "simple", 60);
 
 	engine_use_template(t);
-	unit_loop(t, costs_nothing_that_others_pay_for, 0, ARRAY_SIZE(simple), PROVES("ENGINE-1"));
+	unit_loop(t, simple_request_allocates_and_shares_nothing, 0, ARRAY_SIZE(simple),
+		  PROVES("ENGINE-1"));
 	return s;
 }
