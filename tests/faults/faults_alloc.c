@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The product's allocations (the linker sends them here, see Makefile.inc): counted, and made to
- * fail on demand. Any thread.
+ * Counts the product's allocations and makes them fail on demand. The linker sends them here
+ * (--wrap, see Makefile.inc); the test's own allocations go to the C library. Any thread.
  */
 #include "faults/faults.h"
 
@@ -30,14 +30,15 @@ void alloc_plan(unsigned n, bool from_on)
 void alloc_hold(bool on) { held = on; }
 unsigned alloc_failed(void) { return __atomic_load_n(&failed, __ATOMIC_SEQ_CST); }
 
+/* Counts an allocation; true if it must fail, with errno set. */
 static bool fails(void)
 {
-	unsigned k, t = __atomic_load_n(&target, __ATOMIC_SEQ_CST);
+	unsigned k, n = __atomic_load_n(&target, __ATOMIC_SEQ_CST);
 
 	if (held)
 		return false;
 	k = __atomic_add_fetch(&seen, 1, __ATOMIC_SEQ_CST);
-	if (!t || (all_after ? k < t : k != t))
+	if (!n || (all_after ? k < n : k != n))
 		return false;
 	__atomic_fetch_add(&failed, 1, __ATOMIC_SEQ_CST);
 	errno = ENOMEM;

@@ -1,20 +1,24 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Faults at every I/O and every allocation. The workload runs again and again, each time in a child
- * process on a copy of the same image: the n-th read, write, FUA write, flush or discard fails with
- * -EIO, or the n-th allocation of the product fails, once or from then on, n = 1, 2, ... until a
- * run ends without having met its fault. After each: the process has neither crashed nor hung, each
- * request was answered once, each error had a reason and was neither swallowed nor followed by
- * changes on a volume that is read-only; and after a power cut at the end, and after an unmount, a
- * mount without faults replays the log, e2fsck finds nothing and what was acknowledged is there. As
- * long as the journal lives, everything is as the results of the operations say.
+ * Faults at every I/O and every allocation. A case runs the workload in a child process on a copy
+ * of the same image, and the n-th read, write, FUA write, flush or discard fails with -EIO, or the
+ * n-th allocation of the product fails, once or from then on. The cases are those of n = 1, 2, ...
+ * until the workload ends without meeting its fault. What each case proves:
  *
- * FAULTS_SHORT=1      every 29th n, of the allocations every 116th
- * FAULTS_EVERY=k      every k-th n
- * FAULTS_FSCK=k       e2fsck after every k-th case (8)
- * FAULTS_JOBS=n       cases side by side (the processors)
- * FAULTS_KIND=kind    that kind only
- * FAULTS_CASE=kind:n:once|on:shape  one case again, as a failure prints it
+ *   - the process neither crashes nor hangs, and each request is answered once;
+ *   - no operation fails without a fault, none reports success falsely, and none changes a volume
+ *     that has become read-only;
+ *   - after a power cut at the end, and after the unmount, a mount without faults replays the log,
+ *     what was acknowledged is there, and e2fsck finds nothing wrong;
+ *   - if the volume has not become read-only, all is as the results of the operations say.
+ *
+ * Environment:
+ *   FAULTS_SHORT=1      every 29th n, of the allocations every 116th
+ *   FAULTS_EVERY=k      every k-th n
+ *   FAULTS_FSCK=k       e2fsck after every k-th case (8)
+ *   FAULTS_JOBS=n       so many cases at once (the number of processors)
+ *   FAULTS_KIND=kind    that kind only
+ *   FAULTS_CASE=kind:n:once|on:shape  one case again, as a failure prints it
  */
 #include "faults/faults.h"
 
@@ -33,22 +37,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum {
-	EXIT_MET = 0,
-	EXIT_FAILED = 1,
-	EXIT_NOT_MET = 42,
-	SHORT_EVERY = 29,
-	LIMIT = 60,
-	MAX_JOBS = 16,
-	MAX_FAILURES = 40
-};
+enum { EXIT_MET = 0, EXIT_FAILED = 1, EXIT_NOT_MET = 42 }; /* of a child: its fault was met */
+enum { SHORT_EVERY = 29, LIMIT_S = 60, MAX_JOBS = 16, MAX_FAILURES = 40 };
 
 static const char *const kind_names[NR_KINDS] = { "read",  "write",   "fua",
 						  "flush", "discard", "alloc" };
 
 static const struct shape {
 	const char *mkfs;
-	uint32_t lbs;
+	uint32_t sector_bytes;
 	bool discard;
 	enum ext4_errors_policy errors;
 } shapes[] = {
@@ -60,7 +57,10 @@ static const struct shape {
 	  4096, true, EXT4_ERRORS_RO },
 };
 
-/* Counted over all cases, in memory that the children share. */
+/*
+ * Counted over all cases, in memory that the children share. grown: writes into new blocks that a
+ * loop thread finished; grown_again: those that it handed to a worker after the data.
+ */
 struct totals {
 	uint64_t hits[NR_KINDS], runs[NR_KINDS], fscks, mounts, grown, grown_again, cut_short;
 };
@@ -68,7 +68,7 @@ static struct totals *totals;
 static struct run *runs[ARRAY_SIZE(shapes)]; /* the state in which each case begins */
 static unsigned fsck_every, every_nth;
 
-static void spell(const struct fault_case *test, char *buf, size_t len)
+static void case_text(const struct fault_case *test, char *buf, size_t len)
 {
 	snprintf(buf, len, "%s:%u:%s:%u", kind_names[test->kind], test->n,
 		 test->from_on ? "on" : "once", test->shape);
@@ -82,7 +82,7 @@ void fail(struct run *run, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(why, sizeof(why), fmt, ap);
 	va_end(ap);
-	spell(&run->test, name, sizeof(name));
+	case_text(&run->test, name, sizeof(name));
 	printf("FAIL %s, step %u: %s; again with FAULTS_CASE=%s\n", run->stage, run->step, why,
 	       name);
 	fflush(stdout);
@@ -92,7 +92,8 @@ void fail(struct run *run, const char *fmt, ...)
 /* ---- the volume ---- */
 uint64_t fault_hits(struct run *run) { return fake_fault_hits(run->fake) + alloc_failed(); }
 
-static void plan(struct run *run)
+/* Makes the fault of the case happen. */
+static void plant_fault(struct run *run)
 {
 	static const unsigned kinds[NR_KINDS] = { FAKE_READ,  FAKE_WRITE,   FAKE_WRITE,
 						  FAKE_FLUSH, FAKE_DISCARD, 0 };
@@ -101,12 +102,12 @@ static void plan(struct run *run)
 				    .repeat = run->test.from_on ? 0 : 1,
 				    .action = FAKE_ERROR,
 				    .err = -EIO,
-				    .fua_only = run->test.kind == K_FUA,
-				    .plain_only = run->test.kind == K_WRITE };
+				    .fua_only = run->test.kind == KIND_FUA,
+				    .plain_only = run->test.kind == KIND_WRITE };
 
 	if (!run->test.n)
 		return;
-	if (run->test.kind == K_ALLOC)
+	if (run->test.kind == KIND_ALLOC)
 		alloc_plan(run->test.n, run->test.from_on);
 	else
 		fake_fault_add(run->fake, &fault);
@@ -148,13 +149,13 @@ static void engine_free(struct run *run)
 
 int vol_start(struct run *run)
 {
-	const struct shape *s = &shapes[run->test.shape];
+	const struct shape *shape = &shapes[run->test.shape];
 	struct ext4_options options = { .acl = true,
 					.user_xattr = true,
 					.commit_interval_s = 3600,
 					.cache_bytes = 1 << 20,
-					.errors = s->errors,
-					.discard = s->discard };
+					.errors = shape->errors,
+					.discard = shape->discard };
 	const char *why = NULL;
 	char msg[300] = "";
 	int err = ext4_vol_open(fake_dev(run->fake), &options, &run->vol, &why, FDIO_REASON(msg));
@@ -201,10 +202,11 @@ int vol_stop(struct run *run)
 }
 
 /* ---- one case ---- */
-/* Mounts fake without faults: what must be there is. Takes fake. */
-static void look(struct run *run, struct fake_dev *fake, bool full, bool fsck, const char *stage)
+/* Mounts fake without faults, verifies the contents (full: see verify), and frees fake. */
+static void check_image(struct run *run, struct fake_dev *fake, bool full, bool fsck,
+			const char *stage)
 {
-	struct fake_dev *mine = run->fake;
+	struct fake_dev *before = run->fake;
 	bool aborted = run->aborted;
 
 	run->stage = stage;
@@ -222,11 +224,11 @@ static void look(struct run *run, struct fake_dev *fake, bool full, bool fsck, c
 	if (fake_stats(fake).violations)
 		fail(run, "a request outside the contract of the device");
 	fake_free(fake);
-	run->fake = mine;
+	run->fake = before;
 }
 
-/* Faults off for what follows; a volume that lives must be as the model says at once. */
-static void part(struct run *run, void (*work)(struct run *), const char *stage)
+/* Mounts and does a part of the workload; the volume stays mounted. */
+static void run_part(struct run *run, void (*work)(struct run *), const char *stage)
 {
 	run->stage = stage;
 	if (vol_start(run))
@@ -235,19 +237,22 @@ static void part(struct run *run, void (*work)(struct run *), const char *stage)
 		work(run);
 }
 
-static void answers(struct run *run)
+static void check_answers(struct run *run)
 {
 	for (unsigned k = 0; k < run->nr_reqs; k++)
 		if (run->req[k].done != 1)
 			fail(run, "a request has %u answers", run->req[k].done);
 }
 
-/* Seconds in which the process could run: one that is frozen for a while does not hang. */
-static void tick(int sig)
+/*
+ * Counts seconds by a timer instead of looking at the clock: a process that was stopped for a while
+ * gets one signal for all of that time.
+ */
+static void second_passed(int sig)
 {
 	static volatile unsigned seconds;
 
-	if (++seconds < LIMIT)
+	if (++seconds < LIMIT_S)
 		return;
 	signal(sig, SIG_DFL);
 	raise(sig);
@@ -256,12 +261,13 @@ static void tick(int sig)
 static void limit_time(void)
 {
 	struct itimerval second = { .it_interval.tv_sec = 1, .it_value.tv_sec = 1 };
-	struct sigaction sa = { .sa_handler = tick, .sa_flags = SA_RESTART };
+	struct sigaction each = { .sa_handler = second_passed, .sa_flags = SA_RESTART };
 
-	sigaction(SIGALRM, &sa, NULL);
+	sigaction(SIGALRM, &each, NULL);
 	setitimer(ITIMER_REAL, &second, NULL);
 }
 
+/* In the child; does not return. */
 static void run_case(const struct fault_case *test)
 {
 	struct run *run = runs[test->shape];
@@ -274,35 +280,35 @@ static void run_case(const struct fault_case *test)
 	run->fake = fake_clone(run->fake);
 	grown = fdio_counter_read(COUNTER_dio_grow);
 	grown_again = fdio_counter_read(COUNTER_dio_grow_again);
-	plan(run);
-	part(run, work_first, "the first part");
+	plant_fault(run);
+	run_part(run, work_first, "the first part");
 	if (run->vol)
 		vol_stop(run);
 	if (!run->aborted)
-		part(run, work_second, "the second part");
+		run_part(run, work_second, "the second part");
 	hits = fault_hits(run);
 	run->stage = "the end";
 	if (run->vol) {
-		alloc_hold(true); /* the device of the test is no part of what may fail */
+		alloc_hold(true); /* the test's own device must not fail */
 		cut = fake_power_cut(run->fake, FAKE_CUT_DROP, 0);
 		alloc_hold(false);
 		vol_stop(run);
 		hits = fault_hits(run);
 	}
-	answers(run);
+	check_answers(run);
 	grown = fdio_counter_read(COUNTER_dio_grow) - grown;
 	grown_again = fdio_counter_read(COUNTER_dio_grow_again) - grown_again;
 	if (!hits && !grown)
-		fail(run, "no write of the loop thread's own: the workload is not what it was");
+		fail(run, "no write was finished by a loop thread: the workload must reach that");
 	alive = !run->aborted;
 	if (fake_stats(run->fake).violations)
 		fail(run, "a request outside the contract of the device");
-	if (test->kind == K_ALLOC)
+	if (test->kind == KIND_ALLOC)
 		alloc_plan(0, false);
 	if (cut)
-		look(run, cut, false, fsck, "after a power cut");
-	look(run, fake_power_cut(run->fake, alive ? FAKE_CUT_DROP : FAKE_CUT_KEEP, 0), alive, fsck,
-	     "after the unmount");
+		check_image(run, cut, false, fsck, "after a power cut");
+	cut = fake_power_cut(run->fake, alive ? FAKE_CUT_DROP : FAKE_CUT_KEEP, 0);
+	check_image(run, cut, alive, fsck, "after the unmount");
 	__atomic_fetch_add(&totals->hits[test->kind], hits, __ATOMIC_RELAXED);
 	__atomic_fetch_add(&totals->runs[test->kind], 1, __ATOMIC_RELAXED);
 	__atomic_fetch_add(&totals->grown, grown, __ATOMIC_RELAXED);
@@ -312,8 +318,8 @@ static void run_case(const struct fault_case *test)
 }
 
 /*
- * The image and the model in which every case of a shape begins: synced and replayed, and something
- * in the log.
+ * Makes the image and the model with which every case of a shape begins: what work_before leaves
+ * when the power goes.
  */
 static void prepare(unsigned shape)
 {
@@ -325,7 +331,7 @@ static void prepare(unsigned shape)
 	FDIO_ASSERT(run->buf);
 	run->test.shape = shape;
 	run->stage = "the preparation";
-	run->fake = fake_mkfs_lbs(shape ? 24 << 20 : 10 << 20, shapes[shape].lbs,
+	run->fake = fake_mkfs_lbs(shape ? 24 << 20 : 10 << 20, shapes[shape].sector_bytes,
 				  shapes[shape].mkfs);
 	if (!run->fake)
 		exit(EXIT_FAILURE);
@@ -334,7 +340,7 @@ static void prepare(unsigned shape)
 	work_before(run);
 	engine_stop(run);
 	fake = fake_power_cut(run->fake, FAKE_CUT_DROP, 0);
-	/* What was not synced is lost, and the model knows. */
+	/* What was not synced is lost. */
 	struct name *never = name_of(run, NULL, "never");
 	never->body = NULL;
 	never->acked = never->version;
@@ -385,7 +391,7 @@ static bool reap(void)
 	for (k = 0; k < nr_jobs && job[k].pid != pid; k++)
 		;
 	FDIO_ASSERT(k < nr_jobs);
-	spell(&job[k].test, name, sizeof(name));
+	case_text(&job[k].test, name, sizeof(name));
 	job[k] = job[--nr_jobs];
 	if (WIFEXITED(status) &&
 	    (WEXITSTATUS(status) == EXIT_MET || WEXITSTATUS(status) == EXIT_NOT_MET)) {
@@ -402,7 +408,8 @@ static bool reap(void)
 	return true;
 }
 
-static void loop(enum fault_kind kind, bool from_on, unsigned shape, unsigned every)
+/* The cases of n = 1, 1 + every, ... until one has not met its fault. */
+static void run_loop(enum fault_kind kind, bool from_on, unsigned shape, unsigned every)
 {
 	unsigned before = passed + failed;
 	bool met = true;
@@ -422,17 +429,18 @@ static void loop(enum fault_kind kind, bool from_on, unsigned shape, unsigned ev
 	       from_on ? "from then on" : "once", shape, passed + failed - before);
 }
 
-/* Every n of every kind has been tried: what the workload is made to reach has been reached. */
-static void reached(void)
+/* All cases have run: together they must have reached what the workload is made to reach. */
+static void check_reached(void)
 {
 	if (totals->grown_again && totals->cut_short)
 		return;
 	failed++;
-	printf("FAIL no write handed over by the loop thread, or no truncate that failed half-way: "
-	       "the workload is not what it was\n");
+	printf("FAIL no write was handed over by a loop thread, or no truncate failed half-way: "
+	       "the workload must reach both\n");
 }
 
-static bool one(const char *text)
+/* The case that FAULTS_CASE names; false if the text is not one. */
+static bool run_one(const char *text)
 {
 	struct fault_case test = { 0 };
 	char kind[16], mode[8];
@@ -458,18 +466,34 @@ static void report(void)
 
 	for (unsigned k = 0; k < NR_KINDS; k++) {
 		printf("%s %llu in %llu runs, ",
-		       k == K_ALLOC ? "allocations failed:" : kind_names[k],
+		       k == KIND_ALLOC ? "allocations failed:" : kind_names[k],
 		       (unsigned long long)totals->hits[k], (unsigned long long)totals->runs[k]);
 		all += totals->hits[k];
 	}
 	printf("%llu faults in all; %llu mounts, %llu times e2fsck\n", (unsigned long long)all,
 	       (unsigned long long)totals->mounts, (unsigned long long)totals->fscks);
 	printf("%llu writes into new blocks on the loop thread, %llu of them handed to a worker "
-	       "after the data; %llu truncates that failed "
-	       "half-way\n",
+	       "after the data; %llu truncates that failed half-way\n",
 	       (unsigned long long)(totals->grown + totals->grown_again),
 	       (unsigned long long)totals->grown_again, (unsigned long long)totals->cut_short);
 	printf("%u passed, %u failed, 0 skipped\n", passed, failed);
+}
+
+/* All cases; only: of that kind, unless it is NULL. */
+static void run_all(const char *only, bool is_short)
+{
+	for (unsigned shape = 0; shape < ARRAY_SIZE(shapes); shape++)
+		for (unsigned k = 0; k < NR_KINDS; k++) {
+			bool allocations = k == KIND_ALLOC;
+			unsigned every = allocations && is_short ? 4 * every_nth : every_nth;
+
+			if (only && strcmp(only, kind_names[k]))
+				continue;
+			run_loop((enum fault_kind)k, false, shape, every);
+			run_loop((enum fault_kind)k, true, shape, every);
+		}
+	if (every_nth == 1 && !only)
+		check_reached();
 }
 
 int main(void)
@@ -477,10 +501,8 @@ int main(void)
 	const char *text = getenv("FAULTS_CASE"), *only = getenv("FAULTS_KIND");
 	bool is_short = env_number("FAULTS_SHORT", 0) != 0;
 
-	every_nth = env_number("FAULTS_EVERY", is_short ? SHORT_EVERY : 1);
-
 	fdio_log_set_level(0);
-	every_nth = FDIO_MAX(every_nth, 1u);
+	every_nth = FDIO_MAX(env_number("FAULTS_EVERY", is_short ? SHORT_EVERY : 1), 1u);
 	fsck_every = FDIO_MAX(env_number("FAULTS_FSCK", 8), 1u);
 	max_jobs = FDIO_MIN(env_number("FAULTS_JOBS", (unsigned)sysconf(_SC_NPROCESSORS_ONLN)),
 			    (unsigned)MAX_JOBS);
@@ -491,19 +513,12 @@ int main(void)
 	for (unsigned s = 0; s < ARRAY_SIZE(shapes); s++)
 		prepare(s);
 	if (text && *text) {
-		if (!one(text)) {
+		if (!run_one(text)) {
 			fprintf(stderr, "FAULTS_CASE: not a case that a failure printed\n");
 			return 2;
 		}
 	} else {
-		for (unsigned s = 0; s < ARRAY_SIZE(shapes); s++)
-			for (unsigned k = 0; k < NR_KINDS; k++)
-				for (unsigned on = 0;
-				     on < 2 && (!only || !strcmp(only, kind_names[k])); on++)
-					loop((enum fault_kind)k, on, s,
-					     k == K_ALLOC && is_short ? 4 * every_nth : every_nth);
-		if (every_nth == 1 && !only)
-			reached();
+		run_all(only, is_short);
 	}
 	report();
 	return failed || !passed ? EXIT_FAILURE : EXIT_SUCCESS;

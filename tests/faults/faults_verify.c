@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The verdict: a volume that is mounted without faults against the model. What was acknowledged and
- * not touched since must be there in any case; full: everything must be as the model says, but for
- * data of which an operation failed.
+ * The verdict: compares a volume that is mounted without faults with the model. What was
+ * acknowledged and not touched since must be there in any case; with full, everything must be as
+ * the model says, except the data of files on whose data an operation failed.
  */
 #include "faults/faults.h"
 
@@ -10,7 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static bool certain(const struct name *name, bool full)
+/* The name and the directories above it have not changed since they were acknowledged. */
+static bool is_promised(const struct name *name, bool full)
 {
 	for (; name; name = name->dir)
 		if (!full && name->version != name->acked)
@@ -18,7 +19,8 @@ static bool certain(const struct name *name, bool full)
 	return true;
 }
 
-static bool parents(const struct name *name)
+/* In the model, the directories above name exist. */
+static bool parents_exist(const struct name *name)
 {
 	for (name = name->dir; name; name = name->dir)
 		if (!name->body)
@@ -54,9 +56,11 @@ static void check_data(struct run *run, struct name *name, struct ext4_inode *in
 
 static void check_xattrs(struct run *run, struct name *name, struct ext4_inode *inode)
 {
-	static uint8_t val[sizeof(((struct xa *)0)->val)];
+	static uint8_t val[sizeof(((struct xattr *)0)->val)];
 
-	for (struct xa *x = name->body->xa; x < name->body->xa + MAX_XATTRS && x->len; x++) {
+	struct xattr *x = name->body->xattr, *end = x + MAX_XATTRS;
+
+	for (; x < end && x->len; x++) {
 		size_t len = 0;
 		int err = ext4_xattr_get(inode, x->name, val, sizeof(val), &len);
 
@@ -68,6 +72,7 @@ static void check_xattrs(struct run *run, struct name *name, struct ext4_inode *
 	}
 }
 
+/* The link count that the model expects. */
 static unsigned links(struct run *run, const struct name *name)
 {
 	unsigned nr = S_ISDIR(name->body->mode) ? 2 : 0;
@@ -108,9 +113,9 @@ static void check_name(struct run *run, struct name *name, bool full)
 	struct body *body = name->body;
 	int err;
 
-	if (!parents(name) || !certain(name, full))
+	if (!parents_exist(name) || !is_promised(name, full))
 		return;
-	err = get(run, name, &inode);
+	err = get_inode(run, name, &inode);
 	if (!body) {
 		if (err != -ENOENT)
 			fail(run, "%s: was removed and is there (%d)", name->name, err);
@@ -122,14 +127,15 @@ static void check_name(struct run *run, struct name *name, bool full)
 		check_attr(run, name, inode, full);
 		check_xattrs(run, name, inode);
 	}
-	if (S_ISREG(body->mode) && !body->blurred && (full || body->dversion == body->dacked))
+	if (S_ISREG(body->mode) && !body->content_unknown &&
+	    (full || body->data_version == body->data_acked))
 		check_data(run, name, inode);
 	ext4_inode_put(inode);
 }
 
 struct seen { struct run *run; struct name *dir; unsigned nr; };
 
-static bool known(void *arg, const struct ext4_dirent *entry)
+static bool count_known(void *arg, const struct ext4_dirent *entry)
 {
 	struct seen *seen = arg;
 
@@ -141,16 +147,16 @@ static bool known(void *arg, const struct ext4_dirent *entry)
 	return true;
 }
 
-/* The entries are all of the model's; those that are too many have been looked up by check_name. */
+/* All of the model's names are listed; check_name has looked up those that should not exist. */
 static void check_dir(struct run *run, struct name *dir)
 {
 	struct seen seen = { .run = run, .dir = dir };
 	struct ext4_inode *inode;
 	unsigned want = 0;
-	int err = get(run, dir, &inode);
+	int err = get_inode(run, dir, &inode);
 
 	if (!err) {
-		err = ext4_readdir(inode, 0, known, &seen);
+		err = ext4_readdir(inode, 0, count_known, &seen);
 		ext4_inode_put(inode);
 	}
 	for (struct name *name = run->name; name < run->name + run->nr_names; name++)
@@ -168,6 +174,6 @@ void verify(struct run *run, bool full)
 		return;
 	check_dir(run, NULL);
 	for (struct name *name = run->name; name < run->name + run->nr_names; name++)
-		if (name->body && S_ISDIR(name->body->mode) && parents(name))
+		if (name->body && S_ISDIR(name->body->mode) && parents_exist(name))
 			check_dir(run, name);
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The workload: every operation of the volume and of the engine, in three parts. What work_before
- * does lies half in the log when a case begins, so that the first mount replays; work_first and
- * work_second have an unmount and a mount between them.
+ * The workload: every operation of the volume and of the engine, in three parts. work_before is
+ * done once, without faults, and its end is only in the log when a case begins, so that the first
+ * mount replays. Each case does work_first and work_second, with an unmount and a mount between.
  */
 #include "faults/faults.h"
 
@@ -17,6 +17,7 @@
 
 static struct name *at(struct run *run, const char *name) { return name_of(run, NULL, name); }
 
+/* Creates nr files with long names, so that the directory has many blocks. */
 static void many(struct run *run, struct name *dir, unsigned nr)
 {
 	char name[200];
@@ -31,8 +32,8 @@ static void many(struct run *run, struct name *dir, unsigned nr)
 }
 
 /*
- * A tree of many leaves with little in each, so that to cut it off takes several transactions where
- * blocks are small, and not many allocations.
+ * A file whose extent tree has many leaves with few extents in each. So a truncate of it takes
+ * several transactions where blocks are small, but few allocations.
  */
 static void pieces(struct run *run)
 {
@@ -65,7 +66,7 @@ void work_before(struct run *run)
 	op_rename(run, f, name_of(run, d, "moved"), 0);
 	op_xattr(run, name_of(run, d, "moved"), "user.before", 300);
 	op_fsync(run, NULL, false);
-	op_create(run, at(run, "never"), REG, 0); /* not synced: whether it is there is open */
+	op_create(run, at(run, "never"), REG, 0); /* not synced: the power cut loses it */
 }
 
 static void data_first(struct run *run)
@@ -96,8 +97,8 @@ static void data_first(struct run *run)
 }
 
 /*
- * What is cut off must not show when the file grows again, wherever the truncate has failed: three
- * ways to grow.
+ * A truncate, which may fail anywhere, and three ways to grow the file again: what was cut off must
+ * not become visible.
  */
 static void cut_first(struct run *run)
 {
@@ -111,9 +112,7 @@ static void cut_first(struct run *run)
 	op_fsync(run, name, false);
 }
 
-/*
- * Small files, written once and then at their ends: the loop thread does it (dio/append_small.c).
- */
+/* Small files, written once and then at their ends, which needs no worker (dio/append_small.c). */
 static void small_first(struct run *run)
 {
 	static const uint32_t sizes[] = { 100, 1536, 5000, 16 * KIB };
@@ -213,7 +212,7 @@ void work_first(struct run *run)
 	op_write(run, at(run, "late"), 0, 0, 12 * KIB);
 }
 
-/* A file that grows at its end: the append window. */
+/* A file that grows at its end, through an append window. */
 static void append_second(struct run *run)
 {
 	struct name *name = at(run, "log");
