@@ -47,6 +47,7 @@ static void add(struct crash_run *run, struct dio_history *history, uint32_t val
 			(struct dio_version){ value, fake_record_events(run->fake), UINT32_MAX };
 }
 
+/* Notes that something is promised now; returns the number of events so far. Lock held. */
 static unsigned add_ack(struct crash_run *run)
 {
 	unsigned now = fake_record_events(run->fake);
@@ -56,16 +57,19 @@ static unsigned add_ack(struct crash_run *run)
 	return now;
 }
 
+/* The version is durable after so many events. */
 static void promise(struct dio_version *version, unsigned event)
 {
 	version->durable = FDIO_MIN(version->durable, event);
 }
 
+/* In units. */
 static uint32_t size_of(const struct recorded_file *f)
 {
 	return f->size.nr ? f->size.version[f->size.nr - 1].value : 0;
 }
 
+/* Something is asked for that makes the file at least end units large. Lock held. */
 static void grow(struct recorded_file *f, uint32_t end)
 {
 	if (end > size_of(f))

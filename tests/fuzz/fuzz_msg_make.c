@@ -26,6 +26,7 @@ static uint64_t number(struct rnd *rng)
 	}
 }
 
+/* A node id: mostly one that exists, else the root, a small number or any number. */
 static uint64_t node(struct world *w, struct rnd *rng)
 {
 	unsigned n = FDIO_MIN(w->nr_nodes, (unsigned)WORLD_KNOWN);
@@ -37,6 +38,7 @@ static uint64_t node(struct world *w, struct rnd *rng)
 	return rnd_below(rng, 2) ? rnd_below(rng, 60) : number(rng);
 }
 
+/* A file handle: mostly one that was opened, else any number or one that looks like a handle. */
 static uint64_t handle(struct world *w, struct rnd *rng)
 {
 	unsigned n = FDIO_MIN(w->nr_handles, (unsigned)WORLD_KNOWN);
@@ -70,6 +72,7 @@ static uint32_t name(struct rnd *rng, uint8_t *p)
 	return n + 1;
 }
 
+/* Half of them from a list of those with most code behind them. */
 static uint32_t some_opcode(struct rnd *rng)
 {
 	static const uint8_t often[] = {
