@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The differential test: one random sequence of system calls on two directories, one served by
- * fusedio, one by the kernel's ext4 on an identical file system. A step is made from the seed and
- * its number alone (diff_gen.c), so that steps can be left out when a difference is narrowed down.
- * It runs on both sides (diff_file.c, diff_name.c, diff_attr.c), each of which yields an outcome;
- * outcomes and what the step did to the files it names are compared (diff_compare.c), at the end
- * the whole trees (diff_tree.c). One thread; needs root, because the steps change users.
+ * The differential test makes the same random sequence of system calls in two directories: one on
+ * fusedio, the other on the kernel's ext4 with an identical file system. A step depends only on the
+ * seed and its number (diff_gen.c), so that others can be left out when a difference is narrowed
+ * down. It runs on both sides (diff_file.c, diff_name.c, diff_attr.c). Then the results and the
+ * attributes of the files that it names are compared (diff_compare.c), at the end of all steps the
+ * whole trees (diff_tree.c). One thread; needs root, because steps change users.
  */
 #ifndef FDIO_DIFF_H
 #define FDIO_DIFF_H
@@ -35,18 +35,15 @@ struct side {
 	const char *label;   /* "fusedio" or "ext4" */
 	const char *mount;   /* its mount point */
 	bool ours;
-	int64_t max_file;    /* largest file ext4 takes: blocks of 32 bits */
+	int64_t max_file;    /* the largest size of a file: 2^32 - 1 blocks */
 	int top, root;       /* directory of the mount, directory of this run */
 	int fd[NSLOTS];
 };
 
-/*
- * Whether a step reads what a page cache may answer, and other things that comparing has to know.
- */
+/* Flags of a step, for the comparison. */
 enum {
-	/* data, names or link targets: moves atime, unless the kernel answers from its cache */
-	OP_READS = 1 << 0,
-	OP_NO_TIMES = 1 << 1,
+	OP_READS = 1 << 0,    /* moves atime, unless the page cache answers the read */
+	OP_NO_TIMES = 1 << 1, /* times are not compared */
 };
 
 struct step;
@@ -62,16 +59,16 @@ extern const unsigned diff_nr_ops;
 
 struct step {
 	unsigned no;
-	uint64_t seed;               /* of the data that it writes */
+	uint64_t seed;               /* for the data that it writes */
 	const struct op *op;
 	unsigned cred;
 	unsigned umask;
 	uint64_t fsize_limit;        /* RLIMIT_FSIZE, 0: none */
-	bool pause;                  /* first, so that no time before is too recent to tell */
+	bool pause;                  /* waits first, so that earlier times differ from now */
 	bool has_path[2], has_slot[2];
 	char path[2][PATH_CAP];
-	unsigned slot[2];
-	int64_t v[6];
+	unsigned slot[2];            /* of open files in side.fd */
+	int64_t v[6];                /* arguments; diff_gen.c says which */
 	char name[NAME_CAP];
 };
 
@@ -88,7 +85,7 @@ void diff_print_step(const struct step *step, char *buf, size_t cap);
 struct diff_cred { unsigned uid, gid, nr_groups; unsigned groups[2]; };
 extern const struct diff_cred diff_creds[];
 
-/* Shared by the steps: sets ret and err from a call's result; appends to the text. */
+/* For all steps. done sets ret and err from the result of a call; say appends to the text. */
 void done(struct outcome *outcome, long r);
 void say(struct outcome *outcome, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 uint64_t hash_bytes(uint64_t h, const void *p, size_t n);
@@ -147,12 +144,12 @@ void run_setflags(struct side *side, const struct step *step, struct outcome *ou
 void run_fsxattr(struct side *side, const struct step *step, struct outcome *outcome);
 
 /*
- * diff_compare.c: runs one step on both sides. False: they differ in a way that no rule allows; why
- * tells.
+ * diff_compare.c: runs one step on both sides. Returns false and writes why (cap bytes) if they
+ * differ in a way that diff_allowed does not list.
  */
 bool diff_do_step(struct side *a, struct side *b, const struct step *step, bool verbose, char *why,
 		  size_t cap);
-/* Differences that FUSE makes unavoidable: how often each was met. */
+/* Differences that FUSE makes unavoidable, and how often each was met. */
 struct diff_allowed { const char *name, *reason; unsigned met; };
 extern struct diff_allowed diff_allowed[];
 extern const unsigned diff_nr_allowed;
@@ -176,13 +173,10 @@ enum {
 bool diff_allow(unsigned which);
 extern struct timespec diff_run_start;
 
-/*
- * diff_tree.c: compares two whole trees; counts and prints differences. diff_limits.c: probes what
- * is listed as a limit.
- */
+/* diff_tree.c: compares the trees below two directories; prints and counts the differences. */
 unsigned diff_trees(int a, int b, bool verbose);
 bool diff_wipe(int top, const char *path); /* removes a whole tree, whatever its flags and modes */
-/* number of probes that answer neither as listed nor as ext4 does */
+/* diff_limits.c: tries the limits; counts the results that are neither as listed nor as ext4's. */
 unsigned diff_limits(struct side *a, struct side *b);
 
 #endif

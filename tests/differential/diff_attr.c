@@ -90,7 +90,7 @@ void run_utimens(struct side *side, const struct step *step, struct outcome *out
 				  { (time_t)step->v[2], (long)step->v[3] } };
 	const struct timespec *t = step->v[4] ? ts : NULL;
 
-	/* The wrapper refuses a file without a name; the call takes it. */
+	/* The C library refuses a path of NULL; the system call takes it. */
 	if (step->has_path[0])
 		done(outcome, syscall(SYS_utimensat, side->root, step->path[0], t,
 				      step->v[4] == 1 ? AT_SYMLINK_NOFOLLOW : 0));
@@ -109,11 +109,9 @@ void run_access(struct side *side, const struct step *step, struct outcome *outc
 	done(outcome, syscall(SYS_faccessat2, side->root, step->path[0], (int)step->v[0], fl));
 }
 
-/*
- * ------------------------------------------------------------------ extended attributes: there are
- * no *at calls
- */
+/* ------------------------------------------------------------------ extended attributes */
 
+/* There are no *at calls for these, so the directory is changed first. */
 static const char *at_path(struct side *side, const struct step *step, char *buf, size_t cap)
 {
 	snprintf(buf, cap, "%s", step->path[0]);
@@ -154,7 +152,7 @@ void run_getxattr(struct side *side, const struct step *step, struct outcome *ou
 		say(outcome, "value %016" PRIx64, hash_bytes(1, diff_arena, (size_t)n));
 }
 
-/* The order of names is nobody's promise. */
+/* The order of the names is not defined. */
 void run_listxattr(struct side *side, const struct step *step, struct outcome *outcome)
 {
 	char path[PATH_CAP];
@@ -175,7 +173,7 @@ void run_listxattr(struct side *side, const struct step *step, struct outcome *o
 		sum += hash_bytes(1, p, strlen(p));
 		say(outcome, "%.30s ", p);
 	}
-	outcome->len = 0; /* names in any order: the sum is what counts */
+	outcome->len = 0; /* replaces the names by their sum, which does not depend on the order */
 	say(outcome, "names %016" PRIx64, sum);
 }
 
@@ -201,7 +199,7 @@ static size_t acl_entry(uint8_t *p, unsigned tag, unsigned perm, uint32_t id)
 	return 8;
 }
 
-/* An ACL of v[1]'s bits with v[3] named entries; v[2] makes it wrong in one of several ways. */
+/* An ACL with the bits in v[1] and v[3] named entries. v[2] is 0 or a way to make it invalid. */
 static size_t make_acl(const struct step *step, uint8_t *p)
 {
 	uint32_t version = step->v[2] == 1 ? 3 : 2;
@@ -214,7 +212,7 @@ static size_t make_acl(const struct step *step, uint8_t *p)
 	n += acl_entry(p + n, 1, bits & 7, UINT32_MAX);
 	for (unsigned k = 0; k < named; k++)
 		n += acl_entry(p + n, k & 1 ? 8 : 2, bits >> (3 * k) & 7, 0);
-	/* users before the group, groups after it */
+	/* named users come before the owning group, named groups after it */
 	n = 4 + 8;
 	for (unsigned k = 0; k < (named + 1) / 2; k++)
 		n += acl_entry(p + n, 2, bits >> (3 + 3 * k) & 7, 1001 + k);
@@ -260,8 +258,8 @@ void run_setflags(struct side *side, const struct step *step, struct outcome *ou
 	int fd = slot_fd(side, step, 0);
 
 	/*
-	 * What says how the file is stored stays; without FS_EXTENT_FL ext4 would convert it, which
-	 * is not offered here.
+	 * Keeps the flags that tell how the file is stored: without FS_EXTENT_FL ext4 would convert
+	 * it to a block map, which fusedio does not support.
 	 */
 	ioctl(fd, FS_IOC_GETFLAGS, &v);
 	v = (v & (FS_INDEX_FL | FS_EXTENT_FL | FS_HUGE_FILE_FL)) | (unsigned)step->v[0];

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Runs one step on both sides and compares: result and error number, what it read, and, for each
- * file that it names (with the directories they lie in), the attributes afterwards and which times
- * changed. Ext4's clock has ticks of some milliseconds, and the two sides run one after the other,
- * so "now" is a window, and a time that was set a moment ago may look unchanged.
+ * Runs one step on both sides and compares: the result and the error number, the data that was
+ * read, and, for each file that the step names and the directory it is in, the attributes
+ * afterwards and which times changed. ext4's clock has ticks of some milliseconds, and the two
+ * sides run one after the other, so "now" is a window of time, and a time that was set just before
+ * may look unchanged.
  *
- * What FUSE cannot do is listed in diff_allowed, and nothing else is let through.
+ * Differences that FUSE makes unavoidable are listed in diff_allowed; any other fails the test.
  */
 #include "differential/diff.h"
 
@@ -34,15 +35,16 @@ struct diff_allowed diff_allowed[] = {
 			   "collapse, insert, unshare and write-zeroes do not reach the daemon",
 			   0 },
 	[ALLOW_ATIME_CACHE] = { "atime-of-cached-reads",
-				"what the page cache answers, the daemon does not see", 0 },
+				"the daemon does not see reads that the page cache answers", 0 },
 	[ALLOW_FIFO_TIMES] = { "times-of-fifos",
-			       "reading and writing a FIFO is the kernel's business", 0 },
+			       "the daemon does not see reads and writes of a FIFO", 0 },
 	[ALLOW_NOWAIT] = { "rwf-flags",
 			   "RWF_NOWAIT, RWF_ATOMIC and RWF_DONTCACHE are refused by FUSE", 0 },
 	[ALLOW_TREE_BLOCKS] = { "tree-blocks",
 				"files of many extents may need another block for their map", 0 },
 	[ALLOW_IOCTL_SPECIAL] = { "flags-of-special-files",
-				  "for whom it does not own, FUSE says EPERM before ENOTTY", 0 },
+				  "if the caller is not the owner, FUSE checks EPERM before ENOTTY",
+				  0 },
 	[ALLOW_DIR_SEEK] = { "lseek-on-directories",
 			     "to the end, data or holes: not passed on by FUSE", 0 },
 	[ALLOW_FLAGS] = { "inode-flags",
@@ -53,8 +55,8 @@ struct diff_allowed diff_allowed[] = {
 				  "refused by both, but ext4 may have allocated blocks by then",
 				  0 },
 	[ALLOW_IMMUTABLE_ORDER] = { "immutable-order",
-				    "what the kernel checks by itself comes before the EPERM of a "
-				    "flag that only the daemon knows",
+				    "checks that the kernel makes come before the EPERM for a flag "
+				    "that only the daemon knows",
 				    0 },
 	[ALLOW_SEEK_FAR] = { "lseek-far",
 			     "beyond the largest file: FUSE lets the position go there", 0 },
@@ -73,13 +75,16 @@ bool diff_allow(unsigned which)
 	return true;
 }
 
-/* ------------------------------------------------------------------ acting as somebody */
+/* ------------------------------------------------------------------ other users */
 
 static void become(const struct diff_cred *c)
 {
 	gid_t groups[2] = { c->groups[0], c->groups[1] };
 
-	/* The bare calls: the library's would visit other threads. The saved ids stay root's. */
+	/*
+	 * The system calls themselves, because the C library's functions would change all threads.
+	 * The saved ids stay root's, so that the process can become root again.
+	 */
 	if (syscall(SYS_setgroups, c->nr_groups, groups) ||
 	    syscall(SYS_setresgid, c->gid, c->gid, 0) ||
 	    syscall(SYS_setresuid, c->uid, c->uid, 0)) {
@@ -171,9 +176,17 @@ static int64_t now_ns(void)
 	return t.tv_sec * NS + t.tv_nsec;
 }
 
-/* A time as far as it can be compared. */
+/*
+ * What a step did to a time, in a form that can be compared. The sides ran at different moments, so
+ * only a value that was set on purpose (VALUE) is compared as a number.
+ */
 enum how { SAME, NOW, VALUE };
-struct when { enum how how; int64_t value; bool fresh, other; };
+struct when {
+	enum how how;
+	int64_t value; /* ns; far away: seconds; 1: some time of this run, different on each side */
+	bool fresh;    /* SAME, but set so shortly before that NOW would look the same */
+	bool other;    /* the name belongs to another file than before the step */
+};
 
 static struct when when_of(const struct obj *b, struct statx_timestamp before,
 			   struct statx_timestamp after, bool same_file, int64_t t0, int64_t t1)
@@ -192,7 +205,7 @@ static struct when when_of(const struct obj *b, struct statx_timestamp before,
 	} else if (!wild && when.value > t0 - SLACK_NS && when.value < t1 + SLACK_NS) {
 		when.how = NOW;
 	} else if (!wild && when.value > start && when.value < t1 + SLACK_NS) {
-		when.value = 1; /* some time of this run: another on each side */
+		when.value = 1;
 	}
 	return when;
 }
@@ -210,17 +223,17 @@ static bool times_equal(struct when a, struct when b)
 {
 	if (a.how == b.how)
 		return a.how != VALUE || a.value == b.value;
-	/* Another file has the name now: it came with its times, which may be from a moment ago. */
+	/* The name belongs to another file now, whose times may be from just before the step. */
 	if (a.other && b.other && (a.how == NOW || a.value == 1) && (b.how == NOW || b.value == 1))
 		return true;
-	/* Set a moment ago and again now, or not again: the clock does not say. */
+	/* The time was set just before: the clock is too coarse to tell if it was set again. */
 	return (a.how == SAME && a.fresh && b.how == NOW) ||
 	       (b.how == SAME && b.fresh && a.how == NOW) ||
 	       (a.how == SAME && a.fresh && b.how == VALUE && b.value == 1) ||
 	       (b.how == SAME && b.fresh && a.how == VALUE && a.value == 1);
 }
 
-/* Whether relatime wants a read to be noted. */
+/* Whether a read must update atime by the rule of relatime. */
 static bool atime_due(const struct obj *b, int64_t now)
 {
 	int64_t a = ns_of(b->x.stx_atime);
@@ -228,7 +241,7 @@ static bool atime_due(const struct obj *b, int64_t now)
 	return a <= ns_of(b->x.stx_mtime) || a <= ns_of(b->x.stx_ctime) || a < now - 86400 * NS;
 }
 
-/* relatime decides by which time is the later: of times close to each other that is chance. */
+/* relatime compares times; if two are close to each other, the result is a matter of chance. */
 static bool atime_undecided(const struct obj *b)
 {
 	int64_t a = ns_of(b->x.stx_atime), m = ns_of(b->x.stx_mtime), c = ns_of(b->x.stx_ctime);
@@ -238,8 +251,8 @@ static bool atime_undecided(const struct obj *b)
 
 struct both {
 	const struct step *step;
-	struct objs ba, aa, bb, ab;
-	int64_t t0, t1, t2;
+	struct objs ours_before, ours_after, ext4_before, ext4_after;
+	int64_t t0, t1, t2; /* fusedio ran from t0 to t1, ext4 from t1 to t2 */
 	bool failed;
 	char *why;
 	size_t cap;
@@ -264,41 +277,38 @@ static bool differ_num(struct both *both, unsigned k, const char *what, uint64_t
 static bool compare_times(struct both *both, unsigned k)
 {
 	static const char *const names[] = { "atime", "mtime", "ctime" };
-	const struct statx *xa = &both->aa.o[k].x, *xb = &both->ab.o[k].x, *ya = &both->ba.o[k].x,
-			   *yb = &both->bb.o[k].x;
+	const struct obj *ours = &both->ours_before.o[k], *ext4 = &both->ext4_before.o[k];
+	const struct statx *xa = &both->ours_after.o[k].x, *xb = &both->ext4_after.o[k].x;
+	const struct statx *ya = &ours->x, *yb = &ext4->x;
 	const struct statx_timestamp after_a[] = { xa->stx_atime, xa->stx_mtime, xa->stx_ctime },
 				     after_b[] = { xb->stx_atime, xb->stx_mtime, xb->stx_ctime },
 				     before_a[] = { ya->stx_atime, ya->stx_mtime, ya->stx_ctime },
 				     before_b[] = { yb->stx_atime, yb->stx_mtime, yb->stx_ctime };
 
 	for (unsigned t = 0; t < 3; t++) {
-		struct when a = when_of(&both->ba.o[k], before_a[t], after_a[t],
-					xa->stx_ino == ya->stx_ino, both->t0, both->t1);
-		struct when b = when_of(&both->bb.o[k], before_b[t], after_b[t],
-					xb->stx_ino == yb->stx_ino, both->t1, both->t2);
+		struct when a = when_of(ours, before_a[t], after_a[t], xa->stx_ino == ya->stx_ino,
+					both->t0, both->t1);
+		struct when b = when_of(ext4, before_b[t], after_b[t], xb->stx_ino == yb->stx_ino,
+					both->t1, both->t2);
 		char ta[40], tb[40];
 
 		if (times_equal(a, b))
 			continue;
 		if (S_ISFIFO(xb->stx_mode) && diff_allow(ALLOW_FIFO_TIMES))
 			continue;
-		if (t == 0 && (atime_undecided(&both->ba.o[k]) || atime_undecided(&both->bb.o[k])))
+		if (t == 0 && (atime_undecided(ours) || atime_undecided(ext4)))
 			continue;
-		/*
-		 * A read that one side has seen and the other not: now the other notes the next
-		 * one.
-		 */
-		if (t == 0 && a.how == NOW && b.how == SAME &&
-		    atime_due(&both->ba.o[k], both->t0) && !atime_due(&both->bb.o[k], both->t0) &&
-		    diff_allow(ALLOW_ATIME_CACHE))
+		/* An earlier read updated atime on ext4 only: this one does on fusedio only. */
+		if (t == 0 && a.how == NOW && b.how == SAME && atime_due(ours, both->t0) &&
+		    !atime_due(ext4, both->t0) && diff_allow(ALLOW_ATIME_CACHE))
 			continue;
 		if (both->failed && a.how == SAME && b.how == NOW &&
 		    (both->step->op->run == run_fallocate || both->step->op->run == run_rename) &&
 		    diff_allow(ALLOW_FAILED_TIMES))
 			continue;
 		/*
-		 * Once a read went unseen the two atimes have parted: only values that were set can
-		 * be compared.
+		 * After a read that the daemon did not see, the atimes differ. Only values that
+		 * were set on purpose can be compared then.
 		 */
 		if (t == 0 && a.how != NOW && (a.how == SAME || a.value == 1 || b.value == 1) &&
 		    ((both->step->op->flags & OP_READS) || S_ISLNK(xb->stx_mode) ||
@@ -313,7 +323,7 @@ static bool compare_times(struct both *both, unsigned k)
 
 static bool compare_obj(struct both *both, unsigned k)
 {
-	const struct obj *a = &both->aa.o[k], *b = &both->ab.o[k];
+	const struct obj *a = &both->ours_after.o[k], *b = &both->ext4_after.o[k];
 	const struct statx *x = &a->x, *y = &b->x;
 	uint64_t more = x->stx_blocks > y->stx_blocks ? x->stx_blocks - y->stx_blocks
 						      : y->stx_blocks - x->stx_blocks;
@@ -351,8 +361,8 @@ static bool compare_obj(struct both *both, unsigned k)
 /* ------------------------------------------------------------------ the step */
 
 /*
- * Refused by FUSE before the daemon can see it: then the other side is not asked, so that both stay
- * alike.
+ * Whether FUSE refused the step before the daemon could see it. Then the step is not run on ext4,
+ * so that both sides stay equal.
  */
 static bool limit_of_fuse(const struct step *step, const struct outcome *outcome)
 {
@@ -367,9 +377,9 @@ static bool limit_of_fuse(const struct step *step, const struct outcome *outcome
 }
 
 /*
- * Refused by one side only: over a hole, which ext4 does not look at so closely; or up to an
- * aligned end, which looks like the last piece of a request that the kernel has split. Sets the
- * position as the other side has it.
+ * Whether this is an unaligned direct read that only one side refused: ext4 serves one over a hole;
+ * fusedio serves one with an aligned end, which looks like the last piece of a request that the
+ * kernel has split. Sets the file position of fusedio's side to that of ext4.
  */
 static bool dio_hole(struct side *x, struct side *y, const struct step *step,
 		     const struct outcome *a, const struct outcome *b)
@@ -387,7 +397,7 @@ static bool dio_hole(struct side *x, struct side *y, const struct step *step,
 	return diff_allow(ALLOW_DIO_HOLE);
 }
 
-/* Takes back what only one side allowed. */
+/* Whether FUSE let a descriptor lose O_APPEND, which ext4 refused. Restores it. */
 static bool lost_append(struct side *x, struct side *y, const struct step *step,
 			const struct outcome *a, const struct outcome *b)
 {
@@ -406,16 +416,13 @@ static bool compare_outcome(struct both *both, const struct outcome *a, const st
 		return diff_allow(ALLOW_IOCTL_SPECIAL);
 	if ((a->err == EACCES || a->err == ENOTDIR || a->err == EISDIR) && b->err == EPERM)
 		return diff_allow(ALLOW_IMMUTABLE_ORDER);
-	/*
-	 * A write of no bytes is one of these checks: with O_DIRECT the kernel answers it without
-	 * the daemon.
-	 */
+	/* With O_DIRECT, FUSE answers a write of no bytes without the daemon. */
 	if (both->step->op->run == run_write && !both->step->v[2] && !a->err && !a->ret &&
 	    b->err == EPERM)
 		return diff_allow(ALLOW_IMMUTABLE_ORDER);
 	/*
-	 * access(2) says EPERM of immutable files alone; the kernel answers it by the mode, without
-	 * the daemon.
+	 * access(2) with W_OK fails with EPERM for an immutable file; FUSE answers it by the mode,
+	 * without the daemon.
 	 */
 	if (both->step->op->run == run_access && (both->step->v[0] & W_OK) && !a->err &&
 	    b->err == EPERM)
@@ -437,8 +444,8 @@ bool diff_do_step(struct side *a, struct side *b, const struct step *step, bool 
 	both.cap = cap;
 	if (step->pause)
 		nanosleep(&(struct timespec){ 0, SLACK_NS + 10000000 }, NULL);
-	look_all(a, step, &both.ba);
-	look_all(b, step, &both.bb);
+	look_all(a, step, &both.ours_before);
+	look_all(b, step, &both.ext4_before);
 	both.t0 = now_ns();
 	run_on(a, step, &oa);
 	both.t1 = now_ns();
@@ -453,12 +460,14 @@ bool diff_do_step(struct side *a, struct side *b, const struct step *step, bool 
 	    !compare_outcome(&both, &oa, &ob))
 		return false;
 	both.failed = oa.err;
-	look_all(a, step, &both.aa);
-	look_all(b, step, &both.ab);
-	for (unsigned k = 0; k < NOBJ; k++)
-		if ((both.aa.o[k].there || both.aa.o[k].err || both.ab.o[k].there ||
-		     both.ab.o[k].err) &&
-		    !compare_obj(&both, k))
+	look_all(a, step, &both.ours_after);
+	look_all(b, step, &both.ext4_after);
+	for (unsigned k = 0; k < NOBJ; k++) {
+		const struct obj *ours = &both.ours_after.o[k], *ext4 = &both.ext4_after.o[k];
+		bool looked_at = ours->there || ours->err || ext4->there || ext4->err;
+
+		if (looked_at && !compare_obj(&both, k))
 			return false;
+	}
 	return true;
 }

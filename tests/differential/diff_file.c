@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Steps on open files: data, sizes, positions, locks. Each runs on one side and says what it
- * returned; descriptors are nonblocking, so that none waits for the other end of a FIFO.
+ * Steps on open files: data, sizes, positions, locks. Each function runs a step on one side and
+ * records its result in the outcome. Descriptors are nonblocking, so that no step waits for the
+ * other end of a FIFO.
  */
 #include "differential/diff.h"
 
@@ -98,7 +99,10 @@ void run_close(struct side *side, const struct step *step, struct outcome *outco
 	side->fd[step->slot[0]] = -1;
 }
 
-/* Whether memory is aligned FUSE cannot tell us, so it is for O_DIRECT; and in one piece. */
+/*
+ * With O_DIRECT, steps use aligned memory in one piece: FUSE does not tell the daemon where the
+ * caller's memory is, so it cannot refuse what ext4 refuses.
+ */
 static bool is_direct(int fd)
 {
 	int fl = fcntl(fd, F_GETFL);
@@ -106,7 +110,10 @@ static bool is_direct(int fd)
 	return fl >= 0 && (fl & O_DIRECT);
 }
 
-/* Refused by both; but by then ext4 has changed times and modes and perhaps allocated blocks. */
+/*
+ * Whether this is an unaligned direct write, which is left out: both refuse it, but ext4 changes
+ * times and modes and may allocate blocks before that.
+ */
 static bool unaligned_write(int fd, const struct step *step, off_t pos, size_t len, int rwf)
 {
 	struct stat st;
@@ -117,7 +124,7 @@ static bool unaligned_write(int fd, const struct step *step, off_t pos, size_t l
 		pos = st.st_size;
 	else if (pos < 0)
 		pos = lseek(fd, 0, SEEK_CUR);
-	/* What a limit leaves of it is unaligned as well. */
+	/* RLIMIT_FSIZE may cut the write at an unaligned offset. */
 	return (((pos | (off_t)len) & 511) || step->fsize_limit) && diff_allow(ALLOW_DIO_UNALIGNED);
 }
 
@@ -169,8 +176,8 @@ void run_write(struct side *side, const struct step *step, struct outcome *outco
 }
 
 /*
- * Where ext4 has data in its page cache over unwritten blocks, it calls them data; once written out
- * it tells the truth. The side that is the measure is made to.
+ * ext4 reports unwritten blocks as data while pages over them are in its page cache. This writes
+ * the pages out and drops them, so that it reports what is on disk.
  */
 static void settle(struct side *side, int fd)
 {
@@ -197,7 +204,7 @@ void run_seek(struct side *side, const struct step *step, struct outcome *outcom
 			diff_allow(ALLOW_DIR_SEEK);
 		return;
 	}
-	/* FUSE has no limit of its own and would go there. */
+	/* FUSE does not know ext4's largest offset and would accept a greater one. */
 	if (step->v[0] > side->max_file ||
 	    (step->v[1] == SEEK_CUR && lseek(fd, 0, SEEK_CUR) + step->v[0] > side->max_file) ||
 	    (step->v[1] == SEEK_END && !fstat(fd, &st) &&
@@ -293,8 +300,8 @@ void run_copy(struct side *side, const struct step *step, struct outcome *outcom
 	if (is_direct(in) || is_direct(out))
 		return;
 	/*
-	 * A FIFO gets the file's pages, not a copy, and would show later stores as long as the page
-	 * cache keeps them.
+	 * A FIFO gets the pages of the page cache, not a copy of them: a later write to the file
+	 * would show in the FIFO, depending on what is cached.
 	 */
 	if (step->v[0] != 3 && is_fifo(out))
 		return;
@@ -317,10 +324,7 @@ void run_mmap(struct side *side, const struct step *step, struct outcome *outcom
 	struct stat st;
 	uint8_t *p;
 
-	/*
-	 * FUSE knows nothing of these flags; with ext4 writing to it would be a signal, or mapping
-	 * it refused.
-	 */
+	/* FUSE does not know these flags; ext4 refuses the mapping, or a store causes a signal. */
 	if (step->v[0] != 2 && !ioctl(fd, FS_IOC_GETFLAGS, &fl) &&
 	    (fl & (FS_IMMUTABLE_FL | FS_APPEND_FL)))
 		return;
@@ -329,7 +333,7 @@ void run_mmap(struct side *side, const struct step *step, struct outcome *outcom
 	done(outcome, p == MAP_FAILED ? -1 : 0);
 	if (p == MAP_FAILED)
 		return;
-	/* Pages beyond the end are not there. */
+	/* A mapping has no pages beyond the end of the file. */
 	if (fstat(fd, &st) || st.st_size <= step->v[1])
 		len = 0;
 	else if (len > (size_t)(st.st_size - step->v[1] + 4095) / 4096 * 4096)
@@ -358,7 +362,10 @@ static long grow(int fd, const struct step *step, off_t size)
 	}
 }
 
-/* What is stored behind the end of a file is not part of it when the file grows over it. */
+/*
+ * Stores behind the end of the file in its last mapped page, then makes the file grow: what was
+ * stored there must not become part of it.
+ */
 void run_map_grow(struct side *side, const struct step *step, struct outcome *outcome)
 {
 	int fd = slot_fd(side, step, 0), fl = fcntl(fd, F_GETFL);

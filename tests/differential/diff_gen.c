@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Makes steps. A step depends on the seed and its number only: names come from a small pool, so
- * that most calls meet something, and values from lists around the limits. The first steps build a
- * few directories.
+ * Makes steps. A step depends only on the seed and its number. Names come from a small pool, so
+ * that most calls find a file; values come from lists around the limits. The first steps make a few
+ * directories.
  */
 #include "differential/diff.h"
 
@@ -98,7 +98,7 @@ static void gen_slot(struct step *step, struct rng *rng, unsigned k)
 	step->slot[k] = below(rng, NSLOTS);
 }
 
-/* Either a name or an open file. */
+/* Chooses either a name or an open file. */
 static void gen_either(struct step *step, struct rng *rng)
 {
 	if (chance(rng, 65))
@@ -135,7 +135,7 @@ static int64_t pick_len(struct rng *rng)
 	return chance(rng, 25) ? (int64_t)below(rng, 20000) : edges[below(rng, COUNT(edges))];
 }
 
-/* Where files may not end, and where they just may. */
+/* Sizes that are just allowed, and sizes that are not. */
 static int64_t pick_size(struct rng *rng)
 {
 	static const int64_t far[] = { -1,
@@ -245,8 +245,8 @@ static void gen_fallocate(struct step *step, struct rng *rng)
 	step->v[1] = pick_off(rng);
 	step->v[2] = chance(rng, 3) ? -1 : pick_len(rng);
 	/*
-	 * What is out of range is found before or after privileges are taken away: by root none
-	 * are.
+	 * ext4 removes privileges from the file before it checks RLIMIT_FSIZE, FUSE after it, so
+	 * the limit is tried as root only, whose calls do not remove them.
 	 */
 	if (step->cred)
 		step->fsize_limit = 0;
@@ -421,7 +421,8 @@ static void gen_chown(struct step *step, struct rng *rng)
 	step->v[1] = ids[below(rng, COUNT(ids))];
 	step->v[2] = chance(rng, 40);
 	/*
-	 * FUSE does not tell chown(-1, -1) from other changes: by root it leaves privileges alone.
+	 * For the daemon, chown(-1, -1) by root looks like other changes of attributes, so
+	 * privileges stay. ext4 removes them; this case is left out.
 	 */
 	if (step->v[0] == -1 && step->v[1] == -1)
 		step->v[1] = 0;
@@ -637,8 +638,8 @@ static const struct op *pick_op(struct rng *rng)
 }
 
 /*
- * The directories that most names lie in: open to all, sticky, setgid, closed; the last with a
- * default ACL.
+ * The directories of most names: open to all, sticky, set-group-ID, closed; the last has a default
+ * ACL.
  */
 static bool make_first(unsigned no, struct step *step)
 {

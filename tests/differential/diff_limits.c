@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The fixed limits that doc/compatibility.md and fusedio(8) list, each tried on both sides: FUSE
- * must still have the limit, and ext4 must not. Where a newer kernel has lifted one, the line says
- * so; an answer that is neither the limit's nor ext4's is a failure.
+ * Tries each limit of FUSE that doc/compatibility.md and fusedio(8) list on both sides: fusedio
+ * must have the limit, and ext4 must not. If a newer kernel has lifted a limit, the line of output
+ * says so; any other result is a failure.
  */
 #include "differential/diff.h"
 
@@ -39,7 +39,7 @@ static int probe_fiemap(int fd, int dir)
 	return result(ioctl(fd, FS_IOC_FIEMAP, &m));
 }
 
-/* 0 if the file system tells. */
+/* 0 if statx returns the alignment for direct I/O. */
 static int probe_dioalign(int fd, int dir)
 {
 	struct statx x = { 0 };
@@ -135,7 +135,7 @@ static int probe_immutable(int fd, int dir)
 }
 static int probe_append(int fd, int dir) { return with_flag(fd, dir, FS_APPEND_FL, try_map); }
 
-/* 0 if the file system has a number of its own. */
+/* 0 if statfs returns a number for the file system. */
 static int probe_fsid(int fd, int dir)
 {
 	struct statfs s;
@@ -217,7 +217,7 @@ static int probe_idmap(int fd, int dir)
 static const struct probe {
 	const char *name;
 	int (*fn)(int fd, int dir);
-	int ours; /* what FUSE makes of it */
+	int ours; /* the listed result over FUSE */
 } probes[] = {
 	{ "FIEMAP", probe_fiemap, EOPNOTSUPP },
 	{ "statx, STATX_DIOALIGN", probe_dioalign, ENODATA },

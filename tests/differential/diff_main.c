@@ -1,21 +1,23 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The driver of the differential test:
+ * The main program of the differential test:
  *
  *     differential [options] FUSEDIO-MOUNT EXT4-MOUNT
- *       --seed N           the first seed (1)        --seeds N     how many (1)
- *       --steps N          of each (2000)            --seconds N   no new seed after this time
- *       --until N          stop after step N         --only LIST   only these steps (and what makes
- *       the directories)
- *       --minimize         on a difference: leave out steps as long as it stays, and print what is
- *       left
- *       --keep             leave what the steps made
- *       --limits           tries what is listed as a limit of FUSE, and nothing else
- *       --trees            compares the trees as they are, and nothing else
+ *       --seed N           the first seed (1)
+ *       --seeds N          how many seeds (1)
+ *       --steps N          how many steps of each seed (2000)
+ *       --seconds N        no new seed after this time
+ *       --until N          stop after step N
+ *       --only LIST        only these steps, and those that make the directories
+ *       --minimize         after a difference, leave out all steps that are not needed for it, and
+ *                          print the others
+ *       --keep             do not remove the files afterwards
+ *       --limits           only try what is listed as a limit of FUSE
+ *       --trees            only compare the trees as they are
  *       -v                 print each step
  *
- * Each seed runs in a directory of its own on both mounts. Exit status: 0 all alike, 1 differences,
- * 2 trouble.
+ * Each seed runs in a directory of its own on both mounts. Exit status: 0 no difference, 1
+ * differences, 2 an error of the test.
  */
 #include "differential/diff.h"
 
@@ -38,7 +40,7 @@ struct run {
 	struct side a, b;
 	unsigned steps;
 	bool verbose, minimize, keep;
-	uint8_t *wanted;       /* of each step: do it */
+	uint8_t *wanted;       /* for each step: whether it is run */
 	unsigned serial, failed_at;
 	char why[2 * TEXT_CAP + 400];
 };
@@ -92,7 +94,7 @@ static void end_side(struct side *side, const char *name, bool keep)
 			strerror(errno));
 }
 
-/* True: no difference. */
+/* Runs the wanted steps of a seed. False if there is a difference: why and failed_at are set. */
 static bool run_once(struct run *run, uint64_t seed, const char *tag, bool quiet)
 {
 	static char text[2000];
@@ -101,7 +103,7 @@ static bool run_once(struct run *run, uint64_t seed, const char *tag, bool quiet
 	struct step step;
 
 	umask(022);
-	do /* earlier calls of the program left theirs */
+	do /* earlier runs with --keep left their directories */
 		snprintf(name, sizeof(name), "%s%" PRIu64 "-%u", tag, seed, run->serial++);
 	while (!faccessat(run->b.top, name, F_OK, 0));
 	begin_side(&run->a, name);
@@ -138,7 +140,7 @@ static double seconds(void)
 	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
-/* The same kind of difference: what differs, up to the colon. */
+/* Whether two differences are of one kind: their texts are equal up to the colon. */
 static bool same_kind(const char *x, const char *y)
 {
 	size_t n = strcspn(x, ":");
@@ -147,8 +149,8 @@ static bool same_kind(const char *x, const char *y)
 }
 
 /*
- * Leaves out runs of steps, half as long each time, while the last one still differs in the same
- * way.
+ * Leaves out ranges of steps, shorter ones each time round, as long as the last step still differs
+ * in the same way.
  */
 static void minimize(struct run *run, uint64_t seed)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Steps on names: making, linking, renaming and removing them, reading directories, file handles.
+ * Steps on names: creating, linking, renaming and removing them, reading directories, file handles.
  */
 #include "differential/diff.h"
 
@@ -85,8 +85,8 @@ static int by_text(const void *a, const void *b)
 }
 
 /*
- * Names and types, in an order of their own; and whether reading on from a remembered place gives
- * what followed it.
+ * Compares names and types, whose order is not defined. And checks that reading on from a
+ * remembered position returns the entry that followed it.
  */
 void run_readdir(struct side *side, const struct step *step, struct outcome *outcome)
 {
@@ -155,7 +155,7 @@ void run_handle(struct side *side, const struct step *step, struct outcome *outc
 		close(fd);
 }
 
-/* Many names in one directory, so that it grows, splits and shrinks. */
+/* Creates or removes many names in one directory, so that it grows, splits and shrinks. */
 void run_many(struct side *side, const struct step *step, struct outcome *outcome)
 {
 	char path[PATH_CAP + 300], other[PATH_CAP + 300], pad[256];

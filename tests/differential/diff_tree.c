@@ -2,8 +2,8 @@
 /*
  * Compares two whole trees: names, types, modes, owners, link counts, sizes, contents, link
  * targets, extended attributes, and times that were set to a value. Reads as root. Contents are
- * compared by what is not zero and where, so that holes and preallocated blocks are the same as
- * zeroes, and files of terabytes take no time.
+ * compared by the bytes that are not zero and their offsets: holes and unwritten blocks equal
+ * zeroes, and a sparse file of terabytes takes no time.
  */
 #include "differential/diff.h"
 
@@ -68,7 +68,7 @@ static uint64_t content(int dir, const char *path, int *ret_err)
 
 				if (all_zero(diff_arena + k, part))
 					continue;
-				/* A short last piece is the same with zeroes behind it. */
+				/* Fills a short last piece with zeroes. */
 				while (!diff_arena[(size_t)k + part - 1])
 					part--;
 				h = hash_bytes(hash_bytes(h, &place, sizeof(place)), diff_arena + k,
