@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See kit/engine.h. */
+/*
+ * The engine layer of the kit: see kit/engine.h. The test's thread, but for the callbacks of
+ * requests, which come from any thread.
+ */
 #include "kit/engine.h"
 
 #include "base/log.h"
@@ -51,7 +54,7 @@ struct engine *engine_on(struct fake_dev *fake, const struct engine_options *opt
 	ck_assert_ptr_nonnull(fake);
 	e->opt = opt ? *opt : none;
 	e->fake = fake;
-	/* an image file: for a block device the block layer would write and flush */
+	/* As for an image file: for a block device the kernel's block layer emulates FUA. */
 	if (e->opt.no_fua)
 		fake_dev(fake)->caps.fua = fake_dev(fake)->caps.is_block = false;
 	e->vol = testvol_mount(fake);
@@ -74,7 +77,7 @@ struct engine *engine_on(struct fake_dev *fake, const struct engine_options *opt
 	return e;
 }
 
-/* Every free block holds 0xa5 afterwards. */
+/* Fills all free blocks with 0xa5, by a file that takes them and is truncated. */
 static void make_stale(struct engine *e)
 {
 	struct ext4_inode *inode = engine_file(e, "stale");
@@ -259,7 +262,7 @@ void expect_pattern(struct engine *e, uint64_t pos, unsigned seed, uint32_t len)
 
 	fill_pattern(want, seed, pos, len);
 	ck_assert_int_eq(engine_io(e, 0, pos, b, len), len);
-	/* One assertion for all: each costs a system call. */
+	/* One assertion for all bytes: each costs a system call. */
 	uint32_t k = 0;
 	while (k + 1 < len && b[k] == want[k])
 		k++;
@@ -313,7 +316,7 @@ void make_extents(struct engine *e, unsigned n)
 {
 	struct ext4_extent extent;
 
-	/* Backwards, so that the allocator's running goal cannot join them. */
+	/* Backwards, so that the allocator does not make one extent of them. */
 	for (unsigned k = n; k-- > 0;)
 		write_pattern(e, DIO_DIRECT, (uint64_t)k * BLOCK, 1, BLOCK);
 	ck_assert_int_eq(ext4_vol_sync(e->vol), 0);

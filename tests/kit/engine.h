@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What the tests of the direct-I/O engine share: an engine over a real ext4 volume on a device in
- * memory, one file, and requests that count their answers. With threads 0 nothing runs but on the
- * test's thread (manual work queues), so every interleaving is chosen by the test.
+ * The engine layer of the kit: a direct-I/O engine over a real ext4 volume on the fake device, one
+ * file, and requests that count their answers. With threads = 0 the work queues are manual: nothing
+ * runs but on the test's thread, so the test chooses every interleaving. All functions fail the
+ * test on errors.
  */
 #ifndef FDIO_KIT_ENGINE_H
 #define FDIO_KIT_ENGINE_H
@@ -19,10 +20,12 @@
 #define ENGINE_IMAGE_SIZE (16u << 20)
 
 struct engine_options {
-	uint32_t lbs;        /* 0: 512 */
-	bool relaxed, no_fua, stale;
-	unsigned threads;    /* workers and syncers each; 0: manual */
-	unsigned segs;       /* 0: 8 */
+	uint32_t lbs;        /* bytes of a logical block; 0: 512 */
+	bool relaxed;        /* takes requests that are not aligned */
+	bool no_fua;         /* a device without FUA */
+	bool stale;          /* free blocks hold 0xa5, so that a test sees stale data */
+	unsigned threads;    /* workers, and syncers; 0: manual */
+	unsigned segs;       /* segments of the engine's pool; 0: 8 */
 	void (*inval)(void *arg, struct ext4_inode *i, uint64_t off, uint64_t len, struct work *w,
 		      void (*done)(struct work *));
 	void *inval_arg;
@@ -34,66 +37,69 @@ struct engine {
 	struct ext4_vol *vol;
 	struct work_queue *workers, *syncers;
 	struct dio *dio;
-	struct ext4_inode *inode;   /* the file "f" */
+	struct ext4_inode *inode;   /* the file "f", and file, which is open on it */
 	struct dio_file *file;
 };
 
+/* A request and its answer; done counts answers. */
 struct test_request {
 	struct dio_req req;
 	ssize_t res;
 	unsigned done;        /* atomic */
 };
 
+/* As test_request, for fsync. */
 struct test_sync {
 	struct dio_sync sync;
 	int err;
 	unsigned done;        /* atomic */
 };
 
-/* For each case: formats once what engine_new copies. */
+/* Formats once, for all tests of the case, the volume that engine_new copies. */
 void engine_use_template(TCase *t);
 struct engine *engine_new(const struct engine_options *opt);       /* opt NULL: all defaults */
-/* The same over a device that holds a volume already; takes fake. */
+/* As engine_new over a device that holds such a volume already, whose ownership it takes. */
 struct engine *engine_on(struct fake_dev *fake, const struct engine_options *opt);
-/* A power cut now, and a new environment on what is left. e is still to be closed. */
+/* An engine over what a power cut now leaves. e stays open. */
 struct engine *engine_cut(struct engine *e, enum fake_cut mode, uint64_t seed);
-/* Closes everything; nothing outside the contract was sent, and e2fsck finds nothing. */
+/*
+ * Closes everything. All requests to the device were within its contract, and e2fsck finds nothing.
+ */
 void engine_close(struct engine *e);
-void engine_close_nocheck(struct engine *e);
+void engine_close_nocheck(struct engine *e); /* without these checks */
 
-/* "f", "g" or "h": empty at first. A reference. */
+/* A reference on the file "f", "g" or "h"; all are empty at first. */
 struct ext4_inode *engine_file(struct engine *e, const char *name);
-/* As ops does it: gate, drain, lock. */
+/* As the room ops does it: the gate closed, the inode locked. */
 void engine_truncate(struct engine *e, struct ext4_inode *inode, uint64_t size);
 void engine_fallocate(struct engine *e, int mode, uint64_t off, uint64_t len);
 
 void *buffer_new(size_t len);
-void fill_pattern(void *buf, unsigned seed, uint64_t pos, size_t len); /* never 0 and never 0xa5 */
+/* Bytes that depend on seed and position, never 0 and never 0xa5. */
+void fill_pattern(void *buf, unsigned seed, uint64_t pos, size_t len);
 bool all_bytes(const void *buf, int byte, size_t len);
 bool no_byte(const void *buf, int byte, size_t len);
 
 void engine_submit(struct engine *e, struct dio_file *file, struct test_request *req,
 		   unsigned flags, uint64_t pos, void *buf, uint32_t len);
-bool engine_pump(struct engine *e); /* manual: everything queued; false if there was nothing */
+/* Manual: runs all queued work; false if there was none. */
+bool engine_pump(struct engine *e);
 ssize_t engine_wait(struct engine *e, struct test_request *req);
 bool request_is_done(struct test_request *req);
-/* Submit and wait. */
+/* Submits and waits. */
 ssize_t engine_io(struct engine *e, unsigned flags, uint64_t pos, void *buf, uint32_t len);
-/* fill_pattern(seed) */
+/* Writes fill_pattern(seed); expect_pattern reads and compares it. */
 void write_pattern(struct engine *e, unsigned flags, uint64_t pos, unsigned seed, uint32_t len);
 void expect_pattern(struct engine *e, uint64_t pos, unsigned seed,
-		    uint32_t len); /* reads and compares */
+		    uint32_t len);
 void sync_start(struct engine *e, struct test_sync *test_sync, struct ext4_inode *inode,
 		struct dio_file *file, bool datasync);
 /* inode NULL: syncfs */
 int engine_fsync(struct engine *e, struct ext4_inode *inode, bool datasync);
-/* fdatasync of who has file */
+/* fdatasync through this open file */
 int engine_fsync_file(struct engine *e, struct dio_file *file);
 
-/*
- * Blocks 0..n-1 of the file written with fill_pattern(1) as n extents of one block. The volume is
- * synced.
- */
+/* Writes blocks 0 to n - 1 with fill_pattern(1) as n extents of one block; syncs the volume. */
 void make_extents(struct engine *e, unsigned n);
 uint64_t device_offset(struct engine *e, uint64_t pos); /* of a mapped byte */
 uint64_t counter(enum fdio_counter c);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See kit/file_model.h. */
+/* A file as it should be: see kit/file_model.h. The test's thread. */
 #include "kit/file_model.h"
 
 #include <errno.h>
@@ -32,7 +32,7 @@ uint64_t model_random(struct model *model, uint64_t below)
 	return model->seed % below;
 }
 
-/* Where block l of the file will be: in the tree, or in the reservation. */
+/* Where block l of the file is: in the reservation, else in the tree. */
 static uint64_t place_of(struct model *model, const struct ext4_reservation *reservation,
 			 uint32_t l)
 {
@@ -46,10 +46,7 @@ static uint64_t place_of(struct model *model, const struct ext4_reservation *res
 	return extent.pblk;
 }
 
-/*
- * The data engine in small: whole blocks are written; what lies around the range in a block is kept
- * or zero.
- */
+/* Writes whole blocks, as the data engine does. */
 static void write_blocks(struct model *model, const struct ext4_reservation *reservation,
 			 uint32_t first, uint32_t end, const uint8_t *content)
 {

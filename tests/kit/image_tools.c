@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The fake device and the outside world: images in files, and mke2fs, e2fsck and debugfs run on a
- * temporary copy. Test threads only; the copies live in $TMPDIR (or /tmp) and are removed at once.
+ * The fake device and the outside world: images in files, and mke2fs, e2fsck and debugfs on a
+ * temporary copy of the image. The copies live in $TMPDIR (or /tmp) and are removed at once. The
+ * test's thread.
  */
 #include "kit/device_types.h"
 
@@ -24,7 +25,7 @@ int fake_load(struct fake_dev *fake, const char *path)
 	if (fd < 0)
 		return -errno;
 	img = fake_image_new(fake->size);
-	/* Through the holes with SEEK_DATA, so that they stay holes in memory. */
+	/* Skips holes of the file, so that they take no memory. */
 	while (o < fake->size) {
 		off_t data = lseek(fd, o, SEEK_DATA);
 		if (data < 0 || (uint64_t)data >= fake->size)
@@ -94,7 +95,7 @@ static int temp_name(char *path, size_t cap)
 	return 0;
 }
 
-/* Exit code of sh -c cmd with IMG set; stdout into out. */
+/* As fake_run, on the image in the file img. */
 static int shell(const char *img, const char *cmd, char *out, size_t cap)
 {
 	char *line = NULL;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The journal tests' environment: formats a device in memory with mke2fs, finds the journal's
- * blocks with debugfs, opens the journal on them. Block contents are patterns that name their block
- * and value, so that a lost, torn, stale or misplaced block is seen.
+ * The journal layer of the kit (kit/journal.h): formats a fake device with mke2fs, finds the
+ * journal's blocks with debugfs, opens the journal on them. The test's thread; the journal's
+ * callbacks come from its own.
  */
 #include "kit/journal.h"
 
@@ -62,7 +62,7 @@ static void find_log(struct testlog *e)
 	e->params.nr_log = n;
 }
 
-/* As the volume code does before it starts the journal. */
+/* Sets needs_recovery in the superblock, as the volume does before it starts the journal. */
 static void set_needs_recovery(struct testlog *e)
 {
 	uint8_t sb[1024];
@@ -99,7 +99,7 @@ void testlog_format(struct testlog *e, const struct testlog_format *fmt, unsigne
 					     .arg = e };
 	find_log(e);
 	set_needs_recovery(e);
-	/* The last mebibyte of the file system is free. */
+	/* The last MiB of the file system is free, unless the log is there: look for 256 others. */
 	e->base = (size - (1 << 20)) / fmt->bs;
 	if (e->base <= e->log[e->params.nr_log - 1].pblk + e->log[e->params.nr_log - 1].len)
 		e->base = (size / 2) / fmt->bs;

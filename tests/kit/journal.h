@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What the tests of the journal share: a formatted device in memory with its journal opened. One
- * thread sets up.
+ * The journal layer of the kit: a formatted fake device with its journal opened. Blocks get
+ * patterns that name the block and a value, so that a lost, torn, stale or misplaced block is seen.
+ * One thread of the test calls these functions; all fail the test on errors.
  */
 #ifndef FDIO_KIT_JOURNAL_H
 #define FDIO_KIT_JOURNAL_H
@@ -12,9 +13,7 @@
 
 enum { TESTLOG_MAX_EXTENTS = 32 };
 
-/*
- * A file system with a journal of jblocks blocks; its free blocks serve as metadata of no meaning.
- */
+/* A file system with a journal. Tests use its free blocks, from base on, as metadata. */
 struct testlog {
 	struct fake_dev *fake;
 	struct journal *journal;
@@ -23,42 +22,42 @@ struct testlog {
 	uint64_t base;       /* first of a run of free blocks */
 	unsigned aborted;    /* calls of the aborted callback */
 	int aborted_err;
-	unsigned aborted_ms; /* how long that callback takes */
+	unsigned aborted_ms; /* how long that callback is to take */
 	void (*seal)(struct testlog *e, struct journal_handle *h);
 	unsigned seals;
 };
 
 struct testlog_format { const char *name; unsigned bs; bool csum, wide; };
 /*
- * 4 KiB with csum v3; 4 KiB with plain 32-bit tags; 1 KiB blocks; 4 KiB with 64-bit tags and no
- * checksums
+ * Blocks of 4 KiB with checksums v3; 4 KiB with plain 32-bit tags; 1 KiB with checksums; 4 KiB with
+ * 64-bit tags and no checksums.
  */
 extern const struct testlog_format testlog_formats[4];
 
-/* Formats, sets needs_recovery, opens; testlog_start starts. log_mib: size of the journal. */
+/* Formats, with a journal of log_mib MiB, and sets needs_recovery. */
 void testlog_format(struct testlog *e, const struct testlog_format *fmt, unsigned log_mib);
 void testlog_open(struct testlog *e);
 void testlog_start(struct testlog *e);
-/* All three; testlog_up with the first format and a journal of 4 MiB. */
+/* All three; testlog_up does it with the first format and a journal of 4 MiB. */
 void testlog_up_as(struct testlog *e, const struct testlog_format *fmt, unsigned log_mib);
 void testlog_up(struct testlog *e);
 void testlog_sync(struct testlog *e); /* everything so far is durable */
 void testlog_down(struct testlog *e);  /* stop (expecting success), close, free */
-/* close without writing, device freed; after an abort or a "crash" */
+/* Closes, whatever stopping says, and frees the device: after an abort or a crash. */
 void testlog_drop(struct testlog *e);
-/* Stops using e's device as a power cut would and puts e on what is left (not opened). */
+/* Replaces the device by what a power cut leaves; the journal is not opened there. */
 void testlog_cut(struct testlog *e, enum fake_cut mode, uint64_t seed);
-/* As testlog_cut(FAKE_CUT_DROP), then opens and replays. */
+/* testlog_cut with FAKE_CUT_DROP, then testlog_replay, which opens and replays. */
 void testlog_crash(struct testlog *e, struct journal_replay_stats *stats);
 void testlog_replay(struct testlog *e, struct journal_replay_stats *stats);
 
-/* One handle that fills the block with a pattern of value. Returns its tid. */
+/* Fills the block with the pattern of value in a handle of its own. Returns its transaction. */
 journal_tid testlog_write(struct testlog *e, uint64_t blk, uint32_t value);
-/* The same inside an open handle. */
+/* As testlog_write, inside an open handle. */
 void testlog_fill(struct testlog *e, struct journal_handle *handle, uint64_t blk, uint32_t value);
 /*
- * The pattern value in the cache or, on a device not opened, at home; -1 if the block is not one
- * pattern.
+ * The value whose pattern the block holds, as the journal reads it, and at home on the device; -1
+ * if it holds no pattern.
  */
 int64_t testlog_value(struct testlog *e, uint64_t blk);
 int64_t testlog_home(struct testlog *e, uint64_t blk);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See kit/names.h. */
+/* Operations on names in short form: see kit/names.h. */
 #include "kit/names.h"
 
 #include <string.h>
@@ -31,11 +31,11 @@ int name_link(struct ext4_inode *dir, const char *name, struct ext4_inode *targe
 	return ext4_link(dir, name, (unsigned)strlen(name), target, false);
 }
 
-int name_rename(struct ext4_inode *old_dir, const char *on, struct ext4_inode *new_dir,
-		const char *nn, unsigned flags)
+int name_rename(struct ext4_inode *old_dir, const char *old_name, struct ext4_inode *new_dir,
+		const char *new_name, unsigned flags)
 {
-	return ext4_rename(old_dir, on, (unsigned)strlen(on), new_dir, nn, (unsigned)strlen(nn),
-			   flags, &root_credentials);
+	return ext4_rename(old_dir, old_name, (unsigned)strlen(old_name), new_dir, new_name,
+			   (unsigned)strlen(new_name), flags, &root_credentials);
 }
 
 int name_ino(struct ext4_inode *dir, const char *name)

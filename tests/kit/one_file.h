@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * One file on a volume, for the tests of extents. Two makers, of which a program links one. The
- * real one (one_file_volume.c) opens the volume with kit/volume.h. The miniature
- * (one_file_miniature.c) replaces the journal, the allocator and the inode cache by a few arrays;
- * these check what the real rooms cannot, such as every credit of a handle, and can be told to
- * fail. One thread.
+ * One file on a volume, for the tests of extents. There are two implementations, of which a program
+ * links one. one_file_volume.c opens the volume with kit/volume.h. one_file_miniature.c replaces
+ * the journal, the allocator and the inode cache by arrays: these check what the real rooms cannot,
+ * such as every credit of a handle, and make any call fail. One thread.
  */
 #ifndef FDIO_KIT_ONE_FILE_H
 #define FDIO_KIT_ONE_FILE_H
@@ -23,30 +22,32 @@ struct onefile {
 	void *priv;
 };
 
-/* mkfs_args for mke2fs; setup: debugfs commands that make /f, NULL: an empty regular file. */
+/*
+ * mkfs_args are those of mke2fs. setup is a shell command that makes /f on $IMG; NULL: an empty
+ * regular file.
+ */
 void onefile_open(struct onefile *t, uint64_t size, const char *mkfs_args, const char *setup);
 /*
- * Everything to the device, e2fsck -fn (fails the test when it finds anything), and the file opened
- * anew.
+ * Writes everything to the device, requires that e2fsck -fn finds nothing, and opens the file anew.
  */
 void onefile_recheck(struct onefile *t);
 void onefile_close(struct onefile *t);
-/* Only the real volume. */
+/* Only with the real volume: onto what a power cut leaves, after e2fsck has found it sound. */
 void onefile_power_cut(struct onefile *t, uint64_t seed);
 /* Opens the volume of t->fake with the file t->ino. */
 void onefile_attach(struct onefile *t);
 
 #ifdef ONEFILE_MINIATURE
-/* The k-th call from now on that may fail does, with -EIO; 0: none. */
+/* The k-th call from now on that can fail does; 0: none. It counts down. */
 extern unsigned mini_fail_in;
-/* Allocations come in runs of at most this many blocks, from random places; 0: contiguous. */
+/* Allocations get runs of at most this many blocks from random places; 0: contiguous ones. */
 extern unsigned mini_fragment;
 uint64_t mini_free_blocks(void);
-/* blocks beyond this are hidden from the allocator; UINT64_MAX: none */
+/* The allocator finds no space when the file would use more blocks; UINT64_MAX: no limit. */
 extern uint64_t mini_limit_free;
 #endif
 
-/* The formatted image with /f: shared by the makers. */
+/* The formatted image with /f, for both implementations. */
 struct fake_dev *onefile_image(uint64_t size, const char *mkfs_args, const char *setup,
 			       uint32_t *ret_ino);
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The image that both makers of test volumes start from: mke2fs, then debugfs makes /f. */
+/* The image of kit/one_file.h: mke2fs formats it, then debugfs makes /f. The test's thread. */
 #include "kit/one_file.h"
 
 #include <stdio.h>

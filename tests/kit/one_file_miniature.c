@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A volume in miniature: everything that the extents part calls outside itself, over arrays,
- * single-threaded. It checks what the real rooms cannot: that a handle never changes more blocks
- * than its credits say, that blocks are allocated and freed exactly once, that a cancelled handle
- * leaves nothing behind; and any call can be made to fail.
+ * A volume in miniature for kit/one_file.h: everything that the extents call outside themselves,
+ * over arrays. It checks what the real rooms cannot: a handle never changes more blocks than its
+ * credits say, each block is allocated and freed exactly once, a cancelled handle leaves nothing
+ * behind. Any call can be made to fail (mini_fail_in). One volume at a time, one thread.
  */
 #define ONEFILE_MINIATURE
 #include "kit/one_file.h"
@@ -17,19 +17,19 @@
 unsigned mini_fail_in, mini_fragment;
 uint64_t mini_limit_free = UINT64_MAX;
 
-/* META: the cached content is what counts; USED: what is on the device. */
-enum bstate { B_FREE, B_USED, B_META, B_RESERVED };
+/* Of a META block the cached content is valid, of a USED one what is on the device. */
+enum block_state { B_FREE, B_USED, B_META, B_RESERVED };
 
-struct before { struct journal_buffer *buffer; uint8_t *data; uint32_t verified; };
+struct saved_buffer { struct journal_buffer *buffer; uint8_t *data; uint32_t verified; };
 
 struct journal_handle {
 	struct journal *journal;
 	bool on;
 	unsigned credits, used;
-	struct before *bufs;
+	struct saved_buffer *bufs;
 	unsigned nr_bufs;
-	uint8_t *state;          /* copy of the block states at the start */
-	uint8_t *groups;         /* bitmaps counted already */
+	uint8_t *state;          /* the block states when the handle began */
+	uint8_t *groups;         /* by group: its bitmap has been charged */
 	uint8_t raw[1024];
 	uint64_t size;
 	bool inode_begun, inode_dirtied;
@@ -43,24 +43,24 @@ struct journal {
 	uint64_t nr;
 	struct journal_buffer **buf;    /* by block */
 	struct journal_handle handle;
-	uint8_t *state_lock;
-	uint8_t *before;         /* the running handle's copy of state */
-	uint8_t *initial;        /* B_USED at the start: not ours */
+	uint8_t *state;                 /* by block: enum block_state */
+	uint8_t *before;                /* the running handle's copy of state */
+	uint8_t *initial;               /* by block: in use at the start, and not by the file */
 	uint64_t seed, meta_held;
 };
 
-static struct journal *J;
-static struct ext4_inode *I;
-static struct ext4_vol *V;
+static struct journal *the_journal;
+static struct ext4_inode *the_inode;
+static struct ext4_vol *the_volume;
 
 static bool fails(void) { return mini_fail_in && --mini_fail_in == 0; }
 
 static uint64_t next_random(void)
 {
-	J->seed ^= J->seed << 13;
-	J->seed ^= J->seed >> 7;
-	J->seed ^= J->seed << 17;
-	return J->seed;
+	the_journal->seed ^= the_journal->seed << 13;
+	the_journal->seed ^= the_journal->seed >> 7;
+	the_journal->seed ^= the_journal->seed << 17;
+	return the_journal->seed;
 }
 
 /* ---- journal ---- */
@@ -107,9 +107,9 @@ int journal_get_write(struct journal_handle *handle, struct journal_buffer *buff
 			return 0;
 	charge(handle);
 	handle->bufs = realloc(handle->bufs, (handle->nr_bufs + 1) * sizeof(*handle->bufs));
-	handle->journal->state_lock[buffer->blk] = B_META;
+	handle->journal->state[buffer->blk] = B_META;
 	handle->bufs[handle->nr_bufs] =
-			(struct before){ buffer, malloc(handle->journal->block_size),
+			(struct saved_buffer){ buffer, malloc(handle->journal->block_size),
 					 buffer->verified };
 	memcpy(handle->bufs[handle->nr_bufs++].data, buffer->data, handle->journal->block_size);
 	return 0;
@@ -119,7 +119,7 @@ int journal_new_block(struct journal_handle *handle, uint64_t blk, struct journa
 {
 	int err = journal_read_block(handle->journal, blk, ret);
 
-	must(handle->journal->state_lock[blk] == B_USED);
+	must(handle->journal->state[blk] == B_USED);
 	if (!err)
 		err = journal_get_write(handle, *ret);
 	if (!err) {
@@ -148,8 +148,8 @@ int journal_begin(struct journal *journal, unsigned credits, struct journal_hand
 		return -ENOSPC;
 	*handle = (struct journal_handle) { .journal = journal, .on = true, .credits = credits };
 	handle->state = journal->before;
-	memcpy(handle->state, journal->state_lock, journal->nr);
-	handle->groups = calloc(1, V->nr_groups);
+	memcpy(handle->state, journal->state, journal->nr);
+	handle->groups = calloc(1, the_volume->nr_groups);
 	*ret = handle;
 	return 0;
 }
@@ -160,7 +160,7 @@ void journal_on_undo(struct journal_handle *handle, struct journal_callback *cal
 	handle->undo = callback;
 }
 
-/* Each record a piece of its own. */
+/* Memory of a handle: each allocation is a piece of its own. */
 struct piece { struct piece *next; max_align_t mem[]; };
 
 void *journal_handle_alloc(struct journal_handle *handle, size_t size)
@@ -214,11 +214,11 @@ void journal_cancel(struct journal_handle *handle)
 		       handle->journal->block_size);
 		handle->bufs[k].buffer->verified = handle->bufs[k].verified;
 	}
-	memcpy(handle->journal->state_lock, handle->state, handle->journal->nr);
+	memcpy(handle->journal->state, handle->state, handle->journal->nr);
 	if (handle->inode_begun) {
-		memcpy(I->raw, handle->raw, V->inode_size);
-		I->size = handle->size;
-		ext4_map_drop(I);
+		memcpy(the_inode->raw, handle->raw, the_volume->inode_size);
+		the_inode->size = handle->size;
+		ext4_map_drop(the_inode);
 	}
 	handle_free(handle);
 }
@@ -227,7 +227,7 @@ void journal_cancel(struct journal_handle *handle)
 
 static void charge_group(struct journal_handle *handle, uint64_t blk)
 {
-	uint32_t group = (blk - V->first_data_block) / V->blocks_per_group;
+	uint32_t group = (blk - the_volume->first_data_block) / the_volume->blocks_per_group;
 
 	if (!handle->groups[group]) {
 		handle->groups[group] = 1;
@@ -239,14 +239,19 @@ uint64_t mini_free_blocks(void)
 {
 	uint64_t n = 0;
 
-	for (uint64_t b = 0; b < J->nr; b++)
-		n += J->state_lock[b] == B_FREE;
+	for (uint64_t b = 0; b < the_journal->nr; b++)
+		n += the_journal->state[b] == B_FREE;
 	return n;
+}
+
+static bool is_free(uint64_t blk)
+{
+	return blk < the_journal->nr && the_journal->state[blk] == B_FREE;
 }
 
 static int find_free(uint64_t goal, uint32_t n, bool keep_meta, uint64_t *ret_blk, uint32_t *ret_n)
 {
-	uint64_t start = goal ? goal : V->first_data_block, used = 0;
+	uint64_t start = goal ? goal : the_volume->first_data_block, used = 0;
 
 	if (mini_fragment) {
 		n = FDIO_MIN(n, 1 + (uint32_t)(next_random() % mini_fragment));
@@ -254,21 +259,20 @@ static int find_free(uint64_t goal, uint32_t n, bool keep_meta, uint64_t *ret_bl
 			start = next_random();
 	}
 	if (mini_limit_free != UINT64_MAX) {
-		for (uint64_t b = 0; b < J->nr; b++)
-			used += J->state_lock[b] != B_FREE && !J->initial[b];
-		if (used + n + (keep_meta ? J->meta_held : 0) > mini_limit_free)
+		for (uint64_t b = 0; b < the_journal->nr; b++)
+			used += the_journal->state[b] != B_FREE &&
+				!the_journal->initial[b];
+		if (used + n + (keep_meta ? the_journal->meta_held : 0) > mini_limit_free)
 			return -ENOSPC;
 	}
-	for (uint64_t k = 0; k < J->nr; k++) {
-		uint64_t b = (start + k) % J->nr;
+	for (uint64_t k = 0; k < the_journal->nr; k++) {
+		uint64_t b = (start + k) % the_journal->nr;
 
-		if (J->state_lock[b] != B_FREE)
+		if (the_journal->state[b] != B_FREE)
 			continue;
 		*ret_blk = b;
-		for (*ret_n = 1;
-		     *ret_n < n && b + *ret_n < J->nr && J->state_lock[b + *ret_n] == B_FREE;
-		     ++*ret_n)
-			;
+		for (*ret_n = 1; *ret_n < n && is_free(b + *ret_n);)
+			++*ret_n;
 		return 0;
 	}
 	return -ENOSPC;
@@ -285,7 +289,7 @@ int ext4_blocks_alloc(struct journal_handle *handle, struct ext4_inode *inode, u
 	err = find_free(goal, n, false, ret_blk, ret_n);
 	for (uint32_t k = 0; !err && k < *ret_n; k++) {
 		charge_group(handle, *ret_blk + k);
-		J->state_lock[*ret_blk + k] = B_USED;
+		the_journal->state[*ret_blk + k] = B_USED;
 	}
 	return err;
 }
@@ -297,11 +301,11 @@ int ext4_blocks_free(struct journal_handle *handle, struct ext4_inode *inode, ui
 	if (fails())
 		return -EIO;
 	for (uint32_t k = 0; k < n; k++) {
-		must(J->state_lock[blk + k] == B_USED ||
-		     (J->state_lock[blk + k] == B_META && metadata));
-		must(!J->initial[blk + k]);
+		must(the_journal->state[blk + k] == B_USED ||
+		     (the_journal->state[blk + k] == B_META && metadata));
+		must(!the_journal->initial[blk + k]);
 		charge_group(handle, blk + k);
-		J->state_lock[blk + k] = B_FREE;
+		the_journal->state[blk + k] = B_FREE;
 	}
 	return 0;
 }
@@ -314,12 +318,12 @@ int ext4_blocks_reserve(struct ext4_vol *vol, struct ext4_inode *inode, uint64_t
 	(void)vol;
 	(void)inode;
 	(void)root;
-	must(!J->handle.on);
+	must(!the_journal->handle.on);
 	if (fails())
 		return -ENOSPC;
 	err = find_free(goal, n, true, ret_blk, ret_n);
 	for (uint32_t k = 0; !err && k < *ret_n; k++)
-		J->state_lock[*ret_blk + k] = B_RESERVED;
+		the_journal->state[*ret_blk + k] = B_RESERVED;
 	return err;
 }
 
@@ -327,12 +331,12 @@ void ext4_blocks_unreserve(struct ext4_vol *vol, uint64_t blk, uint32_t n)
 {
 	(void)vol;
 	for (uint32_t k = 0; k < n; k++) {
-		must(J->state_lock[blk + k] == B_RESERVED);
-		J->state_lock[blk + k] = B_FREE;
+		must(the_journal->state[blk + k] == B_RESERVED);
+		the_journal->state[blk + k] = B_FREE;
 	}
 }
 
-/* No append window is opened here. */
+/* No space for an append window: none is opened here. */
 uint64_t ext4_blocks_available(struct ext4_vol *vol, bool root)
 {
 	(void)vol;
@@ -356,9 +360,9 @@ int ext4_blocks_claim(struct journal_handle *handle, struct ext4_inode *inode, u
 	if (fails())
 		return -EIO;
 	for (uint32_t k = 0; k < n; k++) {
-		must(J->state_lock[blk + k] == B_RESERVED);
+		must(the_journal->state[blk + k] == B_RESERVED);
 		charge_group(handle, blk + k);
-		J->state_lock[blk + k] = B_USED;
+		the_journal->state[blk + k] = B_USED;
 	}
 	return 0;
 }
@@ -369,15 +373,15 @@ int ext4_metadata_reserve(struct ext4_vol *vol, unsigned n, enum ext4_requester 
 	(void)who;
 	if (fails())
 		return -ENOSPC;
-	J->meta_held += n;
+	the_journal->meta_held += n;
 	return 0;
 }
 
 void ext4_metadata_unreserve(struct ext4_vol *vol, unsigned n)
 {
 	(void)vol;
-	must(J->meta_held >= n);
-	J->meta_held -= n;
+	must(the_journal->meta_held >= n);
+	the_journal->meta_held -= n;
 }
 
 /* ---- inode ---- */
@@ -387,7 +391,7 @@ int ext4_inode_begin(struct journal_handle *handle, struct ext4_inode *inode)
 	if (fails())
 		return -EIO;
 	if (!handle->inode_begun) {
-		memcpy(handle->raw, inode->raw, V->inode_size);
+		memcpy(handle->raw, inode->raw, the_volume->inode_size);
 		handle->size = inode->size;
 		handle->inode_begun = true;
 	}
@@ -492,19 +496,19 @@ static void load(struct onefile *t)
 	unlink(path);
 	vol_fill(vol, fs);
 	vol->dev = t->dev;
-	J = calloc(1, sizeof(*J));
-	*J = (struct journal){ .dev = t->dev,
+	the_journal = calloc(1, sizeof(*the_journal));
+	*the_journal = (struct journal){ .dev = t->dev,
 			       .block_size = vol->block_size,
 			       .nr = vol->nr_blocks,
 			       .seed = 88172645463325252ull };
-	J->buf = calloc(J->nr, sizeof(*J->buf));
-	J->state_lock = calloc(1, J->nr);
-	J->initial = calloc(1, J->nr);
-	J->before = calloc(1, J->nr);
-	for (uint64_t b = 0; b < J->nr; b++)
+	the_journal->buf = calloc(the_journal->nr, sizeof(*the_journal->buf));
+	the_journal->state = calloc(1, the_journal->nr);
+	the_journal->initial = calloc(1, the_journal->nr);
+	the_journal->before = calloc(1, the_journal->nr);
+	for (uint64_t b = 0; b < the_journal->nr; b++)
 		if (b < vol->first_data_block || ext2fs_test_block_bitmap2(fs->block_map, b))
-			J->state_lock[b] = J->initial[b] = B_USED;
-	vol->journal = J;
+			the_journal->state[b] = the_journal->initial[b] = B_USED;
+	vol->journal = the_journal;
 	inode->vol = vol;
 	inode->ino = t->ino;
 	inode->raw = calloc(1, 1024);
@@ -517,8 +521,8 @@ static void load(struct onefile *t)
 	fdio_rwlock_init(&inode->rw, RANK_EXT4_INODE);
 	fdio_mutex_init(&inode->map_lock, RANK_EXT4_MAP);
 	fdio_mutex_init(&inode->attr, RANK_EXT4_ATTR);
-	t->vol = V = vol;
-	t->inode = I = inode;
+	t->vol = the_volume = vol;
+	t->inode = the_inode = inode;
 }
 
 static int mark_owned(ext2_filsys fs, blk64_t *blk, e2_blkcnt_t lblk, blk64_t ref, int off,
@@ -532,11 +536,11 @@ static int mark_owned(ext2_filsys fs, blk64_t *blk, e2_blkcnt_t lblk, blk64_t re
 	return 0;
 }
 
-/* The file's own blocks may be freed by the test. */
+/* The file's own blocks are not "initial": a test may free them. */
 static void own(struct onefile *t)
 {
 	ext2fs_block_iterate3(t->vol->fs, t->ino, BLOCK_FLAG_READ_ONLY, NULL, mark_owned,
-			      J->initial);
+			      the_journal->initial);
 }
 
 static void store(struct onefile *t)
@@ -544,23 +548,25 @@ static void store(struct onefile *t)
 	char *path;
 	ext2_filsys fs;
 
-	must(!J->handle.on);
-	must(J->meta_held == 0);
-	for (uint64_t b = 0; b < J->nr; b++)
-		if (J->buf[b] && J->state_lock[b] == B_META)
-			must(dev_write(t->dev, J->buf[b]->data, J->block_size, b * J->block_size,
+	must(!the_journal->handle.on);
+	must(the_journal->meta_held == 0);
+	for (uint64_t b = 0; b < the_journal->nr; b++)
+		if (the_journal->buf[b] && the_journal->state[b] == B_META)
+			must(dev_write(t->dev, the_journal->buf[b]->data,
+				       the_journal->block_size, b * the_journal->block_size,
 				       0) == 0);
 	path = image_path(t);
 	must(ext2fs_open(path, EXT2_FLAG_64BITS | EXT2_FLAG_RW, 0, 0, unix_io_manager, &fs) == 0);
 	must(ext2fs_read_bitmaps(fs) == 0);
-	for (uint64_t b = V->first_data_block; b < J->nr; b++) {
+	for (uint64_t b = the_volume->first_data_block; b < the_journal->nr; b++) {
 		bool was = ext2fs_test_block_bitmap2(fs->block_map, b);
 
-		must(J->state_lock[b] != B_RESERVED);
-		if (was != (J->state_lock[b] != B_FREE))
+		must(the_journal->state[b] != B_RESERVED);
+		if (was != (the_journal->state[b] != B_FREE))
 			ext2fs_block_alloc_stats2(fs, b, was ? -1 : 1);
 	}
-	must(ext2fs_write_inode_full(fs, t->ino, (struct ext2_inode *)I->raw, V->inode_size) == 0);
+	must(ext2fs_write_inode_full(fs, t->ino, (struct ext2_inode *)the_inode->raw,
+				     the_volume->inode_size) == 0);
 	must(ext2fs_close(fs) == 0);
 	must(fake_load(t->fake, path) == 0);
 	unlink(path);
@@ -568,25 +574,25 @@ static void store(struct onefile *t)
 
 static void unload(void)
 {
-	ext4_map_drop(I);
+	ext4_map_drop(the_inode);
 	epoch_drain();
-	for (uint64_t b = 0; b < J->nr; b++) {
-		if (J->buf[b])
-			free(J->buf[b]->data);
-		free(J->buf[b]);
+	for (uint64_t b = 0; b < the_journal->nr; b++) {
+		if (the_journal->buf[b])
+			free(the_journal->buf[b]->data);
+		free(the_journal->buf[b]);
 	}
-	free(J->buf);
-	free(J->state_lock);
-	free(J->initial);
-	free(J->before);
-	free(J);
-	ext2fs_free(V->fs);
-	fdio_rwlock_fini(&I->rw);
-	fdio_mutex_fini(&I->map_lock);
-	fdio_mutex_fini(&I->attr);
-	free(I->raw);
-	free(I);
-	free(V);
+	free(the_journal->buf);
+	free(the_journal->state);
+	free(the_journal->initial);
+	free(the_journal->before);
+	free(the_journal);
+	ext2fs_free(the_volume->fs);
+	fdio_rwlock_fini(&the_inode->rw);
+	fdio_mutex_fini(&the_inode->map_lock);
+	fdio_mutex_fini(&the_inode->attr);
+	free(the_inode->raw);
+	free(the_inode);
+	free(the_volume);
 }
 
 void onefile_open(struct onefile *t, uint64_t size, const char *mkfs_args, const char *setup)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* A volume as the product opens it, on the device in memory. */
+/* One file on a volume that the product opens, on the fake device: see kit/one_file.h. */
 #include "kit/one_file.h"
 #include "kit/volume.h"
 
@@ -27,10 +27,6 @@ void onefile_recheck(struct onefile *t)
 	onefile_attach(t);
 }
 
-/*
- * The power goes: e2fsck replays the log and must find nothing; then the volume is opened on what
- * was left.
- */
 void onefile_power_cut(struct onefile *t, uint64_t seed)
 {
 	struct fake_dev *left = fake_power_cut(t->fake, FAKE_CUT_RANDOM, seed);

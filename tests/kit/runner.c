@@ -21,7 +21,7 @@ static struct {
 	unsigned chosen;   /* tests that unit_wants has let pass */
 } options = { .seed = -1 };
 
-/* libcheck does not tell the name of a case. */
+/* The names of the cases: libcheck does not tell them. */
 static struct {
 	const TCase *tcase;
 	const char *name;

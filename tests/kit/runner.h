@@ -8,7 +8,7 @@
  * 		Suite *s = suite_create("order of the journal");
  * 		TCase *t = unit_case(s, "order", 120);
  *
- * 		unit_test(t, home_writes_come_after_the_commit, PROVES("J8"));
+ * 		unit_test(t, home_writes_come_after_the_commit, PROVES("JOURNAL-8"));
  * 		unit_loop(t, nearly_full_transaction_is_committed, 0, 2);
  * 		return s;
  * 	}
@@ -26,10 +26,7 @@
 /* The program's tests. Called once, by main. */
 Suite *unit_suite(void);
 
-/*
- * A new case of s; each of its tests may take so many seconds (CK_TIMEOUT_MULTIPLIER stretches
- * that).
- */
+/* A new case of s. Each of its tests may take so many seconds, times CK_TIMEOUT_MULTIPLIER. */
 TCase *unit_case(Suite *s, const char *name, double seconds);
 
 /*
@@ -44,21 +41,19 @@ TCase *unit_case(Suite *s, const char *name, double seconds);
 	if (unit_wants(tcase, #test, "" __VA_ARGS__)) \
 		tcase_add_loop_test(tcase, test, first, end); \
 } while (0)
-/*
- * The same for a test that takes _i for a seed, so that any number will do: 0 to n - 1, or that of
- * --seed.
- */
+/* Adds a test that takes _i for a seed: once for each from 0 to n - 1, or for that of --seed. */
 #define unit_seeds(tcase, test, n, ...) \
 	unit_loop(tcase, test, unit_first_seed(), unit_end_seed(n), __VA_ARGS__)
 
 /*
- * For the macros. False if the command line asks for another test or for a list, which this prints.
+ * For the macros. False if the command line names another test, or asks for a list: prints its
+ * line.
  */
 bool unit_wants(const TCase *tcase, const char *test, const char *tags);
 int unit_first_seed(void);
 int unit_end_seed(int n);
 
-/* Sleeps: for what other threads should do meanwhile, or must not do. */
+/* Sleeps, while other threads should do something, or must not. */
 void unit_pause_ms(unsigned ms);
 /*
  * Waits until the condition holds, looking every millisecond; the test fails when it does not for
@@ -73,8 +68,8 @@ void unit_pause_ms(unsigned ms);
 } while (0)
 
 /*
- * libcheck tells its parent of every assertion that holds, with a system call; these speak up only
- * when one does not. For loops, and for threads that the test has started.
+ * libcheck makes a system call for every assertion that holds; these do something only if one does
+ * not. For loops, and for threads that the test has started.
  */
 #define must(e) do { if (!(e)) ck_abort_msg("%s:%d: %s", __FILE__, __LINE__, #e); } while (0)
 #define must_msg(e, ...) do { if (!(e)) ck_abort_msg(__VA_ARGS__); } while (0)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* See kit/volume.h. */
+/* The volume layer of the kit: see kit/volume.h. The test's thread. */
 #include "kit/volume.h"
 
 #include "base/counters.h"
@@ -181,7 +181,7 @@ void testvol_make(struct testvol *volume, uint64_t size, const char *mkfs_args)
 void testvol_close(struct testvol *volume)
 {
 	ext4_inode_put(volume->root);
-	/* what we wrote ourselves is never damaged */
+	/* A volume that only we have written is never damaged. */
 	must_eq(fdio_counter_read(COUNTER_ext4_corrupt), 0);
 	must_eq(ext4_vol_close(volume->vol), 0);
 	volume->vol = NULL;
@@ -217,14 +217,14 @@ static void check_group(struct ext4_vol *vol, uint32_t group)
 	ck_assert_int_eq(journal_read_block(vol->journal, grp->block_bitmap, &buffer), 0);
 	for (uint32_t n = 0; n < grp->nr_blocks; n++) {
 		disk += !ext4_bit(buffer->data, n);
-		/* The image has everything the disk has. */
+		/* Each block in use on the disk is in use in memory too. */
 		ck_assert(ext4_bit(grp->image, n) || !ext4_bit(buffer->data, n));
 	}
 	journal_buffer_release(buffer);
 	ck_assert_uint_eq(disk, grp->desc.free_blocks);
 }
 
-/* The sums of regions, and that no group has a longer free run than its region may have. */
+/* A region has the sums of its groups, and no group has a longer free run than the region says. */
 static void check_region(struct ext4_vol *vol, uint32_t r)
 {
 	uint32_t first = r << EXT4_REGION_BITS;
