@@ -93,9 +93,11 @@ static int finish_slot(struct ext4_inode *file, struct journal_buffer *buffer, u
 	struct ext4_vol *vol = file->vol;
 	uint32_t ino = slots_of(buffer)[slot];
 	struct ext4_inode *inode = NULL;
-	int err;
+	int err = ino >= vol->first_ino && ino <= vol->nr_inodes ? ext4_inode_in_use(vol, ino) : 0;
 
-	if (ino >= vol->first_ino && ino <= vol->nr_inodes && ext4_inode_in_use(vol, ino) == 1)
+	if (err < 0)
+		return err; /* it is not known: the entry stays, else the inode would be lost */
+	if (err)
 		err = ext4_inode_get_special(vol, ino, &inode);
 	else
 		err = EXT4_CORRUPT(vol, ino, buffer->blk, "orphan file: impossible entry");

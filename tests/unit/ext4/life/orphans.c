@@ -50,12 +50,15 @@ START_TEST(crash_is_replayed_and_orphans_deleted)
 }
 END_TEST
 
-/* An entry in the orphan file, as a kernel leaves it that has not unmounted. */
-START_TEST(orphan_file_of_a_kernel_is_emptied)
+/*
+ * A volume with an entry in the orphan file, as a kernel leaves it that has not unmounted: *ret_ino
+ * is the inode, *ret_bitmap the place of its bitmap in bytes.
+ */
+static struct fake_dev *crash_with_orphan_file(uint32_t *ret_ino, uint64_t *ret_bitmap)
 {
 	struct fake_dev *fake = fake_mkfs(32 << 20, "-t ext4 -b 1024 -J size=4 -O "
 						    "orphan_file,metadata_csum");
-	struct ext4_inode *orphan_file, *inode;
+	struct ext4_inode *orphan_file;
 	struct ext2_super_block sb;
 	uint32_t block[256], ino, seed;
 	uint64_t blk;
@@ -82,6 +85,7 @@ START_TEST(orphan_file_of_a_kernel_is_emptied)
 	ck_assert_int_eq(ext4_inode_get_special(vol, sb.s_orphan_file_inum, &orphan_file), 0);
 	ck_assert_int_eq(ext4_bmap(orphan_file, 0, &blk), 0);
 	seed = orphan_file->checksum_seed;
+	*ret_bitmap = ext2fs_inode_bitmap_loc(vol->fs, 0) << 10;
 	ext4_inode_put(orphan_file);
 	ck_assert_int_eq(ext4_vol_close(vol), 0);
 	epoch_drain();
@@ -94,12 +98,61 @@ START_TEST(orphan_file_of_a_kernel_is_emptied)
 	testvol_super(fake, &sb);
 	sb.s_feature_ro_compat |= EXT4_FEATURE_RO_COMPAT_ORPHAN_PRESENT;
 	testvol_poke_super(fake, &sb);
+	*ret_ino = ino;
+	return fake;
+}
+
+START_TEST(orphan_file_of_a_kernel_is_emptied)
+{
+	uint64_t bitmap;
+	uint32_t ino;
+	struct fake_dev *fake = crash_with_orphan_file(&ino, &bitmap);
+	struct ext2_super_block sb;
+	struct ext4_inode *inode;
+	struct ext4_vol *vol;
 
 	vol = testvol_mount(fake);
 	ck_assert_int_eq(ext4_inode_get_special(vol, ino, &inode), 0);
 	ck_assert_uint_ne(inode->raw->i_dtime, 0);
 	inode->inode.bad = true; /* it is deleted: the last reference must not delete it again */
 	ext4_inode_put(inode);
+	testvol_unmount_check(vol, fake);
+	testvol_super(fake, &sb);
+	ck_assert(!(sb.s_feature_ro_compat & EXT4_FEATURE_RO_COMPAT_ORPHAN_PRESENT));
+	fake_free(fake);
+}
+END_TEST
+
+/*
+ * The bitmap that says whether the inode of the entry is in use cannot be read: the volume is
+ * refused and the entry stays. Once the bitmap can be read, the inode is deleted.
+ */
+START_TEST(orphan_file_is_kept_if_the_bitmap_cannot_be_read)
+{
+	uint64_t bitmap;
+	uint32_t ino;
+	struct fake_dev *fake = crash_with_orphan_file(&ino, &bitmap);
+	struct ext4_options options = testvol_options();
+	struct ext4_vol *vol = NULL;
+	struct ext2_super_block sb;
+	const char *why = NULL;
+	char reason[300] = "";
+
+	fake_fault_add(fake, &(struct fake_fault){ .kinds = FAKE_READ,
+						   .off = bitmap,
+						   .len = 1024,
+						   .action = FAKE_ERROR,
+						   .err = -EIO });
+	ck_assert_int_eq(ext4_vol_open(fake_dev(fake), &options, &vol, &why, FDIO_REASON(reason)),
+			 -EIO);
+	ck_assert_uint_gt(fake_fault_hits(fake), 0);
+	ck_assert_msg(strstr(reason, "interrupted deletions"), "%s", reason);
+	epoch_drain();
+	testvol_super(fake, &sb);
+	ck_assert(sb.s_feature_ro_compat & EXT4_FEATURE_RO_COMPAT_ORPHAN_PRESENT);
+	ck_assert(!(sb.s_state & EXT2_ERROR_FS));
+	fake_fault_clear(fake);
+	vol = testvol_mount(fake);
 	testvol_unmount_check(vol, fake);
 	testvol_super(fake, &sb);
 	ck_assert(!(sb.s_feature_ro_compat & EXT4_FEATURE_RO_COMPAT_ORPHAN_PRESENT));
@@ -212,6 +265,7 @@ Suite *unit_suite(void)
 	fdio_log_set_level(0); /* much of this is expected to complain */
 	unit_loop(t, crash_is_replayed_and_orphans_deleted, 0, (int)nr_testvol_shapes);
 	unit_test(t, orphan_file_of_a_kernel_is_emptied);
+	unit_test(t, orphan_file_is_kept_if_the_bitmap_cannot_be_read);
 	unit_loop(t, damaged_orphan_list_is_cut, 0, 3);
 	unit_loop(t, list_that_is_partly_on_disk_is_refused, 0, 2);
 	return s;
