@@ -18,21 +18,10 @@
 #include <fcntl.h>
 #include <fuse_lowlevel.h>
 #include <linux/fuse.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-int session_failed(struct session *session, int status, const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	fdio_reason_vset(&session->reason, fmt, ap);
-	va_end(ap);
-	return status;
-}
 
 /* Prints session->reason as one line: a newline in a file name is escaped. */
 static void print_reason(struct session *session)

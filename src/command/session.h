@@ -65,7 +65,7 @@ struct session {
 	int result;             /* of writing everything at the end: 0 or -errno */
 };
 
-/* main.c, main thread: sets session->reason to why a step failed; returns status. */
+/* session.c, main thread: sets session->reason to why a step failed; returns status. */
 int session_failed(struct session *session, int status, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 
