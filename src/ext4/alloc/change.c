@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * A change that may allocate metadata: the blocks it may need are set aside before its handle
- * opens, so that it cannot run out of them half-way, and given back after the handle has ended,
- * whatever it took.
+ * opens, so that it cannot run out of them half-way. After the handle has ended, all of them are
+ * given back, however many it took.
  *
- * Workers, and loop threads in the mode of base/nowait.h. struct ext4_change belongs to the caller
- * and to one thread. A failing begin leaves nothing behind.
+ * Workers, and loop threads in the mode of base/nowait.h. A struct ext4_change belongs to its
+ * caller and to one thread. A begin that fails leaves nothing behind.
  */
 #include "ext4/alloc/alloc.h"
 

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The mount option discard: what was freed, once that is durable, goes to the device as discards on
- * a thread of its own, and only then back to the allocator. The thread that commits hands it over
- * and goes on: nobody's fsync waits for a device that is slow to discard.
+ * The mount option discard. When the freeing of blocks is durable, the thread that commits queues
+ * them here and goes on; the discard thread sends the discards and only then gives the blocks back
+ * to the allocator. So no fsync waits for a device that is slow to discard. ext4_discard_hurry is
+ * called by threads that wait for blocks, start and stop by the one that opens or closes the
+ * volume. discard.lock guards the queue.
  *
- * Discarding is a hint. Where there is no memory for a record, or the device is so far behind that
- * QUEUE_MAX of them wait, blocks go back undiscarded; after an abort nothing is discarded any more.
- * The end of the mount waits for what is queued, as on the kernel's ext4.
+ * Discarding is a hint and cannot fail. If there is no memory for a record, or QUEUE_MAX of them
+ * wait already, the blocks are given back without it; after an abort of the journal nothing is
+ * discarded any more. The end of the mount waits until the queue is empty, as in the kernel's ext4.
  */
 #include "ext4/alloc/groups.h"
 
@@ -21,15 +23,15 @@
 
 struct ext4_discard {
 	pthread_t thread;
-	struct fdio_mutex lock; /* RANK_LEAF: guards the rest */
+	struct fdio_mutex lock; /* RANK_LEAF: guards the rest but for hurry */
 	pthread_cond_t cond;
 	struct list runs;       /* oldest first */
-	unsigned nr;
+	unsigned nr;            /* of runs */
 	bool stop;
-	/* atomic: somebody waits for blocks; cleared when nothing is queued */
-	bool hurry;
+	bool hurry;             /* atomic: a thread waits for blocks; cleared when runs is empty */
 };
 
+/* n blocks of a group, on discard.runs. */
 struct freed_run {
 	struct list node;
 	uint32_t group, bit, n;

@@ -1,18 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Changes of groups in handles: undo records, and the block bitmap on disk. Each record holds the
- * descriptor as it was; records run newest first, so a cancelled handle leaves the group as it
- * found it. What a handle frees is given back to the allocator when its transaction is durable
- * (JOURNAL-8), through alloc/discard.c if it is to be discarded first.
+ * descriptor as it was. A cancelled handle runs its records from the newest to the oldest, so the
+ * group becomes again as the handle has found it. Freed blocks are given back to the allocator when
+ * the transaction is durable (JOURNAL-8), through discard.c if they are to be discarded first.
  *
- * Workers, and loop threads in the mode of base/nowait.h, each inside a handle; op_committed on the
- * thread that commits. alloc.lock guards the image and the mirror of the descriptor.
+ * Inside a handle: workers, loop threads in the mode of base/nowait.h, the ticker, and the thread
+ * that opens or closes the volume; op_committed on the thread that commits. alloc.lock guards the
+ * image and the descriptor. An error leaves its repair to the undo when the handle is cancelled.
  */
 #include "ext4/alloc/groups.h"
 
 #include <errno.h>
 #include <string.h>
 
+/* One change of a group in a handle; lives as long as the handle, for a free the transaction. */
 struct group_op {
 	struct journal_callback undo, commit;
 	struct ext4_vol *vol;
@@ -27,7 +29,10 @@ static void unpin(struct group_op *op)
 		__atomic_sub_fetch(&op->vol->alloc.groups[op->group].pins, 1, __ATOMIC_RELEASE);
 }
 
-/* The transaction that freed the blocks is durable: now they may belong to someone else. */
+/*
+ * The transaction that freed the blocks is durable. If err says that it has failed, the journal has
+ * aborted, and nobody gets them during this mount.
+ */
 static void op_committed(struct journal_callback *callback, int err)
 {
 	struct group_op *op = container_of(callback, struct group_op, commit);
@@ -38,13 +43,14 @@ static void op_committed(struct journal_callback *callback, int err)
 		ext4_group_give_freed(op->vol, op->group, op->bit, op->n);
 }
 
+/* ended: the handle has ended well, and there is nothing to undo. */
 static void op_undo(struct journal_callback *callback, int ended)
 {
 	struct group_op *op = container_of(callback, struct group_op, undo);
 	struct ext4_vol *vol = op->vol;
 
 	if (ended) {
-		if (op->kind != EXT4_GROUP_OP_FREE) /* which has its own end */
+		if (op->kind != EXT4_GROUP_OP_FREE) /* op_committed ends a free */
 			unpin(op);
 		return;
 	}
@@ -58,7 +64,7 @@ static void op_undo(struct journal_callback *callback, int ended)
 	unpin(op);
 }
 
-/* Keeps the image of the group that op is going to change; what is freed goes there later. */
+/* Pins the image of the group. A free loads it as well, since its blocks go back there later. */
 static int pin(struct group_op *op, journal_tid tid)
 {
 	struct ext4_vol *vol = op->vol;
@@ -119,7 +125,7 @@ int ext4_group_init_disk(struct journal_handle *handle, struct ext4_vol *vol, ui
 	err = journal_new_block(handle, grp->block_bitmap, &buffer);
 	if (err)
 		return err;
-	/* Not a copy of the image, which may hold reservations. */
+	/* It is no copy of the image, where reserved blocks are marked, too. */
 	ext4_group_synthesize_blocks(vol, group, buffer->data);
 	journal_buffer_release(buffer);
 	desc.flags &= (uint16_t)~EXT2_BG_BLOCK_UNINIT;

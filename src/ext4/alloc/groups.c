@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The groups from mount to unmount: the mirror of their descriptors, checked when the volume opens,
- * and the sums over regions of groups. A descriptor with a wrong checksum or impossible numbers
- * marks its group bad; such a volume is only read.
+ * The groups' descriptors, read and checked when the volume opens, and the sums over regions of
+ * groups. A descriptor with a wrong checksum or impossible numbers makes its group bad, and the
+ * volume is only read.
  *
- * The thread that opens or closes the volume; ext4_group_set_desc in any handle (workers, and loop
- * threads in the mode of base/nowait.h) under alloc.lock.
+ * The thread that opens or closes the volume, without locks; ext4_group_set_desc in any handle
+ * (workers, loop threads in the mode of base/nowait.h, the ticker) under alloc.lock.
  */
 #include "ext4/alloc/groups.h"
 
@@ -32,20 +32,21 @@ void ext4_group_set_desc(struct ext4_vol *vol, uint32_t group, const struct ext4
 	}
 }
 
-static bool loc_ok(struct ext4_vol *vol, uint64_t blk, uint64_t n)
+/* [blk, blk + n) lies in the file system. */
+static bool inside(struct ext4_vol *vol, uint64_t blk, uint64_t n)
 {
 	return blk >= vol->first_data_block && blk < vol->nr_blocks && n <= vol->nr_blocks - blk;
 }
 
-/* What is wrong with the descriptor of group; NULL: nothing. */
+/* A static string that says what is wrong with the descriptor of group; NULL: nothing. */
 static const char *desc_fault(struct ext4_vol *vol, uint32_t group)
 {
 	const struct ext4_group *grp = &vol->alloc.groups[group];
 
 	if (!ext2fs_group_desc_csum_verify(vol->fs, group))
 		return "wrong checksum of the descriptor";
-	if (!loc_ok(vol, grp->block_bitmap, 1) || !loc_ok(vol, grp->inode_bitmap, 1) ||
-	    !loc_ok(vol, grp->itable, vol->itable_blocks))
+	if (!inside(vol, grp->block_bitmap, 1) || !inside(vol, grp->inode_bitmap, 1) ||
+	    !inside(vol, grp->itable, vol->itable_blocks))
 		return "a bitmap or the inode table lies outside the file system";
 	if (grp->desc.free_blocks > grp->nr_blocks ||
 	    grp->desc.free_inodes > vol->inodes_per_group ||
@@ -54,8 +55,10 @@ static const char *desc_fault(struct ext4_vol *vol, uint32_t group)
 	return NULL;
 }
 
-/* Such a volume is only read: of the descriptor the places are believed as far as they can be,
- * and the inodes have checksums of their own. */
+/*
+ * The volume is going to be read only. Places that lie in the file system are believed, since the
+ * inodes there have checksums of their own; counts are not.
+ */
 static void distrust(struct ext4_vol *vol, uint32_t group, const char *why)
 {
 	struct ext4_group *grp = &vol->alloc.groups[group];
@@ -63,9 +66,9 @@ static void distrust(struct ext4_vol *vol, uint32_t group, const char *why)
 	log_ratelimited(FDIO_LOG_INFO, "%s: group %u: %s", vol->dev->name, group, why);
 	if (!vol->alloc.nr_bad_groups++)
 		vol->alloc.first_bad_group = group;
-	grp->block_bitmap = loc_ok(vol, grp->block_bitmap, 1) ? grp->block_bitmap : 0;
-	grp->inode_bitmap = loc_ok(vol, grp->inode_bitmap, 1) ? grp->inode_bitmap : 0;
-	grp->itable = loc_ok(vol, grp->itable, vol->itable_blocks) ? grp->itable : 0;
+	grp->block_bitmap = inside(vol, grp->block_bitmap, 1) ? grp->block_bitmap : 0;
+	grp->inode_bitmap = inside(vol, grp->inode_bitmap, 1) ? grp->inode_bitmap : 0;
+	grp->itable = inside(vol, grp->itable, vol->itable_blocks) ? grp->itable : 0;
 	grp->bad = grp->inode_bitmap_bad = true;
 	grp->desc = (struct ext4_descriptor){ 0 };
 }
@@ -120,7 +123,7 @@ int ext4_groups_init(struct ext4_vol *vol)
 		return -ENOMEM;
 	for (uint32_t group = 0; group < vol->nr_groups; group++)
 		group_init(vol, group);
-	/* Where the counts are of clusters (such a file system is only read), for statfs. */
+	/* With bigalloc, which is only read, the counts are of clusters; statfs wants blocks. */
 	vol->alloc.free_blocks *= EXT2FS_CLUSTER_RATIO(vol->fs);
 	return 0;
 }

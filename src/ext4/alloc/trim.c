@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * FITRIM: free runs go to the device as discards. On a worker, outside handles. A run is marked in
- * the allocation image while its discard is under way, so nobody is given a block that is about to
- * lose its content; blocks freed but not durable are marked there anyway. Stops at the first error.
+ * FITRIM: discards free runs on the device. Runs on workers, outside handles. A run is taken in the
+ * allocation image while its discard is under way, so that no block is given out that is about to
+ * lose its content; blocks that are freed but not durable are marked there anyway. alloc.lock
+ * guards the image and is dropped for each discard. Stops at the first error.
  */
 #include "ext4/alloc/groups.h"
 
 #include <errno.h>
 
 /*
- * The next run of at least min blocks in [from, end) of the loaded group, taken. alloc.lock held.
+ * alloc.lock held, the group loaded. Takes the next run of at least min blocks in [*from, end) and
+ * moves *from behind it. False: there is none.
  */
 static bool take_next(struct ext4_vol *vol, uint32_t group, uint32_t *from, uint32_t end,
 		      uint32_t min, uint32_t *ret_bit, uint32_t *ret_n)
@@ -17,22 +19,23 @@ static bool take_next(struct ext4_vol *vol, uint32_t group, uint32_t *from, uint
 	struct ext4_group *grp = &vol->alloc.groups[group];
 
 	while (*from < end) {
-		uint32_t s = ext4_bits_next(grp->image, end, *from, false), e;
+		uint32_t bit = ext4_bits_next(grp->image, end, *from, false), n;
 
-		if (s >= end)
+		if (bit >= end)
 			return false;
-		e = ext4_bits_next(grp->image, end, s, true);
-		*from = e;
-		if (e - s < min)
+		*from = ext4_bits_next(grp->image, end, bit, true);
+		n = *from - bit;
+		if (n < min)
 			continue;
-		ext4_image_take(vol, group, s, e - s);
-		*ret_bit = s;
-		*ret_n = e - s;
+		ext4_image_take(vol, group, bit, n);
+		*ret_bit = bit;
+		*ret_n = n;
 		return true;
 	}
 	return false;
 }
 
+/* Discards the free runs of at least min blocks in [from, end) of group. */
 static int trim_group(struct ext4_vol *vol, uint32_t group, uint32_t from, uint32_t end,
 		      uint32_t min, uint64_t *trimmed)
 {
@@ -67,8 +70,8 @@ static int trim_group(struct ext4_vol *vol, uint32_t group, uint32_t from, uint3
 int ext4_vol_trim(struct ext4_vol *vol, uint64_t off, uint64_t len, uint64_t minlen,
 		  uint64_t *ret_trimmed)
 {
-	uint64_t first = off >> vol->block_bits, last,
-		 min = FDIO_MAX(fdio_blocks(minlen, vol->block_bits), (uint64_t)1);
+	uint64_t min = FDIO_MAX(fdio_blocks(minlen, vol->block_bits), (uint64_t)1);
+	uint64_t first = off >> vol->block_bits, last;
 	int err = 0;
 
 	*ret_trimmed = 0;
@@ -82,7 +85,7 @@ int ext4_vol_trim(struct ext4_vol *vol, uint64_t off, uint64_t len, uint64_t min
 	last = len >> vol->block_bits > vol->nr_blocks - first ? vol->nr_blocks
 							       : first + (len >> vol->block_bits);
 	first = FDIO_MAX(first, (uint64_t)vol->first_data_block);
-	/* What was freed lately may be given away only once that is durable. */
+	/* Makes recent frees durable, so that their blocks are discarded, too. */
 	err = journal_sync(vol->journal);
 	while (first < last && !err) {
 		uint32_t group = ext4_group_of(vol, first), from = ext4_group_bit(vol, first);

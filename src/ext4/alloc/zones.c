@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The zones of blocks that no file may own: superblocks, descriptors, bitmaps, inode tables and the
- * log. They are built while the volume opens, on its thread, and never change afterwards:
+ * log. They are built on the thread that opens the volume and never change afterwards, so
  * ext4_blocks_valid, which every reader of block numbers calls, runs on any thread without a lock.
  * Building fails with -ENOMEM.
  */
@@ -38,6 +38,7 @@ unsigned ext4_group_base_ranges(struct ext4_vol *vol, uint32_t group, struct jou
 	return nr;
 }
 
+/* Sorts the zones and joins those that touch or overlap. */
 static void zones_merge(struct ext4_vol *vol)
 {
 	unsigned out = 0;
@@ -53,9 +54,8 @@ static void zones_merge(struct ext4_vol *vol)
 }
 
 /*
- * The places of one kind of metadata follow each other in the order of groups, and with flex_bg lie
- * side by side: so each kind is a list of its own while it is collected, and few places are left to
- * be sorted.
+ * From group to group, the blocks of one kind of metadata come in ascending order, and with flex_bg
+ * they touch. So each kind collects its last zone for itself, and few zones are left to be sorted.
  */
 enum zone_kind {
 	ZONE_SUPER,
@@ -70,9 +70,10 @@ enum zone_kind {
 struct zone_build {
 	struct ext4_zone *zone;
 	unsigned nr, cap;
-	struct ext4_zone last[ZONE_KINDS]; /* not in zone yet; start == end: none */
+	struct ext4_zone last[ZONE_KINDS]; /* may still grow, and is not in zone; empty: none */
 };
 
+/* Appends a zone, unless it is empty. */
 static int zone_put(struct zone_build *build, struct ext4_zone zone)
 {
 	if (zone.start == zone.end)
@@ -90,6 +91,7 @@ static int zone_put(struct zone_build *build, struct ext4_zone zone)
 	return 0;
 }
 
+/* Extends the last zone of this kind if the blocks touch it, else begins a new one. */
 static int zone_add(struct zone_build *build, enum zone_kind kind, uint64_t start, uint64_t n)
 {
 	struct ext4_zone *last = &build->last[kind], full = *last;
@@ -114,7 +116,7 @@ static int zones_of_group(struct ext4_vol *vol, struct zone_build *build, uint32
 	for (unsigned n = 0; n < nr; n++)
 		vol->alloc.static_blocks += base[n].len;
 	vol->alloc.static_blocks += 2 + vol->itable_blocks;
-	/* 0, where a damaged descriptor says nothing, is no place of a file either. */
+	/* A place of 0 comes from a damaged descriptor; no file owns block 0 either. */
 	if (!err)
 		err = zone_add(build, ZONE_BLOCK_BITMAP, grp->block_bitmap, 1);
 	if (!err)
@@ -125,7 +127,7 @@ static int zones_of_group(struct ext4_vol *vol, struct zone_build *build, uint32
 	return err;
 }
 
-/* The list becomes the volume's, whatever the result. */
+/* The volume owns the zones from now on, also after an error. Returns err. */
 static int zones_take(struct ext4_vol *vol, struct zone_build *build, int err)
 {
 	vol->alloc.zones = build->zone;
@@ -161,7 +163,7 @@ int ext4_zones_add_log(struct ext4_vol *vol, const struct journal_extent *log, u
 	return zones_take(vol, &build, err);
 }
 
-/* The first zone that ends behind blk; nr_zones: none. */
+/* The index of the first zone that ends behind blk; nr_zones: none. */
 static unsigned zone_find(const struct ext4_vol *vol, uint64_t blk)
 {
 	unsigned lo = 0, hi = vol->alloc.nr_zones;
@@ -184,17 +186,18 @@ bool ext4_blocks_valid(struct ext4_vol *vol, uint64_t blk, uint64_t n)
 	if (blk < vol->first_data_block || blk >= vol->nr_blocks || n == 0 ||
 	    n > vol->nr_blocks - blk)
 		return false;
-	/* It must begin at or after the end of the range. */
+	/* All zones before this one end at or before blk; it must begin behind the range. */
 	k = zone_find(vol, blk);
 	return k == vol->alloc.nr_zones || vol->alloc.zones[k].start >= blk + n;
 }
 
-bool ext4_zones_marked(struct ext4_vol *vol, uint64_t start, uint32_t nbits, const uint8_t *map)
+bool ext4_zones_marked(struct ext4_vol *vol, uint64_t start, uint32_t nr_blocks,
+		       const uint8_t *map)
 {
 	for (unsigned n = zone_find(vol, start);
-	     n < vol->alloc.nr_zones && vol->alloc.zones[n].start < start + nbits; n++) {
+	     n < vol->alloc.nr_zones && vol->alloc.zones[n].start < start + nr_blocks; n++) {
 		uint64_t lo = FDIO_MAX(vol->alloc.zones[n].start, start),
-			 hi = FDIO_MIN(vol->alloc.zones[n].end, start + nbits);
+			 hi = FDIO_MIN(vol->alloc.zones[n].end, start + nr_blocks);
 
 		if (lo < hi &&
 		    !ext4_bits_all(map, (uint32_t)(lo - start), (uint32_t)(hi - lo), true))

@@ -58,7 +58,7 @@ struct ext4_options {
 	 * hold allocation images, and one idle inode is kept for each 4096 bytes, beside 1,024.
 	 */
 	size_t cache_bytes;
-	/* Called once when the volume turns read-only by itself: any thread, must not block. */
+	/* Called when the volume turns read-only by itself: any thread; must not block. */
 	void (*went_read_only)(void *arg, const char *why);
 	void *arg;
 };

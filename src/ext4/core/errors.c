@@ -1,20 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What happens when the file system turns out to be inconsistent, and the translation of libext2fs
+ * What happens when the file system turns out to be inconsistent; and the translation of libext2fs
  * codes.
  *
- * ext4_corrupt may be called on any thread, inside a handle, with locks held (as ext4_read_block
- * for blocks that cannot be read): so it only logs, notes the error in memory and applies the
- * policy (continue: nothing more; remount-ro: the journal is aborted, so nothing half-understood is
- * written; panic: as remount-ro, then the ticker ends the process). A running volume becomes
- * read-only in one way only, by the abort of its journal, which calls ext4_error_aborted before it
- * wakes anybody: who has seen EIO finds a read-only volume, and a read-only volume has an aborted
- * journal.
+ * ext4_corrupt and ext4_read_block run on any thread, inside a handle, with locks held. So they
+ * only log, note the error in memory and apply the option errors=. continue: no more happens.
+ * remount-ro: the journal is aborted, so that nothing that rests on the damage is written. panic:
+ * as remount-ro, then the ticker ends the process. On a loop thread in the mode of base/nowait.h
+ * they miss instead, and the worker that does the operation again reports the damage.
  *
- * The ticker writes the note into the superblock within a second: through a handle, whose commit it
- * waits for, if the journal lives; straight to the device if it does not, or dies before that
- * commit. What could not be written stays noted, and is tried again with the next error and at
- * unmount.
+ * A running volume becomes read-only through the abort of its journal, which calls
+ * ext4_error_aborted before it wakes any thread that waits: so a thread that has seen -EIO finds a
+ * read-only volume, and a read-only volume has an aborted journal.
+ *
+ * The ticker writes a note into the superblock within a second: through a handle, whose commit it
+ * waits for, while the journal works; else straight to the device. A note that could not be written
+ * is kept, and tried again with the next error and at unmount. core.lock guards the notes.
  */
 #include "ext4/core/core.h"
 #include "ext4/core/structs.h"
@@ -42,6 +43,7 @@ static void go_read_only(struct ext4_vol *vol, const char *why)
 		vol->options.went_read_only(vol->options.arg, why);
 }
 
+/* What to do about an error: the mount option, else what the superblock says. */
 static enum ext4_errors_policy policy(const struct ext4_vol *vol)
 {
 	if (vol->options.errors != EXT4_ERRORS_DEFAULT)
@@ -53,7 +55,7 @@ static enum ext4_errors_policy policy(const struct ext4_vol *vol)
 	}
 }
 
-/* The numbers of s_first_error_errcode and s_last_error_errcode: the format's own. */
+/* Values of s_first_error_errcode and s_last_error_errcode, as the format defines them. */
 enum { CODE_UNKNOWN = 1, CODE_EIO = 2, CODE_ENOMEM = 3, CODE_CORRUPTED = 5, CODE_ENOSPC = 6 };
 
 static uint8_t code_of(int err)
@@ -67,6 +69,7 @@ static uint8_t code_of(int err)
 	}
 }
 
+/* Notes err in memory, for the ticker to write. */
 static void note(struct ext4_vol *vol, uint32_t ino, uint64_t blk, const char *func, int err)
 {
 	struct ext4_error_note *note = &vol->core.err_last;
@@ -85,7 +88,7 @@ static void note(struct ext4_vol *vol, uint32_t ino, uint64_t blk, const char *f
 	__atomic_store_n(&vol->core.err_pending, true, __ATOMIC_RELEASE);
 }
 
-/* Noted; and if the policy says so, the journal ends. */
+/* Notes err, aborts the journal if the policy says so, and returns err. */
 static int found(struct ext4_vol *vol, uint32_t ino, uint64_t blk, const char *func, int err)
 {
 	note(vol, ino, blk, func, err);
@@ -105,7 +108,7 @@ int ext4_corrupt(struct ext4_vol *vol, uint32_t ino, uint64_t blk, const char *f
 	char msg[200];
 	va_list ap;
 
-	/* Whoever does it again on a thread that may wait meets it again. */
+	/* The worker that does the operation again finds the damage again. */
 	if (nowait_on())
 		return nowait_miss();
 	va_start(ap, fmt);
@@ -123,7 +126,7 @@ int ext4_read_block(struct ext4_vol *vol, uint32_t ino, uint64_t blk, const char
 {
 	int err = journal_read_block(vol->journal, blk, ret);
 
-	/* The journal has logged it. */
+	/* The journal has logged an I/O error already. */
 	return unlikely(err == -EIO) ? found(vol, ino, blk, func, err) : err;
 }
 
@@ -137,7 +140,7 @@ void ext4_error_aborted(struct ext4_vol *vol, int err)
 				  : "the journal has aborted");
 }
 
-/* Adds what is noted to sb. Returns how many errors that were. */
+/* Adds the notes to sb, and returns how many errors they count. */
 static uint32_t fill(struct ext4_vol *vol, struct ext2_super_block *sb)
 {
 	struct ext4_error_note first, last;
@@ -168,7 +171,7 @@ static uint32_t fill(struct ext4_vol *vol, struct ext2_super_block *sb)
 	return last.count;
 }
 
-/* So many of the notes are in the superblock, durable. */
+/* The first count of the noted errors are in the superblock now, durably. */
 static void written(struct ext4_vol *vol, uint32_t count)
 {
 	fdio_mutex_lock(&vol->core.lock);
@@ -180,20 +183,21 @@ static void written(struct ext4_vol *vol, uint32_t count)
 
 struct raw_fill { struct ext4_vol *vol; uint32_t count; };
 
-static void fill_cb(struct ext2_super_block *sb, void *arg)
+/* An ext4_super_change; arg is a struct raw_fill. */
+static void fill_raw(struct ext2_super_block *sb, void *arg)
 {
-	struct raw_fill *f = arg;
+	struct raw_fill *raw_fill = arg;
 
-	f->count = fill(f->vol, sb);
+	raw_fill->count = fill(raw_fill->vol, sb);
 }
 
 static int write_raw(struct ext4_vol *vol)
 {
-	struct raw_fill fill = { .vol = vol };
-	int err = ext4_super_update_raw(vol->dev, fill_cb, &fill);
+	struct raw_fill raw_fill = { .vol = vol };
+	int err = ext4_super_update_raw(vol->dev, fill_raw, &raw_fill);
 
 	if (!err)
-		written(vol, fill.count);
+		written(vol, raw_fill.count);
 	return err;
 }
 
@@ -229,15 +233,13 @@ void ext4_error_write(struct ext4_vol *vol)
 
 	if (!__atomic_exchange_n(&vol->core.err_pending, false, __ATOMIC_ACQ_REL))
 		return;
-	/* Nor what another host writes to by now, nor what was shut down. */
+	/* If another host writes to the volume by now, or it was shut down, it stays as it is. */
 	if (vol->dev->caps.read_only || __atomic_load_n(&vol->mmp_lost, __ATOMIC_ACQUIRE) ||
 	    ext4_vol_is_shut_down(vol))
 		return;
 	if (!ext4_vol_read_only(vol) && !journal_error(vol->journal))
 		err = write_through_handle(vol);
-	/*
-	 * A file system that was mounted read-only on purpose is not written to; one that broke is.
-	 */
+	/* A volume that was opened read-only is not written to; one that became so is. */
 	if (err && !vol->options.read_only && journal_error(vol->journal))
 		err = write_raw(vol);
 	if (err && !vol->options.read_only)

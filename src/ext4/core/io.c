@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The bridge between libext2fs and struct dev: an io_manager that reads with dev_read and refuses
- * to write. libext2fs is used to open and validate (superblock, descriptors, geometry, checksum
- * seeds) and to compute; every change goes through the journal, so a write that arrives here is a
- * bug of ours and fails with EXT2_ET_RO_FILSYS.
+ * to write. libext2fs opens and validates the file system (superblock, descriptors, geometry,
+ * checksum seeds) and computes; every change goes through the journal, so a write that arrives here
+ * is a mistake in fusedio and fails with EXT2_ET_RO_FILSYS.
  *
- * ext2fs_open2 hands open() only a name, so the device travels in a thread-local variable for the
- * time of the call. The channel keeps it afterwards. Reads may come from any thread; they share
- * nothing.
+ * Runs on the thread that opens the volume. ext2fs_open2 hands only a name to io_open, so a
+ * thread-local variable carries the device during the call; the channel keeps it afterwards. Reads
+ * share nothing and may block. Errors are codes of libext2fs.
  */
 #include "ext4/core/core.h"
 #include "ext4/core/structs.h"
@@ -101,17 +101,19 @@ static errcode_t io_set_blksize(io_channel c, int size)
 static errcode_t io_read64(io_channel c, unsigned long long blk, int count, void *data)
 {
 	struct dev *dev = c->private_data;
-	uint64_t len = count < 0 ? (uint64_t) - (int64_t)count
-				 : (uint64_t)count * (unsigned)c->block_size;
-	uint64_t off;
+	uint64_t len, off;
 
+	if (count < 0)
+		len = (uint64_t)-(int64_t)count;
+	else
+		len = (uint64_t)count * (unsigned)c->block_size;
 	if (__builtin_mul_overflow(blk, (unsigned long long)c->block_size, &off) ||
 	    off > dev->caps.size_bytes || len > dev->caps.size_bytes - off)
 		return EXT2_ET_SHORT_READ;
 	return dev_read(dev, data, len, off) ? EXT2_ET_SHORT_READ : 0;
 }
 
-/* The library prints some complaints itself: they belong in the log, and not in a flood. */
+/* The library prints some complaints itself: they go to the log instead, at a limited rate. */
 static void io_com_err(const char *whoami, long err, const char *fmt, va_list ap)
 {
 	char line[160];
@@ -122,14 +124,13 @@ static void io_com_err(const char *whoami, long err, const char *fmt, va_list ap
 
 long ext4_io_open_fs(struct dev *dev, ext2_filsys *ret)
 {
+	int flags = EXT2_FLAG_64BITS | EXT2_FLAG_SKIP_MMP | EXT2_FLAG_SOFTSUPP_FEATURES;
 	long err;
 
-	initialize_ext2_error_table(); /* so that error_message has words */
+	initialize_ext2_error_table(); /* error_message needs it */
 	set_com_err_hook(io_com_err);
 	io_dev = dev;
-	err = ext2fs_open2(dev->name, NULL,
-			   EXT2_FLAG_64BITS | EXT2_FLAG_SKIP_MMP | EXT2_FLAG_SOFTSUPP_FEATURES, 0,
-			   0, &io_bridge, ret);
+	err = ext2fs_open2(dev->name, NULL, flags, 0, 0, &io_bridge, ret);
 	io_dev = NULL;
 	return err;
 }

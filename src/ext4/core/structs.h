@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The volume and the inode. Each room has a part of them, which its own code alone touches (make
- * check-rooms looks); the header of a part holds types only, so this one may include those of rooms
- * above. What stands here itself all rooms of ext4 read. Included only inside src/ext4 and by its
- * unit tests.
+ * The volume and the inode. Each room has a part in both, which only its own code touches (make
+ * check-rooms verifies that); the header of a part holds types only, so this one may include those
+ * of the rooms above. What stands here itself is read by all rooms of ext4. Included only inside
+ * src/ext4 and by its tests. "Atomic" fields are read and written with __atomic_* on any thread.
  */
 #ifndef FDIO_EXT4_CORE_STRUCTS_H
 #define FDIO_EXT4_CORE_STRUCTS_H
@@ -27,35 +27,31 @@ struct ext4_vol {
 	FDIO_MAGIC_FIELD;
 	struct dev *dev;
 	struct journal *journal;
-	/* opened read-only through io.c; for super, group_desc, geometry, dirhash */
-	ext2_filsys fs;
+	ext2_filsys fs;             /* read through io.c: superblock, descriptors, geometry */
 	struct ext4_options options;
 
 	/* Geometry and features: set while the volume opens, constant then. */
 	unsigned block_bits;        /* log2 of the block size */
 	uint32_t block_size, inode_size;
 	uint64_t nr_blocks;
-	uint32_t nr_inodes, nr_groups, first_data_block, blocks_per_group, inodes_per_group,
-			first_ino;
-	uint32_t desc_size, inodes_per_block, itable_blocks;
+	uint32_t nr_inodes, nr_groups, first_data_block, first_ino;
+	uint32_t blocks_per_group, inodes_per_group;
+	uint32_t desc_size;         /* bytes */
+	uint32_t inodes_per_block, itable_blocks; /* itable_blocks: in each group */
 	bool has_csum;              /* metadata_csum */
 	bool has_gdt_csum;          /* uninit_bg: crc16 of descriptors only */
-	bool has_64bit, has_filetype, has_dir_index, has_large_dir, has_dir_nlink, has_extents,
-			has_ea_inode;
-	/* attributes are there, says the superblock; changed and read inside handles only */
-	bool has_ext_attr;
-	uint32_t checksum_seed;
-	/* the block that holds the primary superblock, and where in it */
-	uint64_t sb_blk;
-	uint32_t sb_off;
+	bool has_64bit, has_filetype, has_dir_index, has_large_dir, has_dir_nlink, has_extents;
+	bool has_ea_inode;
+	bool has_ext_attr;          /* no constant: changed and read inside handles only */
+	uint32_t checksum_seed;     /* metadata_csum: where every crc32c of metadata starts */
+	uint64_t sb_blk;            /* the block that holds the primary superblock, ... */
+	uint32_t sb_off;            /* ... and at which byte */
 
-	/* ext4_vol_open runs: ext4_inode_get serves the journal and other reserved inodes too */
-	bool mounting;
-	bool read_only;             /* atomic; set once by errors or abort */
-	/* atomic: another host has the file system, nothing may be written any more */
-	bool mmp_lost;
-	bool shut_down;             /* atomic; set once by ext4_vol_shutdown */
-	uint16_t mount_state;       /* s_state as found; error bits are added */
+	bool mounting;              /* ext4_vol_open runs: reserved inodes can be had, too */
+	bool read_only;             /* atomic; once set it stays */
+	bool mmp_lost;              /* atomic: another host has it, nothing may be written */
+	bool shut_down;             /* atomic; set by ext4_vol_shutdown, and stays */
+	uint16_t mount_state;       /* s_state as found when opening; error bits are added */
 
 	struct ext4_core_state core;
 	struct ext4_alloc_state alloc;
@@ -76,20 +72,18 @@ struct ext4_inode {
 	uint32_t checksum_seed;
 
 	struct fdio_rwlock rw;      /* RANK_EXT4_INODE, see ext4_inode_lock_* */
-	struct fdio_mutex map_lock; /* RANK_EXT4_MAP: changes of the extent tree and of map */
-	/* RANK_EXT4_ATTR: raw for reading by ext4_getattr while it is changed; never across I/O */
-	struct fdio_mutex attr;
+	struct fdio_mutex map_lock; /* RANK_EXT4_MAP: the extent tree and the map in memory */
+	struct fdio_mutex attr;     /* RANK_EXT4_ATTR: fields of raw that ext4_getattr reads */
 
 	/*
-	 * The disk inode, inode_size bytes (at least 256 allocated, zero beyond), little-endian as
-	 * on disk. Changed only inside a handle, between ext4_inode_begin and ext4_inode_dirty,
-	 * with rw held exclusively or map_lock held (extent root, i_blocks) or rw held and attr
-	 * taken for the store (size, times).
+	 * The disk inode, little-endian as on disk: inode_size bytes, at least 256 allocated, zero
+	 * beyond. It changes only inside a handle, between ext4_inode_begin and ext4_inode_dirty,
+	 * and under a lock: rw held exclusively; or map_lock for the extent root and i_blocks; or
+	 * rw in either mode with attr for the size and the times.
 	 */
 	struct ext2_inode_large *raw;
-	uint64_t size;              /* atomic copy of i_size: readers on loop threads */
-	/* atomic: size that an append window has published, which size is never below */
-	uint64_t window_published;
+	uint64_t size;              /* atomic copy of i_size, in bytes */
+	uint64_t window_published;  /* atomic: bytes an append window has published; <= size */
 	uint32_t mode;              /* atomic copy of i_mode */
 	uint32_t live_flags;        /* atomic copy of EXT4_LIVE_FLAGS of i_flags */
 	uint32_t nlink;             /* atomic copy of i_links_count (ext4_raw_set_nlink) */
@@ -100,7 +94,7 @@ struct ext4_inode {
 	struct ext4_dir_inode dir;
 };
 
-/* Bits of journal_buffer.verified: which kind of block its content has been checked as. */
+/* Bits of journal_buffer.verified: as which kind of block its content was checked. */
 enum {
 	EXT4_VERIFIED_EXTENT = 1 << 0,
 	EXT4_VERIFIED_DIR = 1 << 1,
