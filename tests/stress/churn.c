@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Many processes do everything to one small tree: make, write in every way, read, reshape, rename,
- * link, remove. The stress runs it beside other loads. What it checks: a byte that is read is zero
- * or the one that this file has at this place, whoever wrote it (no blocks of another file, no old
- * ones); and no call fails in a way that no file system may.
+ * Many processes create, write, read, truncate, punch, rename, link and remove files in one small
+ * tree. The stress test runs it together with other loads. The bytes of a file depend only on the
+ * file and the offset, so it checks that each byte it reads is that one or zero: blocks of other
+ * files and old contents would show. And no call may fail with an error that has no cause here.
  *
  *   churn DIR SEED SECONDS PROCESSES [dying]
- *     dying: the mount may end under it; errors are then no failure, only a process that does not
- *     end is.
- * Prints "ok OPERATIONS ERRORS". One process for each number, no threads; a process that sees
- * something wrong says so and exits with 1, and so does the whole.
+ *     dying: the mount may end under it; errors are no failure then, only a process that hangs is.
+ *
+ * Prints "ok OPERATIONS ERRORS" and exits with 0; if a process finds a fault, it prints it, and the
+ * exit status is 1. No threads.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -63,7 +63,10 @@ static void wrong(const char *fmt, ...)
 	_exit(1);
 }
 
-/* A call has failed: one of the ways in which calls fail while others change the same tree. */
+/*
+ * Takes the result of a call. Returns whether it succeeded; it may fail only with an error that
+ * occurs when other processes change the same tree.
+ */
 static int fine(long r)
 {
 	static const int usual[] = { ENOENT, EEXIST, ENOTDIR, EISDIR,     ENOTEMPTY, ENOSPC,
@@ -78,7 +81,7 @@ static int fine(long r)
 	for (i = 0; i < sizeof usual / sizeof *usual; i++)
 		if (errno == usual[i])
 			return 0;
-	if (dying) /* whatever comes now, nothing better follows */
+	if (dying) /* the mount has ended: all later calls fail as well */
 		_exit(0);
 	wrong("%s", strerror(errno));
 	return 0;
@@ -123,7 +126,7 @@ static const char *some_name(char *s, size_t n)
 	uint32_t k = below(NAMES);
 
 	some_dir(dir, sizeof dir);
-	/* Some are long, so that directories have many blocks. */
+	/* Some names are long, so that directories have many blocks. */
 	snprintf(s, n, "%s/%c%u%s", dir, 'a' + (char)(k % 4), k,
 		 k % 5 ? "" : "-with-a-name-that-is-rather-longer-than-most-others-are-here");
 	return s;
@@ -177,7 +180,7 @@ static void map_some(int fd)
 		fine(-1);
 		return;
 	}
-	/* Somebody may cut the file off below, or the mount may end. */
+	/* SIGBUS: another process may truncate the file, or the mount may end. */
 	if (!sigsetjmp(on_bus, 1)) {
 		check(p, st.st_ino, off, PAGE);
 		fill(st.st_ino, off, PAGE);
@@ -220,7 +223,7 @@ static void do_file(const char *name)
 		}
 	}
 	if (below(10) == 0)
-		fine(unlink(name)); /* and used while it has no name */
+		fine(unlink(name)); /* the file is used while it has no name */
 	if (below(2))
 		read_some(fd, direct);
 	close(fd);

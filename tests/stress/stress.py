@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Everything at once, for as long as one likes: fio that verifies, one file against a model, many
-processes in one tree, listings; in rounds over both channels, with changing options, ending in
-every way a mount can end under load; in some rounds the device fails, hangs for a while and is
-slow, at random. STRESS_SECONDS says how long (default 120), STRESS_SEED where the random numbers
-begin; both are printed, and a failure names its round.
+The stress test: fio with verification, files compared with a model (fsxtool), many processes in one
+tree (churn) and listings, all at once. It runs in rounds over both transports, with changing
+options; the rounds end in every way in which a mount can end under load. In some rounds the device
+fails, hangs and is slow at random. STRESS_SECONDS says how long it runs (default 120), STRESS_SEED
+chooses the random numbers; both are printed, and a failure names its round.
 
-After each round: every client has ended; where the mount was left in peace, the daemon has answered
-every request and the kernel waits for none; after the unmount, or the recovery where there was
-none, e2fsck -fn finds nothing.
+After each round: every client has ended; if the mount was not ended under load, the daemon has
+answered every request and the kernel waits for none; after the unmount, or after recovery, e2fsck
+-fn finds nothing.
 """
 import contextlib
 import errno
@@ -44,7 +44,7 @@ class Client:
     def __init__(self, env, name, *argv):
         self.name = name
         self.log = env.unique("out-")
-        # A page that cannot be read is SIGBUS for who has it mapped: no fault of the program.
+        # A mapped page that cannot be read causes SIGBUS, which is no fault of the program.
         own = {k: ":".join(x for x in (os.environ.get(k), "handle_sigbus=0") if x)
                for k in ("ASAN_OPTIONS", "TSAN_OPTIONS")}
         with open(self.log, "wb") as f:
@@ -63,7 +63,7 @@ class Client:
 
 
 def members(sid):
-    """Processes of a session that are still there, with what they wait for."""
+    """The processes of a session that still run, each with its state and its kernel stack."""
     out = []
     for d in os.listdir("/proc"):
         if d.isdigit():
@@ -78,6 +78,7 @@ def members(sid):
 
 
 def start_clients(env, m, rng, seconds, dying):
+    """Starts all clients. dying: the mount may end under them, so errors are no failure."""
     def fio(name, *args):
         return Client(env, "fio " + name, "fio", f"--name={name}", f"--directory={m.point}",
                       "--time_based", f"--runtime={seconds}", "--thread", "--verify_state_save=0",
@@ -101,6 +102,10 @@ def start_clients(env, m, rng, seconds, dying):
 
 
 def wait_clients(clients, seconds, must_succeed):
+    """
+    Waits until all clients have ended, and the processes that they started. A client that hangs
+    fails the round; with must_succeed, so does one that fails.
+    """
     end = time.monotonic() + (seconds + 60) * SLOW
     said = False
     for c in clients:
@@ -121,7 +126,7 @@ def wait_clients(clients, seconds, must_succeed):
 
 
 def waiting(m):
-    """How many requests the kernel has under way on this mount."""
+    """How many requests of this mount the kernel has in flight."""
     minor = os.stat(m.point).st_dev
     try:
         with open(
@@ -132,7 +137,10 @@ def waiting(m):
 
 
 def at_rest(m):
-    """Nothing is in flight: the kernel waits for nothing and the daemon owes nothing."""
+    """
+    Waits until nothing is in flight: the kernel waits for no request and the daemon has answered
+    all. No counter of damage or of I/O errors may have risen.
+    """
     wait_for(lambda: waiting(m) == 0, f"an end of the {waiting(m)} requests the kernel waits for",
              30)
 
@@ -142,12 +150,11 @@ def at_rest(m):
     wait_for(settled, "an answer to every request", 30)
     bad = counters(m)
     for name in ("ext4_corrupt", "transport_bad_message", "dio_io_error"):
-        # A client that goes past the end of the device, or asks for what cannot be, gets its error
-        # elsewhere.
         expect(not bad.get(name), f"{bad.get(name)} {name}")
 
 
 def end_under_load(m, how, rng):
+    """Ends the mount in the way how after a part of the round ("busy": umount must refuse)."""
     time.sleep(rng.uniform(0.3, 0.7) * ROUND)
     if how == "busy":
         p = run("umount", m.point, ok=None)
@@ -167,8 +174,8 @@ def end_under_load(m, how, rng):
 
 def claimable(path):
     """
-    Nobody holds the device any more: the kernel lets go of what a killed process had a moment after
-    its end.
+    Whether the device can be claimed. The kernel releases the files of a killed process some time
+    after its end.
     """
     try:
         os.close(os.open(path, os.O_RDONLY | os.O_EXCL))
@@ -180,10 +187,11 @@ def claimable(path):
 
 
 def one_round(env, vol, transport, nr, rng):
-    # every end meets every option in the course of time
+    """A round on a good device, with options and an end that depend on its number."""
+    # in the course of time, every end is tried with every set of options
     opts = OPTIONS[(nr + nr // len(ENDS)) % len(OPTIONS)]
     how = ENDS[nr % len(ENDS)]
-    quiet = how in ("peace", "busy")  # a lazy unmount takes the paths away
+    quiet = how in ("peace", "busy")  # no client may fail (a lazy unmount removes their paths)
     m = vol.mount(f"transport={transport}", *opts)
     begun = time.monotonic()
     clients = []
@@ -213,13 +221,14 @@ def one_round(env, vol, transport, nr, rng):
           f"{time.monotonic() - begun:.1f} s", flush=True)
 
 
-# A failed write sooner or later is one of the journal's, which ends all writing: first reads.
+# Sooner or later a failed write is one of the journal's, which ends all writing. So the first half
+# of the time has errors of reads only.
 FAULTS = (("fail r 4", "fail r 40", "slow 3", "slow 30", "hold"),
           ("fail w 400", "fail w 4000", "fail f 10", "fail w 40", "slow 3", "hold"))
 
 
 def trouble(disk, rng, seconds):
-    """Errors, slowness and short hangs of the device, in turns with good times."""
+    """Makes the device fail, hang and be slow at random, with good times in between."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         time.sleep(rng.uniform(0.1, 0.5))
@@ -230,11 +239,11 @@ def trouble(disk, rng, seconds):
         disk.tell("go")
 
 
-# e2fsck does not use the orphan list of a file system with errors, and if there are two inodes on
-# it, finds the link from one to the next, for which it wants to be asked; also in what the kernel's
-# ext4 leaves behind.
-REFUGEES = "Inodes that were part of a corrupted orphan linked list found."
-OF_ORPHANS = re.compile(
+# e2fsck does not process the orphan list of a file system with errors. If the list has two inodes,
+# it finds the link from one to the next later and asks whether to repair it. The kernel's ext4
+# leaves such file systems too.
+ORPHAN_LIST = "Inodes that were part of a corrupted orphan linked list found."
+ORPHAN_REPAIRS = re.compile(
     r"e2fsck \d|Pass \d|Fix\? yes|Inode \d+ was part of the orphaned inode list|Deleted "
     r"inode \d+ has zero dtime|"
     r"(Block|Inode) bitmap differences:|(Free (blocks|inodes)|Directories) count wrong|"
@@ -244,21 +253,23 @@ OF_ORPHANS = re.compile(
 
 def repair(target):
     """
-    An aborted journal leaves a note of the error, and deletions that were under way to e2fsck: to
-    be done without asking.
+    Repairs the file system by e2fsck. After an aborted journal, e2fsck finds the note of the error
+    and deletions that were under way. It must repair these without asking, and nothing else.
     """
     p = run("e2fsck", "-fp", target, ok=None, timeout=120)
-    if p.returncode == 4 and REFUGEES in p.stdout.splitlines()[-1]:
+    if p.returncode == 4 and ORPHAN_LIST in p.stdout.splitlines()[-1]:
         p = run("e2fsck", "-fy", target, ok=None, timeout=120)
-        other = [x for x in p.stdout.splitlines() if x and REFUGEES not in x
-                 and not OF_ORPHANS.match(x)]
+        other = [x for x in p.stdout.splitlines() if x and ORPHAN_LIST not in x
+                 and not ORPHAN_REPAIRS.match(x)]
         expect(not other, "e2fsck -fy: " + " | ".join(other[:6])[:600])
     expect(p.returncode in (0, 1), f"e2fsck: exit status {p.returncode}: "
            + " | ".join(p.stdout.strip().splitlines()[-6:])[:600])
 
 
 def faults_round(env, transport, nr, rng):
-    """The load on a device that misbehaves: programs get errors, and what is left recovers."""
+    """
+    A round on a device that misbehaves: the programs get errors, and the file system recovers.
+    """
     opts = OPTIONS[nr % len(OPTIONS)]
     disk = Disk(env, "loop" if nr % 2 else "image", 160, *FORMATS[nr % len(FORMATS)])
     m = disk.mount(f"transport={transport}", *opts)
@@ -292,7 +303,7 @@ def faults_round(env, transport, nr, rng):
 
 
 def tidy(vol):
-    """Room for the next round, if there is little left."""
+    """Removes all files if little space is left for the next round."""
     s = vol.super()
     if int(s["Free blocks"]) * 3 < int(s["Block count"]) or int(s["Free inodes"]) < 2000:
         with vol.mount() as m:
@@ -305,7 +316,7 @@ def tidy(vol):
 @case(timeout=SECONDS + 600, params=("devfuse", "uring"))
 def soak(env, transport):
     need("fio")
-    # Put back at the end of the process, unless other tests want it by then.
+    # The switch is restored when this process ends, unless other tests use it then.
     if transport == "uring" and not offer_ring():
         raise Skip("the kernel has no FUSE over io_uring")
     rng = random.Random(f"{SEED} {transport}")

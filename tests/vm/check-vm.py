@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-The daemon in a virtual machine, on emulated NVMe drives that work, fail, vanish and lose their
-power. Called by `make check-vm`; needs no root.
+Tests of the daemon in a virtual machine, on emulated NVMe drives that work, fail, are removed and
+lose their power. `make check-vm` runs it; it needs no root.
 
-    check-vm.py [--list] [NAME...]     the scenarios whose names contain one of these words
-    (default: all)
+    check-vm.py [--list] [NAME...]     runs the scenarios whose names contain one of these words
+                                       (default: all); --list prints the names
 
-    CHECK_VM=require      what is missing is a failure, not a reason to skip
-    CHECK_VM_SET=short    the scenarios that a change must pass every time, in half the time
+    CHECK_VM=require      a missing program or kernel is a failure, not a reason to skip
+    CHECK_VM_SET=short    only the scenarios that a change must pass every time
     VM_JOBS=N             guests at a time (default: 2, or 1 on one CPU)
-    VM_SECONDS=N          skips what has not begun after that time (default: no limit)
+    VM_SECONDS=N          skips scenarios that have not begun after that time (default: no limit)
     VM_KEEP=1             keeps images and logs
     FDIO_VM_CACHE, FDIO_VM_DEB   the guest's kernel, see vm_kernel.py
     FDIO_TOTALS           a file that gets the line "check-vm PASSED FAILED SKIPPED"
@@ -58,7 +58,7 @@ SCENARIOS = (
 
 
 class Shared:
-    """What all guests use: the kernel and the archives."""
+    """The guest's kernel and initial file systems, which all scenarios use."""
 
     def __init__(self, directory):
         vm_env.need("qemu-system-x86_64", "qemu-img", "mke2fs", "e2fsck", "debugfs", "dumpe2fs",
@@ -84,7 +84,7 @@ class Scenario:
         return os.path.join(self.directory, name)
 
     def guest(self, script, namespaces, **kw):
-        """A guest that has started."""
+        """Starts a guest and returns it when it runs."""
         directory = self.path(f"guest{len(self.guests)}")
         os.mkdir(directory)
         g = Guest(self.shared, directory, script, namespaces, **kw)
@@ -93,7 +93,7 @@ class Scenario:
         return g
 
     def finish(self, g):
-        """Waits for the guest's end and takes over its results."""
+        """Waits for the guest's end and records its results; a status other than 0 fails."""
         try:
             rc = g.finish()
         finally:
@@ -114,7 +114,7 @@ class Scenario:
         self.results.bad(f"{self.name}: {what}", why)
 
     def check(self, what, fn, *args):
-        """One check on the host: fn raises Fail."""
+        """One check on the host: fn raises Fail if it fails."""
         try:
             fn(*args)
             self.ok(what)
@@ -151,7 +151,7 @@ def run_scenario(name, fn, shared, results, base):
 
 
 def clean_up(base):
-    """Nothing is left behind: mounts, images."""
+    """Removes mounts and images."""
     with open("/proc/self/mounts", encoding="utf-8") as f:
         mounts = [line.split()[1] for line in f]
     for m in mounts:
@@ -164,7 +164,10 @@ def clean_up(base):
 
 
 def end_early(base):
-    """For SIGTERM and SIGINT: threads may wait for anything, so this does not wait for them."""
+    """
+    On SIGTERM and SIGINT, kills the guests and cleans up without waiting for threads, which may
+    hang.
+    """
     def handler(_signal, _frame):
         vm_qemu.kill_all()
         clean_up(base)
@@ -174,7 +177,7 @@ def end_early(base):
 
 
 def temporary():
-    """Memory where there is enough of it, else the usual place."""
+    """A directory for images: in memory if there is enough of it, else in the usual place."""
     base = "/dev/shm"
     if not os.path.isdir(base) or shutil.disk_usage(base).free < 2048 * MIB:
         base = None

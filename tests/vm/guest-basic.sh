@@ -2,14 +2,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck source=/dev/null
 #
-# Two namespaces served at once: verified direct, buffered and mapped I/O, unmount, e2fsck. Drive 1
+# Serves two namespaces at once: verified direct, buffered and mapped I/O, unmount, e2fsck. Drive 1
 # comes with a file system, drive 2 gets one here.
 . /vm/lib.sh
 a=$(drive 1) b=$(drive 2)
 lbs=$(cat "/sys/block/${a##*/}/queue/logical_block_size")
 
 works "mount" serve "$a" /mnt
-# The path, because busybox has a mke2fs of its own.
+# With its path, because busybox has a mke2fs of its own.
 works "mke2fs in the guest" /bin/mke2fs -q -F -t ext4 "$b"
 works "mount of the second namespace" serve "$b" /mnt2
 fails "a second daemon on a drive that is served" fusedio "$a" /mnt2
@@ -48,7 +48,7 @@ works "e2fsck of the second namespace" e2fsck -fn "$b"
 works "mount again" serve "$b" /mnt2
 works "what was written is still there" cmp /tmp/data /mnt2/data
 for how in write truncate fallocate; do
-	want ok "nothing of them is on the disk: $how" vmio zeroes "/mnt2/mapped-$how"
+	want ok "these stores are not on the disk: $how" vmio zeroes "/mnt2/mapped-$how"
 done
 works "the tree is still there" diff -r /vm /mnt2/dir/vm
 works "umount again" umount /mnt2

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck shell=sh source=/dev/null
 #
-# The first process of the guest: makes it a usable system, runs the script named on the kernel's
-# command line (script=NAME; arg=WORD becomes $ARG), reports its exit status and switches off.
+# The first process of the guest: mounts what a system needs, runs the script named on the kernel's
+# command line (script=NAME; arg=WORD becomes $ARG), reports its exit status and switches off. With
+# boot=systemd it starts systemd instead, which runs the script as a service (guest-systemd.sh).
 /bin/busybox --install -s /bin 2>/dev/null
 export PATH=/bin LD_LIBRARY_PATH=/lib HOME=/
 mount -t proc proc /proc
@@ -24,7 +25,7 @@ for word in $line; do
 	esac
 done
 echo GUEST-UP >/dev/ttyS1
-if [ "${boot:-}" = systemd ]; then # runs the script as a service, and reports
+if [ "${boot:-}" = systemd ]; then
 	sh /vm/sd-root.sh
 	umount /dev/shm /dev /sys /proc
 	exec switch_root /root /lib/systemd/systemd
@@ -33,5 +34,5 @@ sh "/vm/$script.sh" </dev/null >/dev/console 2>&1
 rc=$?
 cat /tmp/syslog
 echo "GUEST-RC $rc" >/dev/ttyS1
-stty -F /dev/ttyS1 -echo # waits until the line is empty
+stty -F /dev/ttyS1 -echo # waits until everything is sent
 poweroff -f

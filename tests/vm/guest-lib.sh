@@ -1,11 +1,11 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
-# What the guest's scripts share: checks that report on the second serial line, drives by their
-# number, mounts.
+# Functions of the guest's scripts: checks that report on the second serial line, drives by number,
+# mounts.
 say() { echo "$*" >/dev/ttyS1; }
 
-# Drive by number of its namespace: the names of devices need not follow it.
+# drive N: the device of namespace N. The names of devices need not have that number.
 drive() {
 	for d in /sys/block/nvme*; do
 		[ "$(cat "$d/nsid" 2>/dev/null)" != "$1" ] || { echo "/dev/${d##*/}"; return; }
@@ -13,7 +13,8 @@ drive() {
 	echo "/no-namespace-$1"
 }
 
-# want RESULT WHAT COMMAND...: the last line that the command prints matches RESULT (a pattern).
+# want RESULT WHAT COMMAND...: passes if the last line that the command prints matches RESULT (a
+# pattern).
 want() {
 	expected=$1 what=$2
 	shift 2
@@ -27,7 +28,7 @@ want() {
 	esac
 }
 
-# works WHAT COMMAND..., fails WHAT COMMAND...: by the exit status.
+# works WHAT COMMAND..., fails WHAT COMMAND...: passes if the command succeeds, or fails.
 works() {
 	what=$1
 	shift
@@ -43,7 +44,7 @@ fails() {
 	if "$@" >/tmp/stdout 2>&1; then say "not ok $what :: succeeded"; else say "ok $what"; fi
 }
 
-# Mounts and tells whether it is there.
+# serve DEVICE DIRECTORY [OPTION...]: mounts; succeeds if the mount is there afterwards.
 serve() {
 	dev=$1 dir=$2
 	shift 2
@@ -51,7 +52,7 @@ serve() {
 	timeout 60 fusedio "$dev" "$dir" "$@" && grep -q " $dir fuse" /proc/mounts
 }
 
-# until_true SECONDS COMMAND...
+# until_true SECONDS COMMAND...: repeats the command until it succeeds.
 until_true() {
 	left=$(($1 * 10))
 	shift

@@ -2,23 +2,23 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck source=/dev/null
 #
-# A daemon with -o mlock, which takes privileges that a test's machine may not have: it is locked in
-# memory, exempt from the kernel's hunt for memory, and writes out with next to nothing left in its
-# memory cgroup.
+# A daemon with -o mlock, which needs privileges that the machine of a root test may lack: it is
+# locked in memory, the OOM killer leaves it alone, and it writes data with next to no memory left
+# in its cgroup.
 . /vm/lib.sh
 a=$(drive 1)
-limit=$((384 * 1024)) # the kernel accounts in steps of 256 KiB on each CPU; there is one
+limit=$((384 * 1024)) # the kernel accounts in steps of 256 KiB for each CPU; there is one
 
-# A number of /proc/PID/status.
+# field PID NAME: a number of /proc/PID/status.
 field() { sed -n "s/^$2:[^0-9-]*\\(-*[0-9]*\\).*/\\1/p" "/proc/$1/status"; }
-# The daemon, and not the process that unmounts.
+# The process of the daemon, not that of the unmounter, which has one thread.
 daemon() {
 	for p in $(pidof fusedio); do
 		[ "$(field "$p" Threads)" -le 1 ] || echo "$p"
 	done
 }
 
-# New blocks, old blocks, durable ones, and data from the page cache.
+# Writes directly to new blocks and (with O_DSYNC) to old ones, and through the page cache.
 write_out() {
 	rm -f /mnt/new /mnt/cached &&
 		dd if=/tmp/data of=/mnt/new bs=256k oflag=direct conv=fsync &&

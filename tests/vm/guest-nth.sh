@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck source=/dev/null
 #
-# On each drive another request fails, once or for good. Whatever it hits: steps end with an error
-# or with all done, what was announced is announced to the host ("DRIVE N STEP M"), reads go on,
-# umount ends.
+# On each drive a different request fails, once or from then on. In every case: the steps end, with
+# an error or after the last one; the host is told the last announced step ("DRIVE N STEP M"); reads
+# work; umount ends.
 . /vm/lib.sh
 n=0
 for d in /sys/block/nvme*; do
@@ -12,7 +12,7 @@ for d in /sys/block/nvme*; do
 	n=$((n + 1))
 	id=$(cat "$d/nsid")
 	if ! serve "/dev/${d##*/}" /mnt; then
-		# The daemon writes before it serves: that may be what fails.
+		# The daemon writes before it serves, so the mount may be what fails.
 		say "DRIVE $id STEP 0 MOUNT-FAILED"
 		continue
 	fi

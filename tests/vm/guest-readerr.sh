@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck source=/dev/null
 #
-# Media errors on reading, which the driver reports as ENODATA: programs must see EIO, for the
-# blocks concerned and no others. The host has chosen bad blocks: block 8 of /data, the inode of
+# Media errors on reading, which the driver reports as ENODATA: programs must get EIO for the bad
+# blocks and for no others. The host chose the bad blocks: block 8 of /data, the inode of
 # /inodes/$ARG, the directory /baddir, the attributes of /attr, the extent tree of /tree.
 . /vm/lib.sh
 works "mount" serve "$(drive 1)" /mnt

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck source=/dev/null
 #
-# The drive vanishes while it is mounted and written to: errors, no hang, umount ends.
+# The drive is removed while it is mounted and written to: calls fail, none hangs, umount ends.
 . /vm/lib.sh
 dev=$(drive 1)
 works "mount" serve "$dev" /mnt
@@ -11,7 +11,7 @@ works "steps before the removal" vmio steps /mnt/steps 1 40
 say "STEP 40"
 want ok "a file to overwrite" vmio write /mnt/over 0 1048576 1048576 1 create,fsync
 exec 3</mnt/data
-# Load on all paths while it happens. Each of them ends by itself, with an error.
+# Loads of all kinds while it happens. Each ends by itself, with an error.
 (while vmio write /mnt/over 0 1048576 4096 1 direct; do :; done) >/tmp/load.direct 2>&1 &
 (while vmio read /mnt/over 0 1048576 4096 1 direct; do :; done) >/tmp/load.read 2>&1 &
 vmio steps /mnt/steps 41 1000000 >/tmp/load.steps 2>&1 &
@@ -29,7 +29,7 @@ want "*:E*" "direct overwrite" vmio write /mnt/over 0 4096 4096 2 direct
 want "*:E*" "durable overwrite" vmio write /mnt/over 0 4096 4096 2 direct,dsync
 want "*:E*" "buffered write with fsync" vmio write /mnt/over 0 4096 4096 2 fsync
 want "*:E*" "a new file with fsync" vmio write /mnt/new 0 4096 4096 2 create,fsync
-if [ "$(vmio mkdir /mnt/newdir)" = ok ]; then # in memory this may succeed
+if [ "$(vmio mkdir /mnt/newdir)" = ok ]; then # may succeed in memory
 	want "EIO" "fsync of the directory in which a directory was made" vmio fsync /mnt
 fi
 want "E*" "create" vmio create /mnt/new2

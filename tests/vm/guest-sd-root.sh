@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck source=/dev/null
 #
-# The root directory for a guest with systemd: what can be pivoted and shared like a disk's, and the
-# unit enabled in it.
+# Makes the root directory of a guest with systemd, in a tmpfs because the initial file system can
+# be neither pivoted nor shared, and enables the unit in it.
 . /vm/lib.sh
 mkdir -p /root
 mount -t tmpfs -o mode=755 root /root

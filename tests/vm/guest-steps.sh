@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck source=/dev/null
 #
-# Announced steps, with other work beside them. $ARG: FIRST,LAST,MARK, where MARK is the offset on
-# the drive that gets the numbers of the steps, or "none"; with LAST 0 nothing but a mount, hence a
-# recovery, and an umount. With "deaf" in its place the kernel keeps the flushes to itself.
+# Announced steps (vmio.c) while another load runs. $ARG is FIRST,LAST,MARK[,deaf]. MARK is the
+# offset on the drive at which the number of each step is written, or "none". With LAST 0 it only
+# mounts, which recovers, and unmounts. With "deaf" the kernel sends no flushes to the drive.
 . /vm/lib.sh
 IFS=, read -r first last mark deaf <<END
 $ARG

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck source=/dev/null
 #
-# Runs as a service of the guest's systemd, in the name space of everybody else; fusedio@srv-db was
-# started at boot.
+# The checks of the unit. Runs as a service of the guest's systemd, in the mount namespace of all
+# processes; fusedio@srv-db was started at boot.
 . /vm/lib.sh
 a=$(drive 1)
 unit=fusedio@srv-db
@@ -47,7 +47,7 @@ works "the unit ends with it" until_true 4 is_inactive $unit
 want success "and well" show $unit Result
 works "start once more" systemctl start $unit
 
-# Each look takes seconds in an emulated machine: until_true counts looks, ten for a second.
+# systemctl takes seconds in an emulated machine: until_true counts its calls, ten for a second.
 old=$(show $unit MainPID)
 kill -9 "$old"
 works "a daemon that was killed is started again" until_true 4 is_new "$old"
@@ -58,11 +58,11 @@ works "is tried again and given up" until_true 6 is_failed fusedio@srv-bad
 want 32 "with the status of mount" show fusedio@srv-bad ExecMainStatus
 fails "no mount is left" mounted /srv/bad
 fails "start on a device that is not there" systemctl start fusedio@srv-gone
-# A new try forgets how the last one ended.
+# ExecMainStatus is reset when systemd tries again.
 works "with the status of mount as well" until_true 6 has_status 32 fusedio@srv-gone
 works "trying ends when told so" systemctl stop fusedio@srv-gone
 
 works "a service that uses the mount" systemctl start user.service
-# This script ends with it; so the verdict comes first.
+# Switching off ends this script too, so the exit status is stored before.
 echo 0 >/run/vm-rc
 systemctl --no-block poweroff

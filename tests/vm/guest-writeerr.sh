@@ -5,7 +5,7 @@
 # Media errors on writing and flushing, each on a drive of its own.
 . /vm/lib.sh
 
-# 1: block 8 of /data cannot be written. Data errors are the program's; the file system goes on.
+# 1: block 8 of /data cannot be written. The program gets the error, and the file system goes on.
 works "data: mount" serve "$(drive 1)" /mnt
 want write:EIO "data: direct overwrite of a bad block" vmio write /mnt/data 32768 4096 4096 2 direct
 want write:EIO "data: the same with O_DSYNC" vmio write /mnt/data 32768 4096 4096 2 direct,dsync
@@ -17,7 +17,7 @@ want ok "data: what was written is there" vmio read /mnt/data 0 32768 4096 3 dir
 want ok "data: a new file" vmio write /mnt/new 0 65536 65536 4 create,fsync
 works "data: umount" umount /mnt
 
-# 2: the journal cannot be written. Everything is read-only from then on.
+# 2: the journal cannot be written. The file system is read-only from then on.
 works "journal: mount" serve "$(drive 2)" /mnt
 want "fsync:EIO" "journal: fsync of a new file" vmio write /mnt/new 0 4096 4096 4 create,fsync
 want "EROFS" "journal: create" vmio create /mnt/new2
@@ -29,14 +29,14 @@ want ok "journal: list" vmio list /mnt
 sleep 1.5
 works "journal: umount" umount /mnt
 
-# 3: the inode table cannot be written in place: known when the log is emptied, at the latest by
-# umount.
+# 3: the inode table cannot be written in place: the daemon finds out at a checkpoint, at the latest
+# by umount.
 works "checkpoint: mount" serve "$(drive 3)" /mnt
 want ok "checkpoint: a new file, durable by the log" vmio write /mnt/new 0 4096 4096 4 create,fsync
 works "checkpoint: umount" umount /mnt
 
-# 4: flushes fail from a moment that the host chooses. The last block of the drive does not belong
-# to the file system; QEMU passes on no flush where nothing was written.
+# 4: flushes fail from a moment that the host chooses. QEMU passes on a flush only after a write, so
+# flush_fails writes to the last block of the drive, which the file system does not use.
 flush_fails() { [ "$(vmio write "$1" 50327552 4096 4096 1 direct,fsync)" != ok ]; }
 works "flush: mount" serve "$(drive 4)" /mnt
 say "FLUSHES-SHALL-FAIL"
@@ -47,7 +47,7 @@ want "*:E*" "flush: fsync of a new file" vmio write /mnt/new 0 4096 4096 4 creat
 want ok "flush: reads go on" vmio read /mnt/data 4096 61440 61440 1 direct
 works "flush: umount" umount /mnt
 
-# 5: as 2, with errors=panic: the daemon ends, and nobody hangs.
+# 5: as 2, with errors=panic: the daemon ends, and no call hangs.
 works "panic: mount" serve "$(drive 5)" /mnt -o errors=panic
 want "fsync:E*" "panic: fsync of a new file" vmio write /mnt/new 0 4096 4096 4 create,fsync
 want "E*" "panic: create" vmio create /mnt/new2
@@ -55,7 +55,7 @@ works "panic: the daemon ends" until_true 10 no_daemon
 want "*:E*" "panic: read" vmio read /mnt/data 0 4096 4096 1 direct
 works "panic: umount" umount /mnt
 
-# 6: errors=continue does not help where the journal is gone.
+# 6: as 2, with errors=continue: without a journal the file system still is read-only.
 works "continue: mount" serve "$(drive 6)" /mnt -o errors=continue
 want "fsync:EIO" "continue: fsync of a new file" vmio write /mnt/new 0 4096 4096 4 create,fsync
 want "EROFS" "continue: create" vmio create /mnt/new2

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Everyday use on drives with sectors of 512 and of 4096 bytes, and on a second namespace; and a
-daemon that is locked in memory.
+Everyday use on drives with sectors of 512 and of 4096 bytes and on two namespaces at once
+(guest-basic.sh), and a daemon that is locked in memory (guest-mlock.sh).
 """
 from vm_env import MIB, e2fsck_clean, make_image
 from vm_qemu import raw_drive

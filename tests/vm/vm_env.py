@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-What the modules of the tests in a virtual machine share: where things are, the results, programs
-run with a time limit, and ext4 images, made and examined without root.
+Functions that the modules of the virtual machine tests share: paths, results, programs with a time
+limit, and ext4 images, made and examined without root.
 """
 import os
 import re
@@ -30,7 +30,9 @@ class Fail(Exception):
 
 
 class Results:
-    """The lines "ok NAME" and "not ok NAME: why", printed as they come, from any thread."""
+    """
+    Prints and counts the lines "ok NAME", "not ok NAME: why" and "skip NAME: why", from any thread.
+    """
 
     def __init__(self):
         self.lock = threading.Lock()
@@ -76,14 +78,14 @@ def run(*argv, timeout=60, ok=(0,), text=True):
 
 
 def need(*programs):
-    """Skips unless all of these are there."""
+    """Raises Skip unless all these programs are installed."""
     missing = [p for p in programs if not shutil.which(p)]
     if missing:
         raise Skip(f"not installed: {' '.join(missing)} (as root: build-aux/packages.sh vm)")
 
 
 def expect(cond, msg):
-    """Fails with msg unless cond holds."""
+    """Raises Fail with msg unless cond is true."""
     if not cond:
         raise Fail(msg)
 
@@ -100,13 +102,13 @@ def wait_for(cond, what, seconds=30):
 # ---- images ----
 
 def copy(image, path):
-    """A copy that takes no more room than the original."""
+    """Copies an image; holes stay holes."""
     run("cp", "--sparse=always", image, path)
     return path
 
 
 def make_image(path, size_mib, *mke2fs, reserve=0):
-    """An ext4 file system in a sparse file, with `reserve` bytes behind it that it does not use."""
+    """An ext4 file system in a sparse file; it does not use the last `reserve` bytes."""
     with open(path, "wb") as f:
         f.truncate(size_mib * MIB)
     run("mke2fs", "-q", "-F", "-t", "ext4", "-E", "lazy_itable_init=0", *mke2fs, path,
@@ -121,13 +123,13 @@ def e2fsck_clean(path):
 
 
 def e2fsck_replay(path):
-    """Replays the journal with e2fsck, then nothing else may be wrong."""
+    """e2fsck replays the journal, then e2fsck -fn must find nothing."""
     run("e2fsck", "-y", "-E", "journal_only", path, ok=(0, 1), timeout=120)
     e2fsck_clean(path)
 
 
 def debugfs(path, request):
-    """What debugfs prints."""
+    """The output of a debugfs request."""
     return run("debugfs", "-R", request, path).stdout
 
 
@@ -137,14 +139,14 @@ def blocks_of(image, path):
 
 
 def superblock(path):
-    """dumpe2fs -h as a dictionary."""
+    """The fields of the superblock, as dumpe2fs -h prints them."""
     out = run("dumpe2fs", "-h", path).stdout
     return {k.strip(): v.strip() for k, _, v in (line.partition(":") for line in out.splitlines())
             if v}
 
 
 def number_in(text, pattern):
-    """The number that a pattern with one group finds in text."""
+    """The number that the group of the pattern matches in text."""
     m = re.search(pattern, text)
     expect(m, f"{pattern} not found in {text[:200]!r}")
     return int(m.group(1))

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Drives that fail: media errors at chosen blocks, on the N-th write or flush, and a drive that
-vanishes. Afterwards the fault is gone, and the image must be what the daemon has promised: a replay
-of the journal, a clean e2fsck, everything there that was announced as durable, the error noted in
-the superblock where the daemon gave up.
+Drives that fail: media errors at chosen blocks, on the N-th write or flush, and a drive that is
+removed. Afterwards the image is examined without the fault: e2fsck replays the journal and finds
+nothing, everything that was announced as durable is there, and if the daemon stopped writing, the
+superblock or the journal has the error.
 """
 import os
 import re
@@ -19,7 +19,7 @@ IMAGE_MIB = 48
 
 
 def populate(directory):
-    """The tree that the images start with."""
+    """Makes the tree of files that the images start with."""
     os.makedirs(os.path.join(directory, "inodes"))
     os.makedirs(os.path.join(directory, "baddir"))
 
@@ -32,7 +32,7 @@ def populate(directory):
     for i in range(FILES):
         put(f"inodes/f{i}", b"")
     put("inodes/other", b"")
-    # holes between blocks: more extents than fit into an inode
+    # a hole after each block: more extents than fit into an inode
     with open(os.path.join(directory, "tree"), "wb") as f:
         for i in range(12):
             f.seek(i * 2 * BLOCK)
@@ -58,12 +58,13 @@ def inode_block(image, path):
 
 
 def faults(iotype, blocks):
-    """Errors at these blocks, for good."""
+    """blkdebug's rules for permanent errors at these blocks."""
     return [{"event": "none", "iotype": iotype, "sector": b * BLOCK // 512 + s} for b in blocks
             for s in range(BLOCK // 512)]
 
 
 def read_errors(env):
+    """Media errors on reading: see guest-readerr.sh."""
     image = populated_image(env)
     needed = {inode_block(image, p)
               for p in ("/", "/data", "/attr", "/tree", "/baddir", "/inodes", "/inodes/other")}
@@ -79,7 +80,10 @@ def read_errors(env):
 
 
 def noted(image):
-    """The daemon has noted an error, in the superblock or, where it could not, in the journal's."""
+    """
+    The daemon has recorded an error in the superblock or, if it could not write that, in the
+    journal's superblock.
+    """
     sb = superblock(image)
     journal = debugfs(image, "logdump -S") + str(sb)
     expect("errors" in sb.get("Filesystem state", "") or re.search(
@@ -88,14 +92,14 @@ def noted(image):
 
 def recovers(image):
     """
-    With the fault gone, e2fsck replays what is in the log and then finds nothing wrong: an error
-    that is noted makes it check everything, without changing anything but the note.
+    Without the fault, e2fsck replays the journal and then finds nothing wrong. A recorded error
+    makes it check everything; it may change nothing but that record.
     """
     p = run("e2fsck", "-fy", image, ok=None, timeout=120)
     expect(p.returncode in (0, 1), f"e2fsck -fy: status {p.returncode}: {p.stdout[-300:]}")
     said = [line for line in p.stdout.splitlines() if line and not re.match(
         r"Pass \d|.*FILE SYSTEM WAS MODIFIED|.*recovering journal$|.*: \d+/\d+ files", line)]
-    # As with the kernel, the counts in the superblock are brought up to date at unmount only.
+    # As in the kernel, the counts in the superblock are updated at unmount only.
     counts = re.compile(r"Free (blocks|inodes) count wrong \(\d+, counted=\d+\)\.$")
     said = [a for a, before in zip(said, [""] + said) if not counts.match(a)
             and not (a == "Fix? yes" and counts.match(before))]
@@ -109,6 +113,9 @@ def no_longer_dirty(image, dirty):
 
 
 def write_errors(env):
+    """
+    Media errors on writing and flushing, one kind on each of six drives: see guest-writeerr.sh.
+    """
     base = populated_image(env)
     images = [copy(base, env.path(f"drive{n}.img")) for n in range(1, 7)]
     journal = blocks_of(base, "<8>")
@@ -143,7 +150,9 @@ def file_is(env, image, path, want):
 
 
 def nth_rules(event, iotype, n, once):
-    """The n-th request of a kind fails, and, unless once, all that follow."""
+    """
+    blkdebug's rules by which the n-th request of a kind fails and, unless once, all later ones.
+    """
     states = [{"event": event, "state": s, "new_state": s + 1} for s in range(1, n)]
     return {**({"set_state": states} if states else {}),
             "inject_error": [{"event": event, "iotype": iotype, "state": n, "once": once}]}
@@ -156,6 +165,10 @@ def check_nth(env, image, step):
 
 
 def nth(env, event, iotype, numbers):
+    """
+    Makes the n-th request of a kind fail, for each n in numbers: once on one drive, from then on
+    for ever on another.
+    """
     base = populated_image(env)
     cases = [(n, once) for n in numbers for once in (True, False)]
     images = [copy(base, env.path(f"{iotype}{n}{'once' if once else ''}.img")) for n, once in cases]
@@ -186,6 +199,7 @@ def nth_flush(env):
 
 
 def removal(env):
+    """The drive is removed while programs write to it: see guest-removal.sh."""
     image = populated_image(env)
     g = env.boot("removal", [raw_drive("d1", image)])
     env.check("e2fsck after a replay", e2fsck_replay, image)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-The guest's file system: cpio archives with busybox, the daemon as built here, e2fsprogs and the
-guest's scripts, and fio in an archive of its own, because of its many libraries: the kernel unpacks
-archives that follow each other. Libraries are those that ldd names, all in /lib. A third archive
-has Debian's systemd, with few units, and the unit of fusedio as built.
+The guest's file system, in cpio archives that the kernel unpacks one after the other. The first has
+busybox, the daemon as built here, e2fsprogs and the guest's scripts; the second has fio and its
+many libraries; the third has Debian's systemd with few units, and the unit of fusedio as built.
+Libraries are those that ldd names, all in /lib.
 """
 import glob
 import os
@@ -53,10 +53,7 @@ class Archive:
 
 
 def libraries(program):
-    """
-    What the dynamic linker will load: name in /lib -> file; the linker itself has a place of its
-    own.
-    """
+    """The libraries that the dynamic linker will load: path in the guest -> file here."""
     found = {}
     for line in run("ldd", program, ok=(0, 1)).stdout.splitlines():
         expect("not found" not in line, f"{program}: {line.strip()}")
@@ -85,7 +82,7 @@ def which(program):
 
 
 def busybox():
-    """Any busybox that has what the guest's scripts call; the guest has nothing else at first."""
+    """The path of a busybox that has all commands that the guest's scripts call."""
     path = which("busybox")
     missing = APPLETS - set(run(path, "--list").stdout.split())
     if missing:
@@ -96,7 +93,7 @@ def busybox():
 
 
 def systemd(path):
-    """An archive to follow the small one; None where systemd is not installed."""
+    """Writes the archive with systemd; None if systemd is not installed."""
     # busybox has no umount -c
     programs = {"systemd": f"{SYSTEMD}/systemd", "systemd-shutdown": f"{SYSTEMD}/systemd-shutdown",
                 **{p: shutil.which(p) for p in ("systemctl", "mount", "umount")}}
@@ -116,7 +113,7 @@ def systemd(path):
     a.file("lib/systemd/system-shutdown/verdict", os.path.join(HERE, "guest-sd-end.sh"))
     for u in ("vmtest.service", "user.service"):
         a.file(f"etc/systemd/system/{u}", os.path.join(HERE, u), 0o644)
-    # There is no journal.
+    # The guest runs no journald.
     a.entry("etc/systemd/system/fusedio@.service.d/log.conf", 0o100644,
             b"[Service]\nStandardError=file:/dev/console\n")
     with open(OUR_UNIT, encoding="utf-8") as f:
@@ -139,8 +136,8 @@ def joined(path, *archives):
 
 def build(directory, kernel):
     """
-    Returns the paths of three archives: the small one, the one with fio as well, the one with
-    systemd as well (or None).
+    Returns the paths of three initial file systems: the small one, the small one with fio, the
+    small one with systemd (or None).
     """
     small, fio = os.path.join(directory, "small.cpio"), os.path.join(directory, "fio.cpio")
     have = set()

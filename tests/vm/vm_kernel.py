@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-The guest's kernel: Debian's linux-image-cloud-amd64, which has NVMe built in and FUSE built in or
-as one module. Taken from the package archive once, without installing it, and kept in a directory:
+The guest's kernel: Debian's linux-image-cloud-amd64, which has NVMe built in, and FUSE built in or
+as one module. The package is downloaded once, unpacked without installing it, and kept in a
+directory:
 
     FDIO_VM_CACHE    that directory (default: $XDG_CACHE_HOME/fusedio-vm, else ~/.cache/fusedio-vm)
-    FDIO_VM_DEB      the .deb file of another linux-image package, to use in its place
+    FDIO_VM_DEB      the .deb file of another linux-image package, used instead
 
-If the archive cannot be reached, the newest kernel in the cache is used.
+If the package cannot be downloaded, the newest kernel in that directory is used.
 """
 import glob
 import hashlib
@@ -32,7 +33,7 @@ def cache_dir():
 
 
 def wanted_package():
-    """The package that META stands for today, and its version; or None."""
+    """The package that META depends on today, and its version; or None."""
     try:
         show = run("apt-cache", "show", META, ok=None).stdout
     except (Skip, Fail):
@@ -42,7 +43,7 @@ def wanted_package():
 
 
 def unpack(deb, target):
-    """Only what the guest needs: vmlinuz, and fuse.ko if it is a module."""
+    """Unpacks vmlinuz and, if FUSE is a module, fuse.ko."""
     tmp = tempfile.mkdtemp(dir=os.path.dirname(target))
     with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", deb], stdout=subprocess.PIPE) as p:
         with tarfile.open(fileobj=p.stdout, mode="r|") as tar:
@@ -62,7 +63,7 @@ def unpack(deb, target):
     try:
         os.rename(tmp, target)
     except OSError:
-        pass  # somebody else was faster
+        pass  # another process has made it meanwhile
     return target
 
 
@@ -83,7 +84,7 @@ def download(package, target):
 
 
 def find():
-    """The directory with vmlinuz and perhaps fuse.ko."""
+    """The directory with vmlinuz and perhaps fuse.ko. Raises Skip if there is none."""
     need("dpkg-deb")
     cache = cache_dir()
     own = os.environ.get("FDIO_VM_DEB")

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-What a power cut leaves. Twice over: QEMU is killed while its drive has a volatile cache; and all
-writes are recorded, then every image that a cut could have left is recovered, by the daemon (as
-root) and by e2fsck, and compared with what had been announced as durable at that moment.
+Power cuts, tested in two ways. power_cut kills QEMU while its drive has a volatile cache. write_log
+records all writes of a drive; then each image that a power cut could have left is recovered, by the
+daemon (as root) and by e2fsck, and compared with the steps that were announced as durable by that
+moment.
 """
 import os
 import random
@@ -31,8 +32,8 @@ def can_mount():
 
 def recover_by_daemon(image, last, mnt):
     """
-    Mounts the image here: the daemon replays the journal. Everything announced is there; afterwards
-    e2fsck is content.
+    Mounts the image, so that the daemon replays the journal. All announced steps must be there;
+    after umount, e2fsck must find nothing.
     """
     os.makedirs(mnt, exist_ok=True)
     run(FUSEDIO, image, mnt, timeout=120)
@@ -40,9 +41,9 @@ def recover_by_daemon(image, last, mnt):
         if last:
             check(os.path.join(mnt, "steps"), last)
     finally:
-        # Busy for a moment where another thread forks while this one has a file open.
+        # umount fails while a child that another thread forked still has a file of the mount open.
         wait_for(lambda: run("umount", mnt, ok=None).returncode == 0, f"umount {mnt}")
-        run("flock", image, "true")  # the daemon's lock: it has ended
+        run("flock", image, "true")  # the daemon holds this lock until it has ended
     os.rmdir(mnt)
     e2fsck_clean(image)
 
@@ -71,7 +72,7 @@ def same_bytes(a, b):
 
 
 class Replay:
-    """Makes the images of the states in order, and has them recovered."""
+    """Makes the images of the crash states in order, and recovers each."""
 
     def __init__(self, env, base, entries):
         self.env, self.entries = env, entries
@@ -87,7 +88,7 @@ class Replay:
         self.done = max(self.done, upto)
 
     def state(self, n, index, chosen):
-        """The image of a state, and the last step announced before it."""
+        """Makes the image of a state; returns it and the last step that was announced before it."""
         self.roll(index + 1)
         image = copy(self.rolling, self.env.path(f"state{n}.img"))
         with open(image, "r+b") as f:
@@ -96,7 +97,7 @@ class Replay:
         return image, self.announced[chosen[-1] if chosen else index]
 
     def examine(self, n, name, image, last):
-        """Recovers one image in both ways; on another thread."""
+        """Recovers one image in both ways. Runs on a thread of the pool."""
         try:
             if can_mount():
                 second = copy(image, image + ".copy")
@@ -109,7 +110,7 @@ class Replay:
             self.bad.append(f"{name}, {last} steps announced: {e}")
 
     def run(self, subsets):
-        """All states; returns how many."""
+        """Examines all states; returns their number."""
         n = 0
         with ThreadPoolExecutor(2) as pool:
             waiting = []
@@ -153,8 +154,8 @@ def overlay(env, base, n):
 
 def cut(env, base, n, first, steps, rng, deaf=False):
     """
-    Runs steps on an overlay of base, kills QEMU after some; returns the image that is left, and the
-    last announced.
+    Runs steps on an overlay of base and kills QEMU after some; returns the image that is left and
+    the last announced step. deaf: the guest's kernel sends no flushes.
     """
     over = overlay(env, base, n)
     g = env.guest("steps", [qcow2_drive("d1", over)],
@@ -190,7 +191,7 @@ def power_cut(env, cuts=3):
 
 
 def power_cut_control(env):
-    """Without flushes the cut must be noticed: else the test proves nothing."""
+    """The control experiment: if the drive gets no flushes, the check must fail."""
     left, last = cut(env, new_image(env, "base.img"), 0, 1, 30, random.Random(SEED), deaf=True)
     try:
         recover_by_e2fsck(left, last, env.path("files"))

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-One run of a guest: QEMU's command line, and what the guest says. The guest reports on its second
-serial line, which the kernel does not write to: "ok WHAT", "not ok WHAT :: WHY", "GUEST-UP" once it
-runs, "GUEST-RC N" at its end, and what scenarios agree upon. Without GUEST-RC the run has failed;
-QEMU's own exit status says nothing.
+A guest in QEMU: its command line, and what it reports. The guest reports on its second serial line,
+to which its kernel does not write: "ok WHAT", "not ok WHAT :: WHY", "GUEST-UP" when it runs,
+"GUEST-RC N" at its end, and lines that a scenario and its script agree upon. A run without GUEST-RC
+has failed; QEMU's own exit status does not matter.
 
-Emulation by software is taken even where /dev/kvm is there, unless VM_ACCEL=kvm says so: it works
-everywhere, at the same speed. Two switches avoid faults of emulators: -cx16 (QEMU 7.2 emulates
-cmpxchg16b wrongly: guests die of double faults) and one CPU only (code that the kernel patches is
-seen late by other CPUs); no_timer_check lets the guest start on a busy host. A guest that never
-says GUEST-UP is started again, at most twice; later faults count.
+QEMU emulates the CPU in software even if there is /dev/kvm, unless VM_ACCEL=kvm is set: that works
+everywhere, at the same speed. Two options avoid faults of emulators: -cx16 (QEMU 7.2 emulates
+cmpxchg16b wrongly, and guests die of double faults) and only one CPU (code that the kernel patches
+becomes visible late to other CPUs). no_timer_check lets the guest boot on a busy host. A guest that
+does not report GUEST-UP is started again, at most twice; later faults count as failures.
 """
 import json
 import os
@@ -26,18 +26,20 @@ TRIES = 3
 
 
 def file_node(name, path, **more):
-    """The host's file at the bottom. What the guest flushes need not reach the host's disk."""
+    """The node of the host's file. Flushes of the guest need not reach the host's disk."""
     return {"driver": "file", "node-name": name, "filename": path,
             "cache": {"direct": False, "no-flush": True}, **more}
 
 
 def raw_drive(name, path):
-    """The nodes of a drive without special effects; the last one is what a device uses."""
+    """The nodes of a drive without faults. The device uses the last node."""
     return [file_node(f"{name}f", path), {"driver": "raw", "node-name": name, "file": f"{name}f"}]
 
 
 def blkdebug_drive(name, path, **rules):
-    """A drive with errors: inject_error=[...], set_state=[...] as blkdebug takes them."""
+    """
+    The nodes of a drive with errors: inject_error=[...] and set_state=[...] as blkdebug takes them.
+    """
     rules = {k.replace("_", "-"): v for k, v in rules.items()}
     return [file_node(f"{name}f", path),
             {"driver": "blkdebug", "node-name": f"{name}b", "image": f"{name}f", **rules},
@@ -45,14 +47,14 @@ def blkdebug_drive(name, path, **rules):
 
 
 def break_drive(guest, name, **rules):
-    """Errors from now on, in a drive made by raw_drive."""
+    """Adds errors to a running drive that raw_drive made."""
     rules = {k.replace("_", "-"): v for k, v in rules.items()}
     guest.qmp("blockdev-add", driver="blkdebug", node_name=f"{name}b", image=f"{name}f", **rules)
     guest.qmp("blockdev-reopen", options=[{"driver": "raw", "node-name": name, "file": f"{name}b"}])
 
 
 def log_drive(name, path, log):
-    """A drive all of whose writes are recorded in the file log, in the format of dm-log-writes."""
+    """A drive whose writes are all recorded in the file log, in the format of dm-log-writes."""
     with open(log, "wb"):
         pass
     return [file_node(f"{name}f", path), file_node(f"{name}l", log),
@@ -62,9 +64,9 @@ def log_drive(name, path, log):
 
 def qcow2_drive(name, overlay):
     """
-    A drive whose cache is volatile: QEMU keeps the table of what is allocated in memory until a
-    flush, so that killing it loses the writes since then. It must not be written back by itself,
-    hence the big table cache without interval.
+    A drive with a volatile cache: QEMU keeps the table of allocated clusters in memory until a
+    flush, so killing QEMU loses the writes since then. The table's cache is large and has no
+    cleaning interval, so that QEMU does not write it back earlier.
     """
     return [file_node(f"{name}f", overlay),
             {"driver": "qcow2", "node-name": name, "file": f"{name}f", "l2-cache-size": 16 << 20,
@@ -72,15 +74,15 @@ def qcow2_drive(name, overlay):
 
 
 def kill_all():
-    """Every guest, at the end of the program."""
+    """Kills every guest, when the program ends."""
     for p in list(_running):
         p.kill()
 
 
 class Guest:
     """
-    A guest on NVMe drives, which may be silent for timeout seconds. namespaces is a list of lists
-    of block nodes: namespace N of the one controller is the Nth.
+    A guest with NVMe drives. namespaces is a list of lists of block nodes, one list for each
+    namespace of the controller. The guest counts as hung if it reports nothing for timeout seconds.
     """
 
     def __init__(self, shared, directory, script, namespaces, lbs=512, fio=False, append="",
@@ -112,7 +114,7 @@ class Guest:
         return argv
 
     def lines(self):
-        """What the guest has reported so far, whole lines only."""
+        """The whole lines that the guest has reported so far."""
         try:
             with open(self.report, encoding="utf-8", errors="replace", newline="") as f:
                 text = f.read()
@@ -140,7 +142,7 @@ class Guest:
                            f"{self.tail('qemu.log')} {self.tail()}")
 
     def qmp(self, command, **arguments):
-        """Tells QEMU something, and waits until it is done."""
+        """Sends QEMU a command and waits for its result."""
         for request in ([] if self.greeted else [{"execute": "qmp_capabilities"}]) + [
                 {"execute": command,
                  "arguments": {k.replace("_", "-"): v for k, v in arguments.items()}}]:
@@ -148,7 +150,7 @@ class Guest:
             self.process.stdin.write(json.dumps(request).encode() + b"\n")
             self.process.stdin.flush()
             reply = {}
-            while not {"return", "error"} & set(reply):  # greetings and events are passed over
+            while not {"return", "error"} & set(reply):  # skips greetings and events
                 line = self.process.stdout.readline()
                 if not line:
                     raise Fail(f"QEMU ended: {self.tail('qemu.log')}")
@@ -162,7 +164,10 @@ class Guest:
             raise Fail(f"the guest has not said {text}: {self.lines()[-1:]} {self.tail()}")
 
     def wait(self, cond, seconds):
-        """True once cond holds; False when QEMU has ended without it, or after that time."""
+        """
+        Waits until cond is true. Returns False if that has not happened when QEMU ends or after
+        that time.
+        """
         end = time.monotonic() + seconds
         while not cond():
             if self.process.poll() is not None:
@@ -173,7 +178,7 @@ class Guest:
         return True
 
     def kill(self):
-        """The power cut."""
+        """Kills QEMU, which is a power cut for the guest."""
         _running.discard(self.process)
         if not self.process or self.process.stdin.closed:
             return
@@ -188,9 +193,9 @@ class Guest:
             return " | ".join(f.read().split("\n")[-8:])
 
     def finish(self):
-        """Waits for the end; the exit status of the guest's script."""
+        """Waits for the guest's end; returns the exit status of its script."""
         told = -1
-        # slow is not hung: what counts is the time since it last said something
+        # a slow guest is not hung: the limit is for the time since its last line
         while len(self.lines()) > told:
             told = len(self.lines())
             # pylint: disable=cell-var-from-loop
@@ -205,7 +210,7 @@ class Guest:
         return int(verdict[-1].split()[1])
 
     def results(self):
-        """(passed, what, why) of each check that the guest made."""
+        """Yields (passed, what, why) of each check that the guest reported."""
         for line in self.lines():
             m = re.match(r"(ok|not ok) (.*?)(?: :: (.*))?$", line)
             if m:

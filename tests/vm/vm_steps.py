@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-What must be in a directory after `vmio steps` has announced step N, whatever happened to the
-machine afterwards. The steps are those of vmio.c. Step N+1 may have happened in part, so what it
-touches may be old or new, and nothing else.
+What a directory must hold after `vmio steps` announced step N, whatever happened to the machine
+then. The steps are those of vmio.c. Step N+1 may have been done in part, so what it changes may be
+old or new.
 """
 import os
 
@@ -12,7 +12,7 @@ RECORD, SLOT, SLOTS, APPEND, NAMES, UNLINK_AFTER, KINDS = 16, 4096, 16, 1008, 4,
 
 
 def content(length, step, off=0):
-    """What step writes at off."""
+    """The bytes that a step writes at this offset."""
     first = off // RECORD
     text = b"".join(b"%07d:%07x\n" % (step, first + i)
                     for i in range((length + RECORD - 1) // RECORD))
@@ -45,7 +45,7 @@ def steps_of_kind(kind, last):
 
 
 def check_slots(root, last, begun):
-    """Each slot holds what its last step wrote, or what a step that was not announced did."""
+    """Each slot holds the bytes of its last announced step, or those of the step that had begun."""
     newest = {n // KINDS % SLOTS: n for n in steps_of_kind(2, last)}
     if not newest:
         return
@@ -105,12 +105,12 @@ def check(root, last):
 
 
 def check_image(image, last, scratch):
-    """The same for an image whose journal has been replayed, without mounting it."""
+    """Checks an image whose journal was replayed, without mounting it."""
     os.makedirs(scratch)
     run("debugfs", "-R", f"rdump /steps {scratch}", image)
     check(os.path.join(scratch, "steps"), last)
 
 
 def announced(lines):
-    """The last step that was announced."""
+    """The number of the last announced step."""
     return max((int(line.split()[1]) for line in lines if line.startswith("STEP ")), default=0)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-The unit fusedio@.service under a real systemd, the first process of the guest: at boot, by hand,
-after a crash, on a wrong device, and when the machine is switched off while a service writes.
+The unit fusedio@.service under systemd, the first process of the guest: at boot, started and
+stopped by hand, after a crash, on a wrong device, and when the machine is switched off while a
+service writes.
 """
 import os
 

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-A recorded log of a drive's writes, in the format of dm-log-writes, and the images that a power cut
-could have left: everything up to a flush, and after that any of the writes. The log has the order
-of completion.
+The log of a drive's writes, in the format of dm-log-writes, in the order of their completion; and
+the images that a power cut could have left: all writes up to a flush, and any of those after it.
 """
 import random
 import struct
@@ -14,7 +13,7 @@ SECTOR = 512
 
 
 class Entry:
-    """One request: where and what (data is None for a flush without a write, and for a discard)."""
+    """One request. data is None for a discard, and for a flush without a write."""
 
     def __init__(self, off, length, flags, data):
         self.off, self.length, self.flags, self.data = off, length, flags, data
@@ -44,7 +43,10 @@ def put(f, entry):
 
 
 def marks(entries, offset):
-    """For each entry, the number in the last mark at that offset up to and with it (0: none)."""
+    """
+    For each entry, the step in the last mark written at that offset up to and including it (0:
+    none).
+    """
     found, last = [], 0
     for e in entries:
         if e.data and e.off <= offset < e.off + e.length:
@@ -56,9 +58,9 @@ def marks(entries, offset):
 
 def crash_states(entries, subsets, seed):
     """
-    Yields (name, index, indices): the image of a state is that of the entries up to index, in full,
-    and of those behind it that indices name. At each flush: all before it; and random choices of
-    what is written up to the next flush.
+    Yields (name, index, indices) of images: the entries up to index, and of the later ones those in
+    indices. There is one state at each flush, and some with random choices of the writes that
+    follow it up to the next flush.
     """
     rng = random.Random(seed)
     flushes = [i for i, e in enumerate(entries) if e.flags & FLUSH] + [len(entries)]

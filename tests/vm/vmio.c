@@ -1,31 +1,29 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What the tests in a virtual machine run inside the guest: single system calls whose result is
- * printed as one word, and a workload that announces what has become durable. One thread. The
+ * Runs inside the guest of the virtual machine tests: single system calls whose result is printed
+ * as one word, and a workload that announces which of its changes are durable. One thread. The
  * caller compares the word; the exit status says nothing.
  *
- *   vmio write FILE OFFSET LENGTH BLOCK STEP MODES     MODES: words of direct,dsync,create,fsync
- *   separated by commas, or none
- *   vmio read FILE OFFSET LENGTH BLOCK STEP MODES      reads and compares
- *     print "ok", or the call that failed and its error ("write:EIO"), or "read:short",
- *     "read:differs".
+ *   vmio write FILE OFFSET LENGTH BLOCK STEP MODES
+ *   vmio read FILE OFFSET LENGTH BLOCK STEP MODES
+ *     Writes the bytes of STEP, BLOCK bytes at a time; or reads and compares. MODES: some of
+ *     direct, dsync, create and fsync, separated by commas, or none. Prints "ok", or the call that
+ *     failed and its error ("write:EIO"), or "read:short", "read:differs".
  *   vmio stat|open|create|mkdir|unlink|fsync|list FILE, vmio getxattr|setxattr FILE NAME
- *     print "ok" or the name of the error. list reads the names of a directory.
- *   vmio mapped FILE HOW                               HOW: write, truncate, fallocate
- *     Makes FILE of 100 bytes, stores behind its end through a mapping, and makes it grow in that
- *     way; vmio zeroes FILE
- *     looks again later. Print "ok", or "read:wrong" if what was stored has become part of the
- *     file.
+ *     Prints "ok" or the name of the error. list reads the names of a directory.
+ *   vmio mapped FILE write|truncate|fallocate
+ *   vmio zeroes FILE
+ *     mapped makes FILE of 100 bytes, stores behind its end through a mapping, and makes it grow in
+ *     that way. zeroes checks the file again later. Prints "ok", or "read:wrong" if the stored
+ *     bytes are part of the file.
  *   vmio steps DIR FIRST LAST [DEVICE OFFSET]
- *     Step N changes files in DIR in one of several ways and makes the change durable; then it
- *     writes "STEP N" to the
- *     standard output, and before that, where a device is given, N into the sector at OFFSET (so
- *     that a log of the device's
- *     writes shows when the step was over). A step may be repeated. Ends with "DONE", or with "step
- *     N: CALL:ERROR". The files of each step, and what
- *     must be in them later, are those that vm_steps.py expects: change both together.
+ *     Step N changes files in DIR in one of several ways and makes the change durable. Then, if a
+ *     device is given, it writes N into the sector at OFFSET, so that a log of the device's writes
+ *     shows when the step was over; then it prints "STEP N". A step may be repeated. Ends with
+ *     "DONE", or with "step N: CALL:ERROR". vm_steps.py has the same steps and checks the files
+ *     that they leave: change both together.
  *
- * Contents: records of 16 bytes that name the step and their place in the file.
+ * Contents of files are records of 16 bytes that name the step and their place in the file.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -88,7 +86,7 @@ static unsigned char *block_memory(void)
 	return p;
 }
 
-/* len bytes of what step writes at off, a multiple of RECORD. */
+/* The bytes that step writes at off, which is a multiple of RECORD. */
 static void fill(unsigned char *buf, size_t len, unsigned long step, unsigned long off)
 {
 	for (size_t i = 0; i < len; i += RECORD) {
@@ -292,11 +290,11 @@ static int step(const char *dir, unsigned long n)
 	case 3: /* an append */
 		snprintf(path, sizeof(path), "%s/log", dir);
 		return do_write(path, n / KINDS * APPEND, APPEND, APPEND, n, "create,fsync");
-	case 4: /* a file in place of another */
+	case 4: /* a file that replaces another */
 		return step_rename(dir, n);
 	case 5: /* a directory */
 		return step_dir(dir, n);
-	default: /* one name goes, one comes */
+	default: /* an older file is removed, a new one created */
 		return step_unlink(dir, n);
 	}
 }
@@ -329,7 +327,7 @@ static int do_steps(int argc, char **argv)
 		printf("STEP %lu\n", n);
 		fflush(stdout);
 		if (isatty(STDOUT_FILENO))
-			tcdrain(STDOUT_FILENO); /* nobody outside this machine knows it before */
+			tcdrain(STDOUT_FILENO); /* the host must know before the next step begins */
 	}
 	puts("DONE");
 	fflush(stdout);
@@ -338,7 +336,7 @@ static int do_steps(int argc, char **argv)
 
 enum { SHORT = 100, STORED = 200, GROWN = 1000 };
 
-/* Nothing but zeroes between the old end and what a write has added. */
+/* Between the old end and the bytes that a write has added, the file must hold zeroes. */
 static int do_zeroes(const char *file)
 {
 	char buf[GROWN];
