@@ -670,10 +670,10 @@ END_TEST
 Suite *unit_suite(void)
 {
 	Suite *s = suite_create("dio: append");
-	TCase *t = unit_case(s, "append", 60), *thread = unit_case(s, "threads", 60);
+	TCase *t = unit_case(s, "append", 60), *threads = unit_case(s, "threads", 60);
 
 	engine_use_template(t);
-	engine_use_template(thread);
+	engine_use_template(threads);
 	unit_test(t, append_is_one_device_request_and_no_handle);
 	unit_test(t, close_by_a_loop_thread_loses_nothing);
 /* The debug build asserts that no window is closed in the mode of loop threads. */
@@ -692,6 +692,6 @@ Suite *unit_suite(void)
 	unit_test(t, full_volume_takes_windows_back);
 	unit_test(t, many_windows_hold_little);
 	unit_test(t, parallel_files_stay_whole);
-	unit_test(thread, appends_syncs_and_truncates_together);
+	unit_test(threads, appends_syncs_and_truncates_together);
 	return s;
 }

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Unit tests of requests of the direct-I/O engine beside each other and beside changes of the file:
- * writes of one block, new blocks, growth, truncation, invalidation of the page cache, and progress
- * while others wait. HACKING.md has the tags.
+ * writes of one block, truncation and the gate, and progress while others wait. HACKING.md has the
+ * tags.
  *
- * The fake device holds requests, or records them and cuts the power after each event. Tests of the
- * case "threads" have workers; build them with ThreadSanitizer to find races.
+ * The fake device holds or blocks requests. Tests of the case "threads" have workers; build them
+ * with ThreadSanitizer to find races.
  */
 #include "kit/engine.h"
 #include "dio/pagecache.h"
@@ -82,196 +82,6 @@ START_TEST(sub_sector_write_drains_fast_writes)
 	free(a);
 	free(buf);
 	free(read_back);
-	engine_close(e);
-}
-END_TEST
-
-/* Calls check after a cut at each recorded event; every step-th volume is checked by e2fsck too. */
-static void check_every_cut(struct engine *e, unsigned step, void (*check)(struct engine *left))
-{
-	unsigned events = fake_record_events(e->fake);
-	static const enum fake_cut modes[] = { FAKE_CUT_DROP, FAKE_CUT_KEEP, FAKE_CUT_RANDOM };
-
-	ck_assert_uint_gt(events, 2);
-	for (unsigned k = 0; k <= events; k++)
-		for (unsigned m = 0; m < 3; m++) {
-			struct engine_options o = e->opt;
-			o.stale = false;
-			struct engine *left = engine_on(
-					fake_record_cut(e->fake, k, modes[m], k * 7 + 1), &o);
-			check(left);
-			if ((k * 3 + m) % step == 0)
-				engine_close(left);
-			else
-				engine_close_nocheck(left);
-		}
-}
-
-static void check_not_stale(struct engine *left)
-{
-	uint64_t size = ext4_inode_size(left->inode);
-	uint8_t *buf = buffer_new(16 * BLOCK), *want = buffer_new(16 * BLOCK);
-
-	ck_assert_uint_le(size, 16 * BLOCK);
-	ck_assert_int_eq(engine_io(left, 0, 0, buf, 16 * BLOCK), size);
-	fill_pattern(want, 7, 0, 16 * BLOCK);
-	uint64_t k = 0;
-	while (k + 1 < size && (buf[k] == 0 || buf[k] == want[k]))
-		k++;
-	if (size)
-		ck_assert_msg(buf[k] == 0 || buf[k] == want[k],
-			      "byte %llu is %#x: neither zero nor new", (unsigned long long)k,
-			      buf[k]);
-	free(buf);
-	free(want);
-}
-
-/*
- * What a write leaves out of a new block is zero, also behind the end of the file, and no cut shows
- * what the block held before.
- */
-START_TEST(edges_of_new_blocks_are_zero)
-{
-	struct engine *e = engine_new(&(struct engine_options){ .stale = true });
-	uint8_t *buf = buffer_new(16 * BLOCK);
-
-	fake_record_start(e->fake);
-	/* extends; leaves out the head and the tail of the block */
-	write_pattern(e, DIO_DIRECT | DIO_DSYNC, 3 * BLOCK + 512, 7, 512);
-	/* parts of two blocks inside the size */
-	write_pattern(e, DIO_DIRECT, BLOCK + 1024, 7, BLOCK);
-	/* leaves a gap in the block with the old end */
-	write_pattern(e, DIO_DIRECT | DIO_DSYNC, 3 * BLOCK + 2048, 7, 512);
-	write_pattern(e, DIO_DIRECT | DIO_DSYNC, 9 * BLOCK + 3584, 7, 512);
-	check_every_cut(e, 16, check_not_stale);
-	fake_record_stop(e->fake);
-	ck_assert_int_eq(engine_io(e, 0, 0, buf, 16 * BLOCK), 10 * BLOCK);
-	ck_assert(no_byte(buf, 0xa5, 10 * BLOCK));
-	expect_pattern(e, 3 * BLOCK + 512, 7, 512);
-	expect_pattern(e, BLOCK + 1024, 7, BLOCK);
-	expect_pattern(e, 3 * BLOCK + 2048, 7, 512);
-	ck_assert(all_bytes(buf, 0, BLOCK + 1024));
-	ck_assert(all_bytes(buf + 3 * BLOCK + 1024, 0, 1024));
-	/* One byte far behind makes the rest of the last block visible. */
-	write_pattern(e, 0, 12 * BLOCK, 7, 1);
-	ck_assert_int_eq(engine_io(e, 0, 3 * BLOCK, buf, 9 * BLOCK), 9 * BLOCK);
-	ck_assert(no_byte(buf, 0xa5, 9 * BLOCK));
-	free(buf);
-	engine_close(e);
-}
-END_TEST
-
-/* Buffered writes of any length: the gap between the old end and the new data reads as zeroes. */
-START_TEST(gap_behind_the_end_reads_as_zeroes)
-{
-	struct engine *e = engine_new(&(struct engine_options){ .stale = true });
-	uint8_t *buf = buffer_new(8 * BLOCK);
-
-	/* Behind the end, the block holds stale data. */
-	memset(buf, 0xa5, BLOCK);
-	write_pattern(e, 0, 0, 7, 700);
-	fake_poke(e->fake, buf, BLOCK - 700, device_offset(e, 0) + 700);
-	write_pattern(e, 0, 1500, 7, 10);
-	fake_poke(e->fake, buf, BLOCK - 1510, device_offset(e, 0) + 1510);
-	write_pattern(e, 0, 3 * BLOCK + 5, 7, 20);
-	ck_assert_int_eq(engine_io(e, 0, 0, buf, 8 * BLOCK), 3 * BLOCK + 25);
-	ck_assert(all_bytes(buf + 700, 0, 800));
-	ck_assert(all_bytes(buf + 1510, 0, 3 * BLOCK + 5 - 1510));
-	expect_pattern(e, 0, 7, 700);
-	expect_pattern(e, 1500, 7, 10);
-	expect_pattern(e, 3 * BLOCK + 5, 7, 20);
-	free(buf);
-	engine_close(e);
-}
-END_TEST
-
-/*
- * An unwritten extent is converted only after its data is on the device: any cut shows zeroes or
- * the new data.
- */
-START_TEST(conversion_follows_the_data)
-{
-	struct engine *e = engine_new(&(struct engine_options){ .stale = true });
-	struct ext4_extent extent;
-
-	engine_fallocate(e, 0, 0, 8 * BLOCK);
-	ck_assert_int_eq(ext4_vol_sync(e->vol), 0);
-	ck_assert_int_eq(ext4_map_lookup(e->inode, 2, &extent), 0);
-	ck_assert_int_eq(extent.state, EXT4_EXTENT_UNWRITTEN);
-	fake_record_start(e->fake);
-	write_pattern(e, DIO_DIRECT | DIO_DSYNC, 2 * BLOCK, 7, 2 * BLOCK);
-	write_pattern(e, DIO_DIRECT | DIO_DSYNC, 5 * BLOCK + 512, 7, 1024);
-	check_every_cut(e, 16, check_not_stale);
-	fake_record_stop(e->fake);
-	expect_pattern(e, 2 * BLOCK, 7, 2 * BLOCK);
-	expect_pattern(e, 5 * BLOCK + 512, 7, 1024);
-	ck_assert_int_eq(ext4_map_lookup(e->inode, 2, &extent), 0);
-	ck_assert_int_eq(extent.state, EXT4_EXTENT_WRITTEN);
-	ck_assert_int_eq(ext4_map_lookup(e->inode, 6, &extent), 0);
-	ck_assert_int_eq(extent.state, EXT4_EXTENT_UNWRITTEN);
-	engine_close(e);
-}
-END_TEST
-
-static struct engine *watched_engine;
-static uint64_t watch_size_max;
-static unsigned watch_calls;
-static void watch_size(void *arg, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags,
-		       bool after)
-{
-	uint64_t seed = ext4_inode_size(watched_engine->inode);
-
-	watch_size_max = FDIO_MAX(watch_size_max, seed);
-	watch_calls++;
-}
-
-static pthread_barrier_t extend_barrier;
-struct extension { struct engine *e; uint64_t pos; uint32_t len; };
-static void *extend(void *arg)
-{
-	struct extension *extension = arg;
-	void *buf = buffer_new(extension->len);
-	struct test_request req;
-
-	fill_pattern(buf, 1, extension->pos, extension->len);
-	pthread_barrier_wait(&extend_barrier);
-	engine_submit(extension->e, extension->e->file, &req, DIO_DIRECT | DIO_WRITE,
-		      extension->pos, buf, extension->len);
-	ck_assert_int_eq(engine_wait(extension->e, &req), extension->len);
-	free(buf);
-	return NULL;
-}
-
-/* The size grows after the data is written; of two extensions the larger wins. */
-START_TEST(size_follows_the_data)
-{
-	struct engine *e = engine_new(&(struct engine_options){ .stale = true });
-
-	write_pattern(e, DIO_DIRECT, 0, 1, BLOCK);
-	watched_engine = e;
-	watch_size_max = watch_calls = 0;
-	fake_set_hook(e->fake, watch_size, NULL); /* before and after each data write */
-	write_pattern(e, DIO_DIRECT, BLOCK, 1, 8 * BLOCK);
-	fake_set_hook(e->fake, NULL, NULL);
-	ck_assert_uint_gt(watch_calls, 1);
-	ck_assert_uint_eq(watch_size_max, BLOCK);
-	ck_assert_uint_eq(ext4_inode_size(e->inode), 9 * BLOCK);
-	engine_close(e);
-
-	e = engine_new(&(struct engine_options){ .threads = 2 });
-	for (unsigned k = 0; k < 20; k++) {
-		uint64_t base = ext4_inode_size(e->inode);
-		struct extension a = { e, base, 2 * BLOCK },
-				 buf = { e, base + 2 * BLOCK, 6 * BLOCK };
-		pthread_t t;
-		pthread_barrier_init(&extend_barrier, NULL, 2);
-		pthread_create(&t, NULL, extend, &a);
-		extend(&buf);
-		pthread_join(t, NULL);
-		pthread_barrier_destroy(&extend_barrier);
-		ck_assert_uint_eq(ext4_inode_size(e->inode), base + 8 * BLOCK);
-		expect_pattern(e, base, 1, 8 * BLOCK);
-	}
 	engine_close(e);
 }
 END_TEST
@@ -455,192 +265,6 @@ START_TEST(fast_path_goes_on_without_workers)
 }
 END_TEST
 
-static struct {
-	struct engine *e;
-	struct test_request *req;
-	unsigned calls;
-	uint64_t size, off, len;
-	uint8_t byte;
-	struct work *work;
-	void (*done)(struct work *);
-} invalidation;
-
-static void check_order_of_invalidation(void *arg, struct ext4_inode *inode, uint64_t off,
-					uint64_t len, struct work *work,
-					void (*done)(struct work *))
-{
-	uint8_t buf[512];
-
-	invalidation.calls++;
-	invalidation.off = off;
-	invalidation.len = len;
-	ck_assert(!request_is_done(invalidation.req)); /* before the answer */
-	ck_assert_uint_eq(ext4_inode_size(inode), invalidation.size); /* after the size */
-	fake_peek(invalidation.e->fake, buf, 512, device_offset(invalidation.e, off));
-	ck_assert(all_bytes(buf, invalidation.byte, 512));              /* after the data */
-	/* The request is no longer counted as in flight, and no lock is held. */
-	ck_assert_int_eq(dio_gate_close(invalidation.e->dio, inode, DIO_GATE_ALL), 0);
-	ext4_inode_lock_exclusive(inode);
-	ext4_inode_unlock(inode);
-	dio_gate_open(invalidation.e->dio, inode, DIO_GATE_ALL);
-	done(work);
-}
-
-static void write_and_count_invalidations(struct engine *e, uint64_t pos, uint8_t byte,
-					  uint64_t size_after, unsigned calls)
-{
-	struct test_request req;
-	void *buf = buffer_new(2 * BLOCK);
-
-	memset(buf, byte, 2 * BLOCK);
-	invalidation.calls = 0;
-	invalidation.e = e;
-	invalidation.req = &req;
-	invalidation.size = size_after;
-	invalidation.byte = byte;
-	engine_submit(e, e->file, &req, DIO_DIRECT | DIO_WRITE, pos, buf, 2 * BLOCK);
-	ck_assert_int_eq(engine_wait(e, &req), 2 * BLOCK);
-	ck_assert_uint_eq(invalidation.calls, calls);
-	if (calls) {
-		ck_assert_uint_eq(invalidation.off, pos);
-		ck_assert_uint_eq(invalidation.len, 2 * BLOCK);
-	}
-	free(buf);
-}
-
-/*
- * A write goes to the device, changes extents and size, unlocks, invalidates pages, and answers, in
- * this order. It invalidates only if pages may be cached.
- */
-START_TEST(order_of_invalidation)
-{
-	struct engine *e = engine_new(
-			&(struct engine_options){ .inval = check_order_of_invalidation });
-	void *buf = buffer_new(BLOCK);
-
-	write_and_count_invalidations(e, 0, 1, 2 * BLOCK, 0);         /* nothing was ever cached */
-	ck_assert_int_eq(engine_io(e, DIO_DIRECT, 0, buf, BLOCK), BLOCK);
-	write_and_count_invalidations(e, 0, 2, 2 * BLOCK, 0);
-	ck_assert_int_eq(engine_io(e, 0, 0, buf, BLOCK), BLOCK); /* a page cache read */
-	write_and_count_invalidations(e, 0, 3, 2 * BLOCK, 1);         /* fast overwrite */
-	write_and_count_invalidations(e, 2 * BLOCK, 4, 4 * BLOCK, 1);    /* extends */
-	write_and_count_invalidations(e, 8 * BLOCK, 5, 10 * BLOCK, 1);
-	write_and_count_invalidations(e, 6 * BLOCK, 6, 10 * BLOCK, 1);   /* hole inside */
-	free(buf);
-	engine_close(e);
-}
-END_TEST
-
-struct invalidations {
-	struct engine *e;
-	unsigned calls, all;
-	bool late, read_between;
-};
-
-static void count_invalidations(void *arg, struct ext4_inode *inode, uint64_t off, uint64_t len,
-			 struct work *work, void (*done)(struct work *))
-{
-	struct invalidations *invalidations = arg;
-	uint8_t *buf = buffer_new(BLOCK);
-
-	(void)inode;
-	invalidations->calls++;
-	if (!off && len == INT64_MAX) {
-		invalidations->all++;
-		if (invalidations->read_between)
-			ck_assert_int_eq(engine_io(invalidations->e, 0, 0, buf, BLOCK), BLOCK);
-		if (invalidations->late)
-			dio_inval_late(work);
-	}
-	free(buf);
-	done(work);
-}
-
-/*
- * After a while without use of the page cache one invalidation covers the whole file, and later
- * writes need none (how 0). That does not hold if the answer went before the invalidation (1), or
- * if somebody read through the page cache meanwhile (2).
- */
-START_TEST(unused_page_cache_is_forgotten_once)
-{
-	for (unsigned how = 0; how < 3; how++) {
-		struct invalidations invalidations = { .late = how == 1, .read_between = how == 2 };
-		struct engine *e = engine_new(&(struct engine_options){
-				.inval = count_invalidations, .inval_arg = &invalidations });
-
-		invalidations.e = e;
-		write_pattern(e, 0, 0, 1, BLOCK);
-		for (unsigned k = 0; k < 40; k++)
-			write_pattern(e, DIO_DIRECT, 0, k, BLOCK);
-		ck_assert_uint_eq(invalidations.calls, how ? 40 : 33);
-		ck_assert_uint_eq(invalidations.all, how == 0 ? 1 : how == 1 ? 8 : 1);
-		write_pattern(e, 0, 0, 1, BLOCK); /* back in the page cache */
-		write_pattern(e, DIO_DIRECT, 0, 2, BLOCK);
-		ck_assert_uint_eq(invalidations.calls, how ? 41 : 34);
-		engine_close(e);
-	}
-}
-END_TEST
-
-static void late_read_done(struct dio_req *req, ssize_t res)
-{
-	struct test_request *t = container_of(req, struct test_request, req);
-
-	t->res = res;
-	__atomic_fetch_add(&t->done, 1, __ATOMIC_RELEASE);
-	invalidation.done(invalidation.work);
-}
-
-static struct test_request read_of_the_kernel;
-static void invalidate_and_read(void *arg, struct ext4_inode *inode, uint64_t off, uint64_t len,
-			struct work *work, void (*done)(struct work *))
-{
-	/*
-	 * The kernel locks a page to read the same range, and the notification waits for that page.
-	 */
-	invalidation.calls++;
-	invalidation.work = work;
-	invalidation.done = done;
-	memset(&read_of_the_kernel, 0, sizeof(read_of_the_kernel));
-	read_of_the_kernel.req = (struct dio_req){ .file = invalidation.e->file,
-					    .pos = off + 1,
-					    .len = 100,
-					    .buf = arg,
-					    .buf_index = -1,
-					    .done = late_read_done };
-	dio_submit(invalidation.e->dio, &read_of_the_kernel.req);
-}
-
-/*
- * A notification may wait for a read of the same range: that is no deadlock, even with a single
- * worker, for an overwrite and for an extension.
- */
-START_TEST(notification_may_wait_for_a_read)
-{
-	uint8_t page[128];
-	struct engine *e = engine_new(&(struct engine_options){
-			.threads = 1, .inval = invalidate_and_read, .inval_arg = page });
-	struct test_request req;
-	void *buf = buffer_new(2 * BLOCK);
-
-	invalidation.e = e;
-	write_pattern(e, 0, 0, 1, 2 * BLOCK);
-	for (unsigned k = 0; k < 2; k++) {
-		memset(buf, 'n' + k, 2 * BLOCK);
-		invalidation.calls = 0;
-		/* overwrite; then extension */
-		engine_submit(e, e->file, &req, DIO_DIRECT | DIO_WRITE, k * 4 * BLOCK, buf,
-			      2 * BLOCK);
-		ck_assert_int_eq(engine_wait(e, &req), 2 * BLOCK);
-		ck_assert_uint_eq(invalidation.calls, 1);
-		ck_assert_int_eq(read_of_the_kernel.res, 100);
-		ck_assert(all_bytes(page, 'n' + k, 100)); /* the newest data */
-	}
-	free(buf);
-	engine_close(e);
-}
-END_TEST
-
 /* With an empty pool of segments a request takes the reserve of its file, or waits; none fails. */
 START_TEST(requests_wait_for_segments)
 {
@@ -784,24 +408,17 @@ Suite *unit_suite(void)
 {
 	Suite *s = suite_create("dio: exclusion");
 	TCase *t = unit_case(s, "alone", 60);
-	TCase *thread = unit_case(s, "threads", 60);
+	TCase *threads = unit_case(s, "threads", 60);
 
 	engine_use_template(t);
-	engine_use_template(thread);
-	unit_test(thread, writers_of_one_block_serialise);
-	unit_test(thread, sub_sector_write_drains_fast_writes);
-	unit_test(t, edges_of_new_blocks_are_zero, PROVES("ENGINE-3 ENGINE-4"));
-	unit_test(t, gap_behind_the_end_reads_as_zeroes);
-	unit_test(t, conversion_follows_the_data, PROVES("ENGINE-4 DIO-4"));
-	unit_test(thread, size_follows_the_data, PROVES("ENGINE-4 DIO-4"));
-	unit_test(thread, truncate_waits_for_requests_in_flight, PROVES("ENGINE-6"));
-	unit_test(thread, truncate_waits_for_a_read, PROVES("ENGINE-6"));
+	engine_use_template(threads);
+	unit_test(threads, writers_of_one_block_serialise);
+	unit_test(threads, sub_sector_write_drains_fast_writes);
+	unit_test(threads, truncate_waits_for_requests_in_flight, PROVES("ENGINE-6"));
+	unit_test(threads, truncate_waits_for_a_read, PROVES("ENGINE-6"));
 	unit_test(t, gate_closed_for_writes_lets_reads_pass, PROVES("ENGINE-6"));
-	unit_test(thread, gate_closes_under_a_stream_of_requests, PROVES("ENGINE-6"));
-	unit_test(thread, fast_path_goes_on_without_workers, PROVES("ENGINE-9"));
-	unit_test(t, order_of_invalidation, PROVES("ENGINE-7 DIO-3"));
-	unit_test(t, unused_page_cache_is_forgotten_once);
-	unit_test(thread, notification_may_wait_for_a_read, PROVES("ENGINE-7 DIO-3"));
+	unit_test(threads, gate_closes_under_a_stream_of_requests, PROVES("ENGINE-6"));
+	unit_test(threads, fast_path_goes_on_without_workers, PROVES("ENGINE-9"));
 	unit_test(t, requests_wait_for_segments, PROVES("ENGINE-9"));
 	unit_test(t, write_kills_privileges);
 	unit_seeds(t, random_requests_match_the_model, 6);
