@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Numbers on disk and on the wire: reading and writing a field of 16, 32 or 64 bits at a byte
- * offset, little-endian as ext4 has them or big-endian as jbd2 has them. The place need not be
- * aligned. No state, any thread, cannot fail; the caller has checked that the field lies in its
- * buffer.
+ * Numbers on disk and on the wire: functions that read and write a field of 16, 32 or 64 bits at a
+ * byte offset, little-endian as ext4's or big-endian as jbd2's. The field need not be aligned. Any
+ * thread, no state, nothing fails; the caller has checked that the field lies in its buffer.
  */
 #ifndef FDIO_BASE_BYTES_H
 #define FDIO_BASE_BYTES_H

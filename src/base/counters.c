@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Event counters, see counters.h. Any thread. Each thread has a copy that it alone writes; `lock`
- * guards the list of copies and the sums of the threads that have ended, into which a copy is
- * folded when its thread ends. Failure: a thread that finds no memory for its copy counts in a
- * common one, where counts may be lost.
+ * Event counters, see counters.h. Any thread. Each thread has a copy that it alone writes; when it
+ * ends, its counts are added to those of all ended threads. `lock` guards the list of copies and
+ * the counts of ended threads. A thread that finds no memory for its copy counts in a common one,
+ * where counts may be lost.
  */
 #include "base/counters.h"
 
@@ -22,8 +22,7 @@ __thread struct fdio_counters *fdio_counters_mine;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct counters_node *nodes;  /* guarded by lock */
 static struct fdio_counters ended;   /* guarded by lock */
-/* shared by threads that found no memory: then counts may be lost */
-static struct fdio_counters fallback;
+static struct fdio_counters fallback; /* of all threads that found no memory */
 static pthread_key_t key;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
@@ -48,7 +47,7 @@ static void node_release(void *p)
 	free(node);
 }
 
-/* Fails only when the process has used up its keys: then this program makes too many. */
+/* Fails only if all keys of the process are in use, which would be a mistake of this program. */
 static void key_make(void) { FDIO_MUST(pthread_key_create(&key, node_release) == 0); }
 
 struct fdio_counters *fdio_counters_attach(void)

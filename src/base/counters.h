@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Event counters, one copy a thread so that counting never shares a cache line. The table is
- * counters.def. Any thread. Counting takes no lock and cannot fail; reading adds up all copies.
+ * Event counters; counters.def is the table. Each thread has a copy, so that counting shares no
+ * cache line. Any thread. Counting takes no lock and does not fail; reading adds up all copies.
  */
 #ifndef FDIO_BASE_COUNTERS_H
 #define FDIO_BASE_COUNTERS_H
@@ -20,17 +20,16 @@ struct fdio_counters { uint64_t v[COUNTER_NR]; };
 extern __thread struct fdio_counters *fdio_counters_mine;
 struct fdio_counters *fdio_counters_attach(void);
 
-/* Any thread, no lock, no shared line. */
 static inline void fdio_count_add(enum fdio_counter c, uint64_t n)
 {
 	struct fdio_counters *mine =
 			fdio_counters_mine ? fdio_counters_mine : fdio_counters_attach();
-	/* Only this thread writes; the relaxed store lets a reader on another thread sum it. */
+	/* Only this thread writes. The store is atomic for threads that add the copies up. */
 	__atomic_store_n(&mine->v[c], mine->v[c] + n, __ATOMIC_RELAXED);
 }
 static inline void fdio_count(enum fdio_counter c) { fdio_count_add(c, 1); }
 
-/* Sum over all threads, ended ones included. */
+/* The sum over all threads, including those that have ended. */
 uint64_t fdio_counter_read(enum fdio_counter c);
 const char *fdio_counter_name(enum fdio_counter c);
 /* One log line for each counter that is not zero. */

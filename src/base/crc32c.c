@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * crc32c with the CPU's instruction where there is one, else by table; see crc32c.h. The table is
- * made once, on the first use. Any thread, no locks, cannot fail.
+ * crc32c, by an instruction of the CPU if it has one, else by a table that is made at the first
+ * use; see crc32c.h. Any thread, no locks, nothing fails.
  */
 #include "base/crc32c.h"
 

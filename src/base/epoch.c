@@ -8,9 +8,9 @@
  * before the load of the published pointer; the one in oldest_reader orders the unpublishing before
  * the scan.
  *
- * Any thread. retire_lock guards the list of retired objects and who has which slot; a slot's
- * `seen` is written by its thread alone. Entering and leaving take no lock. Failure: a thread that
- * finds no free slot stops the program.
+ * Any thread. retire_lock guards the list of retired objects, and which slots are taken; only its
+ * thread writes a slot's `seen`. Entering and leaving take no lock, except the first time, when the
+ * thread takes a slot. If there is none, the program aborts.
  */
 #include "base/epoch.h"
 
@@ -41,7 +41,7 @@ static void slot_release(void *p)
 	__atomic_store_n(&slot->used, false, __ATOMIC_RELEASE);
 }
 
-/* Fails only when the process has used up its keys: then this program makes too many. */
+/* Fails only if all keys of the process are in use, which would be a mistake of this program. */
 static void slot_key_make(void) { FDIO_MUST(pthread_key_create(&slot_key, slot_release) == 0); }
 
 static struct epoch_slot *slot_claim(void)
@@ -58,7 +58,7 @@ static struct epoch_slot *slot_claim(void)
 		break;
 	}
 	pthread_mutex_unlock(&retire_lock);
-	FDIO_MUST(my_slot); /* more threads than workers= and the CPU count can make */
+	FDIO_MUST(my_slot); /* the CPUs and the option workers= make fewer threads */
 	pthread_setspecific(slot_key, my_slot);
 	return my_slot;
 }
@@ -81,13 +81,13 @@ void epoch_exit(void)
 	__atomic_store_n(&my_slot->seen, 0, __ATOMIC_RELEASE);
 }
 
-/* Atomic because reclaim reads the slot by a read-modify-write. */
+/* An atomic load, because oldest_reader uses a read-modify-write on the slot. */
 bool epoch_inside(void)
 {
 	return my_slot && __atomic_load_n(&my_slot->seen, __ATOMIC_RELAXED) != 0;
 }
 
-/* Oldest epoch that a reader may still be in; retire_lock held. */
+/* The oldest epoch that a reader may be in. retire_lock is held. */
 static uint64_t oldest_reader(void)
 {
 	uint64_t oldest = UINT64_MAX;

@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Epoch-based reclamation: how a loop thread reads an extent map while a worker replaces it,
- * without a lock and without a shared counter. A reader brackets its use of a published pointer
- * with epoch_enter()/epoch_exit() (a store to its own cache line and a fence each); a writer
- * publishes the new object, then retires the old one, which is freed once every reader that could
- * have seen it has left. A bracket must not wait for I/O or for another thread. Any thread; cannot
- * fail.
+ * Epoch-based reclamation: loop threads read an extent map while a worker replaces it, without a
+ * lock and without a shared counter. A reader puts its use of a published pointer between
+ * epoch_enter and epoch_exit, a bracket, which costs a store to its own cache line and a fence
+ * each. A writer publishes the new object, then retires the old one, which is freed when every
+ * reader that could have seen it has left its bracket. Inside a bracket nothing waits for I/O or
+ * for another thread. Any thread; nothing fails.
  */
 #ifndef FDIO_BASE_EPOCH_H
 #define FDIO_BASE_EPOCH_H
 
 #include "base/util.h"
 
-/* Embed in what is retired. The owner may not touch the object after epoch_retire. */
+/* Embedded in objects that are retired. After epoch_retire the owner must not touch the object. */
 struct epoch_node {
 	struct epoch_node *next;
 	uint64_t epoch;
@@ -20,16 +20,15 @@ struct epoch_node {
 };
 
 /*
- * Any thread; registers the thread on first use (one slot a thread, at most 1024 threads). Not
- * recursive.
+ * Brackets do not nest. At its first bracket a thread takes a slot, of which there are 1024.
  */
 void epoch_enter(void);
 void epoch_exit(void);
-/* This thread is inside a bracket: for functions that may be called from either side. */
+/* True inside a bracket: for functions that are called inside and outside. */
 bool epoch_inside(void);
-/* Any thread that is not inside a bracket. free_fn runs later on any retiring thread. */
+/* Outside a bracket. free_fn runs later, on any thread that retires something. */
 void epoch_retire(struct epoch_node *node, void (*free_fn)(struct epoch_node *));
-/* Free all that was retired; call when no reader is left (shutdown, end of a test). */
+/* Frees all that was retired. No reader is left: at shutdown, at the end of a test. */
 void epoch_drain(void);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Intrusive doubly linked list. The list owns nothing; whoever embeds a node says which lock guards
- * it, and holds that lock for every call here. Any thread; cannot fail.
+ * Intrusive doubly linked list. The list owns nothing. The struct that embeds a node says which
+ * lock guards it; callers hold that lock. Any thread; nothing fails.
  */
 #ifndef FDIO_BASE_LIST_H
 #define FDIO_BASE_LIST_H
@@ -34,7 +34,7 @@ static inline void list_add_tail(struct list *head, struct list *n)
 	list_insert_between(n, head->prev, head);
 }
 
-/* Unlink n and leave it initialised, so that unlinking it again is harmless. */
+/* Unlinks n and initialises it, so that unlinking it again does no harm. */
 static inline void list_del(struct list *n)
 {
 	n->prev->next = n->next;
@@ -48,7 +48,7 @@ static inline void list_move_tail(struct list *head, struct list *n)
 	list_add_tail(head, n);
 }
 
-/* Move everything in from to the end of to; from is empty afterwards. */
+/* Moves all nodes of from to the end of to. */
 static inline void list_splice_tail(struct list *to, struct list *from)
 {
 	if (list_empty(from))

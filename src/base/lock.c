@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Ranked locks, see lock.h. The per-thread stack of held ranks exists only in checking builds.
+ * Ranked locks, see lock.h. Any thread. Builds that check ranks keep a stack of the locks that each
+ * thread holds.
  *
- * pthread functions are in FDIO_MUST: with the default attributes they fail only when they are
- * misused, and glibc takes no memory for them. There is no caller that could go on without its
- * lock.
+ * The pthread functions are in FDIO_MUST: with default attributes they fail only when misused, and
+ * glibc allocates nothing for them. No caller could go on without its lock.
  */
 #ifdef HAVE_CONFIG_H
 #include "config.h"
@@ -18,13 +18,13 @@
 
 #ifdef FDIO_DEBUG_LOCKS
 /*
- * 64 is deeper than any legal nesting: there are fewer ranks, and same-rank nesting is at most four
- * inodes.
+ * No legal nesting is deeper than 64: there are fewer ranks, and at most four inodes are locked at
+ * once.
  */
 static __thread struct { const void *lock; enum fdio_lock_rank rank; } held[64];
 static __thread unsigned nr_held;
 
-static bool rank_may_repeat(enum fdio_lock_rank r) { return r == RANK_EXT4_INODE; }
+static bool rank_may_repeat(enum fdio_lock_rank rank) { return rank == RANK_EXT4_INODE; }
 
 static void rank_push(const void *lock, enum fdio_lock_rank rank, bool waiting)
 {
@@ -85,8 +85,8 @@ bool fdio_mutex_trylock(struct fdio_mutex *mutex)
 }
 
 /*
- * Handles that end in this mode are short, and their holders are running: it is cheaper to look a
- * few times than to change the thread.
+ * A handle is usually held for a short time, by a thread that is running: trying a few hundred
+ * times is cheaper than handing the operation to a worker.
  */
 #define ENTER_SPINS 400
 
@@ -114,29 +114,29 @@ void fdio_mutex_unlock(struct fdio_mutex *mutex)
 	FDIO_MUST(pthread_mutex_unlock(&mutex->m) == 0);
 }
 
-void fdio_cond_init(pthread_cond_t *c)
+void fdio_cond_init(pthread_cond_t *cond)
 {
 	pthread_condattr_t a;
 
 	FDIO_MUST(pthread_condattr_init(&a) == 0);
 	FDIO_MUST(pthread_condattr_setclock(&a, CLOCK_MONOTONIC) == 0);
-	FDIO_MUST(pthread_cond_init(c, &a) == 0);
+	FDIO_MUST(pthread_cond_init(cond, &a) == 0);
 	pthread_condattr_destroy(&a);
 }
 
-void fdio_cond_wait(pthread_cond_t *c, struct fdio_mutex *mutex)
+void fdio_cond_wait(pthread_cond_t *cond, struct fdio_mutex *mutex)
 {
 	FDIO_ASSERT(!nowait_on());
-	FDIO_MUST(pthread_cond_wait(c, &mutex->m) == 0);
+	FDIO_MUST(pthread_cond_wait(cond, &mutex->m) == 0);
 }
 
-bool fdio_cond_timedwait(pthread_cond_t *c, struct fdio_mutex *mutex, uint64_t deadline_ns)
+bool fdio_cond_timedwait(pthread_cond_t *cond, struct fdio_mutex *mutex, uint64_t deadline_ns)
 {
 	struct timespec ts = { .tv_sec = deadline_ns / 1000000000,
 			       .tv_nsec = deadline_ns % 1000000000 };
 
 	FDIO_ASSERT(!nowait_on());
-	int err = pthread_cond_timedwait(c, &mutex->m, &ts);
+	int err = pthread_cond_timedwait(cond, &mutex->m, &ts);
 
 	FDIO_MUST(err == 0 || err == ETIMEDOUT);
 	return err == 0;

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Mutexes and read-write locks that know their rank. A thread may take a lock only of a rank higher
- * than any it holds; equal ranks only for inode locks, in the order that src/ext4 documents. Builds
- * with --enable-debug or a sanitizer check it at each lock, and stop the program where it is
- * broken.
+ * Mutexes and read-write locks that know their rank. The ranks, outermost first, are in the order
+ * of the enum: a thread may take a lock only if its rank is higher than those of all locks that it
+ * holds. Inode locks alone may follow each other, in the order that src/ext4 documents. Builds with
+ * --enable-debug or a sanitizer check this at each lock, and abort where it is broken.
  *
- * The order, outermost first, is the order of the enum. Any thread; taking a lock cannot fail,
- * except for what tries (fdio_mutex_trylock, fdio_mutex_enter and their like).
+ * Any thread. Taking a lock cannot fail, except by the functions that try (fdio_mutex_trylock,
+ * fdio_mutex_enter and their like).
  */
 #ifndef FDIO_BASE_LOCK_H
 #define FDIO_BASE_LOCK_H
@@ -18,23 +18,21 @@
 
 enum fdio_lock_rank {
 	RANK_NONE = 0,
-	RANK_OPS_FILES,     /* ops: table of open files */
-	RANK_EXT4_RENAME,     /* ext4: one rename across directories at a time */
-	/* ext4: ext4_inode.rw; several at once in ascending inode number, ancestors first */
-	RANK_EXT4_INODE,
-	/* dio: range locks (the list's mutex; never held while waiting for I/O) */
-	RANK_DIO_RANGE,
-	RANK_EXT4_MAP,        /* ext4: ext4_inode.map_lock, changes of the extent map */
-	RANK_JOURNAL_HANDLE,    /* journal: the one running handle */
-	RANK_EXT4_ALLOC,      /* ext4: allocator bitmaps and counters */
-	RANK_EXT4_ICACHE,     /* ext4: inode hash and its LRU */
-	RANK_EXT4_ATTR,       /* ext4: ext4_inode.attr, never held across I/O */
-	RANK_JOURNAL_STATE,     /* journal: transactions, cache lists */
-	RANK_JOURNAL_BUF,       /* journal: content of one cached block */
-	RANK_DEV,           /* dev: flush sequencer, sync rings */
-	RANK_OPS_NOTIFY,    /* ops: records of page-cache invalidations */
-	RANK_WORK,          /* base: work queues */
-	RANK_LEAF,          /* held for a few instructions, nothing is taken under it */
+	RANK_OPS_FILES,      /* ops: the table of open files */
+	RANK_EXT4_RENAME,    /* ext4: one rename across directories at a time */
+	RANK_EXT4_INODE,     /* ext4: ext4_inode.rw; several by number, ancestors first */
+	RANK_DIO_RANGE,      /* dio: the list of range locks; not held while waiting for I/O */
+	RANK_EXT4_MAP,       /* ext4: ext4_inode.map_lock, changes of the extent map */
+	RANK_JOURNAL_HANDLE, /* journal: the one running handle */
+	RANK_EXT4_ALLOC,     /* ext4: the allocator's bitmaps and counters */
+	RANK_EXT4_ICACHE,    /* ext4: the inode cache: hash and LRU list */
+	RANK_EXT4_ATTR,      /* ext4: ext4_inode.attr, never held across I/O */
+	RANK_JOURNAL_STATE,  /* journal: transactions, lists of the block cache */
+	RANK_JOURNAL_BUF,    /* journal: the content of one cached block */
+	RANK_DEV,            /* dev: the flush sequencer, the rings of synchronous calls */
+	RANK_OPS_NOTIFY,     /* ops: records of page-cache notifications */
+	RANK_WORK,           /* base: work queues */
+	RANK_LEAF,           /* held for a few instructions; no lock is taken under it */
 };
 
 struct fdio_mutex {
@@ -52,20 +50,20 @@ void fdio_mutex_fini(struct fdio_mutex *mutex);
 void fdio_mutex_lock(struct fdio_mutex *mutex);
 bool fdio_mutex_trylock(struct fdio_mutex *mutex);
 void fdio_mutex_unlock(struct fdio_mutex *mutex);
-/* Like pthread_cond_wait; the rank stays held across the wait. */
-void fdio_cond_wait(pthread_cond_t *c, struct fdio_mutex *mutex) FDIO_BLOCKS;
+/* As pthread_cond_wait. The rank counts as held while the thread waits. */
+void fdio_cond_wait(pthread_cond_t *cond, struct fdio_mutex *mutex) FDIO_BLOCKS;
 /*
- * Waits at most until the absolute CLOCK_MONOTONIC time; the condition must come from
- * fdio_cond_init. False on timeout.
+ * The same, until deadline_ns (of fdio_now_ns) at the latest. False: it has passed. The condition
+ * must come from fdio_cond_init.
  */
-bool fdio_cond_timedwait(pthread_cond_t *c, struct fdio_mutex *mutex,
+bool fdio_cond_timedwait(pthread_cond_t *cond, struct fdio_mutex *mutex,
 			 uint64_t deadline_ns) FDIO_BLOCKS;
-void fdio_cond_init(pthread_cond_t *c);
+void fdio_cond_init(pthread_cond_t *cond);
 
 /*
- * For what may run in the mode of nowait.h: takes the lock and returns 0; in that mode -EAGAIN if
- * somebody has it. Locks that may be held across I/O, which are those up to RANK_JOURNAL_HANDLE but
- * for RANK_OPS_FILES, are taken with these there.
+ * Takes the lock and returns 0; in the mode of nowait.h it misses (-EAGAIN) if another thread has
+ * the lock. In that mode, locks that may be held across I/O must be taken with this function and
+ * its like: all locks up to RANK_JOURNAL_HANDLE, except RANK_OPS_FILES.
  */
 int fdio_mutex_enter(struct fdio_mutex *mutex) FDIO_MAY_MISS;
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The log and the assertion failure, see log.h. Any thread, no locks: one write per line, so lines
- * never mix, and nothing that a line repeats can make two of it. The sink, syslog and the levels
- * are set while only one thread runs, but for what is atomic. Failure: a line that cannot be
+ * The log and failed assertions, see log.h. Any thread, no locks. A line is one write, so lines of
+ * several threads do not mix, and it is escaped, so that no name in it can begin another line. The
+ * sink and syslog are set while only one thread runs; the levels are atomic. A line that cannot be
  * written is lost.
  */
 #include "base/log.h"
@@ -31,12 +31,15 @@ void fdio_log_open_syslog(const char *ident, int to_stderr)
 	log_syslog = true;
 }
 
-/* Other threads log meanwhile. */
+/* Atomic, because other threads may be logging. */
 void fdio_log_switch_to_syslog(void) { __atomic_store_n(&stderr_max, 0, __ATOMIC_RELAXED); }
 
 void fdio_log_set_sink(void (*fn)(int level, const char *line)) { log_sink = fn; }
 
-/* The length of the character of UTF-8 that s begins with, and its number; 0: it is none. */
+/*
+ * The length of the UTF-8 character that s begins with, and its code point; 0: s does not begin
+ * with one.
+ */
 static unsigned utf8(const char *s, uint32_t *ret)
 {
 	const unsigned char *u = (const unsigned char *)s;
@@ -58,7 +61,7 @@ static unsigned utf8(const char *s, uint32_t *ret)
 	return n && c >= least[n] && c <= 0x10ffff && (c < 0xd800 || c > 0xdfff) ? n : 0;
 }
 
-/* Not control characters, nor those that are not seen, break a line, or change its direction. */
+/* False for control characters, and for those that are invisible, break or turn a line. */
 static bool printable(uint32_t c)
 {
 	static const struct { uint32_t first, last;
@@ -104,7 +107,7 @@ size_t fdio_escape(char *dst, size_t cap, const char *src)
 
 void fdio_log_emit(int level, const char *fmt, ...)
 {
-	/* room for a name of 64 bytes that are all escaped */
+	/* 1280: the line, with a name of 64 bytes that are all escaped */
 	char raw[1024], line[1280] = "fusedio: ";
 	int saved_errno = errno;
 	size_t off = strlen(line), n;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The log: one line an event, to stderr while in the foreground and to syslog in the background.
- * Any thread, no locks; errno is kept. Debug lines cost one predicted branch when they are off, so
- * they may stand near hot paths but not on them. Logging cannot fail: what cannot be written is
- * lost.
+ * The log: a line for each event, to stderr in the foreground and to syslog in the background. Any
+ * thread, no locks; errno is kept. A debug line that is off costs one predicted branch, so debug
+ * lines may stand near hot paths, but not on them. Logging does not fail: a line that cannot be
+ * written is lost.
  */
 #ifndef FDIO_BASE_LOG_H
 #define FDIO_BASE_LOG_H
@@ -12,23 +12,24 @@
 
 enum fdio_log_level { FDIO_LOG_ERR = 3, FDIO_LOG_WARN = 4, FDIO_LOG_INFO = 6, FDIO_LOG_DEBUG = 7 };
 
-extern int fdio_log_max; /* set while other threads log: read and written as a relaxed atomic */
+extern int fdio_log_max; /* the level; relaxed atomic */
 
 void fdio_log_set_level(int level);
 /*
- * Connects to syslog under this identity, while the file tree is still there: lines go there from
- * now on, and to stderr as well if they are at least so important, until the switch.
+ * Connects to syslog under the name ident; the sandbox forbids that later. From now on lines go to
+ * syslog, and also to stderr if their level is at most stderr_max, until fdio_log_switch_to_syslog.
  */
 void fdio_log_open_syslog(const char *ident, int stderr_max);
 void fdio_log_switch_to_syslog(void);
-/* Unit tests: lines go to fn (NULL: back to stderr). */
+/* For unit tests: lines go to fn, or with NULL to stderr again. */
 void fdio_log_set_sink(void (*fn)(int level, const char *line));
 
 /*
- * src for a log or a terminal: what is not printable UTF-8 (control characters, what changes the
- * direction of a line, other encodings) becomes \xNN, byte by byte. Every line of the log goes
- * through it, whoever's name it holds; other output must be sent through it. dst is terminated,
- * never in the middle of a character; its length is returned.
+ * Copies src to dst, fit for a log or a terminal: bytes that are not printable UTF-8 (control
+ * characters, characters that change the direction of a line, other encodings) become \xNN. Every
+ * line of the log is escaped like that, because it may contain names that others chose; other
+ * output with such names must be escaped by its writer. dst is NUL-terminated, and never cut in the
+ * middle of a character. Returns its length.
  */
 size_t fdio_escape(char *dst, size_t cap, const char *src);
 
@@ -43,8 +44,8 @@ void fdio_log_emit(int level, const char *fmt, ...) __attribute__((format(printf
 #define log_debug(...) fdio_log(FDIO_LOG_DEBUG, __VA_ARGS__)
 
 /*
- * True at most ten times in ten seconds for one call site: for what a broken device or a hostile
- * image can repeat for ever.
+ * True at most ten times in ten seconds for one place in the code: for messages that a broken
+ * device or a hostile image can cause again and again.
  */
 struct fdio_ratelimit { uint64_t window_start_s; unsigned count; };
 bool fdio_ratelimit_ok(struct fdio_ratelimit *limit);

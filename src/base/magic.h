@@ -1,16 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A mark in long-lived structs that says what they are: set when one is made, checked where one
- * comes back through a void pointer, a callback or container_of, cleared before it is freed. So a
- * pointer to something else, or to something that has ended, stops the program where it is first
- * used. In builds with --enable-debug or a sanitizer; in others the field and the calls are empty,
- * so nothing may depend on the size of a marked struct. Any thread, no locks; a failed check
- * aborts.
+ * A mark in long-lived structs that says what they are. It is set when a struct is made, checked
+ * where one comes back through a void pointer, a callback or container_of, and cleared before the
+ * struct is freed. So a wrong or dead pointer aborts the program where it is first used. Only in
+ * builds with --enable-debug or a sanitizer: in others the field and the calls are empty, so
+ * nothing may depend on the size of a marked struct. Any thread, no locks.
  *
  * 	struct loop { FDIO_MAGIC_FIELD; ... };
- * 	fdio_magic_set(l, MAGIC_LOOP);      after allocating it
- * 	fdio_magic_check(l, MAGIC_LOOP);    where it comes back
- * 	fdio_magic_clear(l, MAGIC_LOOP);    checks, and marks it dead
+ * 	fdio_magic_set(loop, MAGIC_LOOP);      after allocating it
+ * 	fdio_magic_check(loop, MAGIC_LOOP);    where it comes back
+ * 	fdio_magic_clear(loop, MAGIC_LOOP);    checks, and marks it dead
  */
 #ifndef FDIO_BASE_MAGIC_H
 #define FDIO_BASE_MAGIC_H
@@ -39,7 +38,7 @@ enum fdio_magic {
 	MAGIC_SIGNALS,
 	MAGIC_WATCHDOG,
 	MAGIC_UNMOUNTER,
-	MAGIC_DEAD,                    /* what was cleared; the last */
+	MAGIC_DEAD,                    /* of a struct that was cleared; must be the last */
 };
 
 #ifdef FDIO_DEBUG_LOCKS

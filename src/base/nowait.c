@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Trying without waiting, see nowait.h. */
+/*
+ * Trying without waiting, see nowait.h. Loop threads; the state belongs to the thread, so there are
+ * no locks. Nothing fails.
+ */
 #include "base/nowait.h"
 
 #include "base/counters.h"
-
 
 __thread struct nowait nowait_self;
 

@@ -1,33 +1,33 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Trying without waiting. A loop thread may run an operation that could have to wait: between
- * nowait_begin and nowait_end whatever would wait fails with -EAGAIN instead, and the operation is
- * done again by a worker.
+ * Trying without waiting. A loop thread may run an operation that could have to wait. Between
+ * nowait_begin and nowait_end ("in this mode") such an operation does not wait: it misses, which
+ * means that it fails with -EAGAIN, and a worker does it again.
  *
- * NOWAIT-1 What would wait calls nowait_miss: a block that is not in memory, a lock that may be
- * held across I/O and is taken
- *    (fdio_mutex_enter and its like in lock.h), a condition, room in the log. So does what would
- *    take long, and damage
- *    (ext4_corrupt), so that it is told once and by a thread that may write it down.
- * NOWAIT-2 A miss sticks. Whoever takes an error for something else on the way changes nothing: a
- * handle does not end well after a
- *    miss (nowait_err), and no answer is given.
- * NOWAIT-3 An operation that has missed leaves nothing behind: its handle is cancelled, its
- * references are dropped. NOWAIT-4 After its handle has ended well an operation does not miss any
- * more. What is only an advantage afterwards (nowait_save,
- *    nowait_restore) or can be left to somebody else is done so.
+ * NOWAIT-1 Whatever would wait calls nowait_miss instead: for a block that is not in memory, for a
+ *    lock that may be held across I/O (fdio_mutex_enter and its like in lock.h), for a condition,
+ *    or for room in the log. The same holds for what would take long, and for damage
+ *    (ext4_corrupt), which is reported once, by a worker, that may write it to the superblock.
+ * NOWAIT-2 A miss sticks. If a caller takes the error for something else and goes on, this changes
+ *    nothing: no handle ends well after a miss (nowait_err), and no answer is given.
+ * NOWAIT-3 An operation that has missed leaves nothing behind: its handle is cancelled, and its
+ *    references are dropped.
+ * NOWAIT-4 After its handle has ended well, an operation does not miss any more. What remains to do
+ *    is either left undone if it would wait, because it is only an advantage (nowait_save,
+ *    nowait_restore), or left to a worker.
  *
- * Waiting all the same is an assertion in fdio_cond_wait and in the device's synchronous calls,
- * and, where ranks are checked, in taking a lock that may be held across I/O. Per thread; no locks.
+ * Code that waits in this mode fails an assertion: in fdio_cond_wait, in the device's synchronous
+ * calls and, in builds that check ranks, where a lock is taken that may be held across I/O. The
+ * mode is a state of the thread; there are no locks.
  *
- * Each prototype in a header tells what its function does about this. `make check-waits` compares
+ * Each prototype in a header says what its function does in this mode. `make check-waits` compares
  * that with the calls (build-aux/check-waits.py), `make check-waits ARGS=--fix` sets the marks:
  *
  *   no mark        It never waits. Any thread may call it, in this mode or not.
  *   FDIO_MAY_MISS  In this mode it may miss, and returns -EAGAIN then. Otherwise it may wait.
- *   FDIO_MAY_WAIT  Otherwise it may wait. In this mode it does not, and its result does not tell
- *                  whether it has missed: nowait_missed does, or nobody needs to know.
- *   FDIO_BLOCKS    It may wait in this mode too, which is an assertion: never on a loop thread.
+ *   FDIO_MAY_WAIT  In this mode it does not wait, but its result does not say whether it has
+ *                  missed: callers that need to know ask nowait_missed. Otherwise it may wait.
+ *   FDIO_BLOCKS    It may wait in any mode, so it must not run in this one, on a loop thread.
  */
 #ifndef FDIO_BASE_NOWAIT_H
 #define FDIO_BASE_NOWAIT_H
@@ -43,7 +43,7 @@
 struct nowait {
 	bool on, missed;
 	bool done;        /* a handle has ended well since nowait_begin: NOWAIT-4 */
-	unsigned fail_at; /* tests: the so many-th place from now that might wait does; 0: none */
+	unsigned fail_at; /* tests: how many calls of nowait_point until one is true; 0: never */
 };
 extern __thread struct nowait nowait_self;
 
@@ -51,13 +51,13 @@ static inline bool nowait_on(void) { return unlikely(nowait_self.on); }
 static inline bool nowait_missed(void) { return nowait_on() && nowait_self.missed; }
 
 void nowait_begin(void);
-/* True if something would have waited. */
+/* True if the operation has missed. */
 bool nowait_end(void);
-/* Here it would have to wait: -EAGAIN. Only in this mode. */
+/* Notes that the operation misses, and returns -EAGAIN. In this mode only. */
 int nowait_miss(void);
 /*
- * Called at each place that might wait: true if it must be taken for one that would. Only tests
- * make it so.
+ * Called where an operation might have to wait. True: it must miss although it need not wait. Only
+ * tests make that happen.
  */
 static inline bool nowait_point(void)
 {
@@ -69,7 +69,7 @@ static inline int nowait_err(int err) { return nowait_missed() ? -EAGAIN : err; 
 /* For the result of a function that may miss, where neither a miss nor another error matters. */
 static inline void nowait_ignore(int err) { (void)err; }
 
-/* Around what may miss without harm (NOWAIT-4). */
+/* Around calls whose misses do no harm (NOWAIT-4): restore forgets them. */
 static inline struct nowait nowait_save(void) { return nowait_self; }
 static inline void nowait_restore(struct nowait saved)
 {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * For memory that the program hands out from pieces of its own: what is not given out is out of
- * bounds for AddressSanitizer, and overwritten in other checking builds, so that use after the end
- * shows. Nothing otherwise. Any thread, no locks: the caller owns the memory. Cannot fail.
+ * Poisoning, for memory that the program hands out itself, in pieces of larger allocations. A piece
+ * that is not in use is out of bounds for AddressSanitizer, and overwritten in other checking
+ * builds, so that a use after its end is noticed. In release builds nothing happens. Any thread, no
+ * locks: the caller owns the memory. Nothing fails.
  */
 #ifndef FDIO_BASE_POISON_H
 #define FDIO_BASE_POISON_H

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Why something failed, see reason.h. No state, no locks. */
+/* Why something failed, see reason.h. One thread at a time; no state, no locks, nothing fails. */
 #include "base/reason.h"
 
 #include <stdio.h>

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Why something failed: one line for whoever started the program, which names the cause and the way
- * out. Functions that open or start things take a struct fdio_reason *reason last, and return
- * 0 or -errno; whoever calls the first of them owns the text. The idiom:
+ * Why something failed: one line for the person who started the program, which names the cause and
+ * what to do about it. Functions that open or start things have a struct fdio_reason *reason as
+ * their last parameter, and return 0 or -errno; the outermost caller owns the text. The idiom:
  *
  *	return fdio_reason_fail(reason, -EBUSY, "%s is in use: unmount it first", path);
  *
- * and, at the top, char text[512]; open_it(path, FDIO_REASON(text)). The last reason that was set
- * counts. One thread at a time; nothing here fails: what does not fit is cut off.
+ * and, at the top, char text[512]; open_it(path, FDIO_REASON(text)). The reason that was set last
+ * counts. One thread at a time, no locks; nothing fails: a line that does not fit is cut.
  */
 #ifndef FDIO_BASE_REASON_H
 #define FDIO_BASE_REASON_H
@@ -25,14 +25,14 @@ struct fdio_reason {
 #define FDIO_REASON(array) FDIO_REASON_AT(array, sizeof(array))
 #define FDIO_REASON_AT(buf, len) (&(struct fdio_reason){ .text = (buf), .cap = (len) })
 
-/* In each of them reason may be NULL: nobody wants to know. */
+/* reason may be NULL in all of these: then they do nothing with it. */
 void fdio_reason_clear(struct fdio_reason *reason);
 bool fdio_reason_is_set(const struct fdio_reason *reason);
 void fdio_reason_set(struct fdio_reason *reason, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 void fdio_reason_vset(struct fdio_reason *reason, const char *fmt, va_list ap)
 	__attribute__((format(printf, 2, 0)));
-/* Sets it and returns err. */
+/* Sets the reason and returns err. */
 int fdio_reason_fail(struct fdio_reason *reason, int err, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Told to end while starting, see stop.h. Any thread, no locks. The signals are looked at, never
- * taken: who takes them later finds them.
+ * Ending while starting, see stop.h. Any thread, no locks, nothing fails. Signals stay pending
+ * here: the signal thread takes them.
  */
 #include "base/stop.h"
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Whether this process has been told to end while it is still starting. SIGTERM and SIGINT are
- * blocked and stay pending until the thread that takes them is there; what takes long before that
- * asks here, or does its waiting here. Any thread, no state, cannot fail. Where these signals are
- * not blocked (tests, tools), they do what they always do.
+ * Ending while starting. SIGTERM and SIGINT are blocked, and stay pending until the signal thread
+ * runs. So whatever takes long before that asks fdio_stop_asked now and then, or waits by
+ * fdio_stop_wait. Any thread, no state, nothing fails. In tests and tools these signals are not
+ * blocked, and end the process as usual.
  */
 #ifndef FDIO_BASE_STOP_H
 #define FDIO_BASE_STOP_H
@@ -11,9 +11,9 @@
 #include "base/nowait.h"
 #include "base/util.h"
 
-/* SIGTERM or SIGINT is pending. */
+/* True if SIGTERM or SIGINT is pending. */
 bool fdio_stop_asked(void);
-/* Waits until this moment of fdio_now_ns, or until told to end. True: told to end. */
+/* Waits until the time until_ns (of fdio_now_ns), or until fdio_stop_asked, which it returns. */
 bool fdio_stop_wait(uint64_t until_ns) FDIO_BLOCKS;
 
 #endif

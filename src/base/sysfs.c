@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Reads files of one line, see sysfs.h. No state, no locks; fails by saying so. */
+/* Reads files of one line, see sysfs.h. Any thread that may wait; no state, no locks. */
 #include "base/sysfs.h"
 
 #include <errno.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Threads, see thread.h. Any thread; no locks. Failure: -errno and no thread; a thread that cannot
- * give up its capabilities is not started.
+ * Starting threads, see thread.h. Any thread; no locks. Fails with -errno and without a thread,
+ * also if the thread cannot give up its capabilities.
  */
 #include "base/thread.h"
 
@@ -11,7 +11,7 @@
 #include <signal.h>
 #include <stdio.h>
 
-/* Lives on the stack of the starter, which waits for up. */
+/* On the stack of the thread that calls thread_start, which waits for up. */
 struct start {
 	void *(*fn)(void *);
 	void *arg;
@@ -21,7 +21,10 @@ struct start {
 	int err;
 };
 
-/* Inherited by the threads that it starts: the sandbox forbids even asking. */
+/*
+ * This thread has given up its capabilities. Threads that it starts inherit that, and need not ask:
+ * the sandbox forbids the system calls.
+ */
 static __thread bool dropped;
 
 int thread_drop_capabilities(void)
@@ -29,9 +32,8 @@ int thread_drop_capabilities(void)
 	if (dropped)
 		return 0;
 	/*
-	 * libcap-ng keeps its state for each thread. Without CAP_SETPCAP the bounding set stays as
-	 * it is, and bounds nothing: there is nothing left that exec could raise under
-	 * no_new_privs.
+	 * libcap-ng keeps its state for each thread. Without CAP_SETPCAP the bounding set cannot be
+	 * cleared, which does no harm: under no_new_privs, exec gives no capabilities.
 	 */
 	capng_clear(CAPNG_SELECT_ALL);
 	if (capng_apply(CAPNG_SELECT_BOUNDS))

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Starting threads: every thread of the daemon but the first one is made here, so that none of them
- * takes signals (they belong to the signal thread) and none of them holds a capability: what is
- * privileged is done by the main thread before it serves, and by the unmounter process after that.
- * Any thread that may block; no locks.
+ * Starting threads. Every thread of the daemon but the first one is started here, so that none
+ * takes signals, which are for the signal thread, and none has a capability: the main thread does
+ * what needs privileges before the mount is served, and the unmounter process after that. Any
+ * thread that may block; no locks.
  */
 #ifndef FDIO_BASE_THREAD_H
 #define FDIO_BASE_THREAD_H
@@ -14,13 +14,13 @@
 #include <pthread.h>
 
 /*
- * Runs fn(arg) on a new thread named name (at most 15 characters are kept) with all signals blocked
- * and no capabilities, bounding set included. 0, or -errno and no thread.
+ * Runs fn(arg) on a new thread with all signals blocked and without capabilities, in the bounding
+ * set too. Of name, 15 bytes are kept. 0, or -errno and no thread.
  */
 int thread_start(pthread_t *ret, const char *name, void *(*fn)(void *), void *arg) FDIO_BLOCKS;
 
 /*
- * The calling thread gives up every capability for good; the bounding set as well if it may. 0 or
+ * The calling thread gives up all capabilities for good, and the bounding set if it may. 0 or
  * -errno.
  */
 int thread_drop_capabilities(void);

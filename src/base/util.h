@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Small helpers that every room may use: sizes, alignment, container_of and the two assertions. No
- * state, any thread.
+ * Small helpers for all rooms: sizes, alignment, container_of and the two assertions. Any thread,
+ * no state.
  */
 #ifndef FDIO_BASE_UTIL_H
 #define FDIO_BASE_UTIL_H
@@ -18,7 +18,7 @@
 #define FDIO_MIN(a, b) ({ __typeof__(a) a_ = (a); __typeof__(b) b_ = (b); a_ < b_ ? a_ : b_; })
 #define FDIO_MAX(a, b) ({ __typeof__(a) a_ = (a); __typeof__(b) b_ = (b); a_ > b_ ? a_ : b_; })
 
-/* A cache line: what one CPU writes and another must not share. */
+/* Bytes of a cache line. Data that one CPU writes often has lines of its own. */
 #define FDIO_CACHELINE 64
 #define fdio_cacheline_aligned __attribute__((aligned(FDIO_CACHELINE)))
 
@@ -31,21 +31,21 @@ static inline uint64_t fdio_round_up(uint64_t v, uint64_t align)
 static inline bool fdio_is_aligned(uint64_t v, uint64_t align) { return (v & (align - 1)) == 0; }
 static inline uint64_t fdio_div_up(uint64_t v, uint64_t by) { return (v + by - 1) / by; }
 
-/* Whole blocks of 1 << bits bytes that cover len bytes */
+/* The number of blocks of 1 << bits bytes that cover len bytes */
 static inline uint64_t fdio_blocks(uint64_t len, unsigned bits)
 {
 	return (len + (1ULL << bits) - 1) >> bits;
 }
 
 /*
- * FDIO_ASSERT: what cannot be false unless this program is wrong. Kept in release builds, because
- * going on with a broken invariant is how file systems lose data. Never for what a device, an
- * image, a client or an administrator can cause: those are errors and are handled. Its expression
- * has no effect (build-aux/check-asserts.sh), so a build with FDIO_NO_ASSERT defined does the same
- * without.
+ * FDIO_ASSERT aborts if the expression is false, which it can be only if this program is wrong. It
+ * stays in release builds, because file systems lose data by going on after a broken invariant.
+ * Never for what a device, an image, a client or an administrator can cause: those are errors, and
+ * are handled. The expression has no effect (build-aux/check-asserts.sh), so a build with
+ * FDIO_NO_ASSERT works the same.
  *
- * FDIO_MUST: what is done here and has to succeed, for there is nothing else to do when it fails.
- * Its expression is evaluated once, in every build.
+ * FDIO_MUST is for an action that has to succeed, because nothing could be done after its failure:
+ * it aborts then. The expression is evaluated once, in every build.
  */
 void fdio_assert_failed(const char *expr, const char *file, int line, const char *func)
 		__attribute__((noreturn, cold));
@@ -57,7 +57,7 @@ void fdio_assert_failed(const char *expr, const char *file, int line, const char
 #define FDIO_ASSERT(e) FDIO_MUST(e)
 #endif
 
-/* Between two looks at what another CPU is about to change. */
+/* For loops that wait until another CPU has changed something in memory. */
 static inline void fdio_cpu_relax(void)
 {
 #if defined(__x86_64__) || defined(__i386__)
@@ -70,8 +70,8 @@ static inline void fdio_cpu_relax(void)
 }
 
 /*
- * Zeroed memory aligned to align (a power of two >= sizeof(void *)); NULL when there is none;
- * free() it.
+ * Allocates len zeroed bytes, aligned to align (a power of two >= sizeof(void *)); NULL if there is
+ * no memory. The caller frees it with free().
  */
 void *fdio_alloc_aligned(size_t align, size_t len);
 

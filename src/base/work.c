@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Work queues, see work.h. Each queue has threads of its own, which run one item after another
- * without any lock held. The queue's lock guards everything in it but nr_waking. Failure: only
+ * Work queues, see work.h. Each queue has threads of its own, which run one item after another with
+ * no lock held. Any thread queues items. The queue's lock guards all of it but nr_waking. Only
  * work_queue_new can fail.
  */
 #include "base/work.h"
@@ -17,13 +17,13 @@
 struct work_queue {
 	char name[16];
 	struct fdio_mutex lock;    /* guards all below */
-	pthread_cond_t more, idle; /* items came; nothing left */
+	pthread_cond_t more, idle; /* an item was queued; nothing is queued or running */
 	struct list items;
 	unsigned nr_items, nr_running, nr_sleeping;
 	bool stopping;
 	unsigned nr_threads;
 	pthread_t *threads;
-	/* atomic; raised under lock: those who have queued and are about to signal */
+	/* Atomic, raised under lock: threads that have queued an item and will signal more. */
 	unsigned nr_waking;
 };
 
@@ -110,10 +110,7 @@ void work_queue_free(struct work_queue *queue)
 	fdio_mutex_unlock(&queue->lock);
 	for (unsigned i = 0; i < queue->nr_threads; i++)
 		pthread_join(queue->threads[i], NULL);
-	/*
-	 * Its work may be done while the thread that queued it has not yet come back from waking
-	 * us.
-	 */
+	/* The last item may have run before the thread that queued it has signalled more. */
 	while (__atomic_load_n(&queue->nr_waking, __ATOMIC_ACQUIRE))
 		sched_yield();
 	pthread_cond_destroy(&queue->more);
@@ -134,9 +131,9 @@ void work_queue_add(struct work_queue *queue, struct work *work, void (*fn)(stru
 		__atomic_fetch_add(&queue->nr_waking, 1, __ATOMIC_RELAXED);
 	fdio_mutex_unlock(&queue->lock);
 	if (wake) {
-		/* not under the lock that the thread wants first */
+		/* Without the lock, which the woken thread takes first. */
 		pthread_cond_signal(&queue->more);
-		/* queue may be gone afterwards */
+		/* From here on work_queue_free may free the queue. */
 		__atomic_fetch_sub(&queue->nr_waking, 1, __ATOMIC_RELEASE);
 	}
 }
