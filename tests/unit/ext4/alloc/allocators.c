@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The allocators: reservations, claims and frees and what a cancelled handle leaves of them; reuse
- * only after the commit; space kept for root and metadata; placement; inodes; trim. Groups are
- * compared with their bitmaps after each.
+ * The allocators: reservations, claims, frees, and what remains of them when the handle is
+ * cancelled; reuse only after the commit (JOURNAL-8); space kept for root and for metadata;
+ * placement; inodes. After each test the counts in memory are compared with the bitmaps, and e2fsck
+ * must find nothing, unless the test has damaged the file system.
  */
 #include "kit/volume.h"
 
@@ -13,7 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 static struct fake_dev *f;
 static struct ext4_vol *v;
@@ -31,6 +31,7 @@ static void finish(void)
 	fake_free(f);
 }
 
+/* The bit of blk in the bitmap on disk, which may still be in the journal's cache. */
 static bool on_disk(uint64_t blk)
 {
 	struct journal_buffer *buffer;
@@ -78,13 +79,13 @@ START_TEST(reserved_then_claimed_or_given_back)
 	inode = testvol_tmpfile(v, S_IFREG | 0600);
 	free_blocks = v->alloc.free_blocks;
 	ck_assert_int_eq(ext4_blocks_reserve(v, inode, 0, 100, false, &blk, &n), 0);
-	ck_assert_uint_eq(n, 100); /* a fresh file system has such a run */
+	ck_assert_uint_eq(n, 100); /* a new file system has such a run */
 	ck_assert_uint_eq(v->alloc.free_blocks, free_blocks - 100);
 	ck_assert(v->alloc.groups[ext4_group_of(v, blk)].desc.flags & EXT2_BG_BLOCK_UNINIT ||
 		  !on_disk(blk));
 	testvol_check_groups(v);
 
-	/* A claim that is cancelled leaves the reservation. */
+	/* After a cancelled claim the blocks are still reserved. */
 	ck_assert_int_eq(journal_begin(v->journal, 4, &handle), 0);
 	ck_assert_int_eq(ext4_blocks_claim(handle, inode, blk, 100), 0);
 	ck_assert(on_disk(blk) && on_disk(blk + 99));
@@ -103,8 +104,8 @@ START_TEST(reserved_then_claimed_or_given_back)
 	testvol_check_groups(v);
 
 	/*
-	 * A free that is cancelled leaves the allocation; one that is not returns them only with
-	 * the commit.
+	 * After a cancelled free the blocks are still allocated. A free that is not cancelled gives
+	 * them back, but only after the commit.
 	 */
 	ck_assert_int_eq(journal_begin(v->journal, 4, &handle), 0);
 	ck_assert_int_eq(ext4_blocks_free(handle, inode, blk, 60, false), 0);
@@ -125,7 +126,7 @@ START_TEST(reserved_then_claimed_or_given_back)
 }
 END_TEST
 
-/* In a handle: undone when it is cancelled, whatever else happened in it. */
+/* A cancelled handle undoes its allocations of blocks and of an inode, again and again. */
 START_TEST(cancelled_handle_gives_blocks_back)
 {
 	uint64_t blk[40], free_blocks, free_inodes;
@@ -186,7 +187,7 @@ START_TEST(freed_blocks_wait_for_the_commit)
 	ck_assert_uint_ne(again, blk);
 	ext4_blocks_unreserve(v, again, 1);
 	ck_assert_int_eq(ext4_vol_sync(v), 0);
-	while (v->alloc.pending_free) /* the callback runs a moment after the commit is announced */
+	while (v->alloc.pending_free) /* given back a moment after the commit is announced */
 		;
 	ck_assert_int_eq(ext4_blocks_reserve(v, inode, blk, 1, false, &again, &n), 0);
 	ck_assert_uint_eq(again, blk);
@@ -197,8 +198,8 @@ START_TEST(freed_blocks_wait_for_the_commit)
 END_TEST
 
 /*
- * Everything can be had, but not the parts kept for root and for metadata; frees bring it back
- * through a forced commit.
+ * A user gets all blocks but those kept for root and for metadata. Freed blocks come back when the
+ * allocator needs them, by a commit that it forces.
  */
 START_TEST(full_for_users_not_for_root_and_metadata)
 {
@@ -233,7 +234,7 @@ START_TEST(full_for_users_not_for_root_and_metadata)
 	ck_assert_int_eq(ext4_truncate(inode, 0), 0);
 	ext4_inode_unlock(inode);
 	ck_assert_uint_gt(v->alloc.pending_free, 1000);
-	/* No commit was asked for: the allocator does it. */
+	/* The test commits nothing: the allocator has to. */
 	ck_assert_int_eq(testvol_fill(inode, 0, 1000), 0);
 	testvol_check_groups(v);
 	ext4_inode_put(inode);
@@ -241,7 +242,7 @@ START_TEST(full_for_users_not_for_root_and_metadata)
 }
 END_TEST
 
-/* Sequential appends to two files at once: each stays in long pieces. */
+/* Two files that grow side by side do not interleave. */
 START_TEST(two_growing_files_stay_in_long_pieces)
 {
 	struct ext4_inode *a, *b;
@@ -269,7 +270,7 @@ START_TEST(two_growing_files_stay_in_long_pieces)
 }
 END_TEST
 
-/* Random files come and go; at the end nothing is missing. The seed is fixed. */
+/* Files grow, shrink and go at random, with a fixed seed; at the end all space is free again. */
 START_TEST(random_files_leave_nothing_missing)
 {
 	struct ext4_inode *file[12] = { NULL };
@@ -346,7 +347,7 @@ START_TEST(every_inode_can_be_had_once)
 }
 END_TEST
 
-/* A damaged bitmap takes its group out of use, and only that. */
+/* A damaged block bitmap takes its group out of use, and no other group. */
 START_TEST(damaged_bitmap_takes_its_group_only)
 {
 	struct ext4_inode *inode;
@@ -378,7 +379,7 @@ START_TEST(damaged_bitmap_takes_its_group_only)
 }
 END_TEST
 
-/* Frees of what is not the file's: refused, nothing changes. */
+/* Freeing metadata, blocks outside, or free blocks is refused, and nothing changes. */
 START_TEST(free_of_what_is_not_the_files_is_refused)
 {
 	struct ext4_inode *inode;
@@ -405,118 +406,6 @@ START_TEST(free_of_what_is_not_the_files_is_refused)
 }
 END_TEST
 
-/* Until what was freed durably is given back. */
-static void wait_given_back(void)
-{
-	uint64_t pending = 1;
-
-	for (unsigned n = 0; pending; n++) {
-		ck_assert_uint_lt(n, 10000);
-		fdio_mutex_lock(&v->alloc.lock);
-		pending = v->alloc.pending_free;
-		fdio_mutex_unlock(&v->alloc.lock);
-		usleep(1000);
-	}
-}
-
-/*
- * With the option discard, freed blocks go to the device as discards once their freeing is durable,
- * and not before.
- */
-START_TEST(discards_come_after_the_commit)
-{
-	struct ext4_options options = testvol_options();
-	struct ext4_inode *inode;
-	struct ext4_extent extent;
-	uint64_t room;
-	uint8_t want[512], got[512];
-
-	f = testvol_shape((unsigned)_i);
-	options.discard = true;
-	v = testvol_mount_with(f, &options);
-	inode = testvol_tmpfile(v, S_IFREG | 0600);
-	ck_assert_int_eq(testvol_fill(inode, 0, 64), 0);
-	ck_assert_int_eq(ext4_vol_sync(v), 0);
-	ck_assert_int_eq(ext4_map_lookup(inode, 0, &extent), 0);
-	fake_peek(f, want, sizeof(want), extent.pblk << v->block_bits);
-	fake_stats_reset(f);
-	ext4_inode_lock_exclusive(inode);
-	ck_assert_int_eq(ext4_truncate(inode, 0), 0);
-	ext4_inode_unlock(inode);
-	ck_assert_uint_eq(fake_stats(f).discards, 0);
-	room = v->alloc.free_blocks;
-	fake_peek(f, got, sizeof(got), extent.pblk << v->block_bits);
-	ck_assert_mem_eq(got, want, sizeof(got)); /* a power cut now brings the file back */
-	ck_assert_int_eq(ext4_vol_sync(v), 0);
-	wait_given_back();
-	ck_assert_uint_gt(fake_stats(f).discards, 0);
-	ck_assert_uint_ge(v->alloc.free_blocks, room + 64);
-	ext4_inode_put(inode);
-	finish();
-}
-END_TEST
-
-/*
- * A device that takes its time for a discard keeps nobody's commit waiting, and the blocks belong
- * to nobody until it is through; the end of the mount waits for it.
- */
-START_TEST(slow_discard_delays_no_commit)
-{
-	struct ext4_options options = testvol_options();
-	struct ext4_inode *inode;
-	uint64_t room;
-
-	f = testvol_shape((unsigned)_i);
-	options.discard = true;
-	v = testvol_mount_with(f, &options);
-	inode = testvol_tmpfile(v, S_IFREG | 0600);
-	ck_assert_int_eq(testvol_fill(inode, 0, 64), 0);
-	ck_assert_int_eq(ext4_vol_sync(v), 0);
-	fake_fault_add(f, &(struct fake_fault){ .kinds = FAKE_DISCARD, .action = FAKE_STUCK });
-	fake_stats_reset(f);
-	ext4_inode_lock_exclusive(inode);
-	ck_assert_int_eq(ext4_truncate(inode, 0), 0);
-	ext4_inode_unlock(inode);
-	room = v->alloc.free_blocks;
-	ck_assert_int_eq(ext4_vol_sync(v), 0);
-	ck_assert_int_eq(testvol_fill(inode, 0, 4), 0);
-	ck_assert_int_eq(ext4_vol_sync(v), 0);
-	ck_assert_uint_lt(v->alloc.free_blocks, room);
-	for (unsigned n = 0; fake_stats(f).discards < 1; n++) {
-		ck_assert_uint_lt(n, 10000);
-		usleep(1000);
-	}
-	fake_fault_clear(f);
-	fake_unstick(f);
-	wait_given_back();
-	ck_assert_uint_ge(v->alloc.free_blocks, room + 60);
-	ext4_inode_put(inode);
-	finish();
-}
-END_TEST
-
-START_TEST(trim_discards_what_is_free)
-{
-	uint64_t trimmed, half;
-
-	setup((unsigned)_i);
-	fake_stats_reset(f);
-	ck_assert_int_eq(ext4_vol_trim(v, 0, UINT64_MAX, 0, &trimmed), 0);
-	ck_assert_uint_eq(trimmed, v->alloc.free_blocks << v->block_bits);
-	ck_assert_uint_gt(fake_stats(f).discards, 0);
-	testvol_check_groups(v);
-	ck_assert_int_eq(ext4_vol_trim(v, 0, 16 << 20, 0, &half), 0);
-	ck_assert_uint_lt(half, trimmed);
-	ck_assert_int_eq(ext4_vol_trim(v, 0, UINT64_MAX,
-				       (uint64_t)v->blocks_per_group << v->block_bits, &half),
-			 0);
-	ck_assert_uint_lt(half, trimmed);
-	ck_assert_int_eq(ext4_vol_trim(v, UINT64_MAX - 4096, 4096, 0, &half), -EINVAL);
-	ck_assert_int_eq(ext4_vol_trim(v, 0, 1, 0, &half), -EINVAL);
-	finish();
-}
-END_TEST
-
 Suite *unit_suite(void)
 {
 	Suite *s = suite_create("ext4: allocators");
@@ -534,8 +423,5 @@ Suite *unit_suite(void)
 	unit_test(t, every_inode_can_be_had_once);
 	unit_test(t, damaged_bitmap_takes_its_group_only);
 	unit_test(t, free_of_what_is_not_the_files_is_refused);
-	unit_loop(t, discards_come_after_the_commit, 0, n);
-	unit_loop(t, slow_discard_delays_no_commit, 0, n);
-	unit_loop(t, trim_discards_what_is_free, 0, n);
 	return s;
 }

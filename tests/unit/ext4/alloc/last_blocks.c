@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Who gets the last blocks: every operation that allocates fails for an ordinary user where only
- * the blocks kept for root and for metadata are left, with nothing changed, and works for root, as
- * with the kernel. On a volume of blocks that are all taken. And what is waited for before ENOSPC
- * is said: freed blocks, deletions that are on their way; not files that somebody holds.
+ * Who gets the last blocks. If only the blocks kept for root and for metadata are left, every
+ * operation that allocates fails for an ordinary user with -ENOSPC and changes nothing, and works
+ * for root, as in the kernel. Before -ENOSPC, freed blocks and deletions that are under way are
+ * waited for; files that are still open are not. And two rules of the search for blocks on a volume
+ * that is nearly full.
  */
 #include "kit/volume.h"
 
@@ -28,7 +29,7 @@ static unsigned nr_held;
 static const struct ext4_credentials user = { .uid = 1000, .gid = 1000 },
 				     root = { .cap_fsetid = true, .root = true };
 
-/* A default ACL that no inode has room for: it allows named users everything. */
+/* A default ACL, too large for an inode, that allows named users everything. Returns its size. */
 static size_t large_acl(uint8_t *p)
 {
 	static const uint16_t tags[] = { 0x01, 0x02, 0x04, 0x10, 0x20 };
@@ -60,6 +61,7 @@ static int make(struct ext4_inode *d, const char *name, uint32_t mode,
 	return err;
 }
 
+/* A symbolic link whose target needs a block. */
 static int slow_link(const char *name, const struct ext4_credentials *credentials)
 {
 	char target[200];
@@ -74,7 +76,7 @@ static int slow_link(const char *name, const struct ext4_credentials *credential
 	return err;
 }
 
-/* The blocks that users may have are taken. */
+/* Takes all blocks that users may have. */
 static void fill(void)
 {
 	uint32_t at = 0, step = 1000;
@@ -85,7 +87,7 @@ static void fill(void)
 		else
 			at += step;
 	}
-	/* A file leaves a few, for its tree. */
+	/* Filling a file leaves a few blocks, which its extent tree might have needed. */
 	for (nr_held = 0; nr_held < ARRAY_SIZE(held); nr_held++) {
 		uint32_t n;
 
@@ -139,19 +141,19 @@ START_TEST(create_needs_blocks_for_users)
 	ck_assert_int_eq(make(top, "d", S_IFDIR | 0777, &root), 0);
 	ck_assert_int_eq(slow_link("l", &user), -ENOSPC);
 	ck_assert_int_eq(slow_link("l", &root), 0);
-	/* A file whose ACL takes a block. */
+	/* A file whose inherited ACL takes a block. */
 	ck_assert_int_eq(make(dir, "f", S_IFREG | 0666, &user), -ENOSPC);
 	ck_assert_int_eq(make(dir, "f", S_IFREG | 0666, &root), 0);
 	ck_assert_int_eq(ext4_tmpfile(dir, S_IFREG | 0666, &user, &inode), -ENOSPC);
 	ck_assert_int_eq(ext4_tmpfile(dir, S_IFREG | 0666, &root, &inode), 0);
 	ext4_inode_put(inode);
-	/* What takes no block works for everybody. */
+	/* A file that takes no block can be created by everybody. */
 	ck_assert_int_eq(make(top, "f", S_IFREG | 0666, &user), 0);
 	finish();
 }
 END_TEST
 
-/* A directory grows: by names of either kind, and by a rename. */
+/* A directory grows by links, by new files and by a rename. */
 START_TEST(directory_growth_needs_blocks_for_users)
 {
 	char name[200];
@@ -195,7 +197,7 @@ START_TEST(attributes_need_blocks_for_users)
 	ck_assert_int_eq(ext4_xattr_set(file, "user.v", value, sizeof(value), 0, 0), -ENOSPC);
 	ck_assert_int_eq(ext4_xattr_set(file, "user.v", value, sizeof(value), 0, EXT4_XATTR_ROOT),
 			 0);
-	/* It is there now: changing it takes nothing. */
+	/* The attribute has its block now: changing its value takes no other. */
 	value[0] = 'w';
 	ck_assert_int_eq(ext4_xattr_set(file, "user.v", value, sizeof(value), 0, 0), 0);
 	ck_assert_int_eq(ext4_xattr_remove(file, "user.v"), 0);
@@ -248,7 +250,7 @@ START_TEST(changing_a_shared_attribute_block_needs_a_copy)
 }
 END_TEST
 
-/* A write must take the capabilities away, and an attribute can be removed, whoever does it. */
+/* Removing an attribute works for everybody, and so does a write, which removes capabilities. */
 START_TEST(removing_attributes_always_works)
 {
 	static const struct ext4_attr none;
@@ -273,10 +275,7 @@ START_TEST(removing_attributes_always_works)
 }
 END_TEST
 
-/*
- * What somebody has set aside for a moment, out of the blocks for metadata, is no reason for
- * ENOSPC.
- */
+/* Blocks that are set aside out of those kept for metadata do not give others -ENOSPC. */
 START_TEST(reserved_for_a_moment_is_no_enospc)
 {
 	uint64_t blk;
@@ -290,7 +289,7 @@ START_TEST(reserved_for_a_moment_is_no_enospc)
 	ext4_blocks_unreserve(v, held[--nr_held], 1);
 	ck_assert_int_eq(ext4_blocks_reserve(v, NULL, 0, 1, false, &blk, &n), 0);
 	held[nr_held++] = blk;
-	/* What is set aside is there, whoever takes what he may. */
+	/* Root and the system cannot take blocks that are set aside. */
 	while (!ext4_metadata_reserve(v, 1, EXT4_REQUESTER_SYSTEM))
 		;
 	ck_assert_uint_eq(v->alloc.metadata_held, v->alloc.free_blocks);
@@ -300,7 +299,7 @@ START_TEST(reserved_for_a_moment_is_no_enospc)
 }
 END_TEST
 
-/* The file gets shorter all the time. */
+/* A thread that shortens the filler block by block until *stop. */
 static void *shorten(void *arg)
 {
 	const struct timespec nap = { .tv_nsec = 50000 };
@@ -327,8 +326,8 @@ static uint64_t pending(void)
 }
 
 /*
- * Everything that is free is taken, again and again; where some is coming back there is no ENOSPC,
- * however much is freed meanwhile.
+ * Takes everything that is free, again and again, while another thread frees: as long as freed
+ * blocks are still to be given back, a reservation waits for them and does not get -ENOSPC.
  */
 START_TEST(no_enospc_while_blocks_come_back)
 {
@@ -366,8 +365,8 @@ START_TEST(no_enospc_while_blocks_come_back)
 END_TEST
 
 /*
- * A bitmap is being read, and the lock dropped for it: somebody takes the run that looked best
- * until then.
+ * Hook of the device: while bitmap, a byte of the device, is read, and alloc.lock is dropped for
+ * it, it takes the n blocks at blk, the best run of the search so far.
  */
 struct taker { uint64_t bitmap, blk; uint32_t n, got; };
 
@@ -388,6 +387,7 @@ static void take_meanwhile(void *arg, enum fake_kind kind, uint64_t off, uint64_
 	ck_assert_uint_eq(taker->got, taker->n);
 }
 
+/* Frees the blocks [blk, blk + n), which belong to one extent of the filler. */
 static void punch(uint64_t blk, uint32_t n)
 {
 	struct ext4_extent extent;
@@ -413,8 +413,8 @@ static void punch(uint64_t blk, uint32_t n)
 }
 
 /*
- * Ten blocks of one group in a piece, and thirty of the next one by one: a search for sixteen looks
- * at both.
+ * One group has a run of ten free blocks, the next only single ones, so a search for sixteen looks
+ * at both. The run is taken while the second bitmap is read: the search must not give it out again.
  */
 START_TEST(longest_run_is_found)
 {
@@ -426,7 +426,7 @@ START_TEST(longest_run_is_found)
 	v->alloc.kept_for_metadata = v->alloc.kept_for_root = 0;
 	fill();
 	ext4_inode_lock_exclusive(filler);
-	/* for what punching needs */
+	/* blocks for the extent tree, which punching holes makes larger */
 	ck_assert_int_eq(ext4_truncate(filler, ext4_inode_size(filler) - 8 * v->block_size), 0);
 	ext4_inode_unlock(filler);
 	taker.blk = ext4_group_start(v, 2) + 1500;
@@ -454,7 +454,10 @@ END_TEST
 static unsigned asked;
 static struct ext4_inode *forgotten;
 
-/* Says that the kernel has let go of it, and at the third question its FORGET comes. */
+/*
+ * Stands for the kernel: it holds every inode while forgotten is NULL. Otherwise it holds none, and
+ * its FORGET of forgotten arrives at the third question.
+ */
 static bool kernel_has(void *arg, uint32_t ino)
 {
 	ck_assert_ptr_eq(arg, v);
@@ -478,16 +481,14 @@ START_TEST(forgotten_files_are_waited_for)
 	inode = testvol_tmpfile(v, S_IFREG | 0600);
 	ext4_vol_set_held(v, kernel_has, v);
 	since = ext4_evictions(v);
-	/* Nobody outside knows of it: there is nothing to ask, and nothing to wait for. */
+	/* The kernel does not know the inode: there is nothing to ask and nothing to wait for. */
 	ck_assert(!ext4_space_has_come(v, -ENOSPC, &since));
 	ck_assert_uint_eq(asked, 0);
-	/* Somebody holds it: one question, and that is that. */
+	/* The kernel holds it: one question, and no wait. */
 	ext4_lookups_add(inode, 1);
 	ck_assert(!ext4_space_has_come(v, -ENOSPC, &since));
 	ck_assert_uint_eq(asked, 1);
-	/*
-	 * It was closed just now: the kernel may not have seen the answer, and keeps it until then.
-	 */
+	/* It was closed just now: the kernel may still hold it until it has seen the answer. */
 	asked = 0;
 	ext4_opened(inode, 1);
 	ext4_opened(inode, -1);
@@ -495,7 +496,7 @@ START_TEST(forgotten_files_are_waited_for)
 	ck_assert(!ext4_space_has_come(v, -ENOSPC, &since));
 	ck_assert_uint_gt(fdio_now_ns() - begun, 200000000);
 	ck_assert_uint_eq(asked, 1);
-	/* The kernel has let go of it. */
+	/* The kernel does not hold it any more: its FORGET is waited for. */
 	asked = 0;
 	forgotten = inode;
 	ck_assert(ext4_space_has_come(v, -ENOSPC, &since));

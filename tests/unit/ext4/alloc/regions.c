@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * File systems of very many groups: places for directories and blocks are found without looking at
- * each group, which the counters say; and damage everywhere is met a little at a time.
+ * A file system of very many groups: places for directories and blocks are found without looking at
+ * each group, as the counters show; and if all bitmaps are damaged, one call meets only some of
+ * them.
  */
 #include "kit/volume.h"
 
@@ -24,7 +25,7 @@ static void open_many(void)
 	ck_assert_uint_ge(v->alloc.nr_regions, 6);
 }
 
-/* The number's group; the inode is not made. */
+/* Takes an inode number for a child of dir_ino and stores its group; makes no inode. */
 static int place(uint32_t dir_ino, uint32_t mode, uint32_t *ret_g)
 {
 	struct ext4_inode *dir;
@@ -42,10 +43,7 @@ static int place(uint32_t dir_ino, uint32_t mode, uint32_t *ret_g)
 	return err;
 }
 
-/*
- * Directories at the top: each in a group of its own, after a look at regions and one region's
- * groups.
- */
+/* Directories at the top: each gets a group of its own, and few groups are looked at for it. */
 START_TEST(directories_at_the_top)
 {
 	enum { DIRS = 60 };
@@ -59,9 +57,7 @@ START_TEST(directories_at_the_top)
 			ck_assert_uint_ne(g[n], g[k]);
 		in[g[k] >> EXT4_REGION_BITS]++;
 	}
-	/*
-	 * Those that the file system's own blocks have made smaller than the others are left out.
-	 */
+	/* Regions with less room, because they hold more of the metadata, may get none. */
 	for (uint32_t r = 0; r < v->alloc.nr_regions; r++)
 		regions += in[r] >= DIRS / v->alloc.nr_regions / 2;
 	ck_assert_uint_ge(regions, v->alloc.nr_regions / 2);
@@ -73,9 +69,7 @@ START_TEST(directories_at_the_top)
 }
 END_TEST
 
-/*
- * Deeper ones: near the parent, and where no region is good enough without looking at all groups.
- */
+/* Deeper ones: near the parent, even if no region is good enough, without looking at all groups. */
 START_TEST(directories_further_down)
 {
 	uint64_t before = fdio_counter_read(COUNTER_ext4_place_look);
@@ -87,7 +81,7 @@ START_TEST(directories_further_down)
 
 	open_many();
 	parent = 3 * EXT4_REGION_GROUPS + 5;
-	for (uint32_t k = 0; k < v->nr_groups; k++) { /* as if all were crowded */
+	for (uint32_t k = 0; k < v->nr_groups; k++) { /* as if all groups were crowded */
 		struct ext4_descriptor desc = v->alloc.groups[k].desc;
 
 		desc.used_dirs = 1000;
@@ -126,7 +120,7 @@ static void fill_groups(uint32_t first, uint32_t end)
 	fdio_mutex_unlock(&v->alloc.lock);
 }
 
-/* Blocks, with the first regions full: these are looked through once, not each time. */
+/* The search for blocks looks through full regions once, not each time. */
 START_TEST(full_regions_are_passed_over)
 {
 	uint64_t before, goal, blk;
@@ -142,10 +136,10 @@ START_TEST(full_regions_are_passed_over)
 		ck_assert_uint_ge(ext4_group_of(v, blk), far);
 		ext4_blocks_unreserve(v, blk, n);
 	}
-	/* One for each full region, and the one that has room each time. */
+	/* One scan for each full region, and each time one of the region that has room. */
 	ck_assert_uint_le(fdio_counter_read(COUNTER_ext4_region_scan) - before,
 			  v->alloc.nr_regions + 200);
-	/* What is given back is found. */
+	/* Blocks that are given back in a full region are found. */
 	for (group = 2 * EXT4_REGION_GROUPS;
 	     v->alloc.groups[group].desc.free_blocks < v->alloc.groups[group].nr_blocks;)
 		group++;
@@ -158,7 +152,7 @@ START_TEST(full_regions_are_passed_over)
 }
 END_TEST
 
-/* Every inode bitmap is damaged: one attempt meets some of them and ends. */
+/* Every inode bitmap is damaged: one attempt meets at most 64 of them and fails. */
 START_TEST(all_inode_bitmaps_damaged)
 {
 	static uint8_t bad[1024];
