@@ -199,8 +199,9 @@ bool request_is_done(struct test_request *req)
 	return __atomic_load_n(&req->done, __ATOMIC_ACQUIRE);
 }
 
-void engine_submit(struct engine *e, struct dio_file *file, struct test_request *req,
-		   unsigned flags, uint64_t pos, void *buf, uint32_t len)
+void engine_submit_with_room(struct engine *e, struct dio_file *file, struct test_request *req,
+			     unsigned flags, uint64_t pos, void *buf, uint32_t len,
+			     uint32_t buf_cap)
 {
 	memset(req, 0, sizeof(*req));
 	req->req = (struct dio_req){ .file = file,
@@ -209,8 +210,15 @@ void engine_submit(struct engine *e, struct dio_file *file, struct test_request 
 				     .flags = flags,
 				     .buf = buf,
 				     .buf_index = -1,
+				     .buf_cap = buf_cap,
 				     .done = req_done };
 	dio_submit(e->dio, &req->req);
+}
+
+void engine_submit(struct engine *e, struct dio_file *file, struct test_request *req,
+		   unsigned flags, uint64_t pos, void *buf, uint32_t len)
+{
+	engine_submit_with_room(e, file, req, flags, pos, buf, len, 0);
 }
 
 bool engine_pump(struct engine *e)

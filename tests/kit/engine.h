@@ -82,6 +82,10 @@ bool no_byte(const void *buf, int byte, size_t len);
 
 void engine_submit(struct engine *e, struct dio_file *file, struct test_request *req,
 		   unsigned flags, uint64_t pos, void *buf, uint32_t len);
+/* As engine_submit, with buf_cap bytes at buf of which those behind the data may be overwritten. */
+void engine_submit_with_room(struct engine *e, struct dio_file *file, struct test_request *req,
+			     unsigned flags, uint64_t pos, void *buf, uint32_t len,
+			     uint32_t buf_cap);
 /* Manual: runs all queued work; false if there was none. */
 bool engine_pump(struct engine *e);
 ssize_t engine_wait(struct engine *e, struct test_request *req);

@@ -33,7 +33,7 @@ struct cut_write {
 
 /* What becomes of one write in a cut. */
 static void apply_write(uint8_t *img, uint64_t off, const uint8_t *data, uint32_t len,
-		      enum fake_cut mode, uint64_t *seed)
+			enum fake_cut mode, uint64_t *seed)
 {
 	enum { KEEP, DROP, TEAR } fate = KEEP;
 

@@ -17,11 +17,11 @@
 #include <unistd.h>
 
 /* An engine whose file has so many blocks, at least 2, and a window behind them. */
-static struct engine *with_window(const struct engine_options *o, unsigned left)
+static struct engine *with_window(const struct engine_options *o, unsigned n)
 {
 	struct engine *e = engine_new(o);
 
-	for (unsigned k = 0; k < left; k++)
+	for (unsigned k = 0; k < n; k++)
 		write_pattern(e, 0, k * BLOCK, 1, BLOCK);
 	ck_assert_uint_gt(ext4_window_end(e->inode), ext4_inode_size(e->inode));
 	return e;
@@ -157,17 +157,17 @@ END_TEST
 
 /* The linker sends ext4_blocks_claim here, which then fails as it does without memory. */
 int __real_ext4_blocks_claim(struct journal_handle *handle, struct ext4_inode *inode, uint64_t blk,
-			     uint32_t left);
+			     uint32_t n);
 int __wrap_ext4_blocks_claim(struct journal_handle *handle, struct ext4_inode *inode, uint64_t blk,
-			     uint32_t left);
+			     uint32_t n);
 static bool claim_fails; /* atomic */
 
 int __wrap_ext4_blocks_claim(struct journal_handle *handle, struct ext4_inode *inode, uint64_t blk,
-			     uint32_t left)
+			     uint32_t n)
 {
 	if (__atomic_load_n(&claim_fails, __ATOMIC_SEQ_CST))
 		return -ENOMEM;
-	return __real_ext4_blocks_claim(handle, inode, blk, left);
+	return __real_ext4_blocks_claim(handle, inode, blk, n);
 }
 
 static void *reclaim_thread(void *arg)
@@ -308,11 +308,11 @@ START_TEST(synced_appends_survive_a_power_cut)
 		write_pattern(e, 0, 4 * BLOCK, 1, BLOCK);
 		write_pattern(e, DIO_DSYNC, 4 * BLOCK, 2, BLOCK);
 		write_pattern(e, 0, 5 * BLOCK, 3, BLOCK);
-		struct engine *left = engine_cut(e, FAKE_CUT_DROP, how);
-		ck_assert_uint_eq(ext4_inode_size(left->inode), 5 * BLOCK);
-		expect_pattern(left, 0, 1, 4 * BLOCK);
-		expect_pattern(left, 4 * BLOCK, 2, BLOCK);
-		engine_close(left);
+		struct engine *rebooted = engine_cut(e, FAKE_CUT_DROP, how);
+		ck_assert_uint_eq(ext4_inode_size(rebooted->inode), 5 * BLOCK);
+		expect_pattern(rebooted, 0, 1, 4 * BLOCK);
+		expect_pattern(rebooted, 4 * BLOCK, 2, BLOCK);
+		engine_close(rebooted);
 		engine_close(e);
 	}
 }
@@ -334,17 +334,17 @@ START_TEST(no_cut_shows_stale_data)
 	ck_assert_int_eq(engine_fsync(e, e->inode, true), 0);
 	unsigned events = fake_record_events(e->fake);
 	for (unsigned k = 0; k <= events; k++) {
-		struct engine *left = engine_on(
+		struct engine *rebooted = engine_on(
 				fake_record_cut(e->fake, k, k % 2 ? FAKE_CUT_RANDOM : FAKE_CUT_DROP,
 						k),
 				NULL);
-		uint64_t size = ext4_inode_size(left->inode);
+		uint64_t size = ext4_inode_size(rebooted->inode);
 		ck_assert(size % BLOCK == 0 && size <= 7 * BLOCK);
 		if (size)
-			expect_pattern(left, 0, 1, size);
+			expect_pattern(rebooted, 0, 1, size);
 		if (k == events)
 			ck_assert_uint_eq(size, 7 * BLOCK);
-		engine_close(left);
+		engine_close(rebooted);
 	}
 	fake_record_stop(e->fake);
 	engine_close(e);
@@ -458,9 +458,9 @@ START_TEST(no_window_over_preallocated_blocks)
 	ext4_map_drop(e->inode);
 	expect_pattern(e, 0, 1, 12 * BLOCK);
 	ck_assert_int_eq(engine_fsync(e, e->inode, false), 0);
-	struct engine *left = engine_cut(e, FAKE_CUT_DROP, 0);
-	expect_pattern(left, 0, 1, 12 * BLOCK);
-	engine_close(left);
+	struct engine *rebooted = engine_cut(e, FAKE_CUT_DROP, 0);
+	expect_pattern(rebooted, 0, 1, 12 * BLOCK);
+	engine_close(rebooted);
 	engine_close(e);
 	if (_i)
 		engine_close(old);
@@ -550,8 +550,8 @@ START_TEST(many_windows_hold_little)
 					     &credentials, &inode[k]),
 				 0);
 		ck_assert_int_eq(dio_file_open(e->dio, inode[k], &file[k]), 0);
-		for (unsigned left = 0; left < 3; left++) {
-			engine_submit(e, file[k], &req, DIO_WRITE | DIO_ROOT, left * BLOCK, buf,
+		for (unsigned n = 0; n < 3; n++) {
+			engine_submit(e, file[k], &req, DIO_WRITE | DIO_ROOT, n * BLOCK, buf,
 				      BLOCK);
 			ck_assert_int_eq(engine_wait(e, &req), BLOCK);
 		}
@@ -560,8 +560,8 @@ START_TEST(many_windows_hold_little)
 	ck_assert_uint_gt(windows, 4);
 	ck_assert_uint_lt(windows, FILES);
 	ck_assert_uint_le(e->vol->data.window_blocks, available / 8);
-	for (unsigned left = 0; !err; left++) {
-		snprintf(name, sizeof(name), "d%u", left);
+	for (unsigned n = 0; !err; n++) {
+		snprintf(name, sizeof(name), "d%u", n);
 		err = ext4_create(root, name, (unsigned)strlen(name), 040755, 0, &credentials,
 				  &dir);
 		if (!err)
@@ -601,9 +601,9 @@ START_TEST(parallel_files_stay_whole)
 		inode[k] = engine_file(e, names[k]);
 		ck_assert_int_eq(dio_file_open(e->dio, inode[k], &file[k]), 0);
 	}
-	for (unsigned left = 0; left < 100; left++)
+	for (unsigned n = 0; n < 100; n++)
 		for (unsigned k = 0; k < 3; k++) {
-			engine_submit(e, file[k], &req, DIO_WRITE, left * 4 * BLOCK, buf,
+			engine_submit(e, file[k], &req, DIO_WRITE, n * 4 * BLOCK, buf,
 				      4 * BLOCK);
 			ck_assert_int_eq(engine_wait(e, &req), 4 * BLOCK);
 		}
@@ -637,7 +637,7 @@ START_TEST(appends_syncs_and_truncates_together)
 	ck_assert_int_eq(pthread_create(&thread[1], NULL, truncating_thread, &load), 0);
 	uint8_t *buf = buffer_new(8 * BLOCK);
 	struct test_request req[2];
-	for (unsigned left = 0; left < 300; left++) {
+	for (unsigned n = 0; n < 300; n++) {
 		uint64_t pos = fdio_round_up(ext4_inode_size(e->inode), BLOCK);
 		if (pos > 1024 * BLOCK)
 			pos = 0;

@@ -31,15 +31,15 @@ START_TEST(synchronous_writes_survive)
 			write_pattern(e, DIO_DIRECT, 0, 1, 4 * BLOCK);
 			write_pattern(e, DIO_DIRECT | sync, 0, 7, 4 * BLOCK);
 		} else {
-			write_pattern(e, DIO_DIRECT | sync, 0, 7,
-				      2 * BLOCK); /* allocates, extends */
+			/* allocate and extend; then overwrite */
+			write_pattern(e, DIO_DIRECT | sync, 0, 7, 2 * BLOCK);
 			write_pattern(e, DIO_DIRECT | sync, 2 * BLOCK, 7, 2 * BLOCK);
-			write_pattern(e, DIO_DIRECT | sync, BLOCK, 7, BLOCK); /* overwrites */
+			write_pattern(e, DIO_DIRECT | sync, BLOCK, 7, BLOCK);
 		}
-		struct engine *left = engine_cut(e, FAKE_CUT_DROP, 0);
-		ck_assert_uint_eq(ext4_inode_size(left->inode), 4 * BLOCK);
-		expect_pattern(left, 0, 7, 4 * BLOCK);
-		engine_close(left);
+		struct engine *rebooted = engine_cut(e, FAKE_CUT_DROP, 0);
+		ck_assert_uint_eq(ext4_inode_size(rebooted->inode), 4 * BLOCK);
+		expect_pattern(rebooted, 0, 7, 4 * BLOCK);
+		engine_close(rebooted);
 		engine_close(e);
 	}
 }
@@ -55,10 +55,10 @@ START_TEST(o_sync_makes_mtime_durable)
 	fake_set_clock(e->fake, &later);
 	write_pattern(e, DIO_DIRECT | DIO_SYNC, 0, 7, BLOCK);
 	ext4_getattr(e->inode, &a);
-	struct engine *left = engine_cut(e, FAKE_CUT_DROP, 0);
-	ext4_getattr(left->inode, &buf);
+	struct engine *rebooted = engine_cut(e, FAKE_CUT_DROP, 0);
+	ext4_getattr(rebooted->inode, &buf);
 	ck_assert_int_eq(a.mtime.tv_sec, buf.mtime.tv_sec);
-	engine_close(left);
+	engine_close(rebooted);
 	engine_close(e);
 }
 END_TEST
@@ -174,10 +174,10 @@ START_TEST(fsync_writes_times_alone)
 	write_pattern(e, DIO_DIRECT, 0, 2, BLOCK);
 	ck_assert_int_eq(engine_fsync(e, e->inode, true), 0);
 	ck_assert_int_eq(engine_fsync(e, e->inode, false), 0);
-	struct engine *left = engine_cut(e, FAKE_CUT_DROP, 0);
-	ext4_getattr(left->inode, &attr);
+	struct engine *rebooted = engine_cut(e, FAKE_CUT_DROP, 0);
+	ext4_getattr(rebooted->inode, &attr);
 	ck_assert_int_eq(attr.mtime.tv_sec, later.tv_sec);
-	engine_close(left);
+	engine_close(rebooted);
 	engine_close(e);
 }
 END_TEST
@@ -266,9 +266,9 @@ START_TEST(joiner_of_a_batch_is_served)
 	ck_assert_int_eq(engine_fsync(e, e->inode, false), 0);
 	ck_assert(joiner.sync.done);
 	ck_assert_int_eq(joiner.sync.err, 0);
-	struct engine *left = engine_cut(e, FAKE_CUT_DROP, 0);
-	expect_joined_write(left);
-	engine_close(left);
+	struct engine *rebooted = engine_cut(e, FAKE_CUT_DROP, 0);
+	expect_joined_write(rebooted);
+	engine_close(rebooted);
 	dio_file_close(joiner.file);
 	ext4_inode_put(joiner.inode);
 	engine_close(e);
@@ -301,9 +301,9 @@ START_TEST(failed_commit_flushes_for_the_others)
 	ck_assert_int_eq(test_sync.err, -EIO);
 	ck_assert_int_eq(joining->sync.err, 0);
 	fake_fault_clear(e->fake);
-	struct engine *left = engine_cut(e, FAKE_CUT_DROP, 0);
-	expect_joined_write(left);
-	engine_close(left);
+	struct engine *rebooted = engine_cut(e, FAKE_CUT_DROP, 0);
+	expect_joined_write(rebooted);
+	engine_close(rebooted);
 	dio_file_close(joining->file);
 	ext4_inode_put(joining->inode);
 	engine_close_nocheck(e);

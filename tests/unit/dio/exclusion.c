@@ -100,27 +100,27 @@ static void *truncate_thread(void *arg)
 START_TEST(truncate_waits_for_requests_in_flight)
 {
 	struct engine *e = engine_new(&(struct engine_options){ .threads = 2 });
-	void *buf = buffer_new(4 * BLOCK), *c = buffer_new(BLOCK);
+	void *buf = buffer_new(4 * BLOCK), *read_buf = buffer_new(BLOCK);
 	struct truncation truncation = { .e = e };
-	struct test_request w, read_back, late;
+	struct test_request writing, reading, late;
 	pthread_t thread;
 
 	make_extents(e, 4);
 	fake_set_mode(e->fake, FAKE_HELD, 0);
 	fill_pattern(buf, 2, 0, 4 * BLOCK);
-	engine_submit(e, e->file, &w, DIO_DIRECT | DIO_WRITE, 0, buf, 4 * BLOCK);
-	engine_submit(e, e->file, &read_back, DIO_DIRECT, 0, c, BLOCK);
+	engine_submit(e, e->file, &writing, DIO_DIRECT | DIO_WRITE, 0, buf, 4 * BLOCK);
+	engine_submit(e, e->file, &reading, DIO_DIRECT, 0, read_buf, BLOCK);
 	ck_assert_uint_eq(fake_held(e->fake), 5);
 	uint64_t waits = counter(COUNTER_dio_gate_wait),
 		 diverted = counter(COUNTER_dio_gate_diverted);
 	pthread_create(&thread, NULL, truncate_thread, &truncation);
 	wait_counter(COUNTER_dio_gate_wait, waits + 1);
 	ck_assert(!__atomic_load_n(&truncation.done, __ATOMIC_ACQUIRE));
-	void *lb = buffer_new(BLOCK);
-	engine_submit(e, e->file, &late, DIO_DIRECT, 0, lb, BLOCK);
+	void *late_buf = buffer_new(BLOCK);
+	engine_submit(e, e->file, &late, DIO_DIRECT, 0, late_buf, BLOCK);
 	ck_assert_uint_eq(counter(COUNTER_dio_gate_diverted) - diverted, 1);
-	ck_assert_int_eq(engine_wait(e, &late),
-			 BLOCK); /* by a worker, before the truncate */
+	/* A worker does it, before the truncate. */
+	ck_assert_int_eq(engine_wait(e, &late), BLOCK);
 	for (unsigned k = 0; k < 4; k++) {
 		ck_assert(!__atomic_load_n(&truncation.done, __ATOMIC_ACQUIRE));
 		fake_complete(e->fake, 1); /* never the first one */
@@ -129,13 +129,13 @@ START_TEST(truncate_waits_for_requests_in_flight)
 	ck_assert(!__atomic_load_n(&truncation.done, __ATOMIC_ACQUIRE));
 	fake_complete(e->fake, 0);
 	pthread_join(thread, NULL);
-	ck_assert_int_eq(engine_wait(e, &w), 4 * BLOCK);
-	ck_assert_int_eq(engine_wait(e, &read_back), BLOCK);
+	ck_assert_int_eq(engine_wait(e, &writing), 4 * BLOCK);
+	ck_assert_int_eq(engine_wait(e, &reading), BLOCK);
 	ck_assert_uint_eq(ext4_inode_size(e->inode), 0);
 	fake_set_mode(e->fake, FAKE_INLINE, 0);
 	free(buf);
-	free(c);
-	free(lb);
+	free(read_buf);
+	free(late_buf);
 	engine_close(e);
 }
 END_TEST
@@ -174,25 +174,25 @@ END_TEST
 START_TEST(gate_closed_for_writes_lets_reads_pass)
 {
 	struct engine *e = engine_new(NULL);
-	uint8_t *buf = buffer_new(BLOCK), *c = buffer_new(BLOCK);
-	struct test_request w, read_back;
+	uint8_t *buf = buffer_new(BLOCK), *read_buf = buffer_new(BLOCK);
+	struct test_request writing, reading;
 
 	make_extents(e, 2);
 	ck_assert_int_eq(dio_gate_close(e->dio, e->inode, DIO_GATE_WRITES), 0);
 	uint64_t diverted = counter(COUNTER_dio_gate_diverted);
 	fake_set_mode(e->fake, FAKE_HELD, 0);
-	engine_submit(e, e->file, &w, DIO_DIRECT | DIO_WRITE, 0, buf, BLOCK);
+	engine_submit(e, e->file, &writing, DIO_DIRECT | DIO_WRITE, 0, buf, BLOCK);
 	ck_assert_uint_eq(fake_held(e->fake), 0);
 	ck_assert_uint_eq(counter(COUNTER_dio_gate_diverted) - diverted, 1);
-	engine_submit(e, e->file, &read_back, DIO_DIRECT, BLOCK, c, BLOCK);
+	engine_submit(e, e->file, &reading, DIO_DIRECT, BLOCK, read_buf, BLOCK);
 	ck_assert_uint_eq(fake_held(e->fake), 1);
 	fake_complete(e->fake, 0);
-	ck_assert(request_is_done(&read_back) && !request_is_done(&w));
+	ck_assert(request_is_done(&reading) && !request_is_done(&writing));
 	dio_gate_open(e->dio, e->inode, DIO_GATE_WRITES);
-	ck_assert_int_eq(engine_wait(e, &w), BLOCK);
+	ck_assert_int_eq(engine_wait(e, &writing), BLOCK);
 	fake_set_mode(e->fake, FAKE_INLINE, 0);
 	free(buf);
-	free(c);
+	free(read_buf);
 	engine_close(e);
 }
 END_TEST
@@ -213,10 +213,10 @@ START_TEST(gate_closes_under_a_stream_of_requests)
 	for (unsigned k = 0; k < 200; k++) {
 		truncation = (struct truncation){ .e = e, .size = BLOCK };
 		pthread_create(&thread, NULL, truncate_thread, &truncation);
-		for (unsigned left = 0; left < 8; left++)
-			engine_submit(e, e->file, &req[left], DIO_DIRECT, 0, buf, BLOCK);
-		for (unsigned left = 0; left < 8; left++)
-			ck_assert_int_eq(engine_wait(e, &req[left]), BLOCK);
+		for (unsigned n = 0; n < 8; n++)
+			engine_submit(e, e->file, &req[n], DIO_DIRECT, 0, buf, BLOCK);
+		for (unsigned n = 0; n < 8; n++)
+			ck_assert_int_eq(engine_wait(e, &req[n]), BLOCK);
 		pthread_join(thread, NULL);
 	}
 	fake_set_mode(e->fake, FAKE_INLINE, 0);
@@ -391,13 +391,13 @@ START_TEST(random_requests_match_the_model)
 		ck_assert_uint_eq(ext4_inode_size(e->inode), size);
 	}
 	ck_assert_int_eq(engine_fsync(e, e->inode, false), 0);
-	struct engine *left = engine_cut(e, FAKE_CUT_DROP, 0);
-	ck_assert_uint_eq(ext4_inode_size(left->inode), size);
+	struct engine *rebooted = engine_cut(e, FAKE_CUT_DROP, 0);
+	ck_assert_uint_eq(ext4_inode_size(rebooted->inode), size);
 	if (size) {
-		ck_assert_int_eq(engine_io(left, 0, 0, buf, size), size);
+		ck_assert_int_eq(engine_io(rebooted, 0, 0, buf, size), size);
 		ck_assert_mem_eq(buf, model, size);
 	}
-	engine_close(left);
+	engine_close(rebooted);
 	free(model);
 	free(buf);
 	engine_close(e);

@@ -15,7 +15,7 @@
 #include <pthread.h>
 
 /* Calls check after a cut at each recorded event; every step-th volume is checked by e2fsck too. */
-static void check_every_cut(struct engine *e, unsigned step, void (*check)(struct engine *left))
+static void check_every_cut(struct engine *e, unsigned step, void (*check)(struct engine *rebooted))
 {
 	unsigned events = fake_record_events(e->fake);
 	static const enum fake_cut modes[] = { FAKE_CUT_DROP, FAKE_CUT_KEEP, FAKE_CUT_RANDOM };
@@ -25,23 +25,23 @@ static void check_every_cut(struct engine *e, unsigned step, void (*check)(struc
 		for (unsigned m = 0; m < 3; m++) {
 			struct engine_options o = e->opt;
 			o.stale = false;
-			struct engine *left = engine_on(
+			struct engine *rebooted = engine_on(
 					fake_record_cut(e->fake, k, modes[m], k * 7 + 1), &o);
-			check(left);
+			check(rebooted);
 			if ((k * 3 + m) % step == 0)
-				engine_close(left);
+				engine_close(rebooted);
 			else
-				engine_close_nocheck(left);
+				engine_close_nocheck(rebooted);
 		}
 }
 
-static void check_not_stale(struct engine *left)
+static void check_not_stale(struct engine *rebooted)
 {
-	uint64_t size = ext4_inode_size(left->inode);
+	uint64_t size = ext4_inode_size(rebooted->inode);
 	uint8_t *buf = buffer_new(16 * BLOCK), *want = buffer_new(16 * BLOCK);
 
 	ck_assert_uint_le(size, 16 * BLOCK);
-	ck_assert_int_eq(engine_io(left, 0, 0, buf, 16 * BLOCK), size);
+	ck_assert_int_eq(engine_io(rebooted, 0, 0, buf, 16 * BLOCK), size);
 	fill_pattern(want, 7, 0, 16 * BLOCK);
 	uint64_t k = 0;
 	while (k + 1 < size && (buf[k] == 0 || buf[k] == want[k]))

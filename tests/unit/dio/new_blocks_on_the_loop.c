@@ -14,23 +14,12 @@
 
 #include <pthread.h>
 
+/* A write from a buffer with a block of room behind the data, as pattern_buffer makes them. */
 static void submit_write(struct engine *e, struct test_request *req, unsigned flags, uint64_t pos,
-		   uint8_t *buf, uint32_t len)
+			 uint8_t *buf, uint32_t len)
 {
-	memset(req, 0, sizeof(*req));
-	engine_submit(e, e->file, req, DIO_NOATIME, 0, buf,
-		      0); /* the callback is the environment's */
-	void (*done)(struct dio_req *, ssize_t) = req->req.done;
-	memset(req, 0, sizeof(*req));
-	req->req = (struct dio_req){ .file = e->file,
-				     .pos = pos,
-				     .len = len,
-				     .flags = flags | DIO_WRITE,
-				     .buf = buf,
-				     .buf_index = -1,
-				     .buf_cap = fdio_round_up(len, BLOCK) + BLOCK,
-				     .done = done };
-	dio_submit(e->dio, &req->req);
+	engine_submit_with_room(e, e->file, req, flags | DIO_WRITE, pos, buf, len,
+				fdio_round_up(len, BLOCK) + BLOCK);
 }
 
 static uint8_t *pattern_buffer(uint64_t pos, uint32_t len)
@@ -134,7 +123,7 @@ START_TEST(miss_at_each_place_gives_all_back)
 {
 	unsigned early = 0, late = 0;
 
-	for (unsigned left = 1;; left++) {
+	for (unsigned n = 1;; n++) {
 		struct engine *e = engine_new(
 				&(struct engine_options){ .stale = true, .relaxed = true });
 		uint64_t before = counter(COUNTER_dio_grow_again),
@@ -142,7 +131,7 @@ START_TEST(miss_at_each_place_gives_all_back)
 
 		append(e, 0, 0, 3584);
 		slow = counter(COUNTER_dio_write_slow);
-		nowait_self.fail_at = left;
+		nowait_self.fail_at = n;
 		append(e, 0, 3584, 8704);
 		bool reached = !nowait_self.fail_at;
 		nowait_self.fail_at = 0;
@@ -156,7 +145,7 @@ START_TEST(miss_at_each_place_gives_all_back)
 		engine_close(e);
 		if (!reached)
 			break;
-		ck_assert_uint_lt(left, 100);
+		ck_assert_uint_lt(n, 100);
 	}
 	ck_assert_uint_gt(early, 1);
 	ck_assert_uint_gt(late, 1);
@@ -292,11 +281,11 @@ START_TEST(any_cut_shows_whole_writes)
 	ck_assert_int_eq(ext4_vol_sync(e->vol), 0);
 	unsigned events = fake_record_events(e->fake);
 	for (unsigned k = 0; k <= events; k++) {
-		struct engine *left = engine_on(
+		struct engine *rebooted = engine_on(
 				fake_record_cut(e->fake, k, k % 2 ? FAKE_CUT_RANDOM : FAKE_CUT_DROP,
 						k),
 				NULL);
-		uint64_t size = ext4_inode_size(left->inode), sum = 0, least = 0;
+		uint64_t size = ext4_inode_size(rebooted->inode), sum = 0, least = 0;
 		bool found = size == 0;
 
 		for (unsigned w = 0; w < ARRAY_SIZE(len); w++) {
@@ -308,8 +297,8 @@ START_TEST(any_cut_shows_whole_writes)
 		ck_assert_msg(found, "event %u: size %llu", k, (unsigned long long)size);
 		ck_assert_uint_ge(size, k == events ? pos : least);
 		if (size)
-			expect_pattern(left, 0, 1, size);
-		engine_close(left);
+			expect_pattern(rebooted, 0, 1, size);
+		engine_close(rebooted);
 	}
 	fake_record_stop(e->fake);
 	engine_close(e);

@@ -73,20 +73,8 @@ static void append_on_the_loop(struct engine *e, uint64_t pos, uint32_t len)
 	struct test_request req;
 
 	fill_pattern(buf, 1, pos, len);
-	memset(&req, 0, sizeof(req));
-	engine_submit(e, e->file, &req, DIO_NOATIME, 0, buf,
-		      0); /* the callback is the environment's */
-	void (*done)(struct dio_req *, ssize_t) = req.req.done;
-	memset(&req, 0, sizeof(req));
-	req.req = (struct dio_req){ .file = e->file,
-				    .pos = pos,
-				    .len = len,
-				    .flags = DIO_WRITE,
-				    .buf = buf,
-				    .buf_index = -1,
-				    .buf_cap = fdio_round_up(len, BLOCK) + BLOCK,
-				    .done = done };
-	dio_submit(e->dio, &req.req);
+	engine_submit_with_room(e, e->file, &req, DIO_WRITE, pos, buf, len,
+				fdio_round_up(len, BLOCK) + BLOCK);
 	ck_assert_int_eq(engine_wait(e, &req), len);
 	free(buf);
 }

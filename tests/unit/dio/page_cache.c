@@ -95,7 +95,7 @@ struct invalidations {
 };
 
 static void count_invalidations(void *arg, struct ext4_inode *inode, uint64_t off, uint64_t len,
-			 struct work *work, void (*done)(struct work *))
+				struct work *work, void (*done)(struct work *))
 {
 	struct invalidations *invalidations = arg;
 	uint8_t *buf = buffer_new(BLOCK);
@@ -150,7 +150,7 @@ static void late_read_done(struct dio_req *req, ssize_t res)
 
 static struct test_request read_of_the_kernel;
 static void invalidate_and_read(void *arg, struct ext4_inode *inode, uint64_t off, uint64_t len,
-			struct work *work, void (*done)(struct work *))
+				struct work *work, void (*done)(struct work *))
 {
 	/*
 	 * The kernel locks a page to read the same range, and the notification waits for that page.

@@ -84,7 +84,7 @@ static void poison_answered(struct dio_req *req, ssize_t res)
 }
 
 static void submit_checked(struct engine *e, unsigned flags, uint64_t pos, uint32_t len,
-			unsigned *left, unsigned *wrong)
+			   unsigned *left, unsigned *wrong)
 {
 	struct checked_request *req = malloc(sizeof(*req));
 
@@ -112,7 +112,7 @@ START_TEST(nobody_touches_a_finished_request)
 	for (unsigned k = 0; k < 400; k++) {
 		unsigned n = 1 + k % 8;
 		submit_checked(e, DIO_DIRECT | (k % 3 ? 0 : DIO_WRITE), (k % (9 - n)) * BLOCK,
-			    n * BLOCK, &left, &wrong);
+			       n * BLOCK, &left, &wrong);
 		while (__atomic_load_n(&left, __ATOMIC_ACQUIRE) > 12)
 			usleep(20);
 	}

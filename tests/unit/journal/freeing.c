@@ -324,7 +324,7 @@ Suite *unit_suite(void)
 	unit_test(tc, freed_block_is_not_checkpointed_over_data, PROVES("JOURNAL-6 JOURNAL-8"));
 	unit_test(tc, forgotten_before_its_first_commit_is_not_logged);
 	unit_test(tc, block_logged_again_in_the_same_transaction_cancels_the_revoke,
-		PROVES("JOURNAL-8"));
+		  PROVES("JOURNAL-8"));
 	unit_test(tc, revocation_stops_older_images_only);
 	unit_test(tc, cancel_takes_a_forget_back, PROVES("JOURNAL-1"));
 	unit_loop(tc, many_revokes_fill_several_blocks, 0, 3);

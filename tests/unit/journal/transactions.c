@@ -443,7 +443,7 @@ Suite *unit_suite(void)
 	unit_test(tc, cache_stays_near_its_limit);
 	unit_test(tc, cancel_restores_everything, PROVES("JOURNAL-1"));
 	unit_loop(tc, cancel_restores_content_before_the_block_leaves, 0, 2,
-		PROVES("JOURNAL-1 JOURNAL-6"));
+		  PROVES("JOURNAL-1 JOURNAL-6"));
 	unit_test(tc, end_runs_undo_callbacks_with_one);
 	unit_test(tc, credits_are_a_limit);
 	unit_test(tc, full_transaction_is_sealed);
