@@ -1,107 +1,29 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * A whole connection: FUSE requests in at the top, a device that completes when the test says so at
- * the bottom, the product with its threads between them. Here are the rules that no room can be
- * asked about alone: the end of a mount with I/O in flight, what an interrupt may do, times,
- * references, and which requests wait for which.
+ * the bottom, the product with its threads between them. Here are rules that concern several rooms:
+ * times, references, which requests wait for which, and what is refused. ending.c has the end of a
+ * mount, invalidation.c the notifications.
  */
 #include "kit/daemon.h"
 #include "kit/runner.h"
+#include "unit/ops/files.h"
 
 #include "base/log.h"
 #include "loop/types.h"
 
 #include <errno.h>
-#include <ext2fs/ext2_fs.h>
 #include <fcntl.h>
-#include <linux/fs.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
-#define ROOT FUSE_ROOT_ID
-#define BS 4096u
 #define IMAGE_BYTES (16u << 20)
-
-
-struct file { struct fuse_entry_out entry; uint64_t node, fh; };
-
-static struct fake_kernel *start(void)
-{
-	struct kernel_options options = { .parallel_dio = true };
-
-	return kernel_new(testvol_copy(), &options);
-}
-
-static void fill(uint8_t *buf, uint8_t seed, uint32_t len)
-{
-	for (uint32_t n = 0; n < len; n++)
-		buf[n] = (uint8_t)(seed + n / 512);
-}
-
-/* A file of n written blocks, open for direct I/O. */
-static struct file new_file(struct fake_kernel *kernel, const char *name, unsigned blocks)
-{
-	static uint8_t buf[16 * BS];
-	struct file file;
-
-	ck_assert_uint_le(blocks, 16);
-	ck_assert_int_eq(kernel_create(kernel, ROOT, name, O_RDWR | O_DIRECT, 0644, &file.entry,
-				       &file.fh),
-			 0);
-	file.node = file.entry.nodeid;
-	fill(buf, 1, blocks * BS);
-	if (blocks)
-		ck_assert_int_eq(kernel_write(kernel, file.node, file.fh, 0, buf, blocks * BS,
-					      O_RDWR | O_DIRECT),
-				 (int)(blocks * BS));
-	ck_assert_int_eq(kernel_fsync(kernel, file.node, file.fh, false), 0);
-	return file;
-}
-
-static unsigned send_block(struct fake_kernel *kernel, const struct file *file, unsigned block,
-			   uint8_t seed)
-{
-	static uint8_t buf[BS];
-
-	fill(buf, seed, BS);
-	return kernel_send_write(kernel, file->node, file->fh, (uint64_t)block * BS, buf, BS,
-				 O_RDWR | O_DIRECT, 0);
-}
-
-static void expect_block(struct fake_kernel *kernel, const struct file *file, unsigned block,
-			 uint8_t seed)
-{
-	static uint8_t want[BS], got[BS];
-
-	fill(want, seed, BS);
-	ck_assert_int_eq(kernel_read(kernel, file->node, file->fh, (uint64_t)block * BS, got, BS,
-				     O_RDWR | O_DIRECT),
-			 (int)BS);
-	ck_assert_mem_eq(want, got, BS);
-}
-
-/*
- * Long enough that what can happen wrongly would have happened; a wrong program fails here, a right
- * one never does.
- */
-static void a_while(void) { unit_pause_ms(30); }
-
-static struct ext2_super_block media_super(struct fake_dev *fake)
-{
-	static uint8_t b[4096];
-	struct ext2_super_block sb;
-
-	fake_peek_media(fake, b, sizeof(b), 0);
-	memcpy(&sb, b + 1024, sizeof(sb));
-	return sb;
-}
 
 /* ---- no polling ---- */
 
 /*
- * Polled completions need rings of their own; ours carry FUSE requests too, so no ring polls and no
- * request may ask for it.
+ * Polled completions need a ring of their own. The loops' rings carry FUSE requests too, so no ring
+ * polls, and no device request may ask for it.
  */
 static unsigned flags_seen;
 
@@ -125,7 +47,7 @@ START_TEST(no_ring_polls)
 		ck_assert_uint_eq(loop_set_get(set, n)->ring.flags & IORING_SETUP_IOPOLL, 0);
 	loop_set_free(set);
 
-	struct fake_kernel *kernel = start();
+	struct fake_kernel *kernel = start_mount();
 	fake_set_hook(kernel_dev(kernel), see_flags, NULL);
 	struct file file = new_file(kernel, "f", 4);
 	kernel_wait(kernel, kernel_send_write(kernel, file.node, file.fh, 0, "x", 1, O_RDWR, 0));
@@ -136,211 +58,11 @@ START_TEST(no_ring_polls)
 }
 END_TEST
 
-/* ---- aborts and interrupts ---- */
-
-START_TEST(abort_waits_for_the_device)
-{
-	struct fake_kernel *kernel = start();
-	struct file file = new_file(kernel, "f", 4);
-	unsigned w[3];
-
-	fake_set_mode(kernel_dev(kernel), FAKE_HELD, 1);
-	for (unsigned n = 0; n < 3; n++)
-		w[n] = send_block(kernel, &file, n, (uint8_t)(40 + n));
-	ck_assert(fake_wait_held(kernel_dev(kernel), 3));
-	kernel_abort(kernel);
-	/* The device still has three buffers of ours: nothing is taken down under it. */
-	a_while();
-	ck_assert(!kernel_destroying(kernel));
-	for (unsigned n = 0; n < 3; n++)
-		ck_assert(!kernel_answered(kernel, w[n]));
-	while (!kernel_ended(kernel)) {
-		fake_complete_all(kernel_dev(kernel));
-		if (!fake_held(kernel_dev(kernel)) && kernel_wait_ended(kernel))
-			break;
-	}
-	for (unsigned n = 0; n < 3; n++)
-		/* answered; that nobody listens is the channel's to tolerate */
-		ck_assert_int_eq(kernel_wait(kernel, w[n])->err, 0);
-	ck_assert_uint_eq(media_super(kernel_dev(kernel)).s_state & EXT2_VALID_FS, EXT2_VALID_FS);
-	fake_set_mode(kernel_dev(kernel), FAKE_INLINE, 0);
-	kernel_close(kernel);
-}
-END_TEST
-
-START_TEST(no_request_starts_after_an_abort)
-{
-	struct fake_kernel *kernel = start();
-	struct file file = new_file(kernel, "f", 2);
-
-	fake_set_mode(kernel_dev(kernel), FAKE_HELD, 1);
-	unsigned w = send_block(kernel, &file, 0, 7);
-	ck_assert(fake_wait_held(kernel_dev(kernel), 1));
-	kernel_abort(kernel);
-	/* Until the control thread has taken notice, requests are served. */
-	unsigned late;
-	do {
-		/* beyond the end: no device */
-		late = kernel_send_read(kernel, file.node, file.fh, 8 * BS, BS, O_RDWR | O_DIRECT);
-	} while (kernel_wait(kernel, late)->err == 0);
-	ck_assert_int_eq(kernel_wait(kernel, late)->err, -ENOTCONN);
-	ck_assert(!kernel_answered(kernel, w));
-	fake_complete_all(kernel_dev(kernel));
-	ck_assert(kernel_wait_ended(kernel));
-	fake_set_mode(kernel_dev(kernel), FAKE_INLINE, 0);
-	kernel_close(kernel);
-}
-END_TEST
-
-START_TEST(interrupt_cancels_nothing)
-{
-	struct fake_kernel *kernel = start();
-	struct file file = new_file(kernel, "f", 2);
-	struct fuse_interrupt_in in = { 0 };
-
-	fake_set_mode(kernel_dev(kernel), FAKE_HELD, 1);
-	unsigned w = send_block(kernel, &file, 1, 99);
-	ck_assert(fake_wait_held(kernel_dev(kernel), 1));
-	in.unique = 2 * (w + 1ull);
-	kernel_wait(kernel, kernel_send(kernel, FUSE_INTERRUPT, 0, &in, sizeof(in), NULL, 0));
-	a_while();
-	ck_assert(!kernel_answered(kernel, w));
-	ck_assert_uint_eq(fake_held(kernel_dev(kernel)), 1);
-	fake_complete_all(kernel_dev(kernel));
-	ck_assert_int_eq(kernel_wait(kernel, w)->err, 0);
-	fake_set_mode(kernel_dev(kernel), FAKE_INLINE, 0);
-	expect_block(kernel, &file, 1, 99);
-	kernel_close(kernel);
-}
-END_TEST
-
-/* ---- the end ---- */
-
-START_TEST(destroy_is_answered_last)
-{
-	struct fake_kernel *kernel = start();
-	struct file file = new_file(kernel, "f", 4);
-
-	ck_assert_uint_ne(media_super(kernel_dev(kernel)).s_feature_incompat &
-					  EXT3_FEATURE_INCOMPAT_RECOVER,
-			  0);
-	fake_set_mode(kernel_dev(kernel), FAKE_HELD, 1);
-	unsigned w = send_block(kernel, &file, 2, 55);
-	ck_assert(fake_wait_held(kernel_dev(kernel), 1));
-	unsigned d = kernel_send(kernel, FUSE_DESTROY, 0, NULL, 0, NULL, 0);
-	a_while();
-	ck_assert(!kernel_answered(kernel, d) && !kernel_destroying(kernel));
-	fake_complete_all(kernel_dev(kernel));
-	ck_assert(kernel_wait_ended(kernel));
-	ck_assert_int_eq(kernel_wait(kernel, d)->err, 0);
-	ck_assert_int_eq(kernel_wait(kernel, w)->err, 0);
-	ck_assert_uint_lt(kernel_wait(kernel, w)->order, kernel_wait(kernel, d)->order);
-	/*
-	 * What umount's caller may rely on: the data is on the media, and the file system is clean
-	 * there.
-	 */
-	struct ext2_super_block sb = media_super(kernel_dev(kernel));
-	ck_assert_uint_eq(sb.s_feature_incompat & EXT3_FEATURE_INCOMPAT_RECOVER, 0);
-	ck_assert_uint_eq(sb.s_state & EXT2_VALID_FS, EXT2_VALID_FS);
-	fake_set_mode(kernel_dev(kernel), FAKE_INLINE, 0);
-	struct fake_dev *after = fake_power_cut(kernel_dev(kernel), FAKE_CUT_DROP, 1);
-	kernel_close(kernel);
-	kernel = kernel_new(after, NULL);
-	ck_assert_int_eq(kernel_lookup(kernel, ROOT, "f", &file.entry), 0);
-	struct fuse_open_out o;
-	ck_assert_int_eq(kernel_open(kernel, file.entry.nodeid, O_RDWR | O_DIRECT, &o), 0);
-	file.node = file.entry.nodeid;
-	file.fh = o.fh;
-	expect_block(kernel, &file, 2, 55);
-	kernel_close(kernel);
-}
-END_TEST
-
-/* A handler on a worker, in the middle of a commit: nothing is closed under it. */
-START_TEST(destroy_waits_for_workers)
-{
-	struct fake_kernel *kernel = start();
-	struct file file = new_file(kernel, "f", 1);
-	struct fuse_fsync_in in = { .fh = file.fh };
-	struct fuse_setattr_in chmod = { .valid = FATTR_MODE, .mode = S_IFREG | 0600 };
-
-	ck_assert_int_eq(kernel_setattr(kernel, file.node, &chmod, NULL), 0);
-	fake_block(kernel_dev(kernel), FAKE_FLUSH);
-	unsigned s = kernel_send(kernel, FUSE_FSYNC, file.node, &in, sizeof(in), NULL, 0);
-	ck_assert(fake_wait_blocked(kernel_dev(kernel), 1));
-	unsigned d = kernel_send(kernel, FUSE_DESTROY, 0, NULL, 0, NULL, 0);
-	a_while();
-	ck_assert(!kernel_answered(kernel, s) && !kernel_destroying(kernel));
-	fake_unblock(kernel_dev(kernel));
-	ck_assert_int_eq(kernel_wait(kernel, d)->err, 0);
-	ck_assert_uint_lt(kernel_wait(kernel, s)->order, kernel_wait(kernel, d)->order);
-	kernel_close(kernel);
-}
-END_TEST
-
-/*
- * A handler on a loop has answered and is not through: what it lets go of last must still be there.
- */
-START_TEST(destroy_waits_for_who_has_answered)
-{
-	struct fake_kernel *kernel = start();
-	struct file file = new_file(kernel, "f", 1);
-	struct fuse_release_in in = { .fh = file.fh };
-
-	kernel_linger(kernel, true);
-	unsigned r = kernel_send(kernel, FUSE_RELEASE, file.node, &in, sizeof(in), NULL, 0);
-	ck_assert_int_eq(kernel_wait(kernel, r)->err, 0);
-	kernel_abort(kernel);
-	a_while();
-	ck_assert(!kernel_destroying(kernel));
-	kernel_linger(kernel, false);
-	ck_assert(kernel_wait_ended(kernel));
-	kernel_close(kernel);
-}
-END_TEST
-
-/*
- * Of a write that was answered before it: what the transport is made of must be there until it has
- * been sent.
- */
-START_TEST(destroy_waits_for_notifications)
-{
-	struct fake_kernel *kernel = start();
-	struct file file = new_file(kernel, "f", 1);
-	struct fuse_open_out o;
-	static uint8_t buf[BS];
-
-	ck_assert_int_eq(kernel_open(kernel, file.node, O_RDWR, &o), 0);
-	/* now in the page cache */
-	ck_assert_int_eq(kernel_read(kernel, file.node, o.fh, 0, buf, BS, O_RDWR), (int)BS);
-	unsigned before = kernel_invalidations(kernel);
-	kernel_set_slots(kernel, 1);
-	kernel_hold_notifications(kernel);
-	unsigned w = send_block(kernel, &file, 0, 50);
-	ck_assert_int_eq(kernel_wait(kernel, w)->err, 0);
-	unsigned d = kernel_send(kernel, FUSE_DESTROY, 0, NULL, 0, NULL, 0);
-	a_while();
-	ck_assert(!kernel_answered(kernel, d));
-	kernel_release_notifications(kernel);
-	ck_assert_int_eq(kernel_wait(kernel, d)->err, 0);
-	ck_assert_uint_eq(kernel_invalidations(kernel), before + 1);
-	kernel_close(kernel);
-}
-END_TEST
-
 /* ---- times of a write ---- */
-
-static struct fuse_attr attr_at(struct fake_kernel *kernel, uint64_t node)
-{
-	struct fuse_attr a;
-
-	ck_assert_int_eq(kernel_getattr(kernel, node, &a), 0);
-	return a;
-}
 
 START_TEST(times_of_a_write)
 {
-	struct fake_kernel *kernel = start();
+	struct fake_kernel *kernel = start_mount();
 	struct file file = new_file(kernel, "f", 4);
 	struct timespec t = { .tv_sec = 2000000000, .tv_nsec = 123456789 };
 	static uint8_t buf[BS];
@@ -352,7 +74,7 @@ START_TEST(times_of_a_write)
 	ck_assert_uint_eq(a.mtimensec, 123456789);
 	ck_assert_uint_eq(a.ctime, a.mtime);
 	ck_assert_uint_eq(a.ctimensec, a.mtimensec);
-	/* A read moves neither; what a failed write leaves is the old time. */
+	/* A read changes neither. */
 	t.tv_sec++;
 	fake_set_clock(kernel_dev(kernel), &t);
 	ck_assert_int_eq(kernel_read(kernel, file.node, file.fh, 0, buf, BS, O_RDWR | O_DIRECT),
@@ -360,7 +82,7 @@ START_TEST(times_of_a_write)
 	a = attr_at(kernel, file.node);
 	ck_assert_uint_eq(a.mtime, 2000000000);
 	ck_assert_uint_eq(a.ctime, 2000000000);
-	/* Extending, then a crash after fsync: the times are what GETATTR said. */
+	/* After an append, fsync and a power cut, the times are those that GETATTR said. */
 	kernel_wait(kernel, send_block(kernel, &file, 4, 9));
 	a = attr_at(kernel, file.node);
 	ck_assert_uint_eq(a.mtime, 2000000001);
@@ -380,7 +102,7 @@ END_TEST
 
 START_TEST(truncate_waits_for_writes_in_flight)
 {
-	struct fake_kernel *kernel = start();
+	struct fake_kernel *kernel = start_mount();
 	struct file file = new_file(kernel, "f", 8);
 	struct fuse_setattr_in in = { .valid = FATTR_SIZE, .size = BS };
 
@@ -402,7 +124,7 @@ END_TEST
 
 START_TEST(others_go_on_beside_held_io)
 {
-	struct fake_kernel *kernel = start();
+	struct fake_kernel *kernel = start_mount();
 	struct file f = new_file(kernel, "f", 8), g = new_file(kernel, "g", 8);
 	struct fuse_entry_out entry;
 	uint64_t fh;
@@ -411,7 +133,7 @@ START_TEST(others_go_on_beside_held_io)
 	unsigned r = kernel_send_read(kernel, f.node, f.fh, 0, BS, O_RDWR | O_DIRECT);
 	unsigned w = send_block(kernel, &f, 2, 77);
 	ck_assert(fake_wait_held(kernel_dev(kernel), 2));
-	/* Names, attributes, new files: nothing of the held file's I/O is in their way. */
+	/* Names, attributes and new files do not wait for the held file's I/O. */
 	ck_assert_int_eq(kernel_lookup(kernel, ROOT, "g", &entry), 0);
 	ck_assert_int_eq(kernel_getattr(kernel, f.node, &entry.attr), 0);
 	ck_assert_int_eq(kernel_create(kernel, ROOT, "h", O_RDWR, 0600, &entry, &fh), 0);
@@ -429,7 +151,7 @@ END_TEST
 
 START_TEST(fsync_waits_for_the_flush)
 {
-	struct fake_kernel *kernel = start();
+	struct fake_kernel *kernel = start_mount();
 	struct file file = new_file(kernel, "f", 4);
 	struct fuse_fsync_in in = { .fh = file.fh, .fsync_flags = FUSE_FSYNC_FDATASYNC };
 	static uint8_t got[BS];
@@ -439,7 +161,7 @@ START_TEST(fsync_waits_for_the_flush)
 	unsigned s = kernel_send(kernel, FUSE_FSYNC, file.node, &in, sizeof(in), NULL, 0);
 	ck_assert(fake_wait_blocked(kernel_dev(kernel), 1));
 	ck_assert(!kernel_answered(kernel, s));
-	/* The loop does not wait with it. */
+	/* The loop serves other requests meanwhile. */
 	ck_assert_int_eq(kernel_read(kernel, file.node, file.fh, BS, got, BS, O_RDWR | O_DIRECT),
 			 (int)BS);
 	ck_assert(!kernel_answered(kernel, s));
@@ -451,7 +173,7 @@ END_TEST
 
 START_TEST(flush_error_reaches_fsync)
 {
-	struct fake_kernel *kernel = start();
+	struct fake_kernel *kernel = start_mount();
 	struct file file = new_file(kernel, "f", 4);
 	struct fake_fault bad = {
 		.kinds = FAKE_FLUSH, .repeat = 1, .action = FAKE_ERROR, .err = -EIO
@@ -461,56 +183,6 @@ START_TEST(flush_error_reaches_fsync)
 	fake_fault_add(kernel_dev(kernel), &bad);
 	ck_assert_int_eq(kernel_fsync(kernel, file.node, file.fh, true), -EIO);
 	ck_assert_uint_eq(fake_fault_hits(kernel_dev(kernel)), 1);
-	fake_fault_clear(kernel_dev(kernel));
-	kernel_close(kernel);
-}
-END_TEST
-
-static void set_sync_flag(struct fake_kernel *kernel, const struct file *file)
-{
-	uint32_t flags = FS_SYNC_FL | FS_EXTENT_FL;
-	struct fuse_ioctl_in in = { .fh = file->fh,
-				    .cmd = (uint32_t)FS_IOC_SETFLAGS,
-				    .in_size = sizeof(flags) };
-
-	ck_assert_int_eq(kernel_call(kernel, FUSE_IOCTL, file->node, &in, sizeof(in), &flags,
-				     sizeof(flags), NULL),
-			 0);
-}
-
-static int resize(struct fake_kernel *kernel, const struct file *file, unsigned how)
-{
-	struct fuse_fallocate_in fallocate = { .fh = file->fh, .length = BS };
-	struct fuse_setattr_in setattr = { .valid = FATTR_SIZE, .size = BS };
-
-	return how ? kernel_call(kernel, FUSE_FALLOCATE, file->node, &fallocate, sizeof(fallocate),
-				 NULL, 0, NULL)
-		   : kernel_setattr(kernel, file->node, &setattr, NULL);
-}
-
-/*
- * The size has changed and the answer is an error: the kernel, which keeps attributes for a day, is
- * told to ask for them.
- */
-START_TEST(size_that_failed_is_told)
-{
-	struct kernel_options options = { .breaks = true };
-	struct fake_kernel *kernel = kernel_new(testvol_copy(), &options);
-	struct file file = new_file(kernel, "f", _i ? 0 : 4);
-	struct fake_fault bad = { .kinds = FAKE_FLUSH, .action = FAKE_ERROR, .err = -EIO };
-	struct fuse_open_out again;
-
-	set_sync_flag(kernel, &file);
-	if (_i) {
-		ck_assert_int_eq(kernel_open(kernel, file.node, O_RDWR, &again),
-				 0); /* with the flag */
-		file.fh = again.fh;
-	}
-	unsigned before = kernel_invalidations(kernel);
-	fake_fault_add(kernel_dev(kernel), &bad);
-	ck_assert_int_eq(resize(kernel, &file, _i), -EIO);
-	ck_assert_uint_eq(attr_at(kernel, file.node).size, BS);
-	ck_assert_uint_eq(kernel_invalidations(kernel), before + 1);
 	fake_fault_clear(kernel_dev(kernel));
 	kernel_close(kernel);
 }
@@ -528,7 +200,7 @@ static uint64_t free_inodes(struct fake_kernel *kernel)
 
 START_TEST(an_inode_lives_until_it_is_forgotten)
 {
-	struct fake_kernel *kernel = start();
+	struct fake_kernel *kernel = start_mount();
 	uint64_t before = free_inodes(kernel);
 	struct file file = new_file(kernel, "f", 1);
 	struct fuse_entry_out entry;
@@ -543,7 +215,7 @@ START_TEST(an_inode_lives_until_it_is_forgotten)
 	ck_assert_uint_eq(attr_at(kernel, file.node).nlink, 0);
 	ck_assert_uint_eq(free_inodes(kernel), before - 1);
 	kernel_forget(kernel, file.node, 1);
-	/* More than was given is not an underflow. */
+	/* Forgetting more than the kernel was given does not underflow. */
 	kernel_forget(kernel, file.node, 1000);
 	for (unsigned n = 0; free_inodes(kernel) != before; n++) {
 		ck_assert_uint_lt(n, 1000);
@@ -556,7 +228,7 @@ END_TEST
 
 START_TEST(an_open_unlinked_file_keeps_its_blocks)
 {
-	struct fake_kernel *kernel = start();
+	struct fake_kernel *kernel = start_mount();
 	struct file f = new_file(kernel, "f", 8), g;
 
 	ck_assert_int_eq(kernel_unlink(kernel, ROOT, "f"), 0);
@@ -564,10 +236,7 @@ START_TEST(an_open_unlinked_file_keeps_its_blocks)
 	fake_set_mode(kernel_dev(kernel), FAKE_HELD, 1);
 	unsigned w = send_block(kernel, &f, 3, 200);
 	ck_assert(fake_wait_held(kernel_dev(kernel), 1));
-	/*
-	 * What is released with a write under way is another handle's business; here it is the last
-	 * one's, after its write.
-	 */
+	/* The handle is released after its write, as the kernel does. */
 	while (!kernel_answered(kernel, w))
 		fake_complete_all(kernel_dev(kernel));
 	fake_set_mode(kernel_dev(kernel), FAKE_INLINE, 0);
@@ -583,7 +252,7 @@ END_TEST
 
 START_TEST(names_and_handles_that_cannot_be)
 {
-	struct fake_kernel *kernel = start();
+	struct fake_kernel *kernel = start_mount();
 	struct file file = new_file(kernel, "f", 1);
 	struct fuse_entry_out entry;
 	struct fuse_open_out o;
@@ -616,24 +285,6 @@ START_TEST(names_and_handles_that_cannot_be)
 }
 END_TEST
 
-/* A direct write to a file with cached pages tells the kernel to drop them, before the answer. */
-START_TEST(invalidation_comes_before_the_answer)
-{
-	struct fake_kernel *kernel = start();
-	struct file file = new_file(kernel, "f", 4);
-	struct fuse_open_out o;
-	static uint8_t buf[BS];
-
-	ck_assert_int_eq(kernel_open(kernel, file.node, O_RDWR, &o), 0);
-	/* now in the page cache */
-	ck_assert_int_eq(kernel_read(kernel, file.node, o.fh, 0, buf, BS, O_RDWR), (int)BS);
-	unsigned before = kernel_invalidations(kernel);
-	kernel_wait(kernel, send_block(kernel, &file, 0, 31));
-	ck_assert_uint_gt(kernel_invalidations(kernel), before);
-	kernel_close(kernel);
-}
-END_TEST
-
 static int fallocate_err(struct fake_kernel *kernel, const struct file *file, uint64_t off,
 			 uint64_t len)
 {
@@ -642,11 +293,11 @@ static int fallocate_err(struct fake_kernel *kernel, const struct file *file, ui
 	return kernel_call(kernel, FUSE_FALLOCATE, file->node, &in, sizeof(in), NULL, 0, NULL);
 }
 
-/* Offsets and lengths at 2^63 and beyond: their sums are not computed, and nothing changes. */
+/* Offsets and lengths at 2^63 and beyond are refused: no sum overflows, and nothing changes. */
 START_TEST(offsets_at_the_end_of_the_numbers)
 {
 	const uint64_t max = INT64_MAX, over = (uint64_t)INT64_MAX + 1, all = UINT64_MAX;
-	struct fake_kernel *kernel = start();
+	struct fake_kernel *kernel = start_mount();
 	struct file file = new_file(kernel, "f", 2);
 	static uint8_t buf[BS];
 	struct fuse_lseek_in seek = { .fh = file.fh, .offset = all, .whence = SEEK_DATA };
@@ -700,89 +351,6 @@ START_TEST(offsets_at_the_end_of_the_numbers)
 }
 END_TEST
 
-static unsigned nr_answered(struct fake_kernel *kernel, const unsigned *w, unsigned n)
-{
-	unsigned nr = 0;
-
-	for (unsigned m = 0; m < n; m++)
-		nr += kernel_answered(kernel, w[m]);
-	return nr;
-}
-
-/*
- * A notification can wait for a page that a READ has locked, and the READ for a slot: so at most
- * (slots - 2) / 2 writes wait for theirs, and none where a loop has next to no slots. The others
- * are answered first.
- */
-static void writes_beside_held_notifications(unsigned slots, unsigned may_wait)
-{
-	struct fake_kernel *kernel = start();
-	struct file file = new_file(kernel, "f", 16);
-	struct fuse_open_out o;
-	static uint8_t buf[BS];
-	unsigned w[16], n = may_wait + 2;
-
-	ck_assert_int_eq(kernel_open(kernel, file.node, O_RDWR, &o), 0);
-	/* now in the page cache */
-	ck_assert_int_eq(kernel_read(kernel, file.node, o.fh, 0, buf, BS, O_RDWR), (int)BS);
-	if (slots)
-		kernel_set_slots(kernel, slots);
-	kernel_hold_notifications(kernel);
-	for (unsigned m = 0; m < n; m++)
-		w[m] = send_block(kernel, &file, m, 50);
-	for (unsigned tries = 0; nr_answered(kernel, w, n) < 2; tries++) {
-		ck_assert_msg(tries < 300, "%u of %u writes were answered, 2 should be",
-			      nr_answered(kernel, w, n), n);
-		a_while();
-	}
-	a_while();
-	ck_assert_uint_eq(nr_answered(kernel, w, n), 2);
-	while (nr_answered(kernel, w, n) < n)
-		kernel_release_notifications(kernel);
-	kernel_release_notifications(kernel);
-	kernel_close(kernel);
-}
-
-START_TEST(few_writes_wait_for_invalidations)
-{
-	writes_beside_held_notifications(0, (KERNEL_MAX_REQUESTS - 2) / 2);
-}
-END_TEST
-
-START_TEST(none_waits_where_slots_are_few) { writes_beside_held_notifications(1, 0); }
-END_TEST
-
-/*
- * Those of one inode that wait to be sent are joined: the one that goes is of what each of them was
- * of.
- */
-START_TEST(joined_invalidations_are_of_all)
-{
-	static const unsigned order[] = { 4, 9, 2, 13, 6 };
-	struct fake_kernel *kernel = start();
-	struct file file = new_file(kernel, "f", 16);
-	struct fuse_open_out o;
-	static uint8_t buf[BS];
-
-	ck_assert_int_eq(kernel_open(kernel, file.node, O_RDWR, &o), 0);
-	/* now in the page cache */
-	ck_assert_int_eq(kernel_read(kernel, file.node, o.fh, 0, buf, BS, O_RDWR), (int)BS);
-	kernel_set_slots(kernel, 1); /* so no write waits */
-	kernel_hold_notifications(kernel);
-	for (unsigned n = 0; n < ARRAY_SIZE(order); n++)
-		ck_assert_int_eq(kernel_wait(kernel, send_block(kernel, &file, order[n], 50))->err,
-				 0);
-	kernel_release_notifications(kernel);
-	for (unsigned n = 0; n < ARRAY_SIZE(order); n++)
-		for (unsigned tries = 0; !kernel_invalidated(kernel, file.node, order[n] * BS, BS);
-		     tries++) {
-			ck_assert_msg(tries < 300, "block %u was never invalidated", order[n]);
-			a_while();
-		}
-	kernel_close(kernel);
-}
-END_TEST
-
 Suite *unit_suite(void)
 {
 	Suite *s = suite_create("ops: connection");
@@ -791,26 +359,14 @@ Suite *unit_suite(void)
 	fdio_log_set_level(FDIO_LOG_ERR);
 	testvol_use_template(t, IMAGE_BYTES, "-t ext4 -b 4096 -J size=4", NULL);
 	unit_test(t, no_ring_polls);
-	unit_test(t, abort_waits_for_the_device);
-	unit_test(t, no_request_starts_after_an_abort);
-	unit_test(t, interrupt_cancels_nothing);
-	unit_test(t, destroy_is_answered_last);
-	unit_test(t, destroy_waits_for_workers);
-	unit_test(t, destroy_waits_for_who_has_answered, PROVES("DISPATCH-4"));
-	unit_test(t, destroy_waits_for_notifications);
 	unit_test(t, times_of_a_write);
 	unit_test(t, truncate_waits_for_writes_in_flight, PROVES("ENGINE-6"));
 	unit_test(t, others_go_on_beside_held_io);
 	unit_test(t, fsync_waits_for_the_flush);
 	unit_test(t, flush_error_reaches_fsync);
-	unit_loop(t, size_that_failed_is_told, 0, 2);
 	unit_test(t, an_inode_lives_until_it_is_forgotten);
 	unit_test(t, an_open_unlinked_file_keeps_its_blocks);
 	unit_test(t, names_and_handles_that_cannot_be);
-	unit_test(t, invalidation_comes_before_the_answer, PROVES("ENGINE-7"));
 	unit_test(t, offsets_at_the_end_of_the_numbers);
-	unit_test(t, few_writes_wait_for_invalidations, PROVES("ENGINE-7 NOTIFY-1"));
-	unit_test(t, none_waits_where_slots_are_few);
-	unit_test(t, joined_invalidations_are_of_all);
 	return s;
 }
