@@ -1,23 +1,22 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Deliberate mistakes, each of which a named test must notice.
+Makes deliberate mistakes in the sources, and checks that the test named for each notices it.
 
 Reads the tables *.mutations beside this file. Copies the sources into scratch directories, one for
-each worker, and builds there what the tests need. First every test that is named runs on the code
-as it is, and must pass. Then one mistake at a time is made in a copy, the test is linked again, and
-must fail. A mistake whose original text is not found exactly once is an error of the table: the
-code has changed, so the entry must follow it.
+each worker, and builds there what the tests need. First each test that a table names runs on the
+unchanged code, and must pass. Then one mistake at a time is made in a copy, the test is linked
+again, and must fail. If the original text of a mistake is not found exactly once, the code has
+changed, and the entry must be changed too: that counts as an error.
 
   check-mutations.py SOURCE-DIRECTORY [NAME-OR-TABLE ...]
 
-MUTATIONS_SHORT=1      only entries marked "quick": what run-tests does
-MUTATIONS_TEST=TEST    tries this test instead of those in the table: who notices what?
-MUTATIONS_KEEP=1       leaves the scratch directories, and says where
+MUTATIONS_SHORT=1      only entries marked "quick", as run-tests does
+MUTATIONS_TEST=TEST    runs this test instead of those in the tables, to see which mistakes it finds
+MUTATIONS_KEEP=1       keeps the scratch directories, and prints where they are
 FDIO_TIMEOUT_FACTOR=N  stretches the time limits
 
-A test that does not end has noticed as well: it may take eight times as long as without the
-mistake.
+A test that takes more than eight times as long as without the mistake has noticed it too.
 
 Ends with "N passed, N failed, N skipped"; status 1 if a mistake was not noticed, 77 if nothing
 could run.
@@ -38,7 +37,7 @@ import time
 
 FACTOR = float(os.environ.get("FDIO_TIMEOUT_FACTOR", "1"))
 LIMIT = 120 * FACTOR
-# Of a test on a copy with a mistake: so many times what it took without, and not less than this.
+# The time limit of a test with a mistake: TIMES as long as without it, at least LEAST seconds.
 TIMES, LEAST = 8, 10 * FACTOR
 SHORT = bool(os.environ.get("MUTATIONS_SHORT"))
 SOURCES = ["configure.ac", "Makefile.am", "build-aux", "src", "tests", "man", "contrib", "bench",
@@ -52,7 +51,7 @@ class Wrong(Exception):
 
 
 def parse(path):
-    """The entries of one table; see README in the first table for the format."""
+    """The entries of one table; base.mutations describes the format."""
     entries, fields, part, text = [], {}, None, {"old": [], "new": []}
     for number, line in enumerate(path.read_text().splitlines(), 1):
         where = f"{path.name}:{number}"
@@ -87,8 +86,8 @@ def entry(fields, text, where):
 
 
 def mutate(source, m):
-    """The text of the file with the mistake made. White space between words and signs does not
-    count, so that a line may be broken in another place."""
+    """The source with the mistake. White space between words and signs does not count, so that
+    lines of the source may be broken elsewhere than in the table."""
     words = re.findall(r"\w+|[^\w\s]", " ".join(m.old))
     pattern = r"\s*".join(re.escape(word) for word in words)
     found = list(re.finditer(pattern, source))
@@ -128,7 +127,7 @@ class Bench:
         self.tool(["make", "-s", f"-j{jobs}", *targets], self.build)
 
     def run(self, test, limit=LIMIT):
-        """(status, what happened): of the test, in its own process group, with a time limit."""
+        """Runs a test in a session of its own; returns (status, the end of its output)."""
         command, env = test_command(test)
         env = {**os.environ, **env, "FDIO_BUILD": str(self.build), "srcdir": ".."}
         env.pop("FDIO_TOTALS", None)
@@ -147,8 +146,8 @@ class Bench:
 
 def kill_session(leader):
     """
-    All that the test left running. libcheck gives each case a process group of its own, so groups
-    do not do.
+    Kills every process that the test left. By session, because libcheck puts each case into a
+    process group of its own.
     """
     for entry in pathlib.Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -163,7 +162,8 @@ def kill_session(leader):
 
 def first_failure(text):
     """
-    The line that says best what the test found: libcheck's own, else an assertion, else the last.
+    The line of the output that says best what failed: libcheck's own, else an assertion, else the
+    last.
     """
     lines = text.strip().splitlines()
     for pattern in (r":[FE]:", r"^not ok", r"[Aa]ssert|ERROR"):
@@ -174,7 +174,7 @@ def first_failure(text):
 
 
 def test_words(test):
-    """(environment, words) of a test's text: NAME=VALUE words go into the environment."""
+    """The environment and the words of a test's text: words NAME=VALUE go into the environment."""
     words = shlex.split(test)
     env = dict(w.split("=", 1) for w in words if re.match(r"[A-Z_]+=", w))
     return env, [w for w in words if not re.match(r"[A-Z_]+=", w)]
@@ -182,7 +182,7 @@ def test_words(test):
 
 def test_command(test):
     """
-    Of "unit/ROOM/NAME CASE", "root/NN-name CASE", "crash/crash": the command, and its environment.
+    The command and the environment of "unit/ROOM/NAME CASE", "root/NN-name CASE" or "crash/crash".
     """
     env, words = test_words(test)
     room, _, name = words[0].partition("/")
@@ -200,6 +200,10 @@ def test_targets(test):
 
 
 class Runner:
+    """
+    The workers: threads that run the tests without mistakes, then take one mistake after the other.
+    """
+
     def __init__(self, top, scratch, mutations):
         self.top, self.scratch, self.mutations = top, scratch, mutations
         self.lock = threading.Lock()
@@ -305,7 +309,7 @@ def main():
     here = pathlib.Path(__file__).resolve().parent
     entries = [m for table in sorted(here.glob("*.mutations")) for m in parse(table)]
     mutations = chosen(entries, sys.argv[2:])
-    # A stale table must not wait for its turn to be found.
+    # Finds stale entries of all tables before anything is built.
     for m in entries:
         mutate((top / m.file).read_text(), m)
     if os.environ.get("MUTATIONS_TEST"):
