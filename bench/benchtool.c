@@ -1,17 +1,16 @@
 /*
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * The client of the bench's jobs on names and on fsync: loops so tight that the file system is what
- * is measured. run-bench calls it and reads one line from it: operations done, and nanoseconds they
- * took together.
+ * The client of the benchmark's jobs on names and on fsync: tight loops, so that the time is that
+ * of the file system. run-bench runs it and reads the line it prints: the number of operations and
+ * the nanoseconds that all of them took.
  *
- * 	benchtool create|stat|unlink DIR COUNT		empty files f0, f1, ...
- *         benchtool createsync DIR SECONDS                new files of 4 KiB, each fsynced and
- *         closed
- *         benchtool appendsync DIR SECONDS THREADS        4 KiB appended and fsynced, each thread
- *         to its own file
+ *   benchtool create|stat|unlink DIR COUNT      the empty files f0, f1, ...
+ *   benchtool createsync DIR SECONDS            makes new files of 4 KiB, and fsyncs each
+ *   benchtool appendsync DIR SECONDS THREADS    each thread appends 4 KiB to a file of its own and
+ *                                               fsyncs it, again and again
  *
- * Ends with status 1 and a line on stderr at the first error.
+ * At the first error it prints a line on stderr and ends with status 1.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -25,7 +24,7 @@
 #include <unistd.h>
 
 #define BLOCK 4096
-#define APPENDS_PER_FILE 4096	/* a log is begun anew at 16 MiB, as logs are */
+#define APPENDS_PER_FILE 4096	/* then the file begins anew, as a log would at 16 MiB */
 #define MAX_THREADS 64
 #define PATH_ROOM 512
 

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""
-The command line of the bench: what to run, where, and what to do with the results.
-"""
+"""The command line of the benchmark: what to measure, on what, and what to do with the results."""
 import argparse
 import datetime
 import fnmatch
@@ -26,8 +24,8 @@ from proc import (Failed, Interrupted, LeftOut, catch_signals, ignore_signals, k
 HERE = os.path.dirname(os.path.abspath(__file__))
 SHORT = dict(seconds=0.35, size=64, rounds=1, files=2000, tree=600)
 FULL = dict(seconds=1.5, size=400, rounds=3, files=10_000, tree=5000)
-# What is asked first: deep random reads, and large writes to a new file, beside fuse2fs and the
-# kernel.
+# The figures people ask for first: random reads with many requests in flight, and large writes to a
+# new file, compared with fuse2fs and the kernel.
 HEADLINE = dict(seconds=1.0, size=400, rounds=5, files=2000, tree=600)
 HEADLINE_JOBS, HEADLINE_PEERS = "r4k-uring-1,a1m-psync,a1m-d8", "ext4,fuse2fs,ring"
 
@@ -45,11 +43,11 @@ examples:
 
 
 class Usage(Exception):
-    """The command line asks for what there is not."""
+    """The command line is wrong; the message says how."""
 
 
 def choose_jobs(words, short):
-    """Jobs by name, pattern or group, in the order of the tables."""
+    """The jobs that these names, patterns or groups select, in the order of the tables."""
     if not words:
         return [j for j in jobs_.JOBS if j.short or not short]
     chosen = set()
@@ -62,6 +60,7 @@ def choose_jobs(words, short):
 
 
 def choose_peers(words, variants):
+    """The peers with these names, and all variants, in the order of the tables."""
     every = [*PEERS, *variants]
     if not words:
         return every
@@ -72,7 +71,7 @@ def choose_peers(words, variants):
 
 
 def parse_variants(words):
-    """NAME=OPTIONS[@PROGRAM]: one more fusedio."""
+    """NAME=OPTIONS[@PROGRAM] adds a fusedio with other options, or another program."""
     out = {}
     for w in words:
         m = re.fullmatch(r"([A-Za-z0-9_.+-]+)=([^@]+)(?:@(.+))?", w)
@@ -83,7 +82,7 @@ def parse_variants(words):
 
 
 def estimate(jobs, peers, rounds, seconds=FULL["seconds"]):
-    """Seconds that these jobs take on one device, roughly."""
+    """Roughly how many seconds these jobs take on one device."""
     setup = 0.9 * peers + 3 + (1.0 * peers if any(j.needs for j in jobs) else 0)
     return setup + rounds * (1.5 + sum(((seconds + 0.25) * j.length + j.extra) * (
         peers if j.raw else max(1, peers - 2)) for j in jobs))
@@ -91,8 +90,8 @@ def estimate(jobs, peers, rounds, seconds=FULL["seconds"]):
 
 def slices(jobs, peers, rounds, limit, seconds=FULL["seconds"]):
     """
-    Cuts the list of jobs into parts below the limit, where one job alone is. Jobs of a quotient
-    stay together.
+    Splits the list of jobs into parts that take at most limit seconds, unless a single job takes
+    longer. Jobs of one quotient stay together.
     """
     tied = {q[1]: q[2] for q in jobs_.QUOTIENTS}
     units = []
@@ -125,7 +124,7 @@ def version_in(text):
 
 
 def machine():
-    """What figures depend on."""
+    """The properties of the machine on which the results depend."""
     cpu = system = ""
     with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as f:
         for line in f:
@@ -229,7 +228,7 @@ def show_list():
 
 
 def show_plan(args, argv):
-    """Commands, one a line; how long each takes is a comment."""
+    """Prints commands, one in a line; a comment says how long each takes."""
     words = []
     skip = False
     for w in argv:
@@ -271,7 +270,7 @@ def show_report(res, args, path):
 
 
 def refuse(args):
-    """Reasons not to begin."""
+    """Why the measurement cannot begin, or None."""
     if os.geteuid() != 0:
         return "needs root: it makes loop devices and mounts"
     for tool in ("fio", "losetup", "mke2fs", "e2fsck", "tar"):
@@ -287,8 +286,8 @@ def refuse(args):
 
 def client_program(args, work):
     """
-    The client of some jobs lies beside fusedio; it is one file of C, and is built where it is
-    missing.
+    The path of benchtool, the client of some jobs. It is beside fusedio if `make bench` built it;
+    otherwise it is compiled here.
     """
     built = os.path.join(os.path.dirname(os.path.abspath(args.fusedio)), "bench", "benchtool")
     if os.access(built, os.X_OK):
@@ -360,7 +359,7 @@ def measure_all(args, res, path):
 def main(argv):
     try:
         return command(argv)
-    except BrokenPipeError:  # the reader has seen enough
+    except BrokenPipeError:  # the reader of the output has closed it
         sys.stdout = None
         return 1
 

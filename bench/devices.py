@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-What the bench measures on: image files in a directory of its own, and a loop device over each.
+The devices that are measured: image files in a directory of the benchmark's own, and a loop device
+over each.
 
-Nothing else is ever written to: a loop device is taken from losetup, and before each use it must
+Nothing else is ever written to: loop devices come from losetup, and before each use a device must
 still lead to the image that was made here.
 """
 import contextlib
@@ -14,12 +15,15 @@ from proc import Failed, LeftOut, run, undisturbed
 
 MIB = 1 << 20
 
-# kind -> what it is called in tables
+# kind -> its name in tables
 KINDS = {"tmpfs": "loop device over tmpfs", "file": "loop device over a file"}
 
 
 class Workspace:
-    """A directory for images and mount points, removed at the end."""
+    """
+    A directory for images and mount points, removed at the end. LeftOut if there is too little
+    space.
+    """
 
     def __init__(self, kind, directory, need_bytes):
         self.kind = kind
@@ -32,7 +36,7 @@ class Workspace:
             raise LeftOut(f"{where} has {st.f_bavail * st.f_frsize // MIB} MiB free, and "
                           f"{need_bytes // MIB} are needed")
         self.path = tempfile.mkdtemp(prefix="fdio-bench-", dir=where)
-        # The mount points are never on the file system that is used up.
+        # Mount points are elsewhere, because the file system above may become full.
         self.mounts = tempfile.mkdtemp(prefix="fdio-bench-mnt-")
 
     def image(self, name):
@@ -44,21 +48,21 @@ class Workspace:
         return path
 
     def mount_file(self, name):
-        """For what mounts over a file."""
+        """A file to mount over, for QEMU's export."""
         path = os.path.join(self.mounts, name + ".file")
         with open(path, "ab"):
             pass
         return path
 
     def remove(self):
-        """Loop devices that are left, for whatever reason, lead to images of ours and go too."""
+        """Removes everything. Loop devices that still lead to images here are detached too."""
         for name in os.listdir(self.path):
             if name.endswith(".img"):
                 for line in run("losetup", "-j", os.path.join(self.path,
                                                               name), check=False).out.splitlines():
                     run("losetup", "-d", line.partition(":")[0], check=False)
         shutil.rmtree(self.path, ignore_errors=True)
-        # Directories only: should a mount be left, nothing in it is touched.
+        # Removes empty directories only, so that nothing in a leftover mount is touched.
         with contextlib.suppress(OSError):
             for name in os.listdir(self.mounts):
                 path = os.path.join(self.mounts, name)
@@ -72,10 +76,10 @@ class Workspace:
 
 def new_image(path, mib, filled):
     """
-    An empty image. Its space is allocated now: what finding it costs below a loop device is not
-    what is measured. filled: written, too. The pages of a tmpfs that were never touched are the
-    machine's dearest, above all in a virtual machine, where the host has to find memory for them;
-    who writes to them first would pay for all.
+    Makes an empty image whose space is allocated, because allocating space below the loop device is
+    not what is measured. filled: also writes all of it. Pages of a tmpfs that were never touched
+    are expensive, above all in a virtual machine whose host has to find memory for them, and the
+    first job to write would pay for that.
     """
     with open(path, "xb", buffering=0) as f:
         if filled:
@@ -91,9 +95,9 @@ def new_image(path, mib, filled):
 
 def warm(path):
     """
-    Reads it twice. The kernel has more work with a page of a tmpfs that it has hardly seen used: 1
-    MiB written there for the first time takes a third longer than later, and who comes first would
-    pay that, too.
+    Reads the image twice. The kernel does more work on tmpfs pages that were used only once:
+    writing 1 MiB for the first time takes a third longer than later, and the first job would pay
+    for that.
     """
     buf = bytearray(MIB)
     for _ in range(2):
@@ -104,8 +108,8 @@ def warm(path):
 
 class Loop:
     """
-    A loop device over an image. With direct I/O where a disk is below, or its page cache would
-    answer instead of it.
+    A loop device over an image. Over a file on a disk it uses direct I/O, because otherwise the
+    page cache would answer instead of the disk.
     """
 
     def __init__(self, image, kind):
@@ -123,6 +127,7 @@ class Loop:
         self.verify()
 
     def verify(self):
+        """Returns the device; raises Failed unless it still leads to the image."""
         name = os.path.basename(self.dev or "")
         try:
             with open(f"/sys/block/{name}/loop/backing_file", encoding="utf-8") as f:
@@ -141,7 +146,7 @@ class Loop:
 
 
 def copy_image(src, dst, mib, filled):
-    """A copy, allocated or filled as new_image does."""
+    """Copies an image, with its space allocated or filled as by new_image."""
     run("cp", f"--sparse={'never' if filled else 'always'}", src, dst)
     if not filled:
         run("fallocate", "-l", f"{mib}M", dst, check=False)

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-The jobs: what is done to each peer, and how it is measured.
+The jobs: the workloads, and how each is measured.
 
-A job has three parts: prepare (not measured), run (measured; returns an Outcome), clean (not
-measured). Jobs on the file `data` run on the raw device and the QEMU export too, which are nothing
-but that.
+A job has three parts: prepare, run and clean. Only run is measured; it returns an Outcome. Jobs on
+the file `data` also run on the raw device and on QEMU's export, which are just one file.
 
-The wanted ratios are the project's own targets for a quiet machine of 2 CPUs and a loop device over
+The wanted ratios are the project's targets on a quiet machine with 2 CPUs and a loop device over
 tmpfs.
 """
 import json
@@ -18,15 +17,15 @@ from proc import Failed, run
 
 EXT4, FUSE2FS, QEMU = "ext4", "fuse2fs", "qemu"
 
-# Of files that go through the page cache. A virtual machine gives its free memory back to the host,
-# and finding it again costs 3 ms a MiB, more than any file system. So much is given back and taken
-# again quickly enough for the host not to notice.
+# The size of files that go through the page cache. A virtual machine returns free memory to its
+# host, and getting it back costs 3 ms for each MiB, more than any file system. This much is freed
+# and used again before it is returned.
 WARM_MIB = 96
 
 
 @dataclass
 class Settings:
-    """What the command line says about the jobs."""
+    """The options of the command line that concern the jobs."""
     seconds: float
     size_mib: int
     files: int
@@ -39,8 +38,8 @@ class Settings:
 @dataclass
 class Outcome:
     """
-    value is what tables show, in the job's unit; ops what CPU time is divided by; starts how often
-    fio was started.
+    The result of a run. value: the number in the tables, in the job's unit; ops: the operations by
+    which CPU time is divided; client_us: CPU time of the client; starts: how often fio was started.
     """
     value: float
     ops: float
@@ -50,6 +49,8 @@ class Outcome:
 
 @dataclass
 class Job:
+    """A workload, and what the tables say about it."""
+
     key: str
     title: str
     group: str
@@ -57,19 +58,21 @@ class Job:
     run: callable
     prepare: callable = None
     clean: callable = None
-    raw: bool = True          # the raw device and the QEMU export have it too
-    writes: bool = False      # e2fsck has to look afterwards
-    needs: tuple = ()
-    cold: bool = False        # mounted anew before
-    short: bool = False       # part of the short version
-    want: dict = field(default_factory=dict)
-    # what one run takes, roughly, for plans: so many times the seconds of the command line
+    raw: bool = True          # also runs on the raw device and QEMU's export
+    writes: bool = False      # e2fsck checks the volume afterwards
+    needs: tuple = ()         # "space": new blocks; "fragments": the file of many extents
+    cold: bool = False        # the peer is mounted again before
+    short: bool = False       # part of --short
+    want: dict = field(default_factory=dict)  # peer -> the wanted ratio to it
+    # roughly how long a run takes, for plans: length times --seconds, plus extra seconds
     length: float = 1.0
-    extra: float = 0.0        # and so many more
+    extra: float = 0.0
 
 
 def fio(target, s, expect_ops=True, **options):
-    """One fio run. Returns (operations per second, MiB per second, operations, CPU time)."""
+    """
+    Runs fio once. Returns (operations per second, MiB per second, operations, CPU time in us).
+    """
     argv = ["fio", "--output-format=json", "--name=bench", f"--filename={target}",
             "--clocksource=clock_gettime", "--randrepeat=1", "--norandommap=1", "--group_reporting",
             "--fallocate=none", "--allow_file_create=1"]
@@ -92,15 +95,16 @@ def fio(target, s, expect_ops=True, **options):
 
 def fio_idle():
     """
-    CPU time of a fio that does nothing: taken off the client's and the machine's. A run that writes
-    400 MiB in a tenth of a second costs hardly more than the start of fio.
+    The CPU time of a fio that does nothing, which is subtracted from the client's and the
+    machine's: a run that writes 400 MiB in a tenth of a second costs hardly more than the start of
+    fio.
     """
     return min(run("fio", "--clocksource=clock_gettime", "--output-format=json", "--name=idle",
                    "--ioengine=null", "--size=4k").cpu_us for _ in range(3))
 
 
 def on_data(engine, depth, rw, bs, jobs=1, threads=False, mib=False, name=None, size=None, **more):
-    """A job that works for some time on a file that is there."""
+    """A job that works for the given time on a file that exists."""
     def job(peer, s):
         path = peer.data if name is None else os.path.join(peer.root, name)
         options = dict(ioengine=engine, iodepth=depth, rw=rw, bs=bs, direct=1, time_based=True,
@@ -114,7 +118,10 @@ def on_data(engine, depth, rw, bs, jobs=1, threads=False, mib=False, name=None, 
 
 
 def new_file(engine, depth, bs, direct, mib_limit=None, **more):
-    """A new file is written from begin to end, once or some times, until half the time is over."""
+    """
+    A job that writes a new file from begin to end, at most four times, until half of the given time
+    is over.
+    """
     def job(peer, s):
         path = os.path.join(peer.root, "new")
         size = min(s.size_mib, mib_limit or s.size_mib)
@@ -131,7 +138,7 @@ def new_file(engine, depth, bs, direct, mib_limit=None, **more):
 
 
 def buffered_read(peer, s):
-    """The file's beginning, with nothing of it in the page cache; once or some times."""
+    """Reads the beginning of the file with an empty page cache, once or several times."""
     size = min(s.size_mib, WARM_MIB)
     mib = ops = cpu = spent = 0
     passes = 0
@@ -164,7 +171,7 @@ def remove_dir(peer, _):
 
 
 def tool(op, amount, *more):
-    """A loop of bench/benchtool.c in a directory."""
+    """A job that runs a loop of bench/benchtool.c in a directory."""
     def job(peer, s):
         count = s.files if amount == "files" else s.seconds
         p = run(s.tool, op, os.path.join(peer.root, "dir"), count, *more)
@@ -174,7 +181,7 @@ def tool(op, amount, *more):
 
 
 def files_there(peer, s):
-    """The directory with all the files, where the job before has not just left it."""
+    """Makes the directory with all files, unless the job before has left it."""
     last = os.path.join(peer.root, "dir", f"f{s.files - 1}")
     if not os.path.exists(last):
         make_dir(peer, s)
@@ -182,7 +189,7 @@ def files_there(peer, s):
 
 
 def clock(argv, entries):
-    """A command, timed whole."""
+    """Runs a command and measures its whole time."""
     p = run("sh", "-c", 'b=$(date +%s%N); "$@" || exit 1; e=$(date +%s%N); echo $((e - b))', "sh",
             *argv)
     ns = int(p.out.split()[-1])
@@ -194,6 +201,7 @@ def untar(peer, s):
 
 
 def tree_there(peer, s):
+    """Unpacks the source tree, unless the job before has left it."""
     if not os.path.isdir(os.path.join(peer.root, "dir", "src")):
         make_dir(peer, s)
         run("tar", "-C", os.path.join(peer.root, "dir"), "-xf", s.tar)
@@ -268,8 +276,8 @@ def sync_jobs():
 
 def warmed(job):
     """
-    Once without looking first: reading the extents from the device, or finding memory for the page
-    cache, is not what is measured.
+    The job runs once, shorter, before it is measured: reading the extents from the device, and
+    finding memory for the page cache, is not what is measured.
     """
     return dict(run=job, extra=0.8,
                 prepare=lambda peer, s: job(peer, replace(s, seconds=min(s.seconds / 2, 0.5))))
@@ -312,5 +320,5 @@ def name_jobs():
 JOBS = [*random_jobs(), *sync_jobs(), *sequential_jobs(), *buffered_jobs(), *extent_jobs(),
         *name_jobs()]
 BY_KEY = {j.key: j for j in JOBS}
-# Shown below the jobs: one job's value over another's, of the same peer in the same round.
+# Shown below the jobs: the ratio of two jobs, of the same peer in the same round.
 QUOTIENTS = [("100,000 extents to contiguous", "fragments", "contiguous", 0.9)]

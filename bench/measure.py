@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-The rounds. In each round each job runs on all peers in turn, before the next job does: what the
-machine does meanwhile hits them alike, and a round's ratios compare neighbours in time. Who begins
-changes from round to round.
+The rounds. In each round, a job runs on all peers in turn before the next job does, so that other
+load of the machine affects all peers alike, and the ratios of a round compare runs that are close
+in time. Each round begins with another peer.
 
-After each round that wrote, the fusedio peers are unmounted, checked by e2fsck -fn, and mounted
+After each round with writes, the fusedio peers are unmounted, checked by e2fsck -fn and mounted
 again.
 """
 import sys
@@ -56,7 +56,7 @@ class Field:
                 self.peers.remove(peer)
                 peer.teardown()
                 self.left_out[key] = str(e)
-                # A fusedio that does not mount is no peer that cannot be had.
+                # That fusedio does not mount is an error, not a property of the machine.
                 if peer.ours and isinstance(e, Failed):
                     self.errors.append(f"{peer.title}: {e}")
                 say(f"bench: {KINDS[self.kind]}: {peer.title} is left out: {e}")
@@ -75,7 +75,9 @@ class Field:
         catch_signals()
 
     def drop(self, peer, why):
-        """After a failure the peer gets a new start; if it fails again it is out for the rest."""
+        """
+        Starts a peer again after a failure; if that fails too, the peer is left out from then on.
+        """
         self.errors.append(f"{peer.title}: {why}")
         say(f"bench: {peer.title}: {why}")
         try:
@@ -102,7 +104,7 @@ class Field:
 
 
 def one(field, peer, job, settings):
-    """Measures a job on a peer once."""
+    """Runs a job on a peer once and returns what was measured."""
     if job.prepare:
         job.prepare(peer, settings)
     if job.cold:
@@ -122,7 +124,7 @@ def one(field, peer, job, settings):
 
 
 def rounds(field, jobs, settings, args, store, run_id):
-    """Runs all rounds; what was measured goes to store(kind, job, peer, sample) at once."""
+    """Runs all rounds; each result goes to store(kind, job, peer, sample) at once."""
     for rnd in range(args.rounds):
         for job in jobs:
             peers = [p for p in field.peers if job.raw or not p.raw]

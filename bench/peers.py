@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Whom fusedio is compared with. Each peer has a loop device of its own over an image of its own, and
-all are there at once.
+The peers: fusedio and what it is compared with. Each peer has a loop device over an image of its
+own, and all peers exist at the same time.
 
 The ext4 peers get copies of one image that the kernel filled, so they read the same extents at the
 same places.
 
-A peer that cannot be had raises LeftOut from setup(): the bench goes on without it and says why.
+If a peer cannot be used on this machine, setup() raises LeftOut: the benchmark continues without it
+and says why.
 """
 import contextlib
 import fcntl
@@ -27,7 +28,9 @@ FS_IOC_FIEMAP = 0xC020660B
 
 
 class Switch:
-    """FUSE over io_uring has to be enabled for the whole kernel; it is put back as it was found."""
+    """
+    The switch that enables FUSE over io_uring for the whole kernel. Its old value is restored.
+    """
 
     def __init__(self):
         self.before = None
@@ -53,25 +56,25 @@ class Switch:
 
 
 class Plan:
-    """What all peers of one device need to know: sizes, what the jobs need, where things are."""
+    """What all peers on one device need to know: sizes, what the jobs need, paths."""
 
     def __init__(self, kind, size_mib, needs, fusedio, switch):
         self.space, self.size_mib, self.needs, self.fusedio, self.switch = (None, size_mib, needs,
                                                                             fusedio, switch)
-        # Two files of that size, the journal, trees of small files; no larger than that, since all
-        # of it is allocated.
+        # Room for two files of that size, the journal and trees of small files; no more, because
+        # all of it is allocated.
         self.image_mib = size_mib * 2 + 600 + (FRAGMENTS * 4096 // MIB if "fragments" in needs
                                                else 0)
         self.raw_mib = size_mib + 64
         self.filled = "space" in needs and kind == "tmpfs"
 
     def bytes_for(self, peers):
-        """Space that images will fill, at most: those of the peers and the template."""
+        """The most space that the images of the peers and the template can take."""
         return (peers + 1) * self.image_mib * MIB
 
 
 def extents(path):
-    """How many extents a file has, by FIEMAP."""
+    """The number of extents of a file, by FIEMAP."""
     fd = os.open(path, os.O_RDONLY)
     try:
         head = bytearray(struct.pack("=QQIIII", 0, 2**64 - 1, 0, 0, 0, 0))
@@ -83,8 +86,8 @@ def extents(path):
 
 def fill(root, plan):
     """
-    The files that jobs expect: `data`, written in one go, and `fragments`, whose every second block
-    is a hole.
+    Makes the files that jobs use: `data`, which is contiguous, and `fragments`, in which every
+    second block is a hole.
     """
     block = random.Random(7).randbytes(MIB)
     with open(os.path.join(root, "data"), "wb", buffering=0) as f:
@@ -105,11 +108,11 @@ def fill(root, plan):
 
 class Peer:
     """
-    One contestant. `data` is the file (or device) of the jobs that need no directory, `root` the
-    mounted directory, if any.
+    What is measured. `data` is the file (or device) for jobs that need no directory, `root` the
+    mounted directory, or None.
     """
-    raw = False      # has no file system
-    ours = False     # is fusedio
+    raw = False      # a device without a file system
+    ours = False     # fusedio
     needs_template = True
 
     def __init__(self, key, title, plan):
@@ -123,7 +126,7 @@ class Peer:
         self.daemon = None
 
     def setup(self, template):
-        """Makes image, device and contents, and starts."""
+        """Makes image, device and contents, and starts the peer."""
         copy_image(template, self.image, self.plan.image_mib, self.plan.filled)
         self.attach()
         self.start()
@@ -140,7 +143,7 @@ class Peer:
         raise NotImplementedError
 
     def stop(self):
-        """Unmounts and waits for the daemon; whatever is in the way is forced out."""
+        """Unmounts and waits for the daemon; after a time limit, by force."""
         self.unmount()
         self.end_daemon()
 
@@ -169,7 +172,7 @@ class Peer:
                 f"{self.title}: the daemon ended with status {status}: {self.last_words()}")
 
     def kill(self):
-        """After a failure: nothing may be left that hangs."""
+        """After a failure: ends the daemon and the mount, so that nothing hangs."""
         if self.daemon and self.daemon.poll() is None:
             self.daemon.send_signal(signal.SIGKILL)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -189,7 +192,7 @@ class Peer:
             os.unlink(self.image)
 
     def daemon_us(self):
-        """CPU time of the daemon; None for a peer without one."""
+        """The CPU time of the daemon; None for a peer without one."""
         if not self.daemon:
             return None
         try:
@@ -216,11 +219,14 @@ class Peer:
             time.sleep(0.02)
 
     def fsck(self):
-        """e2fsck of a stopped peer; the peers that are not ours are trusted."""
+        """Checks a stopped fusedio peer by e2fsck; the other peers are not checked."""
 
 
 def mounted(point):
-    """Files can be mount points too, and a dead FUSE mount cannot be asked."""
+    """
+    Reads the table of mounts, because a mount point may be a file, and a dead FUSE mount does not
+    answer.
+    """
     with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as f:
         return any(line.split()[4] == point for line in f)
 
@@ -242,7 +248,7 @@ class RawPeer(Peer):
 
 
 class QemuPeer(RawPeer):
-    """qemu-storage-daemon shows the device as one file."""
+    """qemu-storage-daemon exports the device as one file."""
 
     def setup(self, template):
         if not shutil.which("qemu-storage-daemon"):
@@ -328,8 +334,8 @@ class FusedioPeer(Peer):
 
 def make_template(plan):
     """
-    The ext4 file system that each ext4 peer gets a copy of. The kernel fills it; where it cannot,
-    fusedio does.
+    Makes the ext4 file system of which each ext4 peer gets a copy. The kernel fills it, or fusedio
+    if the kernel cannot mount it.
     """
     image = plan.space.image("template")
     new_image(image, plan.image_mib, plan.filled)
@@ -353,7 +359,7 @@ def make_template(plan):
     return image
 
 
-# key -> (title, how it is made), in the order of the tables
+# key -> (title, constructor), in the order of the tables
 PEERS = {
     "raw": ("raw device", RawPeer),
     "ext4": ("kernel ext4", lambda k, t, p: KernelPeer(k, t, p, "ext4")),

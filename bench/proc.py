@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Processes for the bench: running a command to its end with a time limit and its CPU time, the CPU
-time of a daemon and of the whole machine, and turning signals into an exception so that everything
-made is unmade.
+Processes: running a command to its end with a time limit, CPU time of a command, of a daemon and of
+the whole machine, and signals as exceptions, so that everything that was made is removed.
 
-Children get a session of their own: Ctrl-C in a terminal reaches run-bench alone, which ends the
-job that runs and then the daemons, in that order.
+Children run in sessions of their own. So Ctrl-C in a terminal reaches only run-bench, which first
+ends the running job and then the daemons.
 """
 import contextlib
 import os
@@ -18,15 +17,15 @@ TIMEOUT = 300
 
 
 class Failed(Exception):
-    """Something that was run did not work; the message is one line."""
+    """A command failed; the message is one line."""
 
 
 class LeftOut(Exception):
-    """A peer or a device that cannot be had here; the message says why."""
+    """A peer or a device cannot be used here; the message says why."""
 
 
 class Interrupted(BaseException):
-    """A signal asks to end."""
+    """A signal asked the benchmark to end."""
 
 
 _deferred = 0
@@ -47,8 +46,8 @@ def catch_signals():
 @contextlib.contextmanager
 def undisturbed():
     """
-    While something is made and noted down: a signal in between would leave it behind. It takes
-    effect afterwards.
+    Delays signals while the body makes something and records it for removal. A signal that arrives
+    meanwhile takes effect afterwards.
     """
     global _deferred, _pending  # pylint: disable=global-statement
     _deferred += 1
@@ -73,7 +72,7 @@ def _default_signals():
 
 
 class Done:
-    """What came of a command."""
+    """The result of a command."""
 
     def __init__(self, status, out, err, cpu_us):
         self.status, self.out, self.err, self.cpu_us = status, out, err, cpu_us
@@ -86,8 +85,8 @@ def children_us():
 
 def run(*argv, timeout=TIMEOUT, check=True):
     """
-    Runs a command; its CPU time includes that of its own children. Raises Failed, and kills all of
-    them at the time limit.
+    Runs a command to its end; its CPU time includes that of its children. At the time limit all of
+    them are killed. Raises Failed then, and (with check) if the status is not 0.
     """
     argv = [str(a) for a in argv]
     before = children_us()
@@ -102,7 +101,7 @@ def run(*argv, timeout=TIMEOUT, check=True):
     except BaseException as e:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(p.pid, signal.SIGKILL)
-        # A process that waits in a dead mount does not end before that mount does.
+        # A process that waits for a dead mount ends only when that mount is removed.
         with contextlib.suppress(subprocess.TimeoutExpired):
             p.communicate(timeout=5)
         if isinstance(e, subprocess.TimeoutExpired):
@@ -125,7 +124,7 @@ def start_daemon(argv, log):
 
 
 def process_us(pid):
-    """CPU time of a process, all its threads, those that ended included."""
+    """The CPU time of a process and all its threads, including those that have ended."""
     with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as f:
         fields = f.read().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) * TICK_US
@@ -133,8 +132,8 @@ def process_us(pid):
 
 def machine_us():
     """
-    CPU time of everything: the work of loop devices and kernel threads belongs to no process that
-    could be asked.
+    The CPU time of the whole machine. The work of loop devices and kernel threads belongs to none
+    of the measured processes.
     """
     with open("/proc/stat", encoding="ascii") as f:
         v = [int(x) for x in f.readline().split()[1:]]
@@ -148,8 +147,8 @@ LATENCY = "/dev/cpu_dma_latency"
 
 def keep_awake():
     """
-    While this file is open and holds 0, idle CPUs poll. On a virtual machine waking a halted CPU
-    can take longer than the I/O.
+    Makes idle CPUs poll, while this file is open and holds 0. In a virtual machine, waking a halted
+    CPU can take longer than the I/O.
     """
     global _awake  # pylint: disable=global-statement
     try:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-What was measured, kept in one JSON file over any number of runs, and the tables made from it.
+The results, kept in one JSON file over any number of runs, and the tables made from them.
 
-A sample belongs to a round of a run. A ratio is taken within each round, where both peers ran side
-by side, and the table shows the median of these; so runs of different days may be added up without
-comparing one day with another.
+A sample belongs to a round of a run. A ratio is computed within a round, in which both peers ran at
+about the same time; tables show the median of these ratios. So runs of different days can be
+combined without comparing one day with another.
 """
 import json
 import os
@@ -35,7 +35,7 @@ class Results:
         return cls(data)
 
     def save(self, path):
-        """Whole or not at all."""
+        """Replaces the file in one step, so that it is never incomplete."""
         tmp = path + ".tmp"
         with open(tmp, "w", encoding="utf-8") as f:
             json.dump(self.data, f, separators=(",", ":"))
@@ -56,7 +56,7 @@ class Results:
         return [j for j in JOBS if self.data["samples"].get(kind, {}).get(j.key)]
 
     def peers(self, kind):
-        """Those with at least one sample, in the order of the tables, variants last."""
+        """The peers with at least one sample, in the order of the tables, variants last."""
         there = {p for job in self.data["samples"].get(kind, {}).values() for p, s in job.items()
                  if s}
         return [p for p in PEERS if p in there] + sorted(there - set(PEERS))
@@ -70,13 +70,13 @@ class Results:
         return statistics.median(v) if v else None
 
     def spread(self, kind, job, peer):
-        """Half the distance of the extremes, as a part of the median."""
+        """Half the distance between the extremes, relative to the median."""
         v = [s["value"] for s in self.samples(kind, job, peer)]
         m = statistics.median(v) if v else 0
         return (max(v) - min(v)) / 2 / m if m else None
 
     def ratios(self, kind, job, peer, other, other_job=None):
-        """One for each round in which both were measured."""
+        """One ratio for each round in which both peers were measured."""
         theirs = {s["round"]: s["value"] for s in self.samples(kind, other_job or job, other)}
         return [s["value"] / theirs[s["round"]] for s in self.samples(kind, job, peer)
                 if theirs.get(s["round"])]
@@ -86,7 +86,7 @@ class Results:
         return statistics.median(r) if r else None
 
     def cpu(self, kind, job, peer, what):
-        """Microseconds for each operation, median; None where there is no daemon."""
+        """The median of microseconds per operation; None for a peer without a daemon."""
         v = [s[what] / s["ops"] for s in self.samples(kind, job, peer) if s.get(what) is not None
              and s["ops"]]
         return statistics.median(v) if v else None
@@ -101,7 +101,7 @@ class Results:
 
 
 def compact(sample):
-    """Enough digits, and no more: the file is kept."""
+    """Rounds numbers to six digits, to keep the file small."""
     return {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in sample.items()}
 
 
@@ -123,19 +123,19 @@ def number(v):
 
 
 def factor(v):
-    """A ratio, with as many digits as it is worth."""
+    """A ratio, with as many digits as are significant."""
     if v is None:
         return "-"
     return f"{v:.2f}" if v < 9.995 else f"{v:.1f}" if v < 99.95 else f"{v:.0f}"
 
 
 def reached(v, want):
-    """Whether a ratio as printed reaches its target."""
+    """Whether a ratio, as printed, reaches its target."""
     return round(v, 2) >= want
 
 
 def judged(v, want):
-    """A ratio and what it should be; an exclamation mark where it is not."""
+    """A ratio and its target in parentheses, with an exclamation mark if it misses the target."""
     if v is None or want is None:
         return factor(v)
     return f"{factor(v)} ({want:g}{'' if reached(v, want) else '!'})"
@@ -143,8 +143,8 @@ def judged(v, want):
 
 def grid(head, rows, left=1):
     """
-    Text columns; the first `left` ones to the left, the others to the right. A row of one cell is a
-    heading.
+    Text columns: the first `left` ones are aligned to the left, the others to the right. A row of
+    one cell is a heading.
     """
     full = [head] + [r for r in rows if len(r) > 1]
     widths = [max(len(r[i]) for r in full) for i in range(len(head))]
@@ -269,7 +269,7 @@ def rounds_text(res, kind):
 
 
 def md_rows(head, rows):
-    """A table of Markdown: the first column to the left, the others to the right."""
+    """A table in Markdown: the first column is aligned to the left, the others to the right."""
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
     return "\n".join(lines + ["| " + " | ".join(r) + " |" for r in rows])
 
@@ -283,7 +283,7 @@ def md_value(res, kind, j, p):
 
 
 def md_ratio(res, kind, j, ours, other):
-    """Bold where the wanted ratio is reached, "0.6 of 0.7" where it is not."""
+    """A ratio: bold if it reaches its target, else "0.6 of 0.7"."""
     v, want = res.ratio(kind, j.key, ours, other), j.want.get(other)
     if v is None:
         return ""
@@ -318,7 +318,7 @@ def md_tables(res, kind):
 
 
 def device_line(res, kind):
-    """What was measured where: lines of a document."""
+    """A paragraph that says on what device and how often was measured."""
     sizes = sorted({r["size_mib"] for r in res.data["runs"] if "size_mib" in r})
     files = f", files of {' or '.join(str(n) for n in sizes)} MiB" if sizes else ""
     text = (f"{KINDS[kind][0].upper()}{KINDS[kind][1:]}{files}, medians of "
@@ -354,7 +354,7 @@ HEADLINES = ("r4k-psync-1", "r4k-libaio-1", "w4k-libaio-1", "dsync", "append-fsy
 
 
 def headlines(res, kind="tmpfs"):
-    """The README's table: fusedio's speed, and its ratio to ext4 and to fuse2fs."""
+    """The table of README.md: fusedio's speed, and its ratios to ext4 and fuse2fs."""
     rows = [[j.title, md_value(res, kind, j, "ring"), factor(
         res.ratio(kind, j.key, "ring", "ext4")), factor(res.ratio(kind, j.key, "ring", "fuse2fs"))]
             for j in res.jobs(kind) if j.key in HEADLINES and res.samples(kind, j.key, "ring")]
@@ -363,7 +363,7 @@ def headlines(res, kind="tmpfs"):
 
 
 def into_document(path, text):
-    """Puts a text between the two marks of a document."""
+    """Replaces the text between the two marks of a document."""
     begin, end = "<!-- bench: begin -->\n", "<!-- bench: end -->"
     with open(path, encoding="utf-8") as f:
         old = f.read()

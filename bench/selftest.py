@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Tests of all that needs no root: figures, tables, the plot, adding up runs, the choice of jobs,
-plans. Run by `run-bench --self-test`.
+Tests of everything that needs no root: figures, tables, the plot, combining runs, the choice of
+jobs, plans. `run-bench --self-test` runs them.
 """
 import os
 import tarfile
@@ -53,7 +53,7 @@ class Figures(unittest.TestCase):
 
     def test_ratios_are_taken_within_rounds(self):
         res = report.Results()
-        # The machine slows down a hundredfold: ratios of medians would be wrong.
+        # The machine becomes a hundred times slower: ratios of medians would be wrong.
         for r, (mine, theirs) in enumerate(((50, 100), (0.5, 1), (5, 100))):
             res.add("tmpfs", "stat", "ring", sample(mine, f"a.{r}"))
             res.add("tmpfs", "stat", "ext4", sample(theirs, f"a.{r}"))

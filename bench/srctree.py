@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-A tar file that looks like the sources of a large program: thousands of files in hundreds of
-directories, most of them a few KiB, some of them hundreds, with long names, symbolic links and
-executable scripts. The same bytes at each run.
+A tar file that resembles the sources of a large program: thousands of files in hundreds of
+directories, most of a few KiB, some of hundreds, with long names, symbolic links and executable
+scripts. Each run makes the same bytes.
 """
 import io
 import random
@@ -19,7 +19,7 @@ SUFFIXES = (".c",) * 9 + (".h",) * 7 + (".txt", ".md", ".py", ".sh", ".json", ".
 
 
 def directories(rng, files):
-    """A tree of directories, breadth and depth as sources have them."""
+    """Directories as wide and as deep as those of source trees."""
     dirs = ["src"]
     for _ in range(max(4, files // 14)):
         parent = rng.choice(dirs)
@@ -35,7 +35,7 @@ def size_of_file(rng):
 
 
 def make(path, files):
-    """Writes the tar file; returns how many entries it has."""
+    """Writes the tar file; returns the number of its entries."""
     rng = random.Random(4)
     text = "".join(
         f"\t{rng.choice(WORDS)}_{rng.choice(WORDS)}({rng.choice(WORDS)}, {rng.randrange(4096)});\n"

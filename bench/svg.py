@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-The plot: a row for each job, a mark for each peer at its speed relative to the kernel's ext4, on a
-logarithmic scale. A light background of its own keeps it readable on dark pages.
+The plot: a row for each job, in it a mark for each peer at its speed relative to the kernel's ext4,
+on a logarithmic scale. It has a light background, so that it is readable on dark pages.
 """
 import math
 from xml.sax.saxutils import escape
@@ -51,7 +51,7 @@ def text(x, y, s, size=12, anchor="start", colour="#222222", weight="normal"):
 
 
 class Scale:
-    """Logarithmic, from a round number below all values to one above."""
+    """A logarithmic scale, from a round number below all values to one above."""
 
     def __init__(self, values):
         low, high = min([*values, 0.5]), max([*values, 2.0])
@@ -79,7 +79,7 @@ def legend(peers, variants):
 
 
 def plot(res, kind):
-    """The whole picture as a string; None if the kernel's ext4 is not there to be compared with."""
+    """The whole picture as a string; None if the kernel's ext4 was not measured."""
     peers = [p for p in res.peers(kind)]
     jobs = [j for j in res.jobs(kind) if res.median(kind, j.key, "ext4")]
     if not jobs:
@@ -118,7 +118,7 @@ def plot(res, kind):
             x = scale.x(j.want["ext4"])
             out.append(f'<path d="M{x - 4:.1f} {mid - 10:.1f}H{x + 4:.1f}L{x:.1f} {mid - 5:.1f}Z" '
                        'fill="#d55e00" fill-opacity="0.55"/>')
-        # Ours last, on top.
+        # fusedio's marks are drawn last, on top of the others.
         for p in [p for p in peers if p not in res.ours(kind)] + res.ours(kind)[::-1]:
             if ratios[j.key, p]:
                 colour, shape = style_of(p, variants)
