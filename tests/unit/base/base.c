@@ -151,8 +151,8 @@ START_TEST(wq_runs_everything_once)
 END_TEST
 
 /*
- * In place of the C library's: a thread that is kept inside for a while after it has woken
- * somebody.
+ * Replaces the function of the C library: when slow_signal is set, the caller stays in it for a
+ * while after it has woken a thread.
  */
 static unsigned slow_signal, signal_returned;
 
@@ -182,13 +182,13 @@ static void *late_queue(void *arg)
 	return NULL;
 }
 
-/* The work is done, and who queued it is still about to return: the queue stays until then. */
-START_TEST(wq_free_waits_for_who_is_waking)
+/* The item has run, but the thread that queued it has not returned: the queue stays until then. */
+START_TEST(wq_free_waits_for_the_waking_thread)
 {
 	struct late late = { .queue = work_queue_new("late", 1) };
 	pthread_t t;
 
-	/* so that the worker sleeps and has to be woken */
+	/* Time for the worker to fall asleep, so that it has to be woken. */
 	nanosleep(&(struct timespec){ .tv_nsec = 20 * 1000 * 1000 }, NULL);
 	__atomic_store_n(&slow_signal, 1, __ATOMIC_SEQ_CST);
 	ck_assert_int_eq(pthread_create(&t, NULL, late_queue, &late), 0);
@@ -219,8 +219,8 @@ START_TEST(wq_manual_runs_in_order_and_only_when_told)
 END_TEST
 
 /*
- * Epochs: readers dereference what a writer keeps replacing; a freed object is poisoned, so use
- * after free shows.
+ * Epochs: readers dereference an object that a writer replaces again and again. Objects are
+ * poisoned when they are freed, so that a use after that is noticed.
  */
 #define LIVE 0x600DF00Du
 struct thing { struct epoch_node node; uint32_t magic; };
@@ -365,7 +365,7 @@ START_TEST(log_levels)
 }
 END_TEST
 
-/* What names and labels may hold, and what is shown of it. */
+/* What names and labels may contain, and how it is shown. */
 static const struct { const char *raw, *shown;
 } escapes[] = {
 	{ "", "" },
@@ -399,7 +399,7 @@ START_TEST(log_escapes)
 		ck_assert_str_eq(last_line, escapes[i].shown);
 	}
 	fdio_log_set_sink(NULL);
-	/* Never a part of a character, nor of an escape. */
+	/* Neither a character nor an escape is cut in the middle. */
 	ck_assert_uint_eq(fdio_escape(small, sizeof(small), "abcdef\303\257"), 6);
 	ck_assert_str_eq(small, "abcdef");
 	ck_assert_uint_eq(fdio_escape(small, sizeof(small), "abcd\n"), 4);
@@ -408,7 +408,7 @@ START_TEST(log_escapes)
 }
 END_TEST
 
-/* A line is as long as it may be, and no longer, if all of it is escaped. */
+/* A long line is cut to its limit even if all of it is escaped. */
 START_TEST(log_line_is_bounded)
 {
 	char big[4000];
@@ -430,7 +430,7 @@ START_TEST(ratelimit_lets_ten_through)
 
 	for (int i = 0; i < 50; i++)
 		ok += fdio_ratelimit_ok(&limit);
-	/* 20 if the window happened to turn over in the middle */
+	/* 20 if a new window began in the middle of the loop */
 	ck_assert(ok == 10 || ok == 20);
 }
 END_TEST
@@ -505,7 +505,7 @@ Suite *unit_suite(void)
 	unit_test(t, fields_have_their_byte_order);
 	unit_test(t, list_keeps_order);
 	unit_test(t, wq_runs_everything_once);
-	unit_test(t, wq_free_waits_for_who_is_waking);
+	unit_test(t, wq_free_waits_for_the_waking_thread);
 	unit_test(t, wq_manual_runs_in_order_and_only_when_told);
 	unit_test(t, epoch_never_frees_under_a_reader);
 	unit_test(t, epoch_waits_for_an_open_bracket);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Unit tests of src/message: well-formed, truncated and hostile FUSE messages, and the dirent
- * encoders.
+ * Unit tests of src/message: well-formed, truncated and hostile FUSE messages, and the encoders of
+ * directory entries.
  */
 #include "message/message.h"
 #include "kit/runner.h"
@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A message in memory of exactly its size, so that ASan sees any step beyond it. */
+/* A message in memory of exactly its size, so that ASan notices any access beyond it. */
 static uint8_t *message(uint32_t opcode, const void *arg, size_t arg_len, const void *rest,
 			size_t rest_len, uint16_t extlen8, size_t *ret_len)
 {
@@ -74,7 +74,7 @@ START_TEST(names)
 }
 END_TEST
 
-/* The length in the header is the message's, no more and no less. */
+/* The length in the header must be that of the message. */
 START_TEST(length_is_the_messages)
 {
 	struct message_in in;
@@ -159,7 +159,7 @@ START_TEST(groups_extension)
 	ck_assert_int_eq(decode(FUSE_CREATE, &c, sizeof(c), rest, sizeof(rest), 3, &in, &m),
 			 -EINVAL);
 	free(m);
-	/* extensions longer than the message */
+	/* The extensions are longer than the message. */
 	ck_assert_int_eq(decode(FUSE_CREATE, &c, sizeof(c), rest, sizeof(rest), 100, &in, &m),
 			 -EINVAL);
 	free(m);
@@ -169,7 +169,7 @@ END_TEST
 START_TEST(short_and_unknown)
 {
 	struct fuse_in_header header = { .len = 40, .opcode = 999, .unique = 1 };
-	struct message_in in = { .header.unique = 7 }; /* of the message before */
+	struct message_in in = { .header.unique = 7 }; /* of the last message */
 
 	ck_assert_int_eq(message_decode(&header, 39, &in), -EBADMSG);
 	ck_assert_uint_eq(in.header.unique, 0);
@@ -186,8 +186,8 @@ START_TEST(short_and_unknown)
 END_TEST
 
 /*
- * Every opcode with every length of a message of pseudo-random bytes: decode must judge it, never
- * step outside (ASan).
+ * Messages of pseudo-random bytes, with every opcode and every length: decoding accepts or refuses
+ * them, and never reads outside of them (ASan).
  */
 START_TEST(any_bytes_any_length)
 {

@@ -169,7 +169,7 @@ START_TEST(destroy_waits_for_workers)
 END_TEST
 
 /* While a loop is in a handler that has answered, what the handler uses is not closed. */
-START_TEST(destroy_waits_for_who_has_answered)
+START_TEST(destroy_waits_for_handlers_after_their_answer)
 {
 	struct fake_kernel *kernel = start_mount();
 	struct file file = new_file(kernel, "f", 1);
@@ -225,7 +225,7 @@ Suite *unit_suite(void)
 	unit_test(t, interrupt_cancels_nothing);
 	unit_test(t, destroy_is_answered_last);
 	unit_test(t, destroy_waits_for_workers);
-	unit_test(t, destroy_waits_for_who_has_answered, PROVES("DISPATCH-4"));
+	unit_test(t, destroy_waits_for_handlers_after_their_answer, PROVES("DISPATCH-4"));
 	unit_test(t, destroy_waits_for_notifications);
 	return s;
 }

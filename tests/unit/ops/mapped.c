@@ -76,7 +76,10 @@ START_TEST(behind_the_old_end_is_masked)
 	ck_assert_int_eq(write_back(0, PAGE), 0);
 	expect_bytes(0, 100, 'F');
 	expect_bytes(100, 2 * PAGE, 0);
-	/* Again, and with the page behind it, which was not there before: all in it is meant. */
+	/*
+	 * Once more, with the next page, which the kernel made after the truncate: what is stored
+	 * in that belongs to the file.
+	 */
 	memset(buf, 'G', 2 * PAGE);
 	ck_assert_int_eq(write_back(0, 2 * PAGE), 0);
 	expect_bytes(0, 100, 'G');
@@ -87,7 +90,10 @@ END_TEST
 
 enum { READ_IT, WRITE_IT, WRITE_IT_DIRECTLY, SHRINK, NOBODY_MAPS, NR_ENDS };
 
-/* Who reads or writes the page anew gets a new one: what is stored there belongs to the file. */
+/*
+ * A request that reads or writes the page means that the kernel has a new one: what is stored in
+ * that belongs to the file.
+ */
 START_TEST(the_mask_ends)
 {
 	static const uint32_t all = O_RDWR | O_DIRECT;
@@ -149,7 +155,7 @@ static unsigned send_fallocate(void)
 
 enum { GAP_BEHIND, GAP_IN_PAGE, LSEEK, GETATTR, UTIME, FALLOCATE, NR_WAITERS };
 
-/* What reading page 1, which is half a hole, leaves notes of. */
+/* Requests whose answers depend on page 1, which was read and of which a part is a hole. */
 static unsigned send_waiter(int which)
 {
 	switch (which) {
@@ -183,14 +189,14 @@ START_TEST(answers_wait_for_pages)
 	ck_assert_int_eq(kernel_wait(k, w)->err, 0);
 	ck_assert_uint_eq(kernel_invalidations(k), before + 1);
 	ck_assert(kernel_invalidated(k, node, PAGE, PAGE));
-	/* The note was taken. */
+	/* LSEEK and GETATTR have taken the note, so that a second one does not wait. */
 	ck_assert_int_eq(kernel_wait(k, _i == UTIME ? send_utime() : send_getattr())->err, 0);
 	ck_assert_uint_le(kernel_invalidations(k),
 			  before + 1 + (_i == LSEEK || _i == GETATTR ? 0 : 1));
 }
 END_TEST
 
-/* As if the page were locked by the request itself. */
+/* The notification is held, as if the request itself had locked the page. */
 START_TEST(none_waits_for_ever)
 {
 	static const int waiters[] = { GAP_IN_PAGE, GETATTR, FALLOCATE };
@@ -205,8 +211,8 @@ START_TEST(none_waits_for_ever)
 END_TEST
 
 /*
- * If the pages are not written back in time, LSEEK answers what is right whatever they hold: the
- * pages that were read over a hole, page 2 of 4 here, are data.
+ * If the pages are not written back in time, the answer of LSEEK must be right whatever they hold:
+ * pages that were read over a hole, here page 2 of 4, count as data.
  */
 START_TEST(late_pages_count_as_data)
 {
@@ -236,7 +242,7 @@ START_TEST(late_pages_count_as_data)
 }
 END_TEST
 
-/* The same when the page is the last one: the file has no hole then. */
+/* The same with the last page: then the file has no hole. */
 START_TEST(late_pages_up_to_the_end)
 {
 	struct fuse_lseek_in in = { .whence = SEEK_HOLE };
@@ -254,7 +260,7 @@ START_TEST(late_pages_up_to_the_end)
 }
 END_TEST
 
-/* A file without blocks would be taken for one hole. */
+/* Programs would take a file without blocks for a single hole. */
 START_TEST(late_pages_count_as_blocks)
 {
 	const struct kernel_answer *answer;
@@ -273,8 +279,8 @@ START_TEST(late_pages_count_as_blocks)
 }
 END_TEST
 
-/* Without anybody who could store through a mapping nothing is asked of the kernel. */
-START_TEST(who_only_writes_does_not_wait)
+/* Nobody can store through a mapping of a file that is open for writing only: no notification. */
+START_TEST(files_open_for_writing_do_not_wait)
 {
 	unsigned before;
 
@@ -285,7 +291,7 @@ START_TEST(who_only_writes_does_not_wait)
 }
 END_TEST
 
-/* From 7.46 on the kernel clears what lies behind the end by itself. */
+/* From protocol 7.46 on the kernel clears what pages hold behind the end: no notification. */
 START_TEST(kernels_that_clear_the_tail)
 {
 	static const int waiters[] = { GAP_BEHIND, GAP_IN_PAGE, FALLOCATE };
@@ -304,10 +310,10 @@ START_TEST(kernels_that_clear_the_tail)
 END_TEST
 
 /*
- * Pages that were forgotten meanwhile: a write into the last one would lock it as it is, and wait
- * for nothing until its time is over.
+ * The kernel has forgotten the pages meanwhile, so no request waits for them. A write into the last
+ * page would have to wait until its time is over, because it locks the page itself.
  */
-START_TEST(who_was_forgotten_is_not_waited_for)
+START_TEST(forgotten_pages_are_not_waited_for)
 {
 	static const uint32_t all = O_RDWR | O_DIRECT;
 	unsigned before;
@@ -322,7 +328,7 @@ START_TEST(who_was_forgotten_is_not_waited_for)
 	before = kernel_invalidations(k);
 	ck_assert_int_eq(kernel_wait(k, send_gap(2000))->err, 0);
 	ck_assert_uint_eq(kernel_invalidations(k), before);
-	/* A truncate that changes nothing forgets nothing. */
+	/* A truncate to the same size does not make the kernel forget pages. */
 	ck_assert_int_eq(kernel_read(k, node, fh, 0, buf, PAGE, O_RDWR), 2010);
 	ck_assert_int_eq(grow(2010), 0);
 	ck_assert_int_eq(kernel_wait(k, send_gap(3000))->err, 0);
@@ -358,9 +364,9 @@ Suite *unit_suite(void)
 	unit_loop(t, late_pages_count_as_data, 0, 6);
 	unit_test(t, late_pages_up_to_the_end);
 	unit_test(t, late_pages_count_as_blocks);
-	unit_loop(t, who_only_writes_does_not_wait, 0, NR_WAITERS);
+	unit_loop(t, files_open_for_writing_do_not_wait, 0, NR_WAITERS);
 	unit_loop(t, kernels_that_clear_the_tail, 0, 3);
 	unit_test(t, appends_do_not_wait);
-	unit_loop(t, who_was_forgotten_is_not_waited_for, 0, 3);
+	unit_loop(t, forgotten_pages_are_not_waited_for, 0, 3);
 	return s;
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The options sync and dirsync, and chattr +S and +D: each operation under each of them, with a
- * power cut the moment it is answered. What the option covers is on the media by then; without an
- * option it is not, or this would prove nothing.
+ * The mount options sync and dirsync, and chattr +S and +D. Each operation is done under each of
+ * them, with a power cut as soon as it is answered. The media must have what the option covers by
+ * then, and must not have what it does not cover, for otherwise the test would prove nothing.
  */
 #include "kit/daemon.h"
 #include "kit/runner.h"
@@ -21,14 +21,17 @@
 
 enum option { NONE, MOUNT_SYNC, MOUNT_DIRSYNC, FLAG_SYNC, FLAG_DIRSYNC, NR_OPTIONS };
 
-
-/* The tree: d (with f, and what the operations on names need) and d/e get the flag, p does not. */
+/*
+ * The tree: the directories d and d/e get the flag, p does not. d has the file f, and the names for
+ * the operations.
+ */
 struct ctx {
 	struct fake_kernel *kernel;
-	uint64_t d, e, p, f, fh; /* node ids; fh: f, opened before it got its flag */
+	uint64_t d, e, p, f; /* node ids */
+	uint64_t fh;         /* f, opened before it got the flag */
 };
 
-/* What a power cut has left. */
+/* The volume as a power cut has left it. */
 struct look {
 	struct fake_dev *cut;
 	struct ext4_vol *vol;
@@ -37,7 +40,7 @@ struct look {
 
 /* ---- looking ---- */
 
-/* NULL: no such name. */
+/* The inode of a path, with a reference; NULL if there is none. */
 static struct ext4_inode *at(struct look *look, const char *path)
 {
 	struct ext4_inode *inode = ext4_inode_ref(look->root), *next;
@@ -87,7 +90,7 @@ static bool has_xattr(struct look *look, const char *path, const char *name, siz
 	return !err && n == len;
 }
 
-/* The block of f holds this byte throughout. */
+/* True if all bytes of the block of f are this one. */
 static bool block_is(struct look *look, uint32_t lblk, uint8_t byte)
 {
 	struct ext4_inode *inode = at(look, "d/f");
@@ -517,7 +520,7 @@ static void prepare(struct ctx *ctx, enum option o)
 			 0);
 }
 
-/* What the media hold now, after recovery. */
+/* True if the effect of the operation is on the media, after recovery. */
 static bool survives(struct fake_kernel *kernel, const struct op *op)
 {
 	static const struct ext4_options options = { .acl = true,
@@ -556,13 +559,13 @@ START_TEST(durable_at_return)
 		ck_assert_msg(survives(ctx.kernel, &ops[n]) == !!(ops[n].what & covered),
 			      "%s, %s: %s", option_names[o], ops[n].name,
 			      ops[n].what & covered ? "lost by a power cut"
-						    : "on the media although nobody asked");
+						    : "on the media although no option covers it");
 	}
 	kernel_close(ctx.kernel);
 }
 END_TEST
 
-/* chattr +S is itself the first change under it, and its removal the last. */
+/* chattr +S is the first synchronous change itself, and chattr -S is the last. */
 START_TEST(the_flag_itself)
 {
 	struct ctx ctx = { .kernel = kernel_new(testvol_copy(), NULL) };
@@ -574,7 +577,7 @@ START_TEST(the_flag_itself)
 	set_flags(&ctx, ctx.f, 0);
 	ck_assert(!survives(ctx.kernel, &has));
 	put(&ctx, 0, 'o', 0);
-	/* and then it is over */
+	/* Without the flag, changes are not synchronous any more. */
 	ck_assert(!survives(ctx.kernel, &(struct op){ .seen = see_overwrite }));
 	kernel_close(ctx.kernel);
 }
