@@ -69,7 +69,7 @@ struct ops_req {
 	struct transport_req fuse; /* must be first */
 	struct dio_req dio;        /* READ and WRITE */
 	struct dio_sync sync;      /* FSYNC, FSYNCDIR, SYNCFS */
-	struct work work;          /* on ops_config.workers or, to launder pages, in launder.c */
+	struct work work;          /* on ops_config.workers */
 	struct ops *ops;
 	const struct ops_handler *handler;
 	struct ext4_inode *inode;  /* a reference, while ops_launder_first is at work */

@@ -1,9 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
-# The scripts around the tests, with programs in their way that only pretend: build-aux/packages.sh
-# while another apt-get has its locks; tests/run-root.sh when a script, or the whole run, takes too
-# long.
+# The scripts around the tests, with fake programs first in PATH: build-aux/packages.sh while
+# another apt-get has its locks; tests/run-root.sh when a script, or the whole run, takes too long.
 set -eu
 src=$(cd "${srcdir:-.}" && pwd)
 work=$(mktemp -d "${TMPDIR:-/tmp}/fdio-scripts.XXXXXX")
