@@ -99,7 +99,9 @@ void testlog_format(struct testlog *e, const struct testlog_format *fmt, unsigne
 					     .arg = e };
 	find_log(e);
 	set_needs_recovery(e);
-	/* The last MiB of the file system is free, unless the log is there: look for 256 others. */
+	/*
+	 * The last MiB of the file system is free. If the log is there, looks for 256 other blocks.
+	 */
 	e->base = (size - (1 << 20)) / fmt->bs;
 	if (e->base <= e->log[e->params.nr_log - 1].pblk + e->log[e->params.nr_log - 1].len)
 		e->base = (size / 2) / fmt->bs;

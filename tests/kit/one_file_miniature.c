@@ -457,7 +457,7 @@ static char *image_path(struct onefile *t)
 {
 	static char path[64];
 
-	snprintf(path, sizeof(path), "x4mini-%d.img", (int)getpid());
+	snprintf(path, sizeof(path), "miniature-%d.img", (int)getpid());
 	must(fake_save(t->fake, path) == 0);
 	return path;
 }
