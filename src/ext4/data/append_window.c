@@ -119,7 +119,7 @@ struct ext4_inode *ext4_windows_next(struct ext4_vol *vol)
 	if (!list_empty(&vol->data.windows)) {
 		inode = list_first(&vol->data.windows, struct ext4_inode, data.window.link);
 		list_move_tail(&vol->data.windows, &inode->data.window.link);
-		ext4_iref_locked(inode); /* an open file holds one already */
+		ext4_inode_ref_locked(inode); /* an open file holds one already */
 	}
 	ext4_inode_cache_unlock(vol);
 	return inode;

@@ -2,7 +2,8 @@
 /*
  * Plain access to the state of an inode, for the rooms above, which do not touch it themselves:
  * numbers, mode, size, flags, open files and lookups; its lock; the callbacks that the rooms above
- * set. Any thread; cannot fail. Nothing here waits for the device but the lock of the inode.
+ * set. Any thread; cannot fail. Only the lock of the inode may wait for the device, because it is
+ * held across I/O; a loop thread in the mode of base/nowait.h misses then.
  */
 #include "ext4/core/structs.h"
 #include "ext4/inode/inode_cache.h"
@@ -19,6 +20,11 @@ uint64_t ext4_inode_size(const struct ext4_inode *inode)
 	return __atomic_load_n(&inode->size, __ATOMIC_ACQUIRE);
 }
 struct ext4_vol *ext4_inode_vol(struct ext4_inode *inode) { return inode->vol; }
+
+bool ext4_inode_inline(const struct ext4_inode *inode)
+{
+	return inode->raw->i_flags & EXT4_INLINE_DATA_FL;
+}
 
 uint32_t ext4_inode_live_flags(const struct ext4_inode *inode)
 {
@@ -118,7 +124,7 @@ void ext4_inode_cache_lock(struct ext4_vol *vol) { fdio_mutex_lock(&vol->inode.l
 
 void ext4_inode_cache_unlock(struct ext4_vol *vol) { fdio_mutex_unlock(&vol->inode.lock); }
 
-void ext4_iref_locked(struct ext4_inode *inode) { inode->inode.refs++; }
+void ext4_inode_ref_locked(struct ext4_inode *inode) { inode->inode.refs++; }
 
 bool ext4_inode_is_bad(const struct ext4_inode *inode) { return inode->inode.bad; }
 

@@ -1,16 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The inode cache: one struct for each inode in use, found by its number in a hash. get.c gives
- * references out, put.c takes them back; what both do to the hash and the LRU list stands here.
+ * references out, put.c takes them back; their common operations on the hash and the LRU list stand
+ * here. The states of a struct:
  *
- * The life of a struct: loading (one thread reads the disk inode, others wait) -> live and
- * referenced -> live and unreferenced, on the LRU list, where the oldest beyond lru_max are freed;
- * or evicting, if the inode has no name any more (put.c) -> out of the hash, freed. A struct that
- * is still on the stack of noted times (times.c) when it should be freed becomes a zombie: the
- * thread that takes it from that stack frees it.
+ *   loading --> referenced <--> unreferenced (LRU list) --> freed, the oldest beyond lru_max
+ *      |            |
+ *      v            +--> evicting: its last name and reference are gone (put.c) --> freed
+ *     bad --> freed
  *
- * Any thread. vol->inode.lock guards the hash, the LRU list, references and the state bits of all
- * inodes; nothing blocks while it is held. Only running out of memory fails.
+ * loading: one thread reads the disk inode, others wait. bad: reading it failed, or the handle that
+ * made it was cancelled. If a struct is still on the stack of noted times (times.c) when it should
+ * be freed, it becomes a zombie: the thread that takes it from that stack frees it.
+ *
+ * Any thread. vol->inode.lock guards the hash, the LRU list, references and the states of all
+ * inodes; nothing blocks while it is held. Allocation fails with NULL or -ENOMEM, and
+ * ext4_inode_hash_new with -EUCLEAN.
  */
 #include "ext4/core/structs.h"
 #include "ext4/inode/disk_inode.h"
@@ -20,8 +25,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define HASH_BITS 14
-/* The walk looks at no more inodes and buckets than these while it holds the lock. */
+#define HASH_BITS 14 /* 2^14 buckets */
+/* A walk looks at no more inodes and buckets than these before it gives up the lock. */
 #define WALK_LOOK 2048u
 
 void ext4_inodes_init(struct ext4_vol *vol)
@@ -77,7 +82,7 @@ struct ext4_inode *ext4_inode_alloc(struct ext4_vol *vol, uint32_t ino)
 	return inode;
 }
 
-/* The caller holds no lock: the destructor of a room above may take its own. */
+/* The caller holds no lock, because the destructor of a room above may take its own. */
 void ext4_inode_free(struct ext4_inode *inode)
 {
 	void *upper = __atomic_load_n(&inode->inode.upper, __ATOMIC_ACQUIRE);
@@ -148,8 +153,9 @@ int ext4_inode_hash_new(struct ext4_inode *inode)
 	fdio_mutex_lock(&vol->inode.lock);
 	/*
 	 * The struct that had this number before left the hash before the handle that freed the
-	 * number ended. Another thread may be reading the number just now, and will find it
-	 * unused: wait for it, but not on a loop thread.
+	 * number ended. But another thread may be reading the number just now; it will find the
+	 * number unused and take its struct out. A worker waits for that. A loop thread does not:
+	 * EXT4_CORRUPT misses on it, and a worker tries again.
 	 */
 	while ((old = ext4_inode_find_locked(vol, inode->ino)) && old->inode.loading &&
 	       !nowait_on())
@@ -176,7 +182,10 @@ static bool walks_to(struct ext4_inode *inode)
 {
 	if (inode->inode.loading || inode->inode.evicting || inode->inode.bad)
 		return false;
-	/* A new inode is changed without its locks: only this hash leads to it. */
+	/*
+	 * An inode that a handle has open may be changed without its locks: a new one, to which
+	 * only this hash leads other threads.
+	 */
 	return !__atomic_load_n(&inode->inode.begun, __ATOMIC_ACQUIRE);
 }
 
@@ -198,7 +207,7 @@ unsigned ext4_inode_cache_walk(struct ext4_vol *vol, const struct ext4_walk *wal
 				ret[n++] = inode;
 				continue;
 			}
-			/* Only this hash leads to it, and the lock is held. */
+			/* The held lock keeps other threads from taking a reference. */
 			walk->unreferenced(inode, walk->arg);
 		}
 		vol->inode.walk_hand =
@@ -214,7 +223,6 @@ uint32_t ext4_inode_cache_walk_length(const struct ext4_vol *vol)
 }
 
 /* ------------------------------------------------------------------ end of the volume */
-/* No other thread uses the volume any more. */
 void ext4_inode_cache_fini(struct ext4_vol *vol)
 {
 	struct ext4_inode *inode, *next;

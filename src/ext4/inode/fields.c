@@ -1,13 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Fields of the disk inode whose halves lie apart or that have a copy in memory, and the empty root
- * of an extent tree. Called inside handles by whoever has the inode open (ext4_inode_begin);
- * reading on any thread that may look at raw. Damage is -EUCLEAN.
+ * Fields of the disk inode whose halves lie apart or that have a copy in memory, the empty root of
+ * an extent tree, and what is noted of an inode when a handle changes it.
+ *
+ * A field is changed inside a handle that has the inode open (ext4_inode_begin): on workers, loop
+ * threads in the mode of base/nowait.h, the ticker, and the thread that opens the volume. Any
+ * thread that may look at raw reads them (core/structs.h). inode->attr guards each store against
+ * ext4_getattr. Nothing blocks; only ext4_raw_add_blocks fails: -EUCLEAN for damage, -EFBIG.
  */
 #include "ext4/core/structs.h"
 #include "ext4/inode/inode_change.h"
 
-#include <endian.h>
+#include "base/bytes.h"
+
 #include <errno.h>
 #include <string.h>
 
@@ -18,8 +23,8 @@ void ext4_size_store(struct ext4_inode *inode, uint64_t size)
 	uint64_t want;
 
 	/*
-	 * A publisher stores win_pub first: either that is seen here, or its store to size comes
-	 * after ours (WINDOW-4).
+	 * ext4_window_publish stores window_published before size: either that is seen here, or its
+	 * store to size comes after this one (WINDOW-4).
 	 */
 	do {
 		want = FDIO_MAX(size, __atomic_load_n(&inode->window_published, __ATOMIC_SEQ_CST));
@@ -29,12 +34,10 @@ void ext4_size_store(struct ext4_inode *inode, uint64_t size)
 
 uint64_t ext4_raw_size(const struct ext4_inode *inode)
 {
-	uint64_t hi = S_ISREG(inode->raw->i_mode) || (S_ISDIR(inode->raw->i_mode) &&
-						      inode->vol->has_large_dir)
-				      ? inode->raw->i_size_high
-				      : 0;
+	const struct ext2_inode_large *raw = inode->raw;
+	bool has_high = S_ISREG(raw->i_mode) || (S_ISDIR(raw->i_mode) && inode->vol->has_large_dir);
 
-	return hi << 32 | inode->raw->i_size;
+	return (has_high ? (uint64_t)raw->i_size_high << 32 : 0) | raw->i_size;
 }
 
 void ext4_raw_put_size(struct ext4_inode *inode, uint64_t size)
@@ -64,7 +67,7 @@ void ext4_raw_set_nlink(struct ext4_inode *inode, uint32_t nlink)
 	fdio_mutex_unlock(&inode->attr);
 }
 
-/* Small numbers in the 16-bit form that old kernels read, others in the 32-bit one. */
+/* Small numbers are stored in the 16-bit form that old kernels read, others in 32 bits. */
 void ext4_raw_set_rdev(struct ext4_inode *inode, uint32_t rdev)
 {
 	uint32_t major = rdev >> 8 & 0xfff, minor = (rdev & 0xff) | (rdev >> 12 & 0xfff00);
@@ -85,7 +88,7 @@ uint32_t ext4_raw_rdev(const struct ext4_inode *inode)
 {
 	if (!S_ISCHR(inode->raw->i_mode) && !S_ISBLK(inode->raw->i_mode))
 		return 0;
-	/* The old form is the new one for numbers below 256. */
+	/* Numbers below 256 look the same in both forms. */
 	return inode->raw->i_block[0] ? inode->raw->i_block[0] & 0xffff : inode->raw->i_block[1];
 }
 
@@ -101,19 +104,18 @@ uint64_t ext4_raw_blocks_512(const struct ext4_inode *inode)
 
 int ext4_raw_add_blocks(struct ext4_inode *inode, int64_t fs_blocks)
 {
-	bool huge = ext2fs_has_feature_huge_file(inode->vol->fs->super),
-	     in_blocks = huge && (inode->raw->i_flags & EXT4_HUGE_FILE_FL);
-	uint64_t n = ext4_raw_blocks_512(inode),
-		 delta = (uint64_t)(fs_blocks < 0 ? -fs_blocks : fs_blocks)
-			 << (inode->vol->block_bits - 9);
-	int err = 0;
+	bool huge = ext2fs_has_feature_huge_file(inode->vol->fs->super);
+	bool in_blocks = huge && (inode->raw->i_flags & EXT4_HUGE_FILE_FL);
+	unsigned shift = inode->vol->block_bits - 9; /* between blocks and sectors */
+	uint64_t n = ext4_raw_blocks_512(inode);
+	uint64_t delta = (uint64_t)(fs_blocks < 0 ? -fs_blocks : fs_blocks) << shift;
 
 	if (fs_blocks < 0 && delta > n)
 		return EXT4_CORRUPT(inode->vol, inode->ino, 0,
 				    "it owns more blocks than i_blocks says");
 	n = fs_blocks < 0 ? n - delta : n + delta;
 	if (in_blocks)
-		n >>= inode->vol->block_bits - 9;
+		n >>= shift;
 	if (n >> (huge ? 48 : 32))
 		return -EFBIG;
 	fdio_mutex_lock(&inode->attr);
@@ -121,12 +123,7 @@ int ext4_raw_add_blocks(struct ext4_inode *inode, int64_t fs_blocks)
 	if (huge)
 		inode->raw->osd2.linux2.l_i_blocks_hi = (uint16_t)(n >> 32);
 	fdio_mutex_unlock(&inode->attr);
-	return err;
-}
-
-bool ext4_inode_inline(const struct ext4_inode *inode)
-{
-	return le32toh(inode->raw->i_flags) & EXT4_INLINE_DATA_FL;
+	return 0;
 }
 
 void ext4_extent_init(struct ext4_inode *inode)
@@ -135,9 +132,9 @@ void ext4_extent_init(struct ext4_inode *inode)
 	const size_t room = sizeof(inode->raw->i_block) - sizeof(*header);
 
 	memset(inode->raw->i_block, 0, sizeof(inode->raw->i_block));
-	header->eh_magic = htole16(EXT3_EXT_MAGIC);
-	header->eh_max = htole16(room / sizeof(struct ext3_extent));
-	inode->raw->i_flags = htole32(le32toh(inode->raw->i_flags) | EXT4_EXTENTS_FL);
+	fdio_put_le16(&header->eh_magic, 0, EXT3_EXT_MAGIC);
+	fdio_put_le16(&header->eh_max, 0, room / sizeof(struct ext3_extent));
+	inode->raw->i_flags |= EXT4_EXTENTS_FL;
 }
 
 void ext4_inode_note_tid(struct journal_handle *handle, struct ext4_inode *inode, bool data_needed)
@@ -156,10 +153,12 @@ bool ext4_killpriv_none(const struct ext4_inode *inode)
 {
 	return __atomic_load_n(&inode->inode.killpriv_cache, __ATOMIC_ACQUIRE) == 1;
 }
+
 void ext4_killpriv_set_none(struct ext4_inode *inode)
 {
 	__atomic_store_n(&inode->inode.killpriv_cache, 1, __ATOMIC_RELEASE);
 }
+
 void ext4_killpriv_forget(struct ext4_inode *inode)
 {
 	__atomic_store_n(&inode->inode.killpriv_cache, 0, __ATOMIC_RELEASE);

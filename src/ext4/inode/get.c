@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * References to inodes by number: ext4_inode_get and its relatives find an inode in the cache, or
- * load it from the inode table. Any thread; loading reads the disk, which a loop thread in the mode
- * of base/nowait.h does not wait for: it misses. vol->inode.lock guards the cache (cache.c).
+ * load it from the inode table.
  *
- * -ENOENT: the number is out of range or not in use, or the inode is being deleted. -EUCLEAN: what
- * the disk says is damaged.
+ * Workers, and loop threads in the mode of base/nowait.h, which miss where loading would read the
+ * disk; also the thread that opens the volume. ext4_inode_get_cached: any thread. vol->inode.lock
+ * guards the cache (cache.c) and is not held while the disk is read.
+ *
+ * -ENOENT: the number is out of range or not in use, or the inode is being deleted. -EUCLEAN: the
+ * disk inode is damaged.
  */
 #include "ext4/core/structs.h"
 #include "ext4/inode/disk_inode.h"
@@ -15,19 +18,20 @@
 #include <errno.h>
 
 /*
- * fsync waits for the transaction that an inode notes (ext4_sync_tid), which is lost when the
- * struct is freed before that transaction is durable. So an inode that is read again waits for the
- * newest transaction of all freed structs. fdatasync does so too: data that was not flushed is
- * older than the times written for it.
+ * An inode notes the transaction that fsync has to wait for (ext4_sync_tid). If its struct is freed
+ * before that transaction is durable, the note is lost. So fsync of an inode that is read again
+ * waits for the newest transaction noted in any freed struct (gone_tid). fdatasync waits for it
+ * too: data that was not flushed is older than the times written for it.
  */
-static void tid_inherits(struct ext4_inode *inode)
+static void inherit_sync_tid(struct ext4_inode *inode)
 {
 	inode->inode.sync_tid = inode->inode.datasync_tid = inode->vol->inode.gone_tid;
 	inode->inode.has_sync_tid = inode->inode.has_datasync_tid = inode->vol->inode.has_gone_tid;
 }
 
 /*
- * inode was found: takes a reference once it is loaded. vol->inode.lock is held, and dropped here.
+ * inode was found in the hash: waits until it is loaded and takes a reference. The caller holds
+ * vol->inode.lock, which is unlocked here.
  */
 static int get_found(struct ext4_vol *vol, struct ext4_inode *inode, struct ext4_inode **ret)
 {
@@ -55,8 +59,8 @@ static int get_found(struct ext4_vol *vol, struct ext4_inode *inode, struct ext4
 }
 
 /*
- * Reads the inode ino into a struct of its own. That is in the hash meanwhile, so that others wait
- * for it instead of reading it too.
+ * Reads the inode ino into a new struct. The struct is in the hash meanwhile, so that other threads
+ * wait for it instead of reading the inode too.
  */
 static int load(struct ext4_vol *vol, uint32_t ino, bool special, struct ext4_inode **ret)
 {
@@ -73,7 +77,7 @@ static int load(struct ext4_vol *vol, uint32_t ino, bool special, struct ext4_in
 		ext4_inode_free(mine);
 		return err;
 	}
-	tid_inherits(mine);
+	inherit_sync_tid(mine);
 	ext4_inode_hash_locked(mine);
 	fdio_mutex_unlock(&vol->inode.lock);
 	err = ext4_inode_read(mine, special);
@@ -97,7 +101,7 @@ static int get(struct ext4_vol *vol, uint32_t ino, bool special, struct ext4_ino
 	struct journal_buffer *pin = NULL;
 	struct ext4_inode *inode;
 	uint32_t off;
-	int err;
+	int err = 0;
 
 	fdio_mutex_lock(&vol->inode.lock);
 	inode = ext4_inode_find_locked(vol, ino);
@@ -105,24 +109,21 @@ static int get(struct ext4_vol *vol, uint32_t ino, bool special, struct ext4_ino
 		return get_found(vol, inode, ret);
 	fdio_mutex_unlock(&vol->inode.lock);
 	/*
-	 * Threads that wait for this inode take a failure of loading it for damage. So a loop
-	 * thread makes sure before it begins that nothing will miss: the block is in memory, and
-	 * pin keeps it there.
+	 * Threads that wait for this inode get -ENOENT if loading it fails. So a loop thread makes
+	 * sure before it begins that nothing will miss: the block is in memory, and pin keeps it
+	 * there.
 	 */
-	if (nowait_on())
-		err = ext4_itable_never_used(vol, ino)
-				      ? nowait_miss()
-				      : journal_read_block(vol->journal,
-							   ext4_itable_place(vol, ino, &off), &pin);
-	else
-		err = 0;
+	if (nowait_on() && ext4_itable_never_used(vol, ino))
+		err = nowait_miss();
+	else if (nowait_on())
+		err = journal_read_block(vol->journal, ext4_itable_place(vol, ino, &off), &pin);
 	if (!err)
 		err = load(vol, ino, special, ret);
 	journal_buffer_release(pin);
 	return err;
 }
 
-/* It holds the value of an extended attribute: no caller from outside may reach it. */
+/* Whether inode holds the value of an extended attribute: only the xattr room may reach it. */
 static bool holds_value(struct ext4_inode *inode)
 {
 	return inode->vol->has_ea_inode && (ext4_inode_flags(inode) & EXT4_EA_INODE_FL);
@@ -151,15 +152,15 @@ int ext4_inode_get_special(struct ext4_vol *vol, uint32_t ino, struct ext4_inode
 int ext4_inode_get_value(struct ext4_vol *vol, uint32_t ino, struct ext4_inode **ret)
 {
 	struct ext4_inode *inode;
-	bool gone;
+	bool nameless;
 
 	if (ino < vol->first_ino || ino > vol->nr_inodes)
 		return -ENOENT;
 	fdio_mutex_lock(&vol->inode.lock);
 	inode = ext4_inode_find_locked(vol, ino);
-	gone = inode && ext4_inode_nameless(inode);
+	nameless = inode && ext4_inode_nameless(inode);
 	fdio_mutex_unlock(&vol->inode.lock);
-	return gone ? -ENOENT : get(vol, ino, false, ret);
+	return nameless ? -ENOENT : get(vol, ino, false, ret);
 }
 
 struct ext4_inode *ext4_inode_get_cached(struct ext4_vol *vol, uint32_t ino)

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The change of one inode in a handle of its own: the idiom of a caller that changes nothing else
- * (sizes, times, extents of one file). A failing begin leaves nothing behind; after end the inode
- * has changed as a whole or not at all.
+ * The change of one inode in a handle of its own, for callers that change nothing else (sizes,
+ * times, extents of one file). If begin fails, nothing is open; after end the inode has changed as
+ * a whole or not at all.
  *
  * Workers, loop threads in the mode of base/nowait.h, the ticker, and the thread that opens or
- * closes the volume. The caller holds what guards the fields it changes (core/structs.h).
+ * closes the volume. The caller holds the locks that guard the fields it changes (core/structs.h).
  */
 #include "ext4/inode/inode_change.h"
 #include "ext4/core/structs.h"

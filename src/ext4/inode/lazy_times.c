@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Writing back the times that were noted without a handle (times.c): for all inodes, on the ticker
- * or a worker, and for the inode that fsync asks about, on a worker. Changes only in handles; a
- * loop thread in the mode of base/nowait.h misses where it would wait. The inodes are taken from
- * the lock-free stack lazy_head and held by references. Times that could not be written are noted
+ * Writing back the times that were noted without a handle (times.c): for all inodes, on the ticker,
+ * a worker or the thread that closes the volume; and for the one inode of an fsync, on a worker or
+ * a loop thread in the mode of base/nowait.h, which misses where it would wait.
+ *
+ * Inodes are taken from the lock-free stack lazy_head and held by references; vol->inode.lock
+ * guards what is read of them there. An inode whose times could not be written is put on the stack
  * again, for the next round.
  */
 #include "ext4/core/structs.h"
@@ -15,8 +17,9 @@
 
 /*
  * Takes up to TIME_BATCH inodes from the chain *rest, each with one more reference, and frees
- * zombies. lazy_queued is cleared last: from then on another thread may put the inode on the stack
- * again, which overwrites lazy_next, so the inodes are handed on in an array.
+ * zombies (cache.c). As soon as lazy_queued is cleared, another thread may put the inode on the
+ * stack again and overwrite lazy_next: so lazy_next is read before, and the inodes are returned in
+ * an array.
  */
 static unsigned take_batch(struct ext4_vol *vol, struct ext4_inode **rest,
 			   struct ext4_inode *batch[TIME_BATCH])
@@ -44,7 +47,7 @@ static unsigned take_batch(struct ext4_vol *vol, struct ext4_inode **rest,
 	return n;
 }
 
-/* Writes the times of n inodes in one handle. An inode without a name needs none. */
+/* Writes the times of n inodes in one handle. The times of an inode without a name are moot. */
 static int write_batch(struct ext4_vol *vol, struct ext4_inode **batch, unsigned n)
 {
 	struct journal_handle *handle;

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Changes of the orphan list: inodes whose last name is gone or whose truncate is under way, so
- * that a crash leaves nothing behind. On disk it is a chain from s_last_orphan through i_dtime; in
- * memory the same inodes in the same order, but for the end of a chain that a crash left
- * (orphan_rest). Both change only inside handles, which are serial: no lock of its own. A cancelled
- * handle puts both back.
+ * The orphan list: inodes whose last name is gone or whose truncate is under way, which the next
+ * mount finishes after a crash. On disk it is a chain from s_last_orphan of the superblock through
+ * i_dtime of the inodes. In memory it is the same inodes in the same order, up to orphan_rest: the
+ * inode where a long chain that a crash left goes on.
+ *
+ * Both lists change only inside handles, which are serial, so they need no lock; a cancelled handle
+ * puts both back. Workers, loop threads in the mode of base/nowait.h, and at mount the thread that
+ * opens the volume. Damage is recorded and -EUCLEAN.
  */
 #include "ext4/core/structs.h"
 #include "ext4/core/superblock.h"
@@ -12,13 +15,13 @@
 
 #include <errno.h>
 
-/* So many that a crash left are in memory at a time: an image may have as many as inodes. */
+/* Inodes of a chain that are in memory at a time: an image may list every inode it has. */
 #define COLLECT_MAX 1024u
 
 struct orphan_undo {
 	struct journal_callback callback;
 	struct ext4_inode *inode;
-	struct list *after; /* for a deletion: where it stood */
+	struct list *after; /* inode was taken off the list behind this; NULL: it was added */
 };
 
 static void set_on_orphans(struct ext4_inode *inode, bool on)
@@ -33,7 +36,7 @@ static void orphan_undo(struct journal_callback *callback, int ended)
 	struct orphan_undo *undo = container_of(callback, struct orphan_undo, callback);
 
 	if (!ended) {
-		/* Newest first: the list is as it was right after the change. */
+		/* Undo functions run newest first: the list is as it was right after the change. */
 		if (undo->after)
 			list_add(undo->after, &undo->inode->inode.orphan);
 		else
@@ -80,7 +83,7 @@ int ext4_orphan_add(struct journal_handle *handle, struct ext4_inode *inode)
 	return ext4_inode_dirty(handle, inode, false);
 }
 
-/* The link that points at inode: the superblock's, or that of the inode before it. */
+/* Sets the link that points at inode, in the superblock or in the inode before it, to next. */
 static int relink(struct journal_handle *handle, struct ext4_inode *inode, uint32_t next)
 {
 	struct ext4_vol *vol = inode->vol;
@@ -104,19 +107,23 @@ static int relink(struct journal_handle *handle, struct ext4_inode *inode, uint3
 	return ext4_inode_dirty(handle, prev, false);
 }
 
+/* The inode that follows inode in the chain on disk; 0: inode is the last. */
+static uint32_t next_ino(const struct ext4_inode *inode)
+{
+	const struct list *next = inode->inode.orphan.next;
+
+	if (next == &inode->vol->inode.orphans)
+		return inode->vol->inode.orphan_rest;
+	return list_entry(next, const struct ext4_inode, inode.orphan)->ino;
+}
+
 int ext4_orphan_del(struct journal_handle *handle, struct ext4_inode *inode)
 {
-	uint32_t next;
 	int err;
 
 	if (!inode->inode.on_orphans)
 		return 0;
-	next = inode->inode.orphan.next == &inode->vol->inode.orphans
-			       ? inode->vol->inode.orphan_rest
-			       : list_entry(inode->inode.orphan.next, struct ext4_inode,
-					    inode.orphan)
-						 ->ino;
-	err = relink(handle, inode, next);
+	err = relink(handle, inode, next_ino(inode));
 	if (!err)
 		err = ext4_inode_begin(handle, inode);
 	if (!err)
@@ -130,7 +137,7 @@ int ext4_orphan_del(struct journal_handle *handle, struct ext4_inode *inode)
 }
 
 /* ------------------------------------------------------------------ at mount */
-/* May stand on the list: a file's number, in use. */
+/* The inode ino may stand on the list: it is not reserved, and in use. */
 static int check_orphan(struct ext4_vol *vol, uint32_t ino)
 {
 	int err;
@@ -144,8 +151,8 @@ static int check_orphan(struct ext4_vol *vol, uint32_t ino)
 }
 
 /*
- * Reads the chain from where it goes on into memory, as far as that may be. What cannot be followed
- * is cut off: *ret_cut. Each inode is referenced.
+ * Goes on at orphan_rest, for at most COLLECT_MAX inodes. A damaged link ends the list in memory;
+ * *ret_cut tells the caller to end the list on disk there, too.
  */
 int ext4_orphans_collect(struct ext4_vol *vol, bool *ret_cut)
 {
@@ -194,9 +201,9 @@ int ext4_orphans_cut(struct ext4_vol *vol)
 			ext4_super_end(vol, handle);
 		}
 	} else {
-		struct ext4_inode *last =
-				list_last(&vol->inode.orphans, struct ext4_inode, inode.orphan);
+		struct ext4_inode *last;
 
+		last = list_last(&vol->inode.orphans, struct ext4_inode, inode.orphan);
 		err = ext4_inode_begin(handle, last);
 		if (!err) {
 			last->raw->i_dtime = 0;
@@ -211,9 +218,9 @@ bool ext4_orphans_left(const struct ext4_vol *vol) { return vol->inode.orphan_re
 
 struct ext4_inode *ext4_orphans_first(struct ext4_vol *vol)
 {
-	return list_empty(&vol->inode.orphans)
-			       ? NULL
-			       : list_first(&vol->inode.orphans, struct ext4_inode, inode.orphan);
+	if (list_empty(&vol->inode.orphans))
+		return NULL;
+	return list_first(&vol->inode.orphans, struct ext4_inode, inode.orphan);
 }
 
 void ext4_orphans_each(struct ext4_vol *vol, void (*fn)(struct ext4_inode *inode, void *arg),
@@ -226,6 +233,7 @@ void ext4_orphans_each(struct ext4_vol *vol, void (*fn)(struct ext4_inode *inode
 }
 
 bool ext4_orphan_listed(const struct ext4_inode *inode) { return inode->inode.on_orphans; }
+
 uint32_t ext4_orphans_count(const struct ext4_vol *vol)
 {
 	return __atomic_load_n(&vol->inode.nr_orphans, __ATOMIC_SEQ_CST);

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Dropping references to inodes, and what follows on the last one: an inode with a name goes to the
- * LRU list, one without a name is deleted by the callback of the room life (evict).
+ * Dropping references to inodes. When the last reference goes, an inode with a name is put on the
+ * LRU list; one without a name is deleted, by the function that the room life has registered
+ * (evict).
  *
  * Any thread. A worker deletes at once and may block. A loop thread in the mode of base/nowait.h
- * deletes what is small and in memory; the rest goes to the list `reap`, which ext4_vol_reap works
- * off on a worker. vol->inode.lock guards the cache and that list; no lock is held while an inode
- * is deleted or freed. If deleting fails, the inode stays on the orphan list on disk, and the next
- * mount deletes it.
+ * deletes an inode that is small and in memory; others it puts on the list `reap`, which
+ * ext4_vol_reap works off on a worker. vol->inode.lock guards the cache and that list; no lock is
+ * held while an inode is deleted or freed. If deleting fails, the inode stays on the orphan list on
+ * disk, and the next mount deletes it.
  */
 #include "ext4/core/structs.h"
 #include "ext4/inode/disk_inode.h"
@@ -17,7 +18,7 @@
 
 #include <errno.h>
 
-/* A loop thread deletes at most this many inodes in this time. */
+/* A loop thread deletes at most NOWAIT_EVICTIONS inodes in NOWAIT_EVICT_NS nanoseconds. */
 #define NOWAIT_EVICTIONS 8u
 #define NOWAIT_EVICT_NS 200000u
 
@@ -27,8 +28,8 @@ bool ext4_inode_nameless(const struct ext4_inode *inode)
 	       __atomic_load_n(&inode->nlink, __ATOMIC_RELAXED) == 0;
 }
 
-/* Before inode is freed: keeps the newest transaction that fsync waits for, see get.c. */
-static void tid_leaves(const struct ext4_inode *inode)
+/* Before inode is freed: keeps the transaction that its fsync would wait for (get.c). */
+static void keep_sync_tid(const struct ext4_inode *inode)
 {
 	struct ext4_vol *vol = inode->vol;
 
@@ -41,17 +42,18 @@ static void tid_leaves(const struct ext4_inode *inode)
 }
 
 /*
- * Moves the oldest unreferenced inodes beyond lru_max to dead, for free_list. vol->inode.lock held.
+ * Moves the oldest unreferenced inodes beyond lru_max to the list dead, for free_list. The caller
+ * holds vol->inode.lock.
  */
 static void shrink(struct ext4_vol *vol, struct list *dead)
 {
 	unsigned look = vol->inode.lru_len;
 
 	while (vol->inode.lru_len > vol->inode.lru_max && look-- > 0) {
-		struct ext4_inode *inode =
-				list_first(&vol->inode.lru, struct ext4_inode, inode.lru);
+		struct ext4_inode *inode;
 
-		/* Its times are not written yet, or it is on the orphan list: free it later. */
+		inode = list_first(&vol->inode.lru, struct ext4_inode, inode.lru);
+		/* Its times are not written yet, or it is on the orphan list: it is freed later. */
 		if (__atomic_load_n(&inode->inode.lazy_queued, __ATOMIC_SEQ_CST) ||
 		    __atomic_load_n(&inode->inode.on_orphans, __ATOMIC_RELAXED)) {
 			list_move_tail(&vol->inode.lru, &inode->inode.lru);
@@ -59,7 +61,7 @@ static void shrink(struct ext4_vol *vol, struct list *dead)
 		}
 		list_del(&inode->inode.lru);
 		vol->inode.lru_len--;
-		tid_leaves(inode);
+		keep_sync_tid(inode);
 		ext4_inode_unhash_locked(inode);
 		list_add_tail(dead, &inode->inode.lru);
 	}
@@ -75,7 +77,10 @@ static void free_list(struct list *dead)
 	}
 }
 
-/* True if the caller has to free inode; false: the stack of noted times still has it (a zombie). */
+/*
+ * Takes inode out of the hash. True: the caller frees it. False: it is still on the stack of noted
+ * times, and a zombie from now on. The caller holds vol->inode.lock.
+ */
 static bool may_free(struct ext4_inode *inode)
 {
 	ext4_inode_unhash_locked(inode);
@@ -84,8 +89,8 @@ static bool may_free(struct ext4_inode *inode)
 }
 
 /* ------------------------------------------------------------------ deleting */
-/* The deletion is over, or was left to the next mount: the struct goes. */
-static void after_evict(struct ext4_inode *inode)
+/* Frees the struct of an inode whose deletion has ended, unless it becomes a zombie. */
+static void free_evicted(struct ext4_inode *inode)
 {
 	struct ext4_vol *vol = inode->vol;
 	bool mine;
@@ -103,14 +108,15 @@ static void evict_over(struct ext4_inode *inode)
 
 	__atomic_add_fetch(&vol->inode.nr_evicted, 1, __ATOMIC_SEQ_CST);
 	__atomic_sub_fetch(&vol->inode.nr_evicting, 1, __ATOMIC_SEQ_CST);
-	/* After a failure it is still on the orphan list, which needs the struct. */
+	/* After a failure the inode is still on the orphan list, which needs the struct. */
 	if (!__atomic_load_n(&inode->inode.on_orphans, __ATOMIC_RELAXED))
-		after_evict(inode);
+		free_evicted(inode);
 }
 
 /* Calls ext4_evict of the room life. */
 static int evict(struct ext4_inode *inode) { return inode->vol->inode.evict(inode); }
 
+/* Deletes inode. An error is logged by ext4_evict; the next mount deletes the inode then. */
 static void evict_now(struct ext4_inode *inode)
 {
 	nowait_ignore(evict(inode));
@@ -119,7 +125,8 @@ static void evict_now(struct ext4_inode *inode)
 
 /*
  * Deletes inode on a loop thread, unless that would wait or this thread has deleted enough. True if
- * it is deleted. The caller's own operation has not missed, whatever happens here (NOWAIT-4).
+ * the deletion is over. A miss here is no miss of the caller's operation (NOWAIT-4): the state of
+ * the mode is put back.
  */
 static bool evict_tried(struct ext4_inode *inode)
 {
@@ -145,7 +152,7 @@ static bool evict_tried(struct ext4_inode *inode)
 	return true;
 }
 
-/* Deletes inode now if that is quick, else leaves it to a worker. */
+/* On a loop thread: deletes inode now if that is quick, else leaves it to a worker. */
 static void evict_soon(struct ext4_inode *inode)
 {
 	struct ext4_vol *vol = inode->vol;
@@ -217,7 +224,7 @@ void ext4_vol_reap(struct ext4_vol *vol)
 		}
 		more = !list_empty(&vol->inode.reap);
 		fdio_mutex_unlock(&vol->inode.lock);
-		/* This inode may be large: another worker takes the others. */
+		/* Deleting this inode may take long: another worker takes the others. */
 		if (more && vol->inode.reaper)
 			vol->inode.reaper(vol->inode.reaper_arg);
 		if (inode)
@@ -226,7 +233,7 @@ void ext4_vol_reap(struct ext4_vol *vol)
 }
 
 /* ------------------------------------------------------------------ end of the volume */
-/* The next inode without a name that no thread is deleting; it is marked as evicting. */
+/* An inode without a name that no thread is deleting, marked as evicting; NULL: none is left. */
 static struct ext4_inode *next_nameless(struct ext4_vol *vol)
 {
 	struct ext4_inode *inode, *found = NULL;
@@ -254,6 +261,6 @@ void ext4_inode_cache_evict_unlinked(struct ext4_vol *vol)
 		}
 		nowait_ignore(evict(inode));
 		if (!__atomic_load_n(&inode->inode.on_orphans, __ATOMIC_RELAXED))
-			after_evict(inode);
+			free_evicted(inode);
 	}
 }

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Inodes on disk: reading and verifying them, opening one for change in a handle, writing it into
- * its inode table block, and the fields whose halves lie apart. Called on workers, changes only in
- * handles.
+ * Inodes on disk: reading and verifying them, opening one for change in a handle, and writing it
+ * into its block of the inode table.
  *
- * ext4_inode_begin takes a copy of the whole disk inode, which is what a cancelled handle puts
- * back: callers may then change raw as they like and return at the first error.
+ * Workers, loop threads in the mode of base/nowait.h (they miss if the block is not in memory), the
+ * ticker, and the thread that opens or closes the volume. An inode is read before other threads can
+ * reach its struct; it is changed only inside handles. Damage is recorded and -EUCLEAN.
+ *
+ * ext4_inode_begin keeps a copy of the whole disk inode, which a cancelled handle puts back: so
+ * callers change raw as they like and return at the first error.
  */
 #include "ext4/core/structs.h"
 #include "ext4/inode/disk_inode.h"
@@ -16,19 +19,19 @@
 #include <errno.h>
 #include <string.h>
 
-#define OLD_SIZE 128U /* of an inode without the large part */
+#define OLD_SIZE 128U /* bytes of an inode without the large part */
 
-static uint16_t *csum_lo(struct ext2_inode_large *raw) { return &raw->osd2.linux2.l_i_checksum_lo; }
-
-/* The high half is there if the large part reaches that far. */
+/* ------------------------------------------------------------------ checksum */
+/* There is a high half of the checksum if the large part reaches that far. */
 static bool has_csum_hi(const struct ext4_vol *vol, const struct ext2_inode_large *raw)
 {
-	return vol->inode_size > OLD_SIZE &&
-	       raw->i_extra_isize >= offsetof(struct ext2_inode_large, i_checksum_hi) +
-						     sizeof(raw->i_checksum_hi) - OLD_SIZE;
+	const size_t end = offsetof(struct ext2_inode_large, i_checksum_hi) +
+			   sizeof(raw->i_checksum_hi);
+
+	return vol->inode_size > OLD_SIZE && OLD_SIZE + raw->i_extra_isize >= end;
 }
 
-/* The sum runs over the inode with its checksum fields zero. */
+/* The checksum of the inode with its checksum fields taken as zero. */
 static uint32_t csum(const struct ext4_vol *vol, uint32_t seed, const struct ext2_inode_large *raw)
 {
 	static const uint8_t zero[2];
@@ -66,7 +69,7 @@ static void checksum_set(struct ext4_vol *vol, uint32_t seed, struct ext2_inode_
 	if (!vol->has_csum)
 		return;
 	c = csum(vol, seed, raw);
-	*csum_lo(raw) = (uint16_t)c;
+	raw->osd2.linux2.l_i_checksum_lo = (uint16_t)c;
 	if (has_csum_hi(vol, raw))
 		raw->i_checksum_hi = (uint16_t)(c >> 16);
 }
@@ -96,12 +99,12 @@ void ext4_inode_sync_copies(struct ext4_inode *inode)
 }
 
 /* ------------------------------------------------------------------ reading */
-
 /*
- * The table above the high-water mark is not initialised, unless the mark is wrong, as old tools
- * left it: then an inode there is told by its checksum, or by the bitmap, where something could be
- * lost. The group gets no new ones, which would be given table blocks without looking at what is
- * there.
+ * Whether inode, whose number is above the high-water mark of its group's table, is in use. The
+ * table there is not initialised and may hold anything, unless the mark is wrong, as old tools left
+ * it. So the inode counts as in use if its checksum is right; without checksums, if the bitmap says
+ * so, which is asked only where something could be lost: on a mount that writes. The group gets no
+ * new inodes then, because a new one would overwrite its table block unread.
  */
 static bool used_above_mark(struct ext4_inode *inode)
 {
@@ -109,8 +112,9 @@ static bool used_above_mark(struct ext4_inode *inode)
 
 	if (!inode->raw->i_mode || !inode->raw->i_links_count)
 		return false;
-	if (vol->has_csum ? !checksum_ok(vol, inode->checksum_seed, inode->raw)
-			: !ext4_vol_read_only(vol) && ext4_inode_in_use(vol, inode->ino) != 1)
+	if (vol->has_csum && !checksum_ok(vol, inode->checksum_seed, inode->raw))
+		return false;
+	if (!vol->has_csum && !ext4_vol_read_only(vol) && ext4_inode_in_use(vol, inode->ino) != 1)
 		return false;
 	log_ratelimited(FDIO_LOG_WARN,
 			"%s: inode %u is in use above the mark of its group's table: run e2fsck",
@@ -119,8 +123,10 @@ static bool used_above_mark(struct ext4_inode *inode)
 	return true;
 }
 
-/* What every later reader relies on. */
-/* As the kernel: 2^32 - 1 blocks; without huge_file no more than i_blocks can count in sectors. */
+/*
+ * Bytes of the largest file, as in the kernel: 2^32 - 1 blocks; without huge_file only what
+ * i_blocks can count in sectors.
+ */
 static uint64_t largest_size(const struct ext4_vol *vol)
 {
 	uint64_t blocks = UINT32_MAX;
@@ -130,6 +136,7 @@ static uint64_t largest_size(const struct ext4_vol *vol)
 	return blocks << vol->block_bits;
 }
 
+/* Checks what every later reader of raw relies on. */
 static int check_raw(struct ext4_inode *inode, bool special)
 {
 	struct ext4_vol *vol = inode->vol;
@@ -153,7 +160,8 @@ static int check_raw(struct ext4_inode *inode, bool special)
 	case S_IFIFO:
 	case S_IFSOCK:
 		break;
-	default: return EXT4_CORRUPT(vol, inode->ino, 0, "impossible file type %#o", raw->i_mode);
+	default:
+		return EXT4_CORRUPT(vol, inode->ino, 0, "impossible file type %#o", raw->i_mode);
 	}
 	if (size > largest_size(vol) || (S_ISDIR(raw->i_mode) && (size & (vol->block_size - 1)) &&
 				       !(raw->i_flags & EXT4_INLINE_DATA_FL)))
@@ -167,17 +175,15 @@ static int check_raw(struct ext4_inode *inode, bool special)
 int ext4_inode_read(struct ext4_inode *inode, bool special)
 {
 	struct ext4_vol *vol = inode->vol;
+	bool above = ext4_itable_never_used(vol, inode->ino);
 	struct journal_buffer *buffer;
 	uint32_t off;
-	uint64_t blk;
+	uint64_t blk = ext4_itable_place(vol, inode->ino, &off);
 	int err;
 
-	bool above = ext4_itable_never_used(vol, inode->ino);
-
-	blk = ext4_itable_place(vol, inode->ino, &off);
 	if (!blk)
 		return EXT4_CORRUPT(vol, inode->ino, 0,
-				  "the descriptor of its group does not say where it is");
+				    "the descriptor of its group does not say where it is");
 	err = EXT4_READ_BLOCK(vol, inode->ino, blk, &buffer);
 	if (err)
 		return err;
@@ -195,14 +201,16 @@ int ext4_inode_read(struct ext4_inode *inode, bool special)
 }
 
 /* ------------------------------------------------------------------ changing */
+/* What a cancelled handle puts back: the state of the inode at ext4_inode_begin. */
 struct inode_undo {
 	struct journal_callback callback;
 	struct ext4_inode *inode;
 	uint64_t lazy_wtime_ns, lazy_atime_ns;
 	uint32_t map_edits;
-	uint8_t raw[];
+	uint8_t raw[]; /* inode_size bytes */
 };
 
+/* Notes the time ns again, unless a later one was noted meanwhile. */
 static void put_back_lazy(uint64_t *to, uint64_t ns)
 {
 	uint64_t none = 0;
@@ -226,8 +234,8 @@ static void inode_undo(struct journal_callback *callback, int ended)
 		put_back_lazy(&inode->inode.lazy_wtime_ns, undo->lazy_wtime_ns);
 		put_back_lazy(&inode->inode.lazy_atime_ns, undo->lazy_atime_ns);
 		/*
-		 * A handle that only tried to change names or times costs the next direct write no
-		 * detour.
+		 * The map stays if the handle did not change it: without a map, the next direct
+		 * write would have to take the slow path.
 		 */
 		if (__atomic_load_n(&inode->inode.map_edits, __ATOMIC_RELAXED) != undo->map_edits)
 			inode->vol->inode.forget_map(inode);
@@ -246,7 +254,7 @@ int ext4_inode_begin(struct journal_handle *handle, struct ext4_inode *inode)
 		return -ENOMEM;
 	undo->inode = inode;
 	undo->callback.fn = inode_undo;
-	/* those of this handle come after */
+	/* Read before this handle edits the map, so that inode_undo sees whether it did. */
 	undo->map_edits = __atomic_load_n(&inode->inode.map_edits, __ATOMIC_RELAXED);
 	fdio_mutex_lock(&inode->attr);
 	memcpy(undo->raw, inode->raw, inode->vol->inode_size);
@@ -254,7 +262,7 @@ int ext4_inode_begin(struct journal_handle *handle, struct ext4_inode *inode)
 	undo->lazy_atime_ns = __atomic_load_n(&inode->inode.lazy_atime_ns, __ATOMIC_RELAXED);
 	ext4_fold_lazy(inode);
 	fdio_mutex_unlock(&inode->attr);
-	/* maps of what a handle has open are not given up */
+	/* From here on map_evict.c does not evict this inode's map (walks_to in cache.c). */
 	__atomic_store_n(&inode->inode.begun, handle, __ATOMIC_RELEASE);
 	journal_on_undo(handle, &undo->callback);
 	return 0;

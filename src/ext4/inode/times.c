@@ -3,10 +3,12 @@
  * The times of an inode, on disk and in memory, and the transaction that fsync has to wait for.
  *
  * Data I/O changes times without a handle: ext4_touch_write and ext4_touch_read store the time in
- * the inode (atomics, any thread, never blocking) and put the inode on a lock-free stack once;
- * ext4_vol_write_times takes the stack whole, on the ticker or a worker, and writes each inode in a
- * handle. Whoever opens the inode for change meanwhile folds them in (ext4_inode_begin). An inode
- * whose times could not be written is put on the stack again.
+ * lazy_wtime_ns or lazy_atime_ns of the inode, which are atomic, and put the inode on the lock-free
+ * stack lazy_head, once. ext4_vol_write_times (lazy_times.c) takes the stack whole and writes each
+ * inode in a handle. If another handle opens the inode first, ext4_inode_begin folds the noted
+ * times into raw.
+ *
+ * Any thread; nothing here blocks or fails. inode->attr guards the times in raw.
  */
 #include "ext4/core/structs.h"
 #include "ext4/inode/disk_inode.h"
@@ -18,18 +20,25 @@
 
 #define NS_PER_S 1000000000LL
 /*
- * A time is stored again only after this: threads that overwrite one file do not fight for the
- * line.
+ * A noted time is stored again only after this, so that threads that overwrite one file do not
+ * fight for its cache line.
  */
 #define LAZY_STEP_NS 1000000LL
 
-/* Where the parts of a time are; extra is NULL where i_extra_isize does not reach. */
-struct time_place { uint32_t *sec, *extra; };
+/*
+ * Where the parts of a time lie in raw: seconds, and nanoseconds with two more bits of seconds. A
+ * part that i_extra_isize does not reach is NULL.
+ */
+struct time_place {
+	uint32_t *sec, *extra;
+};
 
-static struct time_place place(const struct ext4_inode *inode, unsigned which)
+static struct time_place time_place(const struct ext4_inode *inode, unsigned which)
 {
 	struct ext2_inode_large *raw = inode->raw;
 	struct time_place when = { &raw->i_crtime, &raw->i_crtime_extra };
+	bool old = inode->vol->inode_size <= 128; /* without the large part */
+	size_t end = old ? 128 : 128U + raw->i_extra_isize;
 
 	if (which == EXT4_SET_ATIME)
 		when = (struct time_place){ &raw->i_atime, &raw->i_atime_extra };
@@ -37,19 +46,16 @@ static struct time_place place(const struct ext4_inode *inode, unsigned which)
 		when = (struct time_place){ &raw->i_mtime, &raw->i_mtime_extra };
 	else if (which == EXT4_SET_CTIME)
 		when = (struct time_place){ &raw->i_ctime, &raw->i_ctime_extra };
-	if (inode->vol->inode_size <= 128 ||
-	    (size_t)((uint8_t *)(when.extra + 1) - (uint8_t *)raw) > 128U + raw->i_extra_isize)
+	if (old || (size_t)((uint8_t *)(when.extra + 1) - (uint8_t *)raw) > end)
 		when.extra = NULL;
-	if ((size_t)((uint8_t *)(when.sec + 1) - (uint8_t *)raw) >
-	    (inode->vol->inode_size <= 128 ? 128U : 128U + raw->i_extra_isize))
+	if ((size_t)((uint8_t *)(when.sec + 1) - (uint8_t *)raw) > end)
 		when.sec = NULL;
 	return when;
 }
 
-/* which 0: the creation time. */
 struct timespec ext4_raw_get_time(const struct ext4_inode *inode, unsigned which)
 {
-	struct time_place when = place(inode, which);
+	struct time_place when = time_place(inode, which);
 	struct timespec ts = { 0, 0 };
 
 	if (!when.sec)
@@ -66,12 +72,12 @@ struct timespec ext4_raw_get_time(const struct ext4_inode *inode, unsigned which
 
 static void encode_time(const struct ext4_inode *inode, unsigned which, struct timespec ts)
 {
-	struct time_place when = place(inode, which);
+	struct time_place when = time_place(inode, which);
 	int64_t max = when.extra ? (int64_t)INT32_MAX + (3LL << 32) : INT32_MAX;
 
 	if (!when.sec)
 		return;
-	/* At the ends of what can be stored there are no fractions: as the kernel has it. */
+	/* A time beyond the range becomes its end, without a fraction, as the kernel does it. */
 	if (ts.tv_sec <= INT32_MIN)
 		ts = (struct timespec){ INT32_MIN, 0 };
 	if (ts.tv_sec >= max)
@@ -82,19 +88,20 @@ static void encode_time(const struct ext4_inode *inode, unsigned which, struct t
 			      (uint32_t)ts.tv_nsec << 2;
 }
 
+/* The atomic copy of a time of raw; the creation time has none. */
 static int64_t *copy_of(struct ext4_inode *inode, unsigned which)
 {
-	return which == EXT4_SET_ATIME   ? &inode->inode.atime_ns
-	       : which == EXT4_SET_MTIME ? &inode->inode.mtime_ns
-					 : &inode->inode.ctime_ns;
+	if (which == EXT4_SET_ATIME)
+		return &inode->inode.atime_ns;
+	return which == EXT4_SET_MTIME ? &inode->inode.mtime_ns : &inode->inode.ctime_ns;
 }
 
-/* attr held */
+/* Stores one time and its copy. inode->attr held. */
 static void store_time(struct ext4_inode *inode, unsigned which, struct timespec ts)
 {
 	encode_time(inode, which, ts);
 	if (which) {
-		ts = ext4_raw_get_time(inode, which); /* clamped */
+		ts = ext4_raw_get_time(inode, which); /* as stored: the range may have cut it */
 		__atomic_store_n(copy_of(inode, which), ext4_time_ns(ts), __ATOMIC_RELAXED);
 	}
 }
@@ -104,7 +111,7 @@ void ext4_raw_set_time(struct ext4_inode *inode, unsigned which, struct timespec
 	for (unsigned bit = EXT4_SET_ATIME; bit <= EXT4_SET_CTIME; bit <<= 1)
 		if (which & bit)
 			store_time(inode, bit, ts);
-	/* What was noted lazily before is older than this. */
+	/* A time that data I/O has noted is older than ts. */
 	if (which & EXT4_SET_MTIME)
 		__atomic_store_n(&inode->inode.lazy_wtime_ns, 0, __ATOMIC_RELAXED);
 	if (which & EXT4_SET_ATIME)
@@ -171,11 +178,14 @@ void ext4_touch_write(struct ext4_inode *inode)
 	ext4_queue_lazy(inode);
 }
 
-/* relatime: only if it would be older than the last change, or a day old. */
+/*
+ * Whether a read at ns changes atime. relatime: only if atime is not newer than the last change of
+ * the file, or is a day old.
+ */
 static bool atime_wanted(struct ext4_inode *inode, int64_t ns)
 {
-	int64_t a = __atomic_load_n(&inode->inode.atime_ns, __ATOMIC_RELAXED),
-		w = (int64_t)__atomic_load_n(&inode->inode.lazy_wtime_ns, __ATOMIC_RELAXED);
+	int64_t a = __atomic_load_n(&inode->inode.atime_ns, __ATOMIC_RELAXED);
+	int64_t w = (int64_t)__atomic_load_n(&inode->inode.lazy_wtime_ns, __ATOMIC_RELAXED);
 	int64_t lazy = (int64_t)__atomic_load_n(&inode->inode.lazy_atime_ns, __ATOMIC_RELAXED);
 
 	if (lazy)
@@ -205,6 +215,18 @@ void ext4_touch_read(struct ext4_inode *inode)
 	ext4_queue_lazy(inode);
 }
 
+void ext4_lazy_times(const struct ext4_inode *inode, uint64_t *ret_write, uint64_t *ret_access)
+{
+	*ret_write = __atomic_load_n(&inode->inode.lazy_wtime_ns, __ATOMIC_RELAXED);
+	*ret_access = __atomic_load_n(&inode->inode.lazy_atime_ns, __ATOMIC_RELAXED);
+}
+
+bool ext4_times_pending(struct ext4_inode *inode)
+{
+	return ext4_has_lazy(inode) && __atomic_load_n(&inode->nlink, __ATOMIC_RELAXED) &&
+	       !ext4_vol_read_only(inode->vol);
+}
+
 /* ------------------------------------------------------------------ what fsync waits for */
 bool ext4_sync_tid_noted(struct ext4_inode *inode, bool datasync, journal_tid *ret)
 {
@@ -214,16 +236,4 @@ bool ext4_sync_tid_noted(struct ext4_inode *inode, bool datasync, journal_tid *r
 	*ret = __atomic_load_n(datasync ? &inode->inode.datasync_tid : &inode->inode.sync_tid,
 			       __ATOMIC_RELAXED);
 	return true;
-}
-
-bool ext4_times_pending(struct ext4_inode *inode)
-{
-	return ext4_has_lazy(inode) && __atomic_load_n(&inode->nlink, __ATOMIC_RELAXED) &&
-	       !ext4_vol_read_only(inode->vol);
-}
-
-void ext4_lazy_times(const struct ext4_inode *inode, uint64_t *ret_write, uint64_t *ret_access)
-{
-	*ret_write = __atomic_load_n(&inode->inode.lazy_wtime_ns, __ATOMIC_RELAXED);
-	*ret_access = __atomic_load_n(&inode->inode.lazy_atime_ns, __ATOMIC_RELAXED);
 }
