@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Which file systems are served, and how. A list of our own: libext2fs opens far more than this
- * room can write. Three verdicts: read-write, read-only (the features can be read around, but not
- * kept consistent), refused (reading would show wrong data). Unknown incompatible features are
- * refused, unknown read-only-compatible ones are served read-only, as the format's rules want.
+ * Which file systems are served, and how. The list is fusedio's own, because libext2fs opens far
+ * more than fusedio can write. There are three verdicts: read-write; read-only, if files can be
+ * read but the feature could not be kept consistent; refused, if reading would show wrong data.
+ * Unknown incompatible features are refused, unknown read-only-compatible ones are served
+ * read-only, as the rules of the format demand.
  *
- * Pure functions over the 1024 bytes of the superblock; called by volume/volume.c before the
- * journal is replayed and again after, because a replay may bring a newer superblock.
+ * Pure functions over the 1024 bytes of the superblock, without locks: any thread. load.c calls
+ * them before the journal is replayed and again after, because a replay may bring a newer
+ * superblock. A refusal sets the reason.
  */
 #include "ext4/core/structs.h"
 #include "ext4/volume/parts.h"
@@ -65,7 +67,10 @@ static const struct feature ro_compat[] = {
 	{ EXT4_FEATURE_RO_COMPAT_VERITY, EXT4_SERVE_RO, "files may be sealed (verity)" },
 };
 
-/* The worst verdict of the bits that are set; *why belongs to it. */
+/*
+ * The worst verdict on the bits of set; *why belongs to it. *ret_unknown: the bits that are not
+ * among the nr features of the list, whose verdict is unknown.
+ */
 static enum ext4_verdict check_set(const struct feature *feature, size_t nr, uint32_t set,
 				   enum ext4_verdict unknown, uint32_t *ret_unknown,
 				   const char **why)
@@ -89,7 +94,7 @@ static enum ext4_verdict check_set(const struct feature *feature, size_t nr, uin
 	return worst;
 }
 
-/* Geometry and revision: what the features do not say. */
+/* Why revision, absent features or geometry allow reading only; NULL: they allow writing. */
 static const char *ro_by_shape(const struct ext2_super_block *sb)
 {
 	if (sb->s_rev_level < 1)
@@ -107,9 +112,9 @@ static const char *ro_by_shape(const struct ext2_super_block *sb)
 }
 
 /*
- * So many groups are served: 512 TiB with groups of the usual size. Each takes some 200 bytes as
- * long as it is mounted, whatever the image really holds, and a superblock may say that it has one
- * of 8 blocks for each page of a sparse file.
+ * The most groups that are served: 512 TiB with groups of the usual size. Each group takes some 200
+ * bytes of memory while the volume is mounted, whatever the image really holds; and a small sparse
+ * file can claim a group for every 8 blocks.
  */
 #define GROUPS_MAX (1U << 22)
 
@@ -121,42 +126,47 @@ static bool has_too_many_groups(const struct ext2_super_block *sb)
 }
 
 enum ext4_verdict ext4_features_check(const struct ext2_super_block *sb, const char *devname,
-		const char **ret_why, struct fdio_reason *reason)
+				      const char **ret_why, struct fdio_reason *reason)
 {
-	const char *why_i = NULL, *why_r = NULL, *shape = ro_by_shape(sb);
-	uint32_t unknown_i = 0, unknown_r = 0;
-	enum ext4_verdict i, r;
+	const char *why_incompat = NULL, *why_ro_compat = NULL, *why_shape = ro_by_shape(sb);
+	uint32_t unknown, unknown_ro_compat;
+	enum ext4_verdict by_incompat, by_ro_compat;
 
 	*ret_why = NULL;
-	i = check_set(incompat, ARRAY_SIZE(incompat), sb->s_feature_incompat, EXT4_REFUSE,
-		      &unknown_i, &why_i);
-	r = check_set(ro_compat, ARRAY_SIZE(ro_compat), sb->s_feature_ro_compat, EXT4_SERVE_RO,
-		      &unknown_r, &why_r);
-	if (i == EXT4_REFUSE && unknown_i) {
-		fdio_reason_set(reason, "%s: unknown incompatible features %#x: a newer fusedio or "
-				"the kernel is needed", devname,
-			 unknown_i);
+	by_incompat = check_set(incompat, ARRAY_SIZE(incompat), sb->s_feature_incompat,
+				EXT4_REFUSE, &unknown, &why_incompat);
+	by_ro_compat = check_set(ro_compat, ARRAY_SIZE(ro_compat), sb->s_feature_ro_compat,
+				 EXT4_SERVE_RO, &unknown_ro_compat, &why_ro_compat);
+	if (by_incompat == EXT4_REFUSE && unknown) {
+		fdio_reason_set(reason,
+				"%s: unknown incompatible features %#x: a newer fusedio or the "
+				"kernel is needed",
+				devname, unknown);
 		return EXT4_REFUSE;
 	}
-	if (i == EXT4_REFUSE) {
-		fdio_reason_set(reason, "%s: %s", devname, why_i);
+	if (by_incompat == EXT4_REFUSE) {
+		fdio_reason_set(reason, "%s: %s", devname, why_incompat);
 		return EXT4_REFUSE;
 	}
 	if ((sb->s_feature_compat & EXT3_FEATURE_COMPAT_HAS_JOURNAL) && !sb->s_journal_inum) {
-		fdio_reason_set(reason, "%s: the journal is on another device: move it inside with "
-				"tune2fs -O ^has_journal, then "
-			 "-O has_journal", devname);
+		fdio_reason_set(reason,
+				"%s: the journal is on another device: move it inside with tune2fs "
+				"-O ^has_journal, then -O has_journal",
+				devname);
 		return EXT4_REFUSE;
 	}
 	if (has_too_many_groups(sb)) {
-		fdio_reason_set(reason, "%s: more than %u block groups (of %u blocks): mount it "
-				"with the kernel", devname,
-			 GROUPS_MAX, sb->s_blocks_per_group);
+		fdio_reason_set(reason,
+				"%s: more than %u block groups (of %u blocks): mount it with the "
+				"kernel",
+				devname, GROUPS_MAX, sb->s_blocks_per_group);
 		return EXT4_REFUSE;
 	}
-	if (i == EXT4_SERVE_RO || r == EXT4_SERVE_RO || shape) {
-		*ret_why = i == EXT4_SERVE_RO ? why_i : r == EXT4_SERVE_RO ? why_r : shape;
-		return EXT4_SERVE_RO;
-	}
-	return EXT4_SERVE_RW;
+	if (by_incompat == EXT4_SERVE_RO)
+		*ret_why = why_incompat;
+	else if (by_ro_compat == EXT4_SERVE_RO)
+		*ret_why = why_ro_compat;
+	else
+		*ret_why = why_shape;
+	return *ret_why ? EXT4_SERVE_RO : EXT4_SERVE_RW;
 }

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What a volume keeps in memory of its superblock and its group descriptors: read, checked for
- * sense, and refused with a reason if the device is too small or the numbers are impossible. It is
- * loaded again whenever the device has changed beneath it (a replay), so volume_unload undoes all
- * of it. Only the thread that opens or closes the volume; no locks. What fails leaves something
- * that volume_unload frees.
+ * Loads what a volume keeps in memory of its superblock and its group descriptors. It is refused
+ * with a reason if the device is too small or the numbers are impossible. It is loaded again
+ * whenever the device has changed (a replay), so volume_unload frees all of it, also what a failed
+ * load has left.
+ *
+ * Only the thread that opens or closes the volume; no locks.
  */
 #include "ext4/volume/opening.h"
 
@@ -95,11 +96,10 @@ void volume_unload(struct ext4_vol *vol)
 	vol->fs = NULL;
 }
 
-/* Everything that is derived from the superblock and the descriptors on the device. */
 int volume_load(struct opening *opening)
 {
 	struct ext4_vol *vol = opening->vol;
-	long lib;
+	long lib_err; /* of libext2fs */
 	int err = ext4_super_read(vol->dev, &opening->sb, opening->reason);
 	const char *why;
 
@@ -114,11 +114,11 @@ int volume_load(struct opening *opening)
 	case EXT4_SERVE_RO: opening->ro_why = why; break;
 	case EXT4_SERVE_RW: break;
 	}
-	lib = ext4_io_open_fs(vol->dev, &vol->fs);
-	if (lib)
-		return opening_refuse(opening, ext4_error_from_ext2(lib),
+	lib_err = ext4_io_open_fs(vol->dev, &vol->fs);
+	if (lib_err)
+		return opening_refuse(opening, ext4_error_from_ext2(lib_err),
 				      "%s: cannot read the file system: %s: run e2fsck %s",
-				      dev_name(opening), error_message(lib), dev_name(opening));
+				      dev_name(opening), error_message(lib_err), dev_name(opening));
 	err = set_geometry(opening);
 	if (err)
 		return err;

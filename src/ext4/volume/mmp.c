@@ -1,23 +1,22 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Multiple mount protection (the mmp feature): a block outside the journal, in which whoever has
- * the file system mounted writes a new sequence number every few seconds, so that a second host
- * that can reach the device sees that it is in use.
+ * Multiple mount protection (the mmp feature): a block outside the journal, into which the host
+ * that has the file system mounted writes a new sequence number every few seconds, so that a second
+ * host that can reach the device sees that the file system is in use.
  *
- * MMP-1 Starting: a block that says "clean" may be taken; one that a check has marked is refused;
- * anything else belongs to a host that
- *    is alive, or died. Twice the interval that it promised, and one second, tell which: if the
- *    number changes, it is alive.
- * MMP-2 After writing an own number it is read again a moment later, because two hosts may have
- * found "clean" at the same time. (The
- *    kernel does not wait here.)
- * MMP-3 Each update reads first: a number that is not the own one means that another host has not
- * seen this one. Nothing more is
- *    written from then on, not even the superblock's note of errors: it belongs to the other.
+ * MMP-1 Starting: a block that says "clean" may be taken; one that e2fsck has marked is refused;
+ *       any other number belongs to a host that is alive or has died. To find out, wait for twice
+ *       the interval that the host promised, and one second: if the number changes, it is alive.
+ * MMP-2 After writing its own number, a host reads the block again a moment later, because two
+ *       hosts may have found "clean" at the same time. (The kernel does not wait here.)
+ * MMP-3 Each update reads the block first. If it holds another number than this host's, another
+ *       host has taken the file system without seeing this one. From then on nothing is written,
+ *       not even errors into the superblock: the file system belongs to the other host.
  * MMP-4 Stopping writes "clean", last of all, when everything else is on the device.
  *
- * The main thread starts and stops; one thread updates. No lock of any other part is held while it
- * waits for the device.
+ * The thread that opens or closes the volume starts and stops; a thread of its own updates. lock
+ * guards only stop; no lock is held while a thread waits for the device. A failed update is logged
+ * and tried again at the next interval.
  */
 #include "ext4/core/structs.h"
 #include "ext4/volume/parts.h"
@@ -42,16 +41,18 @@
 struct ext4_mmp {
 	struct ext4_vol *vol;
 	struct dev *dev;
-	uint64_t off;              /* of the block on the device */
-	uint32_t len;              /* what is read and written: a block */
+	uint64_t off;              /* where the block lies on the device, in bytes */
+	uint32_t len;              /* bytes that are read and written: the block size */
 	bool has_csum;
 	uint32_t checksum_seed;
-	uint32_t interval_s, check_s;
-	uint32_t seq;
+	uint32_t interval_s;       /* from one update to the next */
+	uint32_t check_s;          /* the interval that is promised to other hosts */
+	uint32_t seq;              /* the number that this host has written last */
 	struct mmp_struct *block;  /* len bytes, disk order */
 	struct fdio_mutex lock;    /* RANK_LEAF; guards stop */
 	pthread_cond_t cond;
-	bool stop, on, lost;
+	bool stop;
+	bool lost;                 /* MMP-3; read by others after the thread has ended */
 	pthread_t thread;
 };
 
@@ -102,30 +103,26 @@ static uint32_t new_seq(void)
 	return seq;
 }
 
-/* ---- keeping it ---- */
-void ext4_mmp_lost(struct ext4_vol *vol)
-{
-	if (vol->journal)
-		journal_abort(vol->journal, -ESHUTDOWN); /* the kind that writes nothing any more */
-	if (vol->options.went_read_only)
-		vol->options.went_read_only(vol->options.arg, "another host has mounted it");
-}
-
-/* Another host has it: MMP-3. */
+/* ---- the thread that updates the block ---- */
+/* Another host has the file system: stops writing at once (MMP-3). */
 static void lost(struct ext4_mmp *mmp)
 {
+	struct ext4_vol *vol = mmp->vol;
+
 	mmp->lost = true;
 	log_err("%s: host %.64s has mounted it too (device %.32s): nothing more is written here; "
 		"unmount it on both and run e2fsck",
 		mmp->dev->name, (const char *)mmp->block->mmp_nodename,
 		(const char *)mmp->block->mmp_bdevname);
-	__atomic_store_n(&mmp->vol->mmp_lost, true, __ATOMIC_SEQ_CST);
-	/*
-	 * While it is being mounted there may be no journal yet: mount_volume looks at mmp_lost
-	 * when it is through.
-	 */
-	if (!__atomic_load_n(&mmp->vol->mounting, __ATOMIC_SEQ_CST))
-		ext4_mmp_lost(mmp->vol);
+	__atomic_store_n(&vol->mmp_lost, true, __ATOMIC_SEQ_CST);
+	/* While the volume is being opened there may be no journal: mount_volume reads mmp_lost. */
+	if (__atomic_load_n(&vol->mounting, __ATOMIC_SEQ_CST))
+		return;
+	/* After an abort with ESHUTDOWN nothing is written any more, not even to the superblock. */
+	if (vol->journal)
+		journal_abort(vol->journal, -ESHUTDOWN);
+	if (vol->options.went_read_only)
+		vol->options.went_read_only(vol->options.arg, "another host has mounted it");
 }
 
 static void update(struct ext4_mmp *mmp)
@@ -144,6 +141,7 @@ static void update(struct ext4_mmp *mmp)
 				mmp->dev->name, strerror(-err));
 }
 
+/* Waits until the time when (fdio_now_ns). False: told to stop before. */
 static bool wait_until(struct ext4_mmp *mmp, uint64_t when)
 {
 	bool stop;
@@ -169,34 +167,35 @@ static void *keeper(void *arg)
 static int in_use(const struct ext4_mmp *mmp, struct fdio_reason *reason)
 {
 	fdio_reason_set(reason,
-			"%s: in use by host %.64s (device %.32s): unmount it there first; "
-			"if that host does not run any more, "
-			"e2fsck clears the mark",
+			"%s: in use by host %.64s (device %.32s): unmount it there first; if that "
+			"host does not run any more, e2fsck clears the mark",
 			mmp->dev->name, (const char *)mmp->block->mmp_nodename,
 			(const char *)mmp->block->mmp_bdevname);
 	return -EBUSY;
 }
 
-/* MMP-1 */
+/* MMP-1: 0 if the file system may be taken, after waiting for a host that may have died. */
 static int wait_for_owner(struct ext4_mmp *mmp, struct fdio_reason *reason)
 {
-	uint32_t seq = mmp->block->mmp_seq,
-		 wait_s = FDIO_MIN(mmp->check_s * 2 + 1, mmp->check_s + 60);
+	uint32_t seq = mmp->block->mmp_seq;
+	uint32_t wait_s = FDIO_MIN(mmp->check_s * 2 + 1, mmp->check_s + 60);
 	int err;
 
 	if (seq == EXT4_MMP_SEQ_CLEAN)
 		return 0;
 	if (seq == EXT4_MMP_SEQ_FSCK || seq > EXT4_MMP_SEQ_MAX) {
-		fdio_reason_set(reason, "%s: e2fsck is running on it, or was interrupted: run "
-				"e2fsck %s", mmp->dev->name, mmp->dev->name);
+		fdio_reason_set(reason,
+				"%s: e2fsck is running on it, or was interrupted: run e2fsck %s",
+				mmp->dev->name, mmp->dev->name);
 		return -EBUSY;
 	}
 	log_info("%s: not unmounted cleanly, or in use by host %.64s: watching it for %u seconds "
 		 "(mmp)",
 		 mmp->dev->name, (const char *)mmp->block->mmp_nodename, wait_s);
 	if (fdio_stop_wait(fdio_now_ns() + wait_s * 1000000000ULL)) {
-		fdio_reason_set(reason, "%s: told to end while watching whether another host uses "
-				"it (mmp)", mmp->dev->name);
+		fdio_reason_set(reason,
+				"%s: told to end while watching whether another host uses it (mmp)",
+				mmp->dev->name);
 		return -EINTR;
 	}
 	err = read_block(mmp);
@@ -209,9 +208,9 @@ static int take(struct ext4_mmp *mmp, struct fdio_reason *reason)
 {
 	int err = read_block(mmp);
 
-	/* Who has it may promise more than the superblock says. */
 	if (err)
 		return err;
+	/* The host that wrote the block may have promised a longer interval than the superblock. */
 	mmp->check_s = FDIO_MAX(mmp->interval_s * CHECK_MULT, MIN_CHECK_S);
 	mmp->check_s = FDIO_MAX(mmp->check_s, (uint32_t)mmp->block->mmp_check_interval);
 	mmp->check_s = FDIO_MIN(mmp->check_s, MAX_CHECK_S);
@@ -273,19 +272,18 @@ int ext4_mmp_start(struct ext4_vol *vol, struct fdio_reason *reason)
 	if (vol->volume.mmp || !ext2fs_has_feature_mmp(vol->fs->super))
 		return 0;
 	if (blk <= vol->first_data_block || blk >= vol->nr_blocks) {
-		fdio_reason_set(reason, "%s: the block for multiple mount protection is not in the "
-				"file system: run e2fsck %s",
-			 vol->dev->name, vol->dev->name);
+		fdio_reason_set(reason,
+				"%s: the block for multiple mount protection is not in the file "
+				"system: run e2fsck %s",
+				vol->dev->name, vol->dev->name);
 		return -EUCLEAN;
 	}
 	mmp = mmp_new(vol);
 	if (!mmp)
 		return -ENOMEM;
 	err = take(mmp, reason);
-	if (!err) {
+	if (!err)
 		err = thread_start(&mmp->thread, "ext4-mmp", keeper, mmp);
-		mmp->on = !err;
-	}
 	if (err && !fdio_reason_is_set(reason))
 		fdio_reason_set(reason, "%s: multiple mount protection: %s: run e2fsck %s",
 				vol->dev->name, strerror(-err), vol->dev->name);

@@ -2,12 +2,13 @@
 /*
  * The journal while a volume opens: where its log lies, whether it must be replayed, and the
  * replay. Everything that was read from the device before a replay is stale after it, so the caller
- * loads the volume anew and looks again. A journal that fusedio does not replay (fast commits,
- * unknown features, damage) is refused with the way out; nothing is written then.
+ * loads the volume anew and looks at the journal again. A journal that fusedio does not replay
+ * (fast commits, unknown features, damage) is refused with the way out; nothing is written then.
  *
- * The errors that a past mount noted in the superblock outlive the replay, which may bring back an
- * older superblock (restore_errors). Only the thread that opens the volume, but for
- * note_journal_abort, which the journal calls on any thread.
+ * A replay may bring back an older superblock: the errors that a past mount has noted there are
+ * written again afterwards (restore_errors).
+ *
+ * Only the thread that opens the volume; the journal calls note_journal_abort on any thread.
  */
 #include "ext4/volume/opening.h"
 
@@ -58,8 +59,8 @@ void volume_close_journal(struct ext4_vol *vol)
 }
 
 /*
- * e2fsck knows journals that we do not replay. It wants the device for itself, so the caller runs
- * it.
+ * e2fsck can replay journals that fusedio does not. It needs the device for itself, so it is run by
+ * the caller, or by the user.
  */
 static int ask_for_e2fsck(struct opening *opening, const char *obstacle)
 {
@@ -77,6 +78,7 @@ void volume_clear_recover(struct ext2_super_block *sb, void *arg)
 	sb->s_feature_incompat &= ~(uint32_t)EXT3_FEATURE_INCOMPAT_RECOVER;
 }
 
+/* Finds out where the log lies, and keeps its blocks from being allocated. */
 static int map_log(struct opening *opening)
 {
 	struct ext4_vol *vol = opening->vol;
@@ -101,8 +103,8 @@ static int map_log(struct opening *opening)
 
 /*
  * e2fsck 1.47.0 was seen to fail in the middle of fast commits ("Invalid argument while recovering
- * journal"), go on, and call the file system clean: fsynced files were gone. So it is not run for
- * the user.
+ * journal"), go on, and call the file system clean: fsynced files were gone. So fusedio does not
+ * run it for the user.
  */
 static int refuse_fast_commits(struct opening *opening)
 {
@@ -112,26 +114,30 @@ static int refuse_fast_commits(struct opening *opening)
 			      dev_name(opening), dev_name(opening));
 }
 
-struct past_errors { const struct ext2_super_block *before; bool aborted; };
+struct past_errors {
+	const struct ext2_super_block *before; /* the superblock as it was before the replay */
+	bool aborted;                          /* the journal says that it was aborted */
+};
 
+/* Copies what before says of errors: the state bit, and the fields that describe them. */
 static void keep_errors(struct ext2_super_block *sb, void *arg)
 {
 	const struct past_errors *errors = arg;
-	const struct ext2_super_block *b = errors->before;
+	const struct ext2_super_block *before = errors->before;
 	const size_t first = offsetof(struct ext2_super_block, s_error_count),
 		     end = offsetof(struct ext2_super_block, s_mount_opts);
 
-	sb->s_state |= (b->s_state & EXT2_ERROR_FS) | (errors->aborted ? EXT2_ERROR_FS : 0);
-	if (!b->s_error_count)
+	sb->s_state |= (before->s_state & EXT2_ERROR_FS) | (errors->aborted ? EXT2_ERROR_FS : 0);
+	if (!before->s_error_count)
 		return;
-	memcpy((char *)sb + first, (const char *)b + first, end - first);
-	sb->s_first_error_errcode = b->s_first_error_errcode;
-	sb->s_last_error_errcode = b->s_last_error_errcode;
+	memcpy((char *)sb + first, (const char *)before + first, end - first);
+	sb->s_first_error_errcode = before->s_first_error_errcode;
+	sb->s_last_error_errcode = before->s_last_error_errcode;
 }
 
 /*
- * An aborted journal could not log its errors: they went into the superblock past it, where the
- * replay may have put an older one.
+ * An aborted journal could not log its errors: they were written into the superblock directly,
+ * which the replay may have overwritten with an older one.
  */
 static int restore_errors(struct opening *opening, bool aborted)
 {
@@ -146,10 +152,7 @@ static int restore_errors(struct opening *opening, bool aborted)
 		   : 0;
 }
 
-/*
- * Replays what the journal, opened, holds; everything derived from disk is stale afterwards.
- * *again: load and look once more.
- */
+/* Replays the journal, which is open, and closes it. Always sets *again: what was read is stale. */
 static int replay(struct opening *opening, bool *again)
 {
 	struct ext4_vol *vol = opening->vol;
@@ -177,7 +180,7 @@ static int replay(struct opening *opening, bool *again)
 	return restore_errors(opening, aborted);
 }
 
-/* needs_recovery is set: makes the file system consistent, or says why not. */
+/* needs_recovery is set: makes the file system consistent, or refuses. Closes the journal. */
 static int recover(struct opening *opening, bool *again)
 {
 	struct ext4_vol *vol = opening->vol;
@@ -185,10 +188,7 @@ static int recover(struct opening *opening, bool *again)
 
 	if (journal_needs_replay(vol->journal))
 		return replay(opening, again);
-	/*
-	 * A crash between mount and the first commit, or at the very end of an unmount: nothing to
-	 * replay.
-	 */
+	/* A crash before the first commit, or at the very end of an unmount: nothing to replay. */
 	err = ext4_super_update_raw(vol->dev, volume_clear_recover, NULL);
 	volume_close_journal(vol);
 	*again = true;
@@ -197,7 +197,6 @@ static int recover(struct opening *opening, bool *again)
 		   : 0;
 }
 
-/* Looks at the journal; afterwards either the file system is clean and consistent, or *again. */
 int volume_check_journal(struct opening *opening, bool *again)
 {
 	struct ext4_vol *vol = opening->vol;
@@ -214,12 +213,13 @@ int volume_check_journal(struct opening *opening, bool *again)
 		return 0;
 	}
 	if (vol->options.norecovery) {
-		opening->ro_why = needs             ? "the journal was not replayed (norecovery)"
-				  : opening->ro_why ? opening->ro_why
-						    : "norecovery was asked for";
+		if (needs)
+			opening->ro_why = "the journal was not replayed (norecovery)";
+		else if (!opening->ro_why)
+			opening->ro_why = "norecovery was asked for";
 		return 0;
 	}
-	/* As the kernel does: what is served without a replay is asked for by name. */
+	/* As in the kernel, serving without a replay has to be asked for by name. */
 	if (needs && vol->dev->caps.read_only)
 		return opening_refuse(opening, -EROFS,
 				      "%s: the journal must be replayed, but the device cannot be "

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The ticker: a thread of the volume that does what comes round again. Every commit interval it
- * writes lazily changed times and settles append windows; within a second it writes down errors
- * that were found where no superblock could be written; and it keeps the extent maps within their
- * memory (data/map_evict.c), which is all that it does on a read-only mount. Who syncs hears of
- * what fails here.
+ * The ticker: a thread of the volume that does what has to be done regularly. In each commit
+ * interval it writes noted times (unless lazytime) and settles append windows. Every second it
+ * writes into the superblock what errors were found where that was not possible, drops references
+ * to values of attributes (ext4_ea_settle), and keeps the extent maps within their memory
+ * (data/map_evict.c). On a read-only mount it does only the last.
+ *
+ * The thread that opens or closes the volume starts and ends it; ticker_lock guards the flags that
+ * wake it, and is not held while it works. Errors are ignored here: fsync or sync reports them.
  */
 #include "ext4/core/structs.h"
 #include "ext4/core/superblock.h"
@@ -18,7 +21,7 @@
 static void settle(struct ext4_vol *vol)
 {
 	if (!ext4_vol_read_only(vol))
-		(void)ext4_windows_settle(vol); /* who syncs the file hears of an error */
+		(void)ext4_windows_settle(vol);
 	if (!vol->options.lazytime)
 		nowait_ignore(ext4_vol_write_times(vol));
 }
@@ -26,19 +29,18 @@ static void settle(struct ext4_vol *vol)
 static void *ticker(void *arg)
 {
 	struct ext4_vol *vol = arg;
-	uint64_t interval = (vol->options.commit_interval_s ? vol->options.commit_interval_s : 5) *
-			    SECOND_NS;
+	unsigned interval_s = vol->options.commit_interval_s ? vol->options.commit_interval_s : 5;
 	uint64_t last = fdio_now_ns();
 
 	fdio_magic_check(vol, MAGIC_EXT4_VOLUME);
 	fdio_mutex_lock(&vol->volume.ticker_lock);
 	while (!vol->volume.ticker_stop) {
-		if (!vol->volume.map_wanted)
+		if (!vol->volume.maps_crowded)
 			fdio_cond_timedwait(&vol->volume.ticker_cond, &vol->volume.ticker_lock,
 					    fdio_now_ns() + SECOND_NS);
-		vol->volume.map_wanted = false;
+		vol->volume.maps_crowded = false;
 		fdio_mutex_unlock(&vol->volume.ticker_lock);
-		if (vol->volume.ticker_writes && fdio_now_ns() - last >= interval) {
+		if (vol->volume.ticker_writes && fdio_now_ns() - last >= interval_s * SECOND_NS) {
 			last = fdio_now_ns();
 			settle(vol);
 		}
@@ -53,11 +55,11 @@ static void *ticker(void *arg)
 	return NULL;
 }
 
-/* Any thread: maps take too much. */
+/* Data calls this on any thread when extent maps take too much memory: wakes the ticker. */
 static void crowded(struct ext4_vol *vol)
 {
 	fdio_mutex_lock(&vol->volume.ticker_lock);
-	vol->volume.map_wanted = true;
+	vol->volume.maps_crowded = true;
 	pthread_cond_signal(&vol->volume.ticker_cond);
 	fdio_mutex_unlock(&vol->volume.ticker_lock);
 }

@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The life of a volume: open (load.c, recovery.c, then start the journal and finish what a crash
- * interrupted), sync, close. Opening runs on the main thread, closing on the control thread; sync
+ * interrupted), sync, close. Opening runs on the main thread, closing on the control thread, sync
  * and shutdown on workers. A volume that cannot be opened is freed, with the reason in one line; a
- * volume that cannot be closed cleanly is freed too, and keeps needs_recovery.
+ * volume that cannot be closed cleanly is freed too, and needs_recovery stays set.
  *
- * The order at a read-write mount: the log is replayed and empty; the root is looked at; the
- * superblock gets needs_recovery and the mount is counted, flushed; only then the journal starts.
- * At unmount: the journal stops (everything home, log empty, flushed); only then needs_recovery
- * goes, flushed. A crash anywhere in between leaves a file system that the next mount, the kernel
- * or e2fsck recovers. VALID_FS stays set all the time, as the kernel does with a journal, so a
- * crash costs a replay and not a full check.
+ * The order at a read-write mount: the log is replayed and empty; the root is checked; the
+ * superblock with needs_recovery and the mount count is written and flushed; only then the journal
+ * starts. At unmount: the journal stops (all blocks are in their places, the log is empty, the
+ * device is flushed); only then the superblock without needs_recovery is written and flushed. After
+ * a crash anywhere in between, the next mount, the kernel or e2fsck recovers the file system.
+ * VALID_FS stays set all the time, as with the kernel's journal, so that a crash costs a replay and
+ * not a full check.
  */
 #include "ext4/volume/opening.h"
 
@@ -34,7 +35,7 @@ static void mark_in_use(struct ext2_super_block *sb, void *arg)
 static void mark_mounted(struct ext2_super_block *sb, void *arg)
 {
 	mark_in_use(sb, arg);
-	/* Files above 2 GiB need this feature; set once, no write has to look. */
+	/* Files above 2 GiB need this feature: as it is set here, no write has to set it. */
 	sb->s_feature_ro_compat |= EXT2_FEATURE_RO_COMPAT_LARGE_FILE;
 	sb->s_mnt_count++;
 	sb->s_mtime = sb->s_wtime;
@@ -77,7 +78,10 @@ static int start_rw(struct opening *opening, void (*mark)(struct ext2_super_bloc
 		   : 0;
 }
 
-/* Processes the orphans. As in the kernel, a file system with errors keeps them for e2fsck. */
+/*
+ * Finishes the deletions and truncates that a crash interrupted. As in the kernel, a file system
+ * with errors keeps them for e2fsck.
+ */
 static int finish_interrupted(struct opening *opening)
 {
 	struct ext4_vol *vol = opening->vol;
@@ -128,7 +132,7 @@ static struct ext4_vol *vol_new(struct dev *dev, const struct ext4_options *opti
 static void vol_free(struct ext4_vol *vol)
 {
 	ext4_ticker_end(vol);
-	/* The journal's threads call ext4_groups_seal: they stop first. */
+	/* The journal's threads call ext4_groups_seal, so they stop before the rooms are freed. */
 	if (vol->journal && !vol->options.read_only)
 		journal_abort(vol->journal, -ESHUTDOWN);
 	if (vol->journal)
@@ -159,8 +163,8 @@ static bool will_write(const struct opening *opening)
 }
 
 /*
- * A volume with damaged descriptors is not written. The replay comes first: it may mend them. A
- * read-only mount serves what the sound groups hold.
+ * A volume with damaged group descriptors is not written, unless a replay comes first, which may
+ * mend them. A read-only mount serves what the sound groups hold.
  */
 static int check_groups(struct opening *opening)
 {
@@ -177,8 +181,8 @@ static int check_groups(struct opening *opening)
 }
 
 /*
- * Makes the file system consistent on disk and loads it. After each replay it is loaded anew; more
- * than a few rounds mean that the journal is damaged.
+ * Makes the file system consistent on disk and loads it. It is loaded anew after each replay; if
+ * four rounds are not enough, the journal is damaged.
  */
 static int load_consistent(struct opening *opening)
 {
@@ -203,7 +207,10 @@ static int load_consistent(struct opening *opening)
 	return err;
 }
 
-struct unmount { struct ext4_vol *vol; uint64_t free_blocks; };
+struct unmount {
+	struct ext4_vol *vol;
+	uint64_t free_blocks;
+};
 
 static void mark_clean(struct ext2_super_block *sb, void *arg)
 {
@@ -227,13 +234,13 @@ static int close_rw(struct ext4_vol *vol)
 	ext4_vol_reap(vol);
 	ext4_ea_settle(vol);
 	ext4_inode_cache_evict_unlinked(vol);
-	(void)ext4_windows_settle(vol); /* none, if all files were closed */
+	(void)ext4_windows_settle(vol); /* there are none if all files were closed */
 	err = ext4_vol_write_times(vol);
 	ext4_error_write(vol);
 	e = journal_stop(vol->journal);
 	ext4_discard_stop(vol);
 	if (e || ext4_vol_read_only(vol)) {
-		/* What the log holds is for the next mount to replay: needs_recovery stays. */
+		/* The next mount replays what the log holds: needs_recovery stays set. */
 		ext4_error_write_last(vol);
 		return e ? e : -EIO;
 	}
@@ -263,8 +270,8 @@ static int check_root(struct opening *opening)
 }
 
 /*
- * Whether a read-only mount has deletions to finish that a crash interrupted, as the kernel does:
- * there are some, and the device and the file system's state allow writing.
+ * Whether a read-only mount has to finish deletions that a crash interrupted, as the kernel's does:
+ * if there are any, and the device and the state of the file system allow writing.
  */
 static bool orphans_wait(const struct opening *opening)
 {
@@ -282,7 +289,10 @@ static bool orphans_wait(const struct opening *opening)
 	       !(vol->mount_state & EXT2_ERROR_FS);
 }
 
-/* Finishes them in a read-write mount of its own, closed before the read-only one begins. */
+/*
+ * Before a read-only mount: finishes interrupted deletions in a read-write mount of its own, which
+ * is closed before the read-only one begins.
+ */
 static int finish_before_read_only(struct opening *opening)
 {
 	struct ext4_vol *vol = opening->vol;
@@ -311,6 +321,14 @@ static int finish_before_read_only(struct opening *opening)
 	return load_consistent(opening);
 }
 
+/* The blocks that only root and the owner named in the superblock may allocate. */
+static uint64_t reserved_blocks(const struct ext2_super_block *sb)
+{
+	bool has_high = sb->s_feature_incompat & EXT4_FEATURE_INCOMPAT_64BIT;
+
+	return sb->s_r_blocks_count | (has_high ? (uint64_t)sb->s_r_blocks_count_hi << 32 : 0);
+}
+
 static int mount_volume(struct opening *opening)
 {
 	struct ext4_vol *vol = opening->vol;
@@ -323,7 +341,7 @@ static int mount_volume(struct opening *opening)
 	if (vol->dev->caps.read_only && !opening->ro_why)
 		opening->ro_why = "the device is read-only";
 	vol->read_only = vol->options.read_only || opening->ro_why;
-	ext4_alloc_limits(vol, ext4_super_reserved_blocks(vol->fs->super));
+	ext4_alloc_limits(vol, reserved_blocks(vol->fs->super));
 	warn_state(vol);
 	if (ext4_bad_groups(vol, NULL))
 		log_err("%s: %u damaged group descriptors: what they describe may be missing; run "
@@ -351,7 +369,7 @@ static int mount_volume(struct opening *opening)
 }
 
 int ext4_vol_open(struct dev *dev, const struct ext4_options *options, struct ext4_vol **ret,
-		const char **ret_ro_reason, struct fdio_reason *reason)
+		  const char **ret_ro_reason, struct fdio_reason *reason)
 {
 	struct opening opening = { .vol = vol_new(dev, options), .reason = reason };
 	int err;
@@ -441,7 +459,7 @@ int ext4_vol_shutdown(struct ext4_vol *vol, enum ext4_shutdown how)
 	if (ext4_vol_read_only(vol))
 		return 0;
 	if (how == EXT4_SHUTDOWN_LOGFLUSH)
-		(void)journal_sync(vol->journal); /* whatever became of it, this is the end */
+		(void)journal_sync(vol->journal); /* an error changes nothing: the abort follows */
 	journal_abort(vol->journal, -ESHUTDOWN);
 	log_warn("%s: shut down by request: everything but unmounting fails from now on",
 		 vol->dev->name);
