@@ -297,8 +297,8 @@ def md_cpu(res, kind, j, p):
     return "" if v is None else number3(v)
 
 
-# The three tables of a device, each narrow enough for a line of a document: a title, and for each
-# column its head and how its cell is made.
+# The three tables of a device, each narrow enough for a document: a title, and for each column its
+# head and the function that makes a cell.
 def md_tables(res, kind):
     def ratio(ours, other):
         return lambda j: md_ratio(res, kind, j, ours, other)
@@ -348,7 +348,7 @@ def tables(res):
                        for k in res.kinds())
 
 
-# The ten jobs of the README: what people ask first, the weak ones among it.
+# The ten jobs in README.md: those that people ask for first, including slow ones.
 HEADLINES = ("r4k-psync-1", "r4k-libaio-1", "w4k-libaio-1", "dsync", "append-fsync-1", "r1m-d8",
              "a1m-d8", "bufwrite", "create", "untar")
 

@@ -9,7 +9,7 @@ from xml.sax.saxutils import escape
 from devices import KINDS
 from report import machine_line, rounds_text, title_of
 
-# Colours that people with any colour vision tell apart, and shapes besides.
+# Colours that people with any colour vision can tell apart, and a shape for each peer.
 STYLES = {"raw": ("#666666", "line"), "ext4": ("#000000", "ring"), "xfs": ("#009e73", "triangle"),
           "fuse2fs": ("#e69f00", "square"), "qemu": ("#56b4e9", "cross"),
           "devfuse": ("#cc79a7", "diamond"), "ring": ("#d55e00", "disc")}

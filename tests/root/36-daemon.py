@@ -338,7 +338,7 @@ def service_manager(env):
     that it ends.
     """
     vol = env.volume(64, "-O", "mmp", "-E", "mmp_update_interval=1")
-    vol.mount().kill()  # so the next one watches the device for eleven seconds
+    vol.mount().kill()  # so the next mount watches the device for eleven seconds
     told = Lines(env.path("notify.sock"))
     m = vol.mount(environ={"NOTIFY_SOCKET": told.path})
     wait_for(lambda: told.has("READY=1"), "READY=1")

@@ -23,7 +23,7 @@ class Disk:
         self.image = env.volume(mib, *(mkfs or ("-b", "4096")), kind="image")
         self.dir = env.mkdir("hang")
         self.dev = None
-        self.failed = 0  # requests, so far
+        self.failed = 0  # number of requests that have failed so far
         self.server = subprocess.Popen([HANGFS, self.dir, self.image.file], stdin=subprocess.PIPE,
                                        stdout=subprocess.PIPE, text=True)
         env.undo.callback(self.end)
@@ -66,7 +66,7 @@ class Disk:
 
     def saved(self):
         """Saves the contents of the disk as they are now; returns them as a volume."""
-        self.image.file = self.env.unique("saved")  # the server has the old one mapped
+        self.image.file = self.env.unique("saved")  # hangfs has the old file mapped
         self.tell(f"save {self.image.file}")
         return self.image
 

@@ -34,7 +34,7 @@ import threading
 import time
 import traceback
 
-# "make -s check-root" would make every make that a test runs silent too.
+# Tests run make, which must not inherit the options of `make check-root`.
 for _name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
     os.environ.pop(_name, None)
 
@@ -42,8 +42,8 @@ BUILD = os.environ.get("FDIO_BUILD") or os.getcwd()
 FUSEDIO = os.environ.get("FUSEDIO") or os.path.join(BUILD, "fusedio")
 REQUIRE = os.environ.get("REQUIRE_ROOT_TESTS") == "1"
 KEEP = os.environ.get("FDIO_KEEP") == "1"
-# How much longer than usual things may take: for sanitizer builds and slow machines, and when the
-# machine has more to do.
+# The factor by which time limits are stretched: FDIO_TIMEOUT_FACTOR (for sanitizers and slow
+# machines), times the load per CPU, 1 to 4.
 SLOW = float(os.environ.get("FDIO_TIMEOUT_FACTOR") or "1") * min(
     4.0, max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)))
 TRANSPORT = os.environ.get("FDIO_TRANSPORT")  # auto, uring or devfuse for every mount
@@ -54,8 +54,8 @@ MIB = 1 << 20
 SUPPRESSIONS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "sanitizers")
 os.environ.setdefault("LSAN_OPTIONS", f"suppressions={SUPPRESSIONS}/lsan.supp:print_suppressions=0")
 
-# What a sanitizer build says when it found something. The status of a daemon that was killed, or
-# that runs in the background, says nothing, and a data race does not end it: the words count.
+# A report of a sanitizer. Tests look for it in the logs, because the status of a daemon that was
+# killed or runs in the background is not seen, and a data race does not end the daemon.
 REPORT = re.compile(
     r"(WARNING|ERROR): \w+Sanitizer|runtime error: |Sanitizer: (CHECK|nested bug)|FATAL: "
     r"\w+Sanitizer")
@@ -106,7 +106,7 @@ def expect_errno(*codes):
     raise Fail(f"succeeded, want {names}")
 
 
-# where sanitizers write what daemons in the background have to report: their stderr is /dev/null
+# Where sanitizers in background daemons write reports, because their stderr is /dev/null.
 _reports = None
 
 
@@ -321,7 +321,7 @@ class Env:
     def __init__(self, name, kind):
         self.name = name
         self.kind = kind
-        # The end of the name tells run-root.sh's own mounts from those of a run beside it.
+        # By the suffix, run-root.sh knows the mounts of its own run.
         self.dir = tempfile.mkdtemp(prefix=f"fdio-{name.replace('/', '-')}-",
                                     suffix=os.environ.get("FDIO_RUN", ""), dir=tmp_base())
         os.chmod(self.dir, 0o755)  # some cases act as other users
@@ -407,8 +407,8 @@ class Volume:
             self.attach()
 
     def mkfs(self, *args):
-        # No lazy initialisation: the kernel would write in the background while images are
-        # compared. RAND_SEED-like inputs are fixed, so that a failure repeats.
+        # Without lazy initialisation, so that the kernel does not write in the background while
+        # images are compared. The hash seed is fixed, so that a failure repeats.
         run("mke2fs", "-q", "-F", "-t", "ext4", "-E", "lazy_itable_init=0,lazy_journal_init=0,"
             "hash_seed=6d6f6f6e-6c69-6768-7420-736f6e617461", *args, self.file)
 
@@ -592,7 +592,7 @@ class FuseMount:
     def umount(self, status=0):
         """Unmounts and waits for the daemon, whose exit status must be status (None: any)."""
         p = None
-        # somebody may still look at it (a tool that just ended, the kernel's async release)
+        # it may still be busy: the kernel releases files of a program that just ended later
         for _ in range(100):
             p = run("umount", self.point, ok=None, timeout=120)
             if p.returncode == 0:
@@ -704,7 +704,7 @@ def run_case(fn, kind, timeout, param):
         tb = traceback.extract_tb(e.__traceback__)
         at = [t for t in tb if os.path.basename(t.filename) == os.path.basename(sys.argv[0])]
         why = f"line {at[-1].lineno}: {e}" if at else str(e)
-    except Exception as e:  # whatever went wrong is a failure of the case, never of the run
+    except Exception as e:  # any error fails the case, and the script goes on
         tb = traceback.extract_tb(e.__traceback__)
         at = [t for t in tb if os.path.basename(t.filename) == os.path.basename(sys.argv[0])]
         why = f"line {at[-1].lineno if at else 0}: {type(e).__name__}: {e}"
@@ -718,7 +718,7 @@ def run_case(fn, kind, timeout, param):
                     for line in f.read().strip().splitlines()[-12:]:
                         print(f"#   {d}: {line[:300]}")
     try:
-        env.undo.close()  # daemons end: what they found by then counts too
+        env.undo.close()  # ends the daemons, which may write reports when they end
         for d, lines in env.reports():
             print("\n".join(f"#   {d}: {line[:300]}" for line in lines))
             why = f"{d}: {lines[0].strip()}" + (f" ({why})" if why else "")
@@ -739,8 +739,7 @@ def run_case(fn, kind, timeout, param):
 
 def main():
     """Runs the script's cases. Arguments select cases whose name contains one of them."""
-    # Ended from outside (a time limit, Control-C): what was mounted, attached or frozen is undone
-    # all the same.
+    # SIGTERM (a time limit) runs the cleanup too: mounts, loop devices, frozen file systems.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     reason = can_run()
     count = {"pass": 0, "fail": 0, "skip": 0}
@@ -791,7 +790,7 @@ def pattern(n, seed=1):
     out = bytearray()
     i = 0
     while len(out) < n:
-        # 507 bytes: never in step with sectors
+        # 507 bytes, so that it does not repeat at sector boundaries
         out += (b"%08x:%012x;" % (seed & 0xffffffff, i)) * 23 + b"."
         i += 1
     return bytes(out[:n])
