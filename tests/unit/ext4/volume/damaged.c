@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Damaged file systems that somebody wants to get something out of: what is refused stays as it is,
- * to the byte; what can be read is served, read-only if it must be, around what cannot.
+ * Damaged file systems whose files somebody wants to rescue: a refused mount changes no byte of the
+ * image; otherwise the sound files are served, read-only if necessary, and the damaged ones fail.
  */
 #include "kit/volume.h"
 
@@ -38,7 +38,7 @@ static int try_open(struct fake_dev *fake, bool ro, bool norecovery, struct ext4
 	return ext4_vol_open(fake_dev(fake), &options, vol, &why, FDIO_REASON_AT(msg, len));
 }
 
-/* Nobody can have it, and nothing was written. */
+/* Every mount is refused, and nothing was written. */
 static void must_be_refused(struct fake_dev *fake, bool ro_too, const char *says)
 {
 	struct ext4_vol *vol;
@@ -281,8 +281,10 @@ START_TEST(bad_directory_block_costs_its_names_only)
 }
 END_TEST
 
-/* What the flags say of a link whose target is in the inode does not count; nor does the block of
- * its attributes. */
+/*
+ * Whether a link's target lies in the inode does not depend on the flags, nor on the block of its
+ * attributes.
+ */
 START_TEST(target_in_the_inode_is_read_whatever_its_flags)
 {
 	struct fake_dev *fake = fake_mkfs(SIZE, _i ? "-t ext4 -b 1024 -J size=4 -O bigalloc -C "
@@ -314,8 +316,10 @@ START_TEST(target_in_the_inode_is_read_whatever_its_flags)
 }
 END_TEST
 
-/* The descriptor calls a part of the table unused in which there is an inode: it is there, and
- * stays. */
+/*
+ * The descriptor says that a part of the inode table is unused, but an inode lies there: it can be
+ * read, and is not overwritten.
+ */
 START_TEST(inode_in_the_unused_part_stays)
 {
 	struct fake_dev *fake = testvol_shape(_i ? 4 : 0);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Bounds of memory: extent maps beyond their budget are given up, those first that nobody needs;
- * who reads them meanwhile sees nothing of it. The same for images of block bitmaps.
+ * Bounds of memory: extent maps beyond their budget are evicted, those first that no open file
+ * needs, and readers of a map meanwhile still get the right blocks. Images of block bitmaps have a
+ * budget, too.
  */
 #include "kit/volume.h"
 
@@ -37,7 +38,7 @@ static void load_all(struct ext4_inode **inode, unsigned n)
 	ck_assert_uint_ge(ext4_map_mem_used(), n * MAP_LEAST);
 }
 
-/* So that nobody but the test gives up maps. */
+/* Stops the ticker, so that only the test evicts maps. */
 static void stop_ticker(struct ext4_vol *vol)
 {
 	fdio_mutex_lock(&vol->volume.ticker_lock);
@@ -90,7 +91,7 @@ START_TEST(idle_maps_go_first)
 	ck_assert_uint_le(ext4_map_mem_used(), vol->data.map_budget);
 	ck_assert_uint_eq(with_map(inode, FILES / 2), FILES / 2);
 	ck_assert_uint_lt(with_map(inode + FILES / 2, FILES / 2), FILES / 2);
-	/* Of open ones those that somebody reads stay. */
+	/* Of the maps of open files, those stay that were read lately. */
 	load_all(inode, FILES);
 	vol->data.map_budget = ext4_map_mem_used() / 3;
 	ck_assert_int_eq(ext4_map_lookup(inode[3], 0, &extent), 0);
