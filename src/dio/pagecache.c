@@ -108,12 +108,23 @@ bool dio_cached_maybe(struct ext4_inode *inode, enum dio_cached_what what, uint6
 					: __atomic_load_n(&dinode->has_pages, SEQ);
 }
 
-void dio_cached_forget(struct dio_inode *dinode, uint64_t off, uint64_t end)
+uint64_t dio_cached_forget(struct dio_inode *dinode, uint64_t off, uint64_t end)
 {
 	uint64_t tail = __atomic_load_n(&dinode->tail_page, SEQ), page = dinode->dio->page_size;
 
-	if (tail && off < tail * page && end > (tail - 1) * page)
-		__atomic_compare_exchange_n(&dinode->tail_page, &tail, 0, false, SEQ, SEQ);
+	if (tail && off < tail * page && end > (tail - 1) * page &&
+	    __atomic_compare_exchange_n(&dinode->tail_page, &tail, 0, false, SEQ, SEQ))
+		return tail;
+	return 0;
+}
+
+/* Puts back what dio_cached_forget has returned, unless there is a new note. */
+static void restore_tail(struct dio_inode *dinode, uint64_t tail)
+{
+	uint64_t none = 0;
+
+	if (tail)
+		__atomic_compare_exchange_n(&dinode->tail_page, &none, tail, false, SEQ, SEQ);
 }
 
 /* If another caller has taken the range and is not done, takes all pages. */
@@ -144,10 +155,10 @@ bool dio_cached_take(struct ext4_inode *inode, enum dio_cached_what what, uint64
 		return __atomic_compare_exchange_n(&dinode->tail_page, &tail, 0, false, SEQ, SEQ);
 	case DIO_CACHED_HOLES:
 		take_holes(dinode, cached);
-		dio_cached_forget(dinode, cached->off, cached->end);
+		cached->tail = dio_cached_forget(dinode, cached->off, cached->end);
 		return true;
 	case DIO_CACHED_ALL:
-		dio_cached_forget(dinode, cached->off, cached->end);
+		cached->tail = dio_cached_forget(dinode, cached->off, cached->end);
 		break;
 	}
 	return __atomic_exchange_n(&dinode->has_pages, false, SEQ);
@@ -157,6 +168,8 @@ void dio_cached_done(struct ext4_inode *inode, const struct dio_cached *cached, 
 {
 	struct dio_inode *dinode = ext4_inode_upper(inode);
 
+	if (late)
+		restore_tail(dinode, cached->tail);
 	switch (cached->what) {
 	case DIO_CACHED_TAIL:
 		break; /* no note to put back: the page does not hold the end any more */

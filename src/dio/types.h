@@ -387,8 +387,11 @@ void dio_bounce_put(struct dio *dio, struct dio_bounce *bounce);
 /* ---- pagecache.c: any thread, never blocks ---- */
 /* Before a request that comes from the page cache is served. */
 void dio_cached_note(struct dio_req *req);
-/* The kernel begins to forget the pages of [off, end). */
-void dio_cached_forget(struct dio_inode *dinode, uint64_t off, uint64_t end);
+/*
+ * The kernel begins to forget the pages of [off, end). Returns the note of the page at the end of
+ * the file (struct dio_inode, tail_page) if that was among them and is dropped; else 0.
+ */
+uint64_t dio_cached_forget(struct dio_inode *dinode, uint64_t off, uint64_t end);
 /* For every request while mask_to is not 0. */
 void dio_mask_req(struct dio_req *req);
 

@@ -260,6 +260,39 @@ START_TEST(late_pages_up_to_the_end)
 }
 END_TEST
 
+/* The page at the end of the file, which a late notification leaves, is forgotten when it grows. */
+START_TEST(late_pages_keep_the_note_of_the_end)
+{
+	unsigned before;
+
+	file_of(1000, O_RDWR);
+	kernel_hold_notifications(k);
+	ck_assert_int_eq(kernel_wait(k, send_utime())->err, 0);
+	kernel_release_notifications(k);
+	before = kernel_invalidations(k);
+	ck_assert_int_eq(kernel_wait(k, send_gap(2000))->err, 0);
+	ck_assert_uint_eq(kernel_invalidations(k), before + 1);
+}
+END_TEST
+
+/* A time that was set without waiting for the pages says nothing about the blocks. */
+START_TEST(late_times_leave_the_blocks)
+{
+	const struct kernel_answer *answer;
+	struct fuse_attr_out out;
+
+	file_of(1000, O_RDWR);
+	ck_assert_int_eq(grow(4 * PAGE), 0);
+	ck_assert_int_eq(kernel_read(k, node, fh, 0, buf, PAGE, O_RDWR), (int)PAGE);
+	kernel_hold_notifications(k);
+	answer = kernel_wait(k, send_utime());
+	ck_assert_int_eq(answer->err, 0);
+	memcpy(&out, answer->data, sizeof(out));
+	ck_assert_uint_eq(out.attr.blocks, PAGE / 512);
+	kernel_release_notifications(k);
+}
+END_TEST
+
 /* Programs would take a file without blocks for a single hole. */
 START_TEST(late_pages_count_as_blocks)
 {
@@ -364,6 +397,8 @@ Suite *unit_suite(void)
 	unit_loop(t, late_pages_count_as_data, 0, 6);
 	unit_test(t, late_pages_up_to_the_end);
 	unit_test(t, late_pages_count_as_blocks);
+	unit_test(t, late_pages_keep_the_note_of_the_end);
+	unit_test(t, late_times_leave_the_blocks);
 	unit_loop(t, files_open_for_writing_do_not_wait, 0, NR_WAITERS);
 	unit_loop(t, kernels_that_clear_the_tail, 0, 3);
 	unit_test(t, appends_do_not_wait);
