@@ -15,7 +15,7 @@
 #   PJD_JOBS           how many of its scripts at once (default 2)
 #   PJD_OPTS           further mount options for fusedio
 set -u
-[ $# -ge 1 ] || { sed -n '3,17s/^# \{0,1\}//p' "$0"; exit 2; }
+[ $# -ge 1 ] || { sed -n '3,16s/^# \{0,1\}//p' "$0"; exit 2; }
 suite=$(cd "$1" && pwd) || exit 2
 shift
 [ -x "$suite/pjdfstest" ] ||

@@ -5,6 +5,7 @@ Mounting and unmounting. The command returns when the mount serves requests; aft
 system is clean; what surrounds the mount (file descriptors, readahead, other mounts at the same
 place) is as a user may expect.
 """
+import contextlib
 import os
 import signal
 
@@ -122,7 +123,11 @@ def without_standard_files(env):
 
 
 def open_files(pid):
-    return [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+    files = []
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            files.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
+    return files
 
 
 @case(kinds=("image", "loop"), params=("", "-f"))
