@@ -29,7 +29,7 @@ enum dio_cached_what {
 struct dio_cached {
 	enum dio_cached_what what;
 	uint64_t off, end; /* bytes [off, end) */
-	uint64_t tail;     /* pagecache.c: the note of the page at the end, taken with it; 0: none */
+	uint64_t tail; /* pagecache.c: the note of the page at the end, taken with it; or 0 */
 };
 /* True if the kernel may hold such pages. size matters for DIO_CACHED_TAIL only. */
 bool dio_cached_maybe(struct ext4_inode *inode, enum dio_cached_what what, uint64_t size);
