@@ -101,7 +101,7 @@ static int insert_one(struct journal_handle *handle, struct ext4_inode *inode,
 			return -EEXIST;
 		}
 		err = ext4_leaf_edit(handle, inode, &path, at + 1, 0, extent, 1);
-		if (err != -EAGAIN) {
+		if (err != -EXFULL) {
 			ext4_path_release(&path);
 			return err;
 		}
@@ -204,7 +204,7 @@ int ext4_extent_convert(struct journal_handle *handle, struct ext4_inode *inode,
 		if (err)
 			return err;
 		err = convert_here(handle, inode, &path, lblk, end, to, ret_next);
-		if (err == -EAGAIN && ++rounds < MAX_ROUNDS) {
+		if (err == -EXFULL && ++rounds < MAX_ROUNDS) {
 			err = ext4_tree_make_room(handle, inode, &path, 2);
 			if (err)
 				return err;
@@ -212,7 +212,7 @@ int ext4_extent_convert(struct journal_handle *handle, struct ext4_inode *inode,
 		}
 		ext4_path_release(&path);
 		if (err)
-			return err == -EAGAIN ? EXT4_CORRUPT(inode->vol, inode->ino, 0,
+			return err == -EXFULL ? EXT4_CORRUPT(inode->vol, inode->ino, 0,
 							     "extent tree does not get room at %u",
 							     lblk)
 					      : err;
@@ -285,7 +285,7 @@ int ext4_extent_remove(struct journal_handle *handle, struct ext4_inode *inode, 
 		if (err)
 			return err;
 		err = remove_here(handle, inode, &path, from, metadata, &to);
-		if (err == -EAGAIN && ++rounds < MAX_ROUNDS) {
+		if (err == -EXFULL && ++rounds < MAX_ROUNDS) {
 			err = ext4_tree_make_room(handle, inode, &path, 1);
 			if (err)
 				return err;
@@ -293,7 +293,7 @@ int ext4_extent_remove(struct journal_handle *handle, struct ext4_inode *inode, 
 		}
 		ext4_path_release(&path);
 		if (err)
-			return err == -EAGAIN ? EXT4_CORRUPT(inode->vol, inode->ino, 0,
+			return err == -EXFULL ? EXT4_CORRUPT(inode->vol, inode->ino, 0,
 							     "extent tree does not get room at %u",
 							     to)
 					      : err;

@@ -106,8 +106,9 @@ void ext4_path_release(struct ext4_path *path);
 uint32_t ext4_path_next(const struct ext4_path *path);
 /*
  * Replaces ndel entries of the leaf from pos on by new[0..nnew), nnew <= 3, and merges them with
- * their neighbours in the leaf. Keys of parents follow; an empty leaf is freed. -EAGAIN: the leaf
- * is full and nothing was changed; call ext4_tree_make_room, and search the path again.
+ * their neighbours in the leaf. Keys of parents follow; an empty leaf is freed. -EXFULL: the leaf
+ * is full and nothing was changed; call ext4_tree_make_room, and search the path again. -EAGAIN: a
+ * miss; cancel the handle.
  */
 int ext4_leaf_edit(struct journal_handle *handle, struct ext4_inode *inode, struct ext4_path *path,
 		   int pos, unsigned ndel, const struct ext4_extent *new,

@@ -93,8 +93,8 @@ uint32_t ext4_path_next(const struct ext4_path *path)
 
 /* ---- single nodes ---- */
 
-/* Before the node of level l changes. */
-static int node_write(struct journal_handle *handle, struct ext4_path *path, unsigned l)
+/* Declares to the journal that the node of level l changes. */
+static int node_declare(struct journal_handle *handle, struct ext4_path *path, unsigned l)
 {
 	return path->level[l].buffer ? journal_get_write(handle, path->level[l].buffer) : 0;
 }
@@ -147,7 +147,7 @@ static int keys_fix(struct journal_handle *handle, struct ext4_inode *inode, str
 
 		if (index->ei_block == key)
 			break;
-		err = node_write(handle, path, l);
+		err = node_declare(handle, path, l);
 		if (err)
 			return err;
 		index->ei_block = key;
@@ -239,9 +239,9 @@ static int node_split(struct journal_handle *handle, struct ext4_inode *inode,
 	struct journal_buffer *buffer;
 	int err;
 
-	err = node_write(handle, path, l);
+	err = node_declare(handle, path, l);
 	if (!err)
-		err = node_write(handle, path, l - 1);
+		err = node_declare(handle, path, l - 1);
 	if (!err)
 		err = node_new(handle, inode, path->level[l].buffer->blk + 1, &buffer);
 	if (err)
@@ -291,7 +291,7 @@ static int tree_prune(struct journal_handle *handle, struct ext4_inode *inode,
 			return err;
 		if (ext4_extent_node_entries(parent) == 1 && l > 1)
 			continue; /* the next round frees the parent too */
-		err = node_write(handle, path, l - 1);
+		err = node_declare(handle, path, l - 1);
 		if (err)
 			return err;
 		entries_resize(parent, path->level[l - 1].at, 1, 0);
@@ -380,7 +380,7 @@ static int leaf_join(struct journal_handle *handle, struct ext4_inode *inode,
 		goto out;
 	err = journal_get_write(handle, with_next ? path->level[l].buffer : other);
 	if (!err)
-		err = node_write(handle, path, l - 1);
+		err = node_declare(handle, path, l - 1);
 	if (err)
 		goto out;
 	entries_append(left, right);
@@ -402,7 +402,10 @@ static bool extents_merge(const struct ext4_extent *a, const struct ext4_extent 
 	       (uint64_t)a->len + b->len <= ext4_extent_limit(a->state);
 }
 
-/* What ext4_leaf_edit writes: the new extents after merging with each other and with neighbours. */
+/*
+ * What ext4_leaf_edit writes: at most 3 new extents and a merged neighbour on either side replace
+ * del entries from pos on.
+ */
 struct replacement {
 	struct ext4_extent extent[5];
 	unsigned n, pos, del;
@@ -455,10 +458,10 @@ int ext4_leaf_edit(struct journal_handle *handle, struct ext4_inode *inode, stru
 	replacement_make(&replacement, leaf, pos, ndel, new, nnew);
 	entries = ext4_extent_node_entries(leaf) - replacement.del + replacement.n;
 	if (entries > ext4_extent_node_max(leaf))
-		return -EAGAIN;
+		return -EXFULL;
 	if (l && !entries)
 		return tree_prune(handle, inode, path);
-	err = node_write(handle, path, l);
+	err = node_declare(handle, path, l);
 	if (err)
 		return err;
 	entries_resize(leaf, replacement.pos, replacement.del, replacement.n);
