@@ -73,11 +73,12 @@ uint32_t ext4_inode_gen(const struct ext4_inode *inode);
 uint32_t ext4_inode_mode(const struct ext4_inode *inode); /* file type and permissions */
 uint64_t ext4_inode_size(const struct ext4_inode *inode); /* bytes */
 uint32_t ext4_inode_flags(struct ext4_inode *inode);      /* EXT4_*_FL; takes attr */
-/* Those flags that every write looks at, read without a lock; the values are as on disk. */
+/* Those flags that reads and writes look at, without a lock; the values are as on disk. */
 enum {
 	EXT4_LIVE_SYNC = 0x8,
 	EXT4_LIVE_IMMUTABLE = 0x10,
-	EXT4_LIVE_FLAGS = EXT4_LIVE_SYNC | EXT4_LIVE_IMMUTABLE
+	EXT4_LIVE_NOATIME = 0x80,
+	EXT4_LIVE_FLAGS = EXT4_LIVE_SYNC | EXT4_LIVE_IMMUTABLE | EXT4_LIVE_NOATIME
 };
 uint32_t ext4_inode_live_flags(const struct ext4_inode *inode);
 /* The content lies in the inode (inline_data): it has no map; ext4_inline_read reads it. */

@@ -209,7 +209,7 @@ void ext4_touch_read(struct ext4_inode *inode)
 	now = ext4_now(vol);
 	ns = ext4_time_ns(now);
 	if (!atime_wanted(inode, ns) ||
-	    (ext4_inode_flags(inode) & (EXT2_NOATIME_FL | EXT2_IMMUTABLE_FL)))
+	    (ext4_inode_live_flags(inode) & (EXT4_LIVE_NOATIME | EXT4_LIVE_IMMUTABLE)))
 		return;
 	__atomic_store_n(&inode->inode.lazy_atime_ns, (uint64_t)ns, __ATOMIC_SEQ_CST);
 	ext4_queue_lazy(inode);

@@ -189,6 +189,41 @@ START_TEST(simple_request_allocates_and_shares_nothing)
 }
 END_TEST
 
+/* Neither does a read that stores a new access time take a lock. */
+START_TEST(read_that_stores_its_time_takes_no_lock)
+{
+	struct engine *e = engine_new(NULL);
+	struct timespec now = { .tv_sec = 4000000000 };
+	unsigned allocs, locks;
+	uint8_t *buf = buffer_new(BLOCK);
+	struct test_request req;
+	struct ext4_attr attr;
+
+	write_pattern(e, DIO_DIRECT, 0, 1, BLOCK);
+	fake_set_clock(e->fake, &now);
+	ck_assert_int_eq(engine_io(e, DIO_DIRECT, 0, buf, BLOCK), BLOCK);
+	now.tv_sec += 2 * 86400;
+	fake_set_clock(e->fake, &now);
+	fake_set_mode(e->fake, FAKE_HELD, 0);
+	measure_device(e, buf, DIO_DIRECT, &allocs, &locks);
+	memset(&req, 0, sizeof(req));
+	nr_allocs = nr_locks = 0;
+	counting = true;
+	engine_submit(e, e->file, &req, DIO_DIRECT, 0, buf, BLOCK);
+	fake_complete(e->fake, 0);
+	counting = false;
+	ck_assert_int_eq(req.res, BLOCK);
+	ck_assert_uint_eq(nr_allocs, allocs);
+	ck_assert_uint_eq(nr_locks, locks);
+	ext4_getattr(e->inode, &attr);
+	ck_assert_int_eq(attr.atime.tv_sec, now.tv_sec);
+	fake_set_mode(e->fake, FAKE_INLINE, 0);
+	fake_set_clock(e->fake, NULL);
+	free(buf);
+	engine_close(e);
+}
+END_TEST
+
 Suite *unit_suite(void)
 {
 	Suite *s = suite_create("dio: simple requests");
@@ -197,5 +232,6 @@ Suite *unit_suite(void)
 	engine_use_template(t);
 	unit_loop(t, simple_request_allocates_and_shares_nothing, 0, ARRAY_SIZE(simple),
 		  PROVES("ENGINE-1"));
+	unit_test(t, read_that_stores_its_time_takes_no_lock, PROVES("ENGINE-1"));
 	return s;
 }
