@@ -2,8 +2,9 @@
 /*
  * Mutexes and read-write locks that know their rank. The ranks, outermost first, are in the order
  * of the enum: a thread may take a lock only if its rank is higher than those of all locks that it
- * holds. Inode locks alone may follow each other, in the order that src/ext4 documents. Builds with
- * --enable-debug or a sanitizer check this at each lock, and abort where it is broken.
+ * holds. Inode locks alone may follow each other, in the order that ext4/dir/names.c and rename.c
+ * give. Builds with --enable-debug or a sanitizer check this at each lock, and abort where it is
+ * broken.
  *
  * Any thread. Taking a lock cannot fail, except by the functions that try (fdio_mutex_trylock,
  * fdio_mutex_enter and their like).
@@ -28,7 +29,7 @@ enum fdio_lock_rank {
 	RANK_EXT4_ICACHE,    /* ext4: the inode cache: hash and LRU list */
 	RANK_EXT4_ATTR,      /* ext4: ext4_inode.attr, never held across I/O */
 	RANK_JOURNAL_STATE,  /* journal: transactions, lists of the block cache */
-	RANK_JOURNAL_BUF,    /* journal: the content of one cached block */
+	RANK_JOURNAL_INNER,  /* journal: a shard of the block cache; log.superblock_lock */
 	RANK_DEV,            /* dev: the flush sequencer, the rings of synchronous calls */
 	RANK_OPS_NOTIFY,     /* ops: records of page-cache notifications */
 	RANK_WORK,           /* base: work queues */

@@ -23,7 +23,9 @@
  * Each prototype in a header says what its function does in this mode. `make check-waits` compares
  * that with the calls (build-aux/check-waits.py), `make check-waits ARGS=--fix` sets the marks:
  *
- *   no mark        It never waits. Any thread may call it, in this mode or not.
+ *   no mark        It never waits, except for a lock that is held for moments; check-waits treats
+ *                  fdio_mutex_lock by rank (LONG_RANKS). Any thread may call it, in this mode or
+ *                  not.
  *   FDIO_MAY_MISS  In this mode it may miss, and returns -EAGAIN then. Otherwise it may wait.
  *   FDIO_MAY_WAIT  In this mode it does not wait, but its result does not say whether it has
  *                  missed: callers that need to know ask nowait_missed. Otherwise it may wait.

@@ -54,8 +54,8 @@ static unsigned nr_loops(const struct session *session)
 	if (session->options.single_loop)
 		return 1;
 	/*
-	 * FUSE over io_uring needs a loop for each possible CPU (0), also for those that are
-	 * offline; /dev/fuse does not.
+	 * 0 means a loop for each possible CPU. FUSE over io_uring needs that, also for CPUs that
+	 * are offline; /dev/fuse does not.
 	 */
 	return session->options.transport == TRANSPORT_KIND_DEVFUSE ? (unsigned)get_nprocs() : 0;
 }
@@ -259,8 +259,8 @@ int assemble_operations(struct session *session)
 	if (!err)
 		err = make_engine(session);
 	if (err)
-		return session_failed(session, EXIT_SYSTEM, "cannot set up the engine: %s",
-				      strerror(-err));
+		return session_failed(session, EXIT_SYSTEM,
+				      "cannot set up operations and engine: %s", strerror(-err));
 	join(session);
 	return 0;
 }

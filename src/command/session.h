@@ -45,7 +45,7 @@ struct session {
 	bool loops_started;            /* the loop threads run */
 	struct work_queue *workers;    /* run operations that may block */
 	struct work_queue *io_workers; /* run reads and writes that loop threads cannot */
-	struct work_queue *syncers;    /* run fsync */
+	struct work_queue *syncers;    /* commit and flush for fsync and O_DSYNC */
 	struct ext4_vol *vol;          /* NULL again once it is closed */
 	struct dio *dio;
 	struct ops *ops;

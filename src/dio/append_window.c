@@ -129,11 +129,11 @@ void dio_append_refill(struct dio_slow *slow)
 
 static void stop(struct dio_inode *dinode, struct ext4_inode *inode)
 {
-	dio_gate_shut(dinode, DIO_GATE_WRITES);
+	dio_gate_close_attached(dinode, DIO_GATE_WRITES);
 	ext4_inode_lock_exclusive(inode);
 	(void)ext4_window_close(inode, dio_gate_drain, dinode); /* logs */
 	ext4_inode_unlock(inode);
-	dio_gate_unshut(dinode, DIO_GATE_WRITES);
+	dio_gate_open_attached(dinode, DIO_GATE_WRITES);
 }
 
 void dio_append_stop(struct dio_inode *dinode, struct ext4_inode *inode)

@@ -30,7 +30,7 @@ int dio_file_open(struct dio *dio, struct ext4_inode *inode, struct dio_file **r
 	file->errors_seen = dio_sync_errors_at_open(file->dinode);
 	__atomic_fetch_add(&file->dinode->nr_files, 1, __ATOMIC_RELAXED);
 	file->inode = ext4_inode_ref(inode);
-	ext4_opened(inode, 1);
+	ext4_open_count_add(inode, 1);
 	file->reserve.is_reserve = true;
 	file->reserve.file = file;
 	list_init(&file->reserve.link);
@@ -70,7 +70,7 @@ void dio_file_close(struct dio_file *file)
 		else
 			dio_append_stop(file->dinode, file->inode);
 	}
-	ext4_opened(file->inode, -1);
+	ext4_open_count_add(file->inode, -1);
 	ext4_inode_put(file->inode);
 	free(file);
 }

@@ -7,15 +7,16 @@
  * States (enum dio_gate_state, kept as two counts of closers in one word):
  *
  *   state      event                     next        function
- *   OPEN       closed for writes         NO_WRITES   dio_gate_shut(WRITES)
- *   OPEN       closed for all            SHUT        dio_gate_shut(ALL)
- *   NO_WRITES  closed for all            SHUT        dio_gate_shut(ALL)
- *   NO_WRITES  its last closer opens     OPEN        dio_gate_unshut(WRITES)
+ *   OPEN       closed for writes         NO_WRITES   dio_gate_close_attached(WRITES)
+ *   OPEN       closed for all            SHUT        dio_gate_close_attached(ALL)
+ *   NO_WRITES  closed for all            SHUT        dio_gate_close_attached(ALL)
+ *   NO_WRITES  its last closer opens     OPEN        dio_gate_open_attached(WRITES)
  *   SHUT       the last closer for all   NO_WRITES if closers for writes are left, else OPEN
- *              opens                                 dio_gate_unshut(ALL)
+ *              opens                                 dio_gate_open_attached(ALL)
  *
  * In OPEN everything enters, in NO_WRITES reads do, in SHUT nothing does. Requests in flight when
- * the state changes go on; dio_gate_shut waits until they have left, and only then returns.
+ * the state changes go on; dio_gate_close_attached returns when they have left. dio_gate_close does
+ * the same for an inode that may not have its struct dio_inode yet, and attaches one.
  *
  * Why no request slips through: entering adds to the loop's count and then reads the gate; closing
  * raises the gate and then reads the counts. All four are sequentially consistent, so at least one
@@ -75,7 +76,7 @@ static bool is_drained(struct dio_inode *dinode, enum dio_gate_kind kind)
 	return true;
 }
 
-void dio_gate_shut(struct dio_inode *dinode, enum dio_gate_kind kind)
+void dio_gate_close_attached(struct dio_inode *dinode, enum dio_gate_kind kind)
 {
 	struct dio *dio = dinode->dio;
 	uint32_t old = __atomic_fetch_add(
@@ -95,7 +96,7 @@ void dio_gate_shut(struct dio_inode *dinode, enum dio_gate_kind kind)
 	__atomic_fetch_sub(&dinode->gate_waiters, 1, __ATOMIC_SEQ_CST);
 }
 
-void dio_gate_unshut(struct dio_inode *dinode, enum dio_gate_kind kind)
+void dio_gate_open_attached(struct dio_inode *dinode, enum dio_gate_kind kind)
 {
 	uint32_t one = kind == DIO_GATE_ALL ? DIO_GATE_ALL_ONE : DIO_GATE_WRITES_ONE;
 	uint32_t old = __atomic_fetch_sub(&dinode->gate, one, __ATOMIC_SEQ_CST);
@@ -109,8 +110,8 @@ void dio_gate_unshut(struct dio_inode *dinode, enum dio_gate_kind kind)
  */
 void dio_gate_drain(void *arg)
 {
-	dio_gate_shut(arg, DIO_GATE_ALL);
-	dio_gate_unshut(arg, DIO_GATE_ALL);
+	dio_gate_close_attached(arg, DIO_GATE_ALL);
+	dio_gate_open_attached(arg, DIO_GATE_ALL);
 }
 
 int dio_gate_close(struct dio *dio, struct ext4_inode *inode, enum dio_gate_kind kind)
@@ -119,7 +120,7 @@ int dio_gate_close(struct dio *dio, struct ext4_inode *inode, enum dio_gate_kind
 	int err = dio_inode_attach(dio, inode, &dinode);
 
 	if (!err)
-		dio_gate_shut(dinode, kind);
+		dio_gate_close_attached(dinode, kind);
 	return err;
 }
 
@@ -128,5 +129,5 @@ void dio_gate_open(struct dio *dio, struct ext4_inode *inode, enum dio_gate_kind
 	struct dio_inode *dinode = ext4_inode_upper(inode);
 
 	FDIO_ASSERT(dinode && dinode->dio == dio);
-	dio_gate_unshut(dinode, kind);
+	dio_gate_open_attached(dinode, kind);
 }

@@ -4,10 +4,11 @@
  * further one a segment of the pool. Runs on the loop thread that submits the request, or that
  * gives it the segment it waits for; never blocks.
  *
- * refs counts the pieces in flight, plus one for the splitter (the thread in send_segments), and is
- * set before the first piece is submitted (DIO-2). Completions come in any order, and in tests on
- * any thread, so the count is atomic. drop_reference is where a request waits for its segments: who
- * takes the count to 0 ends the direct part, which also hands a remainder to a worker
+ * refs counts the pieces in flight, plus one for the splitter (whichever thread is in
+ * send_segments; refs counts it so that the request cannot end while pieces are still being sent),
+ * and is set before the first piece is submitted (DIO-2). Completions come in any order, and in
+ * tests on any thread, so the count is atomic. drop_reference is where a request waits for its
+ * segments: who takes the count to 0 ends the direct part, which also hands a remainder to a worker
  * (dio_pieces_done). Only the splitter touches nr_sent and direct_len. Its reference goes to
  * another thread with the request when that waits for a segment.
  *

@@ -134,7 +134,7 @@ static void lock_inode(struct dio_slow *slow)
 		return;
 	ext4_inode_unlock(slow->inode);
 	if (!slow->shut)
-		dio_gate_shut(slow->dinode, DIO_GATE_WRITES);
+		dio_gate_close_attached(slow->dinode, DIO_GATE_WRITES);
 	slow->shut = true;
 	ext4_inode_lock_exclusive(slow->inode);
 	slow->size = ext4_inode_size(slow->inode);
@@ -180,7 +180,7 @@ static int slow_write(struct dio_req *req)
 	slow.bounce = dio_bounce_take(slow.dio);
 	__atomic_add_fetch(&slow.dinode->slow_writes, 1, __ATOMIC_SEQ_CST);
 	if (slow.shut)
-		dio_gate_shut(slow.dinode, DIO_GATE_WRITES);
+		dio_gate_close_attached(slow.dinode, DIO_GATE_WRITES);
 	lock_inode(&slow);
 	dio_range_lock(slow.dinode, &range, slow.pos >> slow.dio->block_bits,
 		       (slow.end - 1) >> slow.dio->block_bits);
@@ -191,7 +191,7 @@ static int slow_write(struct dio_req *req)
 	dio_range_unlock(slow.dinode, &range);
 	ext4_inode_unlock(slow.inode);
 	if (slow.shut)
-		dio_gate_unshut(slow.dinode, DIO_GATE_WRITES);
+		dio_gate_open_attached(slow.dinode, DIO_GATE_WRITES);
 	dio_bounce_put(slow.dio, slow.bounce);
 	return err;
 }

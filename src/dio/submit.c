@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The top of the engine: dio_submit checks a request and chooses its way (enum dio_way). Runs on a
- * loop thread (in tests on the one that stands for it). Never blocks, allocates nothing, and takes
- * no lock but append_lock for an append. Errors of a request are answered by its done.
+ * loop thread (in tests on the one that stands for it). Never blocks. The simple path takes no lock
+ * and allocates nothing; the others take leaf locks (append_lock, dio_cpu.lock), the work queue's
+ * lock and, for a small append, what the mode of base/nowait.h allows. Errors of a request are
+ * answered by its done.
  *
  *   DIRECT  Reads, and overwrites of written blocks inside the size: from the loop thread straight
  *           to the device. The simple path is a request of one piece: send_simple_request submits
  *           the dev_io inside it, which is the last touch, and simple_request_done answers. At the
  *           second piece segments.c takes over. Holes and unwritten blocks of a read are zeroed
- *           here. A write stops at its first hole; what follows is the remainder, which goes to a
- *           worker when the pieces before it have completed (complete.c).
+ *           here. A write stops at its first piece that is not written, and either kind of request
+ *           where the map is not in memory; what follows is the remainder, which goes to a worker
+ *           when the pieces before it have completed (complete.c).
  *   WINDOW, SMALL  Appends without a worker: append.c says when.
  *   SLOW    Everything else goes to a worker (slow.c): a request that is not aligned, a map that is
  *           not in memory, a closed gate, a write that begins at a hole, a change of the size that

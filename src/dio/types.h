@@ -31,8 +31,9 @@
  *   DIRECT          no piece to send                        SLOW            dio_no_piece_sent
  *   DIRECT          all sent pieces completed, the          SLOW            hand_over_remainder
  *                   remainder begins at a hole
- *   DIRECT          all pieces completed: a write           FINISH          dio_pieces_done
- *   DIRECT          all pieces completed: a read            ENDED           dio_pieces_done
+ *   DIRECT          all pieces completed: a write           FINISH          end_direct,
+ *                                                                           dio_write_finish
+ *   DIRECT          all pieces completed: a read            ENDED           end_direct, dio_req_end
  *   DIRECT          a piece failed                          FINISH          dio_fail
  *   APPEND          its pieces completed, or failed         APPEND_THROUGH  dio_append_done
  *   APPEND_THROUGH  those before it in the file have, too   DIRECT          dio_append_done
@@ -351,9 +352,9 @@ bool dio_io_resubmit(struct dio *dio, struct dev_io *io, uint32_t *retries, int 
 /* Loop threads. False: the gate is closed for requests of this kind (DIO_COUNT_). */
 bool dio_gate_enter(struct dio_inode *dinode, unsigned cpu, unsigned kind);
 void dio_gate_leave(struct dio_inode *dinode, unsigned cpu, unsigned kind);
-/* As dio_gate_close and dio_gate_open, for an inode that is attached. */
-void dio_gate_shut(struct dio_inode *dinode, enum dio_gate_kind kind) FDIO_BLOCKS;
-void dio_gate_unshut(struct dio_inode *dinode, enum dio_gate_kind kind);
+/* As dio_gate_close and dio_gate_open, for an inode that is attached: cannot fail. */
+void dio_gate_close_attached(struct dio_inode *dinode, enum dio_gate_kind kind) FDIO_BLOCKS;
+void dio_gate_open_attached(struct dio_inode *dinode, enum dio_gate_kind kind);
 /*
  * Waits until every request that is in flight now has ended. arg: the dio_inode. The caller may
  * hold the inode lock.

@@ -54,7 +54,7 @@ int journal_cache_init(struct journal *journal)
 	for (unsigned i = 0; i < JOURNAL_CACHE_SHARDS; i++) {
 		struct journal_cache_shard *shard = &journal->shards[i];
 
-		fdio_mutex_init(&shard->lock, RANK_JOURNAL_BUF);
+		fdio_mutex_init(&shard->lock, RANK_JOURNAL_INNER);
 		fdio_cond_init(&shard->read_done);
 		list_init(&shard->clock);
 		shard->mask = nr_buckets - 1;

@@ -13,7 +13,7 @@
  *   CLOSING     the running transaction has changes     WRITING     make_committing
  *   CLOSING     nothing has changed                     ONLY_FLUSH  empty_round
  *   CLOSING     the journal has aborted                 IDLE        end_commit
- *   WRITING     the commit block is durable             CALLBACKS   finish
+ *   WRITING     the commit block is durable             CALLBACKS   finish_commit
  *   WRITING     the journal aborts                      IDLE        end_commit
  *   ONLY_FLUSH  the flush has ended, well or not        IDLE        end_commit
  *   CALLBACKS   all callbacks have run                  IDLE        end_commit
@@ -22,8 +22,8 @@
  * handle. After that, handles run again while the transaction is written (JOURNAL-2 makes that
  * safe). The state lock is held for moments, never across I/O or a callback.
  *
- * Implements JOURNAL-8 and JOURNAL-9. Failure: any failed write or flush aborts the journal. The
- * transaction stays in memory; its callbacks and waiters get -EIO.
+ * Implements JOURNAL-8 and the ids of JOURNAL-9, and asserts JOURNAL-3. Failure: any failed write
+ * or flush aborts the journal. The transaction stays in memory; its callbacks and waiters get -EIO.
  */
 #include "base/counters.h"
 #include "journal/journal_types.h"
@@ -193,7 +193,7 @@ static void to_checkpoint(struct journal *journal, struct journal_transaction *t
 	transaction->nr_buffers = 0;
 }
 
-static void finish(struct journal *journal, struct journal_transaction *transaction)
+static void finish_commit(struct journal *journal, struct journal_transaction *transaction)
 {
 	struct journal_callback *callbacks = transaction->callbacks;
 	struct journal_kit *kit = transaction->kit;
@@ -264,7 +264,7 @@ static bool commit_closed(struct journal *journal)
 		journal_abort(journal, err);
 		return false;
 	}
-	finish(journal, transaction);
+	finish_commit(journal, transaction);
 	return true;
 }
 

@@ -57,7 +57,7 @@ static void init_locks(struct journal *journal)
 	fdio_cond_init(&journal->done_cv);
 	fdio_cond_init(&journal->checkpoint_cv);
 	fdio_cond_init(&journal->space_cv);
-	fdio_mutex_init(&journal->log.superblock_lock, RANK_JOURNAL_BUF);
+	fdio_mutex_init(&journal->log.superblock_lock, RANK_JOURNAL_INNER);
 	list_init(&journal->committed);
 }
 

@@ -36,7 +36,7 @@
  *             home, flushes, and only then empties the log. Running it twice does the same.
  *
  * Locks, outermost first: handle_lock (RANK_JOURNAL_HANDLE), state_lock (RANK_JOURNAL_STATE), then
- * a cache shard's lock or log.superblock_lock (RANK_JOURNAL_BUF), then a slab's (RANK_LEAF).
+ * a cache shard's lock or log.superblock_lock (RANK_JOURNAL_INNER), then a slab's (RANK_LEAF).
  *
  * Files, from the bottom; each calls only those before it: slab, block_set, arena, cache, log,
  * abort, transaction, commit_request, checkpoint_list, undo, handle, commit_write, commit, sync,

@@ -16,7 +16,7 @@
  *   NONE       a handle begins and none is running        RUNNING    get_running, handle.c
  *   RUNNING    it is closed and has its place in the log  WRITING    make_committing, commit.c
  *   WRITING    its log blocks have completed              FLUSHING   set_flushing, commit_write.c
- *   FLUSHING   its commit block is durable                COMMITTED  finish, commit.c
+ *   FLUSHING   its commit block is durable                COMMITTED  finish_commit
  *   COMMITTED  all its blocks are home                    HOME       move_tail, checkpoint.c
  *
  * journal->running is the transaction in RUNNING, journal->committing the one in WRITING or

@@ -102,7 +102,7 @@ void ops_opendir(struct ops_req *req)
 					      : -ENOTDIR;
 	if (err)
 		goto put;
-	ext4_opened(inode, 1);
+	ext4_open_count_add(inode, 1);
 	/*
 	 * The kernel drops its copy of the listing when the directory's mtime changes. A new ".."
 	 * does not change mtime.

@@ -173,7 +173,7 @@ void ops_release(struct ops_req *req)
 	if (file.file)
 		dio_file_close(file.file);
 	else
-		ext4_opened(file.inode, -1);
+		ext4_open_count_add(file.inode, -1);
 	ops_reply_err(req, 0);
 	ext4_inode_put(file.inode);
 }

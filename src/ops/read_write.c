@@ -15,14 +15,14 @@
 
 #include <fcntl.h>
 
-static void rw_done(struct dio_req *dio, ssize_t result)
+static void rw_done(struct dio_req *io, ssize_t result)
 {
-	struct ops_req *req = container_of(dio, struct ops_req, dio);
+	struct ops_req *req = container_of(io, struct ops_req, dio);
 	struct fuse_write_out out;
 
 	if (result < 0) {
 		ops_reply_err(req, (int)result);
-	} else if (dio->flags & DIO_WRITE) {
+	} else if (io->flags & DIO_WRITE) {
 		out = (struct fuse_write_out){ .size = (uint32_t)result };
 		transport_reply_data(&req->fuse, &out, sizeof(out));
 	} else {

@@ -20,10 +20,11 @@ struct transport;
 struct transport_queue;
 
 /*
- * One request slot, made at mount, a fixed number for each loop. Its loop owns it except between
- * the call of the handler and the reply. payload: payload_cap bytes, page-aligned, in registered
- * buffer buf_index (or -1). Data of the request (names, values of xattrs) begins at in.data, that
- * of a WRITE at payload. The reply is built in payload too, so names are copied out first.
+ * One request slot, made at mount, a fixed number for each loop. The loop in .loop owns it, except
+ * between the call of the handler and the reply; .queue is the queue that it was made for. payload:
+ * payload_cap bytes, page-aligned, in registered buffer buf_index (or -1). Data of the request
+ * (names, values of xattrs) begins at in.data, that of a WRITE at payload. The reply is built in
+ * payload too, so names are copied out first.
  */
 struct transport_req {
 	FDIO_MAGIC_FIELD;
@@ -33,7 +34,7 @@ struct transport_req {
 	uint8_t *payload;
 	uint32_t payload_cap;
 	int buf_index;
-	uint32_t queue;            /* owns the slot: index of its loop */
+	uint32_t queue;            /* index of the queue, and of the loop that is its home */
 	uint32_t slot;             /* number within the queue */
 	struct loop_op op;         /* transport's */
 	struct loop_msg msg;       /* transport's */

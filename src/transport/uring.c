@@ -6,9 +6,10 @@
  *
  * The kernel keeps one queue for each possible CPU and puts a request into the queue of the CPU
  * that its client runs on; it serves nothing before every queue has an entry. So the channel can be
- * used only if there is one loop for each possible CPU; loop i serves queue i. A slot is one entry,
- * registered once. The page before its payload holds the kernel's request header and struct entry;
- * the data of a WRITE begins at the payload, as on the other channel.
+ * used only if there is one loop for each possible CPU; loop i is the home of queue i (URING-3 says
+ * when another loop serves a request). A slot is one entry, registered once. The page before its
+ * payload holds the kernel's request header and struct entry; the data of a WRITE begins at the
+ * payload, as on the other channel.
  *
  * FORGET, INTERRUPT, requests sent before the queues were ready, and the end of the connection
  * still come over /dev/fuse: loop 0 keeps a few slots for these and runs the /dev/fuse channel with
@@ -22,13 +23,13 @@
  *        ready. Then one command with an impossible queue number makes the kernel go on over
  *        /dev/fuse (it does so whenever registering fails), and all loops run the /dev/fuse channel
  *        with all their slots. No request can have come through the ring before. Entries that were
- *        registered stay behind until the mount ends, which does no harm: an entry's loop_op is not
- *        its slot's.
+ *        registered stay behind until the mount ends, which does no harm: the entry completes
+ *        through its own loop_op, so the slot's is free for /dev/fuse.
  * URING-2 At the end of the connection every waiting entry completes with ENOTCONN or the like, and
  *        replies get the same. The READ of /dev/fuse on loop 0 tells the control thread, because
  *        only it can tell an abort from an unmount.
  * URING-3 When a request comes, deal.c decides which loop serves it, before anything is done with
- *        it. It goes to another loop as a message, and its reply is committed on the ring of the
+ *        it. It goes to another loop as a message, and its reply is sent on the ring of the
  *        loop that served it, where the entry then waits for the next request. Memory, number and
  *        queue stay the same. Elsewhere "the loop of a request" is the one that serves it.
  */
@@ -270,7 +271,7 @@ static void entry_done(struct loop_op *op, int res, unsigned cqe_flags)
 
 /* ---- replies ---- */
 
-static void commit(struct transport_req *req)
+static void send_reply(struct transport_req *req)
 {
 	struct entry *entry = entry_of(req);
 	struct fuse_out_header header = {
@@ -287,9 +288,9 @@ static void commit(struct transport_req *req)
 	submit_entry(entry);
 }
 
-static void commit_msg(struct loop_msg *msg)
+static void send_reply_msg(struct loop_msg *msg)
 {
-	commit(container_of(msg, struct transport_req, msg));
+	send_reply(container_of(msg, struct transport_req, msg));
 }
 
 static void uring_reply(struct transport_req *req)
@@ -297,9 +298,9 @@ static void uring_reply(struct transport_req *req)
 	if (unlikely(req->slot >= nr_ring(transport_home_of(req))))
 		transport_channel_devfuse.reply(req);
 	else if (loop_self() == req->loop)
-		commit(req);
+		send_reply(req);
 	else
-		loop_post(req->loop, &req->msg, commit_msg);
+		loop_post(req->loop, &req->msg, send_reply_msg);
 }
 
 /* ---- starting ---- */

@@ -331,7 +331,7 @@ static void prepare(unsigned shape)
 	FDIO_ASSERT(run->buf);
 	run->test.shape = shape;
 	run->stage = "the preparation";
-	run->fake = fake_mkfs_lbs(shape ? 24 << 20 : 10 << 20, shapes[shape].sector_bytes,
+	run->fake = fake_mkfs_sectors(shape ? 24 << 20 : 10 << 20, shapes[shape].sector_bytes,
 				  shapes[shape].mkfs);
 	if (!run->fake)
 		exit(EXIT_FAILURE);

@@ -215,7 +215,7 @@ static const struct dev_ops fake_ops = {
 	.close = fake_close,
 };
 
-struct fake_dev *fake_new(uint64_t size, uint32_t lbs)
+struct fake_dev *fake_new(uint64_t size, uint32_t sector_bytes)
 {
 	struct fake_dev *fake = calloc(1, sizeof(*fake));
 
@@ -223,8 +223,8 @@ struct fake_dev *fake_new(uint64_t size, uint32_t lbs)
 	fake->size = fdio_round_up(size, 4096);
 	fake->dev.caps = (struct dev_caps){
 		.size_bytes = fake->size,
-		.sector_bytes = lbs,
-		.physical_bytes = lbs,
+		.sector_bytes = sector_bytes,
+		.physical_bytes = sector_bytes,
 		.max_io_bytes = 1 << 20,
 		.mem_align = 512,
 		.volatile_cache = true,

@@ -22,10 +22,10 @@ struct fake_dev;
 
 /* ---- life ---- */
 /*
- * All zero. size is rounded up to 4096; lbs is the size of a logical block. The device has a
- * volatile cache, FUA and discard; a test changes fake_dev(fake)->caps before use.
+ * All zero. size is rounded up to 4096; a sector is what the kernel calls a logical block. The
+ * device has a volatile cache, FUA and discard; a test changes fake_dev(fake)->caps before use.
  */
-struct fake_dev *fake_new(uint64_t size, uint32_t lbs);
+struct fake_dev *fake_new(uint64_t size, uint32_t sector_bytes);
 /*
  * Frees it with all that is pending or held. dev_close on the device does the same. NULL: nothing.
  */
@@ -129,7 +129,7 @@ void fake_set_clock(struct fake_dev *fake, const struct timespec *ts);
 
 /* ---- power cuts ---- */
 enum fake_cut {
-	FAKE_CUT_KEEP,   /* everything submitted reached the media */
+	FAKE_CUT_KEEP,   /* all pending writes and all in flight reached the media */
 	FAKE_CUT_DROP,   /* only what was durable did */
 	FAKE_CUT_RANDOM, /* the seed keeps, drops or tears each, in pieces of 512 bytes */
 	FAKE_CUT_MASK,   /* the seed's bits, lowest first: 1 keeps a write, 0 drops it */
@@ -175,7 +175,7 @@ int fake_save(struct fake_dev *fake, const char *path);
  * that fails.
  */
 struct fake_dev *fake_mkfs(uint64_t size, const char *args);
-struct fake_dev *fake_mkfs_lbs(uint64_t size, uint32_t lbs, const char *args);
+struct fake_dev *fake_mkfs_sectors(uint64_t size, uint32_t sector_bytes, const char *args);
 /* The exit code of "e2fsck -fn" on the image "now"; unless that is 0, its output goes to stderr. */
 int fake_e2fsck(struct fake_dev *fake);
 /* As fake_e2fsck, after e2fsck has replayed the journal on a copy. */

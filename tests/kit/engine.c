@@ -118,8 +118,9 @@ struct engine *engine_new(const struct engine_options *opt)
 {
 	struct fake_dev *fake = testvol_copy();
 
-	if (opt && opt->lbs)
-		fake_dev(fake)->caps.sector_bytes = fake_dev(fake)->caps.physical_bytes = opt->lbs;
+	if (opt && opt->sector_bytes)
+		fake_dev(fake)->caps.sector_bytes = fake_dev(fake)->caps.physical_bytes =
+				opt->sector_bytes;
 	struct engine *e = engine_on(fake, opt);
 	if (e->opt.stale)
 		make_stale(e);

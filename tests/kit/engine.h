@@ -20,7 +20,7 @@
 #define ENGINE_IMAGE_SIZE (16u << 20)
 
 struct engine_options {
-	uint32_t lbs;        /* bytes of a logical block; 0: 512 */
+	uint32_t sector_bytes; /* of the device; 0: 512 */
 	bool relaxed;        /* takes requests that are not aligned */
 	bool no_fua;         /* a device without FUA */
 	bool stale;          /* free blocks hold 0xa5, so that a test sees stale data */

@@ -160,9 +160,9 @@ int fake_e2fsck_replay(struct fake_dev *fake)
 				"2>&1");
 }
 
-struct fake_dev *fake_mkfs_lbs(uint64_t size, uint32_t lbs, const char *args)
+struct fake_dev *fake_mkfs_sectors(uint64_t size, uint32_t sector_bytes, const char *args)
 {
-	struct fake_dev *fake = fake_new(size, lbs);
+	struct fake_dev *fake = fake_new(size, sector_bytes);
 	char cmd[1024], out[2048] = "";
 	int err;
 
@@ -178,5 +178,5 @@ struct fake_dev *fake_mkfs_lbs(uint64_t size, uint32_t lbs, const char *args)
 
 struct fake_dev *fake_mkfs(uint64_t size, const char *args)
 {
-	return fake_mkfs_lbs(size, 512, args);
+	return fake_mkfs_sectors(size, 512, args);
 }

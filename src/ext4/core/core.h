@@ -11,9 +11,10 @@
  *   handle.c, bits.c, io.c    ends of handles; bitmaps as on disk; how libext2fs reads
  *
  * Errors are -errno: -EUCLEAN is damage in the image, logged and noted for the superblock
- * (ext4_corrupt), -EIO an error of the device. Lock order in ext4: rename < inode.rw <
- * inode.map_lock < journal handle < alloc.lock < icache < inode.attr. So an operation locks its
- * inodes, then calls journal_begin, then changes; inside a handle it takes neither rw nor map_lock.
+ * (ext4_corrupt), -EIO an error of the device. Lock order in ext4, the outermost first: rename,
+ * inode.rw, inode.map_lock, journal handle, alloc.lock, icache, inode.attr (base/lock.h has all).
+ * So an operation locks its inodes, then calls journal_begin, then changes; inside a handle it
+ * takes neither rw nor map_lock.
  */
 #ifndef FDIO_EXT4_CORE_CORE_H
 #define FDIO_EXT4_CORE_CORE_H
@@ -81,7 +82,11 @@ struct timespec ext4_now(struct ext4_vol *vol); /* wall clock; any thread */
 uint32_t ext4_free_inodes(const struct ext4_vol *vol);
 void ext4_free_inodes_set(struct ext4_vol *vol, uint32_t n);
 
-/* ---- errors.c. Any thread, inside a handle or not; takes locks of rank leaf ---- */
+/*
+ * ---- errors.c. Any thread, inside a handle or not. Reporting may abort the journal: that takes
+ * RANK_JOURNAL_STATE and writes, so no lock of that rank or an inner one may be held.
+ * ext4_read_block reads. ----
+ */
 /*
  * Reports damage: logs it, notes it for the superblock, applies the option errors=. Returns
  * -EUCLEAN. ino 0: no inode in particular. blk 0: no block in particular.

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The volume and the inode. Each room has a part in both, which only its own code touches (make
- * check-rooms verifies that); the header of a part holds types only, so this one may include those
+ * check-rooms verifies that): struct ext4_NAME_state is the volume's part of the room NAME, struct
+ * ext4_NAME_inode the inode's. The header of a part holds types only, so this one may include those
  * of the rooms above. What stands here itself is read by all rooms of ext4. Included only inside
  * src/ext4 and by its tests. "Atomic" fields are read and written with __atomic_* on any thread.
  */
@@ -89,7 +90,7 @@ struct ext4_inode {
 	uint32_t nlink;             /* atomic copy of i_links_count (ext4_raw_set_nlink) */
 
 	struct ext4_alloc_inode alloc;
-	struct ext4_inode_own inode;
+	struct ext4_inode_inode inode;
 	struct ext4_data_inode data;
 	struct ext4_dir_inode dir;
 };

@@ -87,7 +87,7 @@ uint64_t ext4_lookups(const struct ext4_inode *inode)
 	return __atomic_load_n(&inode->inode.lookups, __ATOMIC_RELAXED);
 }
 
-void ext4_opened(struct ext4_inode *inode, int n)
+void ext4_open_count_add(struct ext4_inode *inode, int n)
 {
 	if (n < 0)
 		__atomic_store_n(&inode->inode.left_ns, fdio_now_ns(), __ATOMIC_RELAXED);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Inode: the inodes in memory and on disk. This header, with inode_attributes.h, is for everybody;
- * the other headers named inode_*.h are for the rooms of ext4 alone.
+ * Inode: the inodes in memory and on disk. This header, with inode_attributes.h, is for all rooms
+ * that include ext4.h; the other headers named inode_*.h are for the rooms of ext4 alone.
  *
  *   cache.c, get.c, put.c   one struct for each inode in use, with references (inode_cache.h);
  *                           put.c begins the deletion of an inode without a name
@@ -61,8 +61,8 @@ void ext4_vol_reap(struct ext4_vol *vol) FDIO_MAY_WAIT;
  */
 void ext4_lookups_add(struct ext4_inode *inode, uint64_t n);
 uint64_t ext4_lookups_sub(struct ext4_inode *inode, uint64_t n);
-/* Notes that a file or directory is opened (n is 1) or closed (n is -1). */
-void ext4_opened(struct ext4_inode *inode, int n);
+/* A file or directory is opened (n is 1) or closed (n is -1). */
+void ext4_open_count_add(struct ext4_inode *inode, int n);
 /* The number of deletions that have ended since the volume was opened: ext4_space_has_come. */
 uint64_t ext4_evictions(const struct ext4_vol *vol);
 
@@ -93,9 +93,10 @@ void *ext4_inode_set_upper(struct ext4_inode *inode, void *p, void (*dtor)(void 
 
 /* ---- the lock of an inode ---- */
 /*
- * Shared for I/O inside the size; exclusive for everything that moves the size, frees blocks or
- * changes a directory. lock waits: workers only. enter returns -EAGAIN instead of waiting in the
- * mode of base/nowait.h; elsewhere it waits and returns 0.
+ * Shared for I/O inside the size; exclusive for everything that frees blocks, changes a directory
+ * or moves the size, except ext4_window_publish, which the gate keeps out (dio/slow.c). lock waits:
+ * workers only. enter returns -EAGAIN instead of waiting in the mode of base/nowait.h; elsewhere it
+ * waits and returns 0.
  */
 void ext4_inode_lock_shared(struct ext4_inode *inode) FDIO_BLOCKS;
 void ext4_inode_lock_exclusive(struct ext4_inode *inode) FDIO_BLOCKS;

@@ -48,14 +48,14 @@ struct ext4_inode_state {
 	struct ext4_inode *lazy_head;
 };
 
-struct ext4_inode_own {
+struct ext4_inode_inode {
 	/* The cache: guarded by its lock. The states are explained in cache.c. */
 	struct list hash, lru;
 	uint64_t refs;
 	uint64_t lookups;           /* atomic: of refs, those that the kernel has to give back */
 	bool loading, evicting, bad;
 	bool zombie;                /* freed by the thread that takes it from lazy_head */
-	uint32_t nr_open;           /* atomic: open files (ext4_opened) */
+	uint32_t nr_open;           /* atomic: open files and directories (ext4_open_count_add) */
 	/* Atomic: when it was closed, or lost its last name while it was open; 0: never. */
 	uint64_t left_ns;
 

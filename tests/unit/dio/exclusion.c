@@ -379,9 +379,10 @@ static void model_step(struct engine *e, uint8_t *model, uint64_t *size, uint8_t
 /* Random requests and changes against a model in memory; _i is the seed. */
 START_TEST(random_requests_match_the_model)
 {
+	uint32_t sector_bytes = _i % 3 == 2 ? 4096 : 512;
 	struct engine *e = engine_new(&(struct engine_options){ .relaxed = true,
 								.stale = true,
-								.lbs = _i % 3 == 2 ? 4096 : 512,
+								.sector_bytes = sector_bytes,
 								.segs = 2 });
 	uint8_t *model = calloc(1, 64 * BLOCK), *buf = buffer_new(64 * BLOCK);
 	uint64_t size = 0, seed = _i + 1;

@@ -141,6 +141,7 @@ START_TEST(conversion_follows_the_data)
 }
 END_TEST
 
+/* For size_follows_the_data: the largest size seen while its write was at the device. */
 static struct engine *watched_engine;
 static uint64_t watch_size_max;
 static unsigned watch_calls;

@@ -490,8 +490,8 @@ START_TEST(forgotten_files_are_waited_for)
 	ck_assert_uint_eq(asked, 1);
 	/* It was closed just now: the kernel may still hold it until it has seen the answer. */
 	asked = 0;
-	ext4_opened(inode, 1);
-	ext4_opened(inode, -1);
+	ext4_open_count_add(inode, 1);
+	ext4_open_count_add(inode, -1);
 	begun = fdio_now_ns();
 	ck_assert(!ext4_space_has_come(v, -ENOSPC, &since));
 	ck_assert_uint_gt(fdio_now_ns() - begun, 200000000);

@@ -80,7 +80,7 @@ START_TEST(idle_maps_go_first)
 	stop_ticker(vol);
 	make_files(vol, inode, FILES);
 	for (unsigned k = 0; k < FILES / 2; k++)
-		ext4_opened(inode[k], 1);
+		ext4_open_count_add(inode[k], 1);
 	load_all(inode, FILES);
 	vol->data.map_budget = ext4_map_mem_used();
 	ck_assert(ext4_maps_shrink(vol));
@@ -103,7 +103,7 @@ START_TEST(idle_maps_go_first)
 	ck_assert_int_eq(ext4_map_lookup_load(inode[0], 2, &extent), 0);
 	ck_assert_uint_eq(extent.state, EXT4_EXTENT_WRITTEN);
 	for (unsigned k = 0; k < FILES / 2; k++)
-		ext4_opened(inode[k], -1);
+		ext4_open_count_add(inode[k], -1);
 	put_files(vol, fake, inode);
 }
 END_TEST
@@ -121,7 +121,7 @@ START_TEST(used_maps_have_a_limit)
 	stop_ticker(vol);
 	make_files(vol, inode, FILES);
 	for (unsigned k = 0; k < FILES; k++)
-		ext4_opened(inode[k], 1);
+		ext4_open_count_add(inode[k], 1);
 	load_all(inode, FILES);
 	for (unsigned k = 0; k < FILES; k++)
 		ck_assert_int_eq(ext4_map_lookup(inode[k], 0, &extent), 0);
@@ -136,7 +136,7 @@ START_TEST(used_maps_have_a_limit)
 	ck_assert_ptr_nonnull(inode[FILES - 1]->data.map);
 	ck_assert_uint_lt(ext4_map_mem_used(), 2 * (MAP_LEAST + 1024));
 	for (unsigned k = 0; k < FILES; k++)
-		ext4_opened(inode[k], -1);
+		ext4_open_count_add(inode[k], -1);
 	put_files(vol, fake, inode);
 }
 END_TEST
