@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Appends: a write that ends behind the end of the file goes one of three ways. dio_append_way
- * chooses, on the loop thread that submits it, without a lock. What it saw is checked again where
- * it matters; a request that turns out not to fit its way goes to a worker. Nothing here fails.
+ * chooses, on the loop thread that submits it, without a lock. The inode may change meanwhile, so
+ * each way checks its conditions again under the gate or a lock; a request that no longer meets
+ * them goes to a worker. Nothing here fails.
  *
  *   WINDOW (append_window.c), on the loop thread. The file has an append window: blocks behind its
  *     end that ext4 has mapped but not recorded in the tree (ext4/data/append_window.c). The write

@@ -44,7 +44,7 @@ static uint64_t span_of(const struct dio_req *req)
 	return fdio_round_up(req->pos + req->len, dio_own(req)->dio->block_size) - req->pos;
 }
 
-/* What it sees is checked again under the lock, or cannot change while the file is open. */
+/* The size is checked again under the inode lock; the other conditions cannot change. */
 bool dio_append_small_fits(const struct dio_req *req)
 {
 	const struct dio *dio = dio_own(req)->dio;
@@ -138,7 +138,7 @@ static uint64_t new_blocks_at(const struct dio_own *own)
 	return own->reservation.ext[0].pblk << own->dio->block_bits;
 }
 
-/* Sends the piece at nr_sent. That is the last touch of req. */
+/* Sends the piece at nr_sent. req may have ended when this returns. */
 static void send_piece(struct dio_req *req)
 {
 	struct dio_own *own = dio_own(req);
@@ -203,7 +203,7 @@ static int publish(struct dio_req *req)
 	return err;
 }
 
-/* GROW-2: the slow path does all of it again, and tells what is wrong. */
+/* GROW-2: the slow path does all of it again, and reports the error if it meets one. */
 static void retry_on_worker(struct dio_req *req)
 {
 	fdio_count(COUNTER_dio_grow_again);

@@ -20,9 +20,9 @@
 
 #define WINDOW_MAX (64u << 20)
 #define WINDOW_MIN (64u << 10)
-/* A window has room for so many requests as long as the one that opened it. */
+/* A window has room for this many requests of the length of the one that opened it. */
 #define WINDOW_REQUESTS 16u
-/* So many appends in a row make a stream, or one that is at least this long. */
+/* A stream: STREAM_REQUESTS appends in a row, or one append of at least STREAM_BYTES. */
 #define STREAM_REQUESTS 2u
 #define STREAM_BYTES (256u << 10)
 
@@ -123,7 +123,7 @@ void dio_append_refill(struct dio_slow *slow)
 	bytes = FDIO_MAX((uint64_t)len * WINDOW_REQUESTS, (uint64_t)WINDOW_MIN);
 	bytes = FDIO_MAX((uint64_t)dinode->window_bytes * 2, bytes);
 	dinode->window_bytes = FDIO_MIN(bytes, (uint64_t)WINDOW_MAX);
-	/* Without a window the next append is slow, too. */
+	/* A failure only means that the next append is slow, too. */
 	(void)ext4_window_open(slow->inode, dinode->window_bytes, slow->req->flags & DIO_ROOT);
 }
 

@@ -70,16 +70,16 @@ struct dio_req {
 /*
  * Starts a request. On a loop thread, or in tests on the one thread that stands for it; never
  * blocks. Requests of one inode may be submitted on several loops. A request completes on the loop
- * that submitted it, or on a worker; in tests on any thread. done must not wait for the queues of
- * dio_config.
+ * that submitted it, or on a worker; in tests on any thread. done must not wait for work in the
+ * queues workers and syncers of dio_config.
  */
 void dio_submit(struct dio *dio, struct dio_req *req);
 
 /*
  * fsync and fdatasync. done runs once everything that was written to inode before the call is
  * durable, or has failed: with 0 or -errno, on a syncer or inside dio_fsync. All callers that wait
- * share one commit or one flush. An error is told once to each file, and once to callers without
- * one. The caller embeds the struct and keeps it until done.
+ * share one commit or one flush. An error is reported once to each file, and once to callers
+ * without one. The caller embeds the struct and keeps it until done.
  */
 struct dio_sync {
 	struct ext4_inode *inode; /* NULL: the whole volume (syncfs) */

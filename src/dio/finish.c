@@ -20,7 +20,7 @@
 
 /* How long a write waits at most for the page of the old end to be forgotten. */
 #define GAP_WAIT_MS 2000u
-/* The same if the write is to that page, which the kernel may keep locked until the answer. */
+/* Its limit if the write is to that page, which the kernel may keep locked until the answer. */
 #define GAP_WAIT_SAME_PAGE_MS 1000u
 
 static void sync_or_end(struct dio_req *req)

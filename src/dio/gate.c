@@ -24,8 +24,8 @@
  * subtracts and then reads gate_waiters, while the closer raises gate_waiters and then reads the
  * counts, so no wake-up is lost. gate_lock is only for sleeping.
  *
- * The inode's part lives while it is touched here: the file of a request holds the inode, and done
- * runs after the request has left the gate.
+ * struct dio_inode outlives every access to it here: the file of a request holds the inode, and
+ * done runs after the request has left the gate.
  */
 #include "dio/types.h"
 
@@ -83,7 +83,10 @@ void dio_gate_close_attached(struct dio_inode *dinode, enum dio_gate_kind kind)
 		&dinode->gate, kind == DIO_GATE_ALL ? DIO_GATE_ALL_ONE : DIO_GATE_WRITES_ONE,
 		__ATOMIC_SEQ_CST);
 
-	/* There are fewer closers than threads. 65,536 would carry into the other half. */
+	/*
+	 * Each thread closes a gate at most a few times at once. 65,536 would carry into the other
+	 * half.
+	 */
 	FDIO_ASSERT((old & 0xffff) != 0xffff && old >> 16 != 0xffff);
 	if (is_drained(dinode, kind))
 		return;

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * What the kernel's page cache may hold without the daemon's knowledge: stores through shared
- * mappings. The kernel tells of neither mappings nor stores. But only a file open for reading and
+ * mappings. The kernel reports neither mappings nor stores. But only a file open for reading and
  * writing can be stored to, and a mapped page was read through the page cache first, or written as
- * a whole (then it lies neither over a hole nor at the end). So such requests leave notes here, on
- * loop threads, without a lock. Operations that would answer wrongly because of such a store take a
- * note, and have the kernel write the pages back and forget them (dio_config.launder, or src/ops).
+ * a whole (then it lies neither over a hole nor at the end). So requests from the page cache leave
+ * notes here, on loop threads, without a lock. Operations that would answer wrongly because of such
+ * a store take a note, and have the kernel write the pages back and forget them
+ * (dio_config.launder, or src/ops).
  *
  * - The page that holds the end of the file (DIO_CACHED_TAIL): bytes stored behind the end are no
  *   part of the file, but kernels before 7.3 make them one when the file grows over them. Kernels
@@ -34,7 +35,7 @@ static bool has_mappings(const struct dio_inode *dinode)
 
 /* ---- notes ---- */
 
-/* 1 + number of the page that holds the end of a file of size bytes, if inside it; else 0. */
+/* 1 + number of the page inside which a file of size bytes ends; 0 if it ends between pages. */
 static uint64_t tail_of(const struct dio *dio, uint64_t size)
 {
 	return size & (dio->page_size - 1) ? size / dio->page_size + 1 : 0;
@@ -196,8 +197,8 @@ static void mask_store(struct dio_inode *dinode, uint64_t from, uint64_t to)
 }
 
 /*
- * After a truncate to another size the kernel forgets all pages. If the size stays, it keeps them,
- * and so are the notes kept here.
+ * After a truncate to another size the kernel forgets all pages. If the size stays, the kernel
+ * keeps its pages, so the notes are kept too.
  */
 bool dio_mask_set(struct ext4_inode *inode, uint64_t old, uint64_t size)
 {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What the kernel's page cache may hold of a file, for the operations that must not answer wrongly
- * because of it. pagecache.c explains the cases. Any thread; nothing here blocks or fails.
+ * What the kernel's page cache may hold of a file that the daemon does not know of: for operations
+ * whose answer it would make wrong. pagecache.c explains the cases. Any thread; nothing here blocks
+ * or fails.
  */
 #ifndef FDIO_DIO_PAGECACHE_H
 #define FDIO_DIO_PAGECACHE_H
@@ -35,7 +36,8 @@ struct dio_cached {
 bool dio_cached_maybe(struct ext4_inode *inode, enum dio_cached_what what, uint64_t size);
 /*
  * True if the caller must now have the bytes of *ret written back and forgotten, holding no lock
- * that a request may wait for, and then call dio_cached_done. late: they were not gone in time.
+ * that a request may wait for, and then call dio_cached_done. late: the kernel had not forgotten
+ * the pages in time.
  */
 bool dio_cached_take(struct ext4_inode *inode, enum dio_cached_what what, uint64_t size,
 		     struct dio_cached *ret);
@@ -51,7 +53,7 @@ void dio_mask_undo(struct ext4_inode *inode, uint64_t old);
 
 /* For dio_config.inval: the request that done_work belongs to. */
 struct dio_req *dio_inval_req(struct work *done_work);
-/* For dio_config.inval, before it calls done: done comes before the pages are gone. */
+/* For dio_config.inval: if it calls done before the pages are gone, it calls this first. */
 void dio_inval_late(struct work *done_work);
 
 #endif

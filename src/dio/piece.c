@@ -5,8 +5,8 @@
  * pieces complete, on loop threads, and by workers. Guards nothing, never blocks, allocates
  * nothing.
  *
- * Fails with -EAGAIN (the map is not in memory), -EUCLEAN (the map is wrong), and what the device
- * says.
+ * Fails with -EAGAIN (the map is not in memory), -EUCLEAN (the map is wrong), or the device's
+ * error.
  */
 #include "dio/types.h"
 

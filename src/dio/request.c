@@ -2,8 +2,9 @@
 /*
  * The engine's own part of a request, and its end. dio_req_end answers: on the loop thread that
  * completed the last piece, on a worker, on a syncer, or on the thread that calls back after an
- * invalidation. It holds nothing while done runs, and touches neither the request afterwards, which
- * done may free, nor the engine after the count is lowered, which dio_drain waits for (DIO-1).
+ * invalidation. It holds nothing while done runs. It does not touch the request afterwards, because
+ * done may have freed it, nor the engine once inflight is lowered, because dio_drain waits for that
+ * (DIO-1).
  */
 #include "dio/types.h"
 

@@ -9,8 +9,8 @@
  * A write takes these steps: kill privileges; close the gate for writes if part of a sector changes
  * or the file grows; lock the inode, exclusive if the file grows, else shared; lock the block
  * range; reserve blocks for all holes (ENOSPC comes from here, with nothing changed); write the
- * data; publish extents and size in one step (DIO-4); unlock; then what follows a write (DIO-3).
- * After an error before publishing the extents are as they were: reserved blocks are given back,
+ * data; publish extents and size in one step (DIO-4); unlock; then dio_write_finish (DIO-3). After
+ * an error before publishing the extents are as they were: reserved blocks are given back,
  * unwritten ones stay unwritten, so what was written to them is never read.
  */
 #include "base/log.h"
@@ -32,7 +32,7 @@ static int slow_read(struct dio_req *req)
 
 	fdio_count(COUNTER_dio_read_slow);
 	ext4_inode_lock_shared(slow.inode);
-	/* The file may have become shorter since submission. What was read directly stays. */
+	/* The file may have shrunk since submission. Bytes that were read directly count anyway. */
 	size = ext4_inode_size(slow.inode);
 	end = FDIO_MIN(end, size);
 	end = FDIO_MAX(end, pos);

@@ -8,7 +8,7 @@
  * edges, hence two bounce blocks.
  *
  * Runs on a worker, under the inode lock and the block range lock; changing part of a sector also
- * needs the gate closed for writes. Fails with what the device or the map says.
+ * needs the gate closed for writes. Fails with the error of the device or of the map.
  */
 #include "dio/types.h"
 
@@ -42,7 +42,7 @@ int dio_slow_piece(struct dio_slow *slow, uint64_t pos, uint64_t end, struct dio
 {
 	int err;
 
-	/* The map may be dropped again at any time, but not each time. */
+	/* The map may be evicted again before it is used, but hardly eight times in a row. */
 	for (unsigned tries = 0; tries < 8; tries++) {
 		err = dio_piece_at(slow->dio, slow->inode, pos,
 				   FDIO_MIN(end - pos, (uint64_t)UINT32_MAX), ret);

@@ -48,7 +48,7 @@ static bool is_misaligned(const struct dio *dio, const struct dio_req *req)
 	return req->len < DIO_SPLIT_MIN && (!(req->pos & mask) || (end & mask));
 }
 
-/* 1: the request is valid; else its result. */
+/* Returns 1 if the request is valid, else its result. */
 static int validate(struct dio *dio, struct dio_req *req)
 {
 	struct dio_own *own = dio_own(req);
@@ -67,8 +67,8 @@ static int validate(struct dio *dio, struct dio_req *req)
 		if (ext4_vol_read_only(dio->config.vol))
 			return -EROFS;
 		/*
-		 * As write(2): what fits below the largest size is written. FUSE makes EIO of a
-		 * short direct write, so a direct write fails as a whole.
+		 * As write(2) does, write what fits below the largest size. FUSE turns a short
+		 * direct write into EIO, so a direct write fails as a whole.
 		 */
 		if (!(req->flags & DIO_DIRECT) && req->pos < largest &&
 		    req->len > largest - req->pos)
@@ -188,7 +188,7 @@ static void start_direct(struct dio_req *req)
 	}
 	own->stage = DIO_AT_DIRECT;
 	if (req->flags & DIO_WRITE) {
-		/* The size once more, inside the gate: a truncate may have run meanwhile. */
+		/* Check the size again inside the gate: a truncate may have run since choose(). */
 		if (req->pos + req->len > ext4_inode_size(req->file->inode) &&
 		    !dio_append_start(req)) {
 			dio_no_piece_sent(req);

@@ -17,14 +17,15 @@
  * and moves dio.epoch on, before it flushes: every write noted up to that epoch completed before
  * the flush was sent. So an inode with dirty_epoch <= durable_epoch needs none.
  *
- * Errors: a flush that fails, the queue's or the journal's, is told to every waiter of the batch
- * that needed it, and to every other file that may have lost data: a later flush that succeeds says
- * nothing about what was written before. dio_inode.errors counts the failures at which the inode
- * had unflushed writes, or writes in flight (dio_sync_flush_failed, on the thread that flushed,
- * before any waiter hears of the failure and before durable_epoch moves on). errors_seen of each
- * open file, of each inode for callers without a file, and of the engine for syncfs, says how many
- * were told: each hears of each failure once, and so does a file that is opened later if none has
- * been told until then. What an append window had to give up (ext4_window_lost) counts as well.
+ * Errors: a failed flush, the queue's or the journal's, is reported to every waiter of the batch
+ * that needed it, and to every other file that may have lost data, because a later flush that
+ * succeeds says nothing about what was written before. dio_inode.errors counts the failures at
+ * which the inode had unflushed writes, or writes in flight (dio_sync_flush_failed, on the thread
+ * that flushed, before any waiter hears of the failure and before durable_epoch moves on).
+ * errors_seen of each open file, of each inode for callers without a file, and of the engine for
+ * syncfs, says how many failures were reported to it: each gets each failure once. A file that is
+ * opened later gets the newest failure too, if no caller has got it until then. Data that an append
+ * window had to give up (ext4_window_lost) counts as a failure as well.
  *
  * Locks: sync_lock for the lists and the states of the syncers, inodes_lock for the list of inodes;
  * nothing is called under them.
@@ -37,7 +38,7 @@ struct batch {
 	struct dio *dio;
 	struct list reqs, calls;      /* dio_own.link of writes, dio_sync_own.link of fsyncs */
 	uint64_t epoch;
-	bool need_commit, need_flush; /* any of the waiters does */
+	bool need_commit, need_flush; /* any of the waiters needs it */
 	journal_tid tid;              /* need_commit: the newest that any of them needs */
 	int commit_err, flush_err;
 	bool volume_synced;           /* a syncfs of this batch was done, with volume_err */
@@ -156,8 +157,8 @@ uint32_t dio_sync_errors_at_open(const struct dio_inode *dinode)
 }
 
 /*
- * -EIO, once, if there are errors of dinode that file (NULL: callers without a file) was not told
- * of. Any thread, no lock.
+ * -EIO if dinode has errors that were not yet reported to file (NULL: to callers without a file);
+ * then they are. Any thread, no lock.
  */
 static int untold_error(struct dio_inode *dinode, struct dio_file *file)
 {
@@ -228,15 +229,15 @@ static bool needs_commit(struct batch *batch, struct ext4_inode *inode, bool dat
 }
 
 /*
- * Puts into the tree what the append window has. What the window had to give up earlier is an error
- * for all files of the inode.
+ * Records the extents of the append window in the tree. Data that the window had to give up earlier
+ * is an error for all files of the inode.
  */
 static int settle(struct ext4_inode *inode)
 {
 	struct dio_inode *dinode = ext4_inode_upper(inode);
 	int err = ext4_window_settle(inode), lost = ext4_window_lost(inode, false);
 
-	/* Counted before it is forgotten, so that other callers find one or the other. */
+	/* Count the loss before clearing it, so that other callers find the one or the other. */
 	if (lost) {
 		__atomic_add_fetch(&dinode->errors, 1, __ATOMIC_SEQ_CST);
 		(void)ext4_window_lost(inode, true);
@@ -299,8 +300,8 @@ static void note_durable(struct batch *batch)
 }
 
 /*
- * This makes an fsync durable. commit_err and flush_err are the result; result_of picks the one
- * that concerns a waiter.
+ * Makes the changes of the waiters durable. commit_err and flush_err are the result; result_of
+ * picks the one that concerns a waiter.
  */
 static void commit_or_flush(struct batch *batch)
 {
@@ -322,7 +323,7 @@ static void commit_or_flush(struct batch *batch)
 static int result_of(const struct batch *batch, struct ext4_inode *inode, struct dio_file *file,
 		   bool commit, bool flush, int err)
 {
-	/* Called in any case: an error that is told now must not be told again. */
+	/* Called in any case: an error that is reported now must not be reported again. */
 	int untold = untold_error(ext4_inode_upper(inode), file);
 
 	if (!err && commit)
@@ -332,7 +333,7 @@ static int result_of(const struct batch *batch, struct ext4_inode *inode, struct
 	return err ? err : untold;
 }
 
-/* syncfs is told of each flush that failed, whichever inode lost data. */
+/* syncfs reports each flush that failed, whichever inode lost data. */
 static int sync_volume(struct dio *dio)
 {
 	int err = ext4_vol_sync(dio->config.vol);

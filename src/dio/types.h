@@ -19,8 +19,8 @@
  *
  * engine.c (mount and unmount) and file.c (open and close) stand beside them.
  *
- * A request that is queued or submitted belongs to whoever completes it: no other thread touches it
- * then. The states (enum dio_stage):
+ * A request that is queued or submitted belongs to the thread that completes it; no other thread
+ * touches it. The states (enum dio_stage):
  *
  *   state           event                                   next            function
  *   SUBMITTED       refused, empty, at the end of the file  ENDED           dio_submit
@@ -71,7 +71,9 @@
 #define DIO_RETRIES_MAX 16
 /* The kernel splits a longer request into pieces of at least this many bytes, but for the last. */
 #define DIO_SPLIT_MIN (255u * 4096u)
-/* After so many direct writes with no other I/O between, all pages of the file are invalidated. */
+/*
+ * After this many direct writes with no other I/O between, all pages of the file are invalidated.
+ */
 #define DIO_INVAL_ALL_AFTER 32
 /* Slow writes that can be in their data phase at once. */
 #define DIO_NR_BOUNCE 32
@@ -82,8 +84,8 @@
 enum dio_way { DIO_WAY_DIRECT, DIO_WAY_WINDOW, DIO_WAY_SMALL, DIO_WAY_SLOW };
 
 /*
- * The state of a request; the table is above. Stored by whoever has the request; APPEND and
- * APPEND_THROUGH under append_lock.
+ * The state of a request; the table is above. Stored by the thread to which the request belongs;
+ * APPEND and APPEND_THROUGH under append_lock.
  */
 enum dio_stage {
 	DIO_AT_SUBMITTED,
@@ -118,11 +120,14 @@ struct dio_own {
 	struct dio *dio;
 	enum dio_stage stage;
 	uint32_t bits;           /* DIO_R_ */
-	/* Over several extents, atomic: pieces in flight, and one for the splitter (DIO-2). */
+	/*
+	 * Of a request over several extents; atomic: pieces in flight, plus one for the splitter
+	 * (DIO-2).
+	 */
 	uint32_t refs;
 	int error;               /* the first, -errno; atomic while pieces are in flight */
 	uint32_t nr_sent;        /* bytes for which pieces were sent, or that were zeroed */
-	/* Bytes that the direct way did; the remainder, up to want, is for a worker. */
+	/* Bytes that were transferred directly; the remainder, up to want, is for a worker. */
 	uint32_t direct_len;
 	uint32_t want;           /* result if all goes well: len, or up to the end of the file */
 	uint32_t span;           /* want rounded up to sectors; small appends: to blocks */
@@ -185,8 +190,8 @@ struct dio_segment {
 	struct list link;
 	uint32_t retries;
 	bool is_reserve;
-	struct dio_file *file; /* of a reserve */
-	struct dio_cpu *home;  /* of the others: the pool */
+	struct dio_file *file; /* if is_reserve: the file that owns it */
+	struct dio_cpu *home;  /* else: the loop whose pool owns it */
 };
 
 /* What one loop has for itself. lock is contended only where other threads complete requests. */
@@ -215,8 +220,8 @@ struct dio {
 	unsigned block_bits;
 	uint32_t block_size, sector_bytes, max_io, mem_align;
 	uint64_t page_size;     /* of the kernel's page cache */
-	bool fua_ok;            /* one FUA write is no more work than a write and a flush */
-	bool fua_multi;         /* neither are several FUA writes */
+	bool fua_ok;            /* one FUA write is no slower than a write and a flush */
+	bool fua_multi;         /* several FUA writes are no slower than the writes and one flush */
 	struct dio_cpu *cpus;
 	struct dio_segment *segments;
 
@@ -241,7 +246,7 @@ struct dio {
 
 	struct fdio_mutex inodes_lock; /* guards inodes */
 	struct list inodes;            /* dio_inode.link; for flushes that fail (sync.c) */
-	/* Atomic: flushes that failed, and how many of them syncfs has told. */
+	/* Atomic: flushes that failed, and how many of them syncfs has reported. */
 	uint32_t errors, errors_seen;
 };
 
@@ -262,19 +267,20 @@ struct dio_inode {
 	uint32_t gate;
 	uint32_t gate_waiters;  /* atomic */
 	/*
-	 * Atomic. cache_seq counts requests that go through the page cache; cache_clean is what it
-	 * was when the last invalidation of the whole file began: if they are equal, the kernel
-	 * holds no pages. cache_run counts direct writes in a row at cache_seq == cache_run_seq.
+	 * Atomic. cache_seq counts requests that go through the page cache; cache_clean is the
+	 * value of cache_seq at which the last invalidation of the whole file began: if both are
+	 * equal, the kernel holds no pages. cache_run counts direct writes in a row at cache_seq ==
+	 * cache_run_seq.
 	 */
 	uint64_t cache_seq, cache_clean, cache_run_seq;
 	uint32_t cache_run;
 	/*
 	 * Atomic, only grow. errors: flushes that failed while the inode had unflushed writes or
-	 * writes in flight; errors_told: those that any caller was told of; errors_seen: those that
-	 * callers without a file were told of.
+	 * writes in flight; errors_told: how many of them were reported to any caller; errors_seen:
+	 * to callers without a file.
 	 */
 	uint32_t errors, errors_told, errors_seen;
-	uint32_t slow_writes;   /* atomic: at work on workers, which counts does not have */
+	uint32_t slow_writes; /* atomic: writes at work on workers; counts does not include them */
 	struct list link;       /* dio.inodes */
 	/* pagecache.c. Atomic; append_lock guards mask_from and the stores to mask_to. */
 	/* 1 + number of the page that held the end of the file when it was read; 0: none. */
@@ -310,7 +316,7 @@ struct dio_file {
 	struct dio_inode *dinode;
 	struct dio_segment reserve;
 	uint32_t reserve_busy;  /* atomic */
-	uint32_t errors_seen;   /* atomic: errors of the inode that this file was told of */
+	uint32_t errors_seen;   /* atomic: how many of dinode->errors were reported to this file */
 	bool may_map;
 };
 
@@ -352,7 +358,7 @@ bool dio_io_resubmit(struct dio *dio, struct dev_io *io, uint32_t *retries, int 
 /* Loop threads. False: the gate is closed for requests of this kind (DIO_COUNT_). */
 bool dio_gate_enter(struct dio_inode *dinode, unsigned cpu, unsigned kind);
 void dio_gate_leave(struct dio_inode *dinode, unsigned cpu, unsigned kind);
-/* As dio_gate_close and dio_gate_open, for an inode that is attached: cannot fail. */
+/* As dio_gate_close and dio_gate_open, for an inode that has its dio_inode: cannot fail. */
 void dio_gate_close_attached(struct dio_inode *dinode, enum dio_gate_kind kind) FDIO_BLOCKS;
 void dio_gate_open_attached(struct dio_inode *dinode, enum dio_gate_kind kind);
 /*
@@ -378,7 +384,10 @@ void dio_range_unlock(struct dio_inode *dinode, struct dio_range *range);
 /* ---- pool.c ---- */
 int dio_pool_init(struct dio *dio);
 void dio_pool_fini(struct dio *dio);
-/* NULL: req waits, and resume is called, perhaps on another thread already: do not touch req. */
+/*
+ * NULL: req waits for a segment; resume gets it, perhaps on another thread already: do not touch
+ * req.
+ */
 struct dio_segment *dio_segment_take(struct dio_req *req,
 				     void (*resume)(struct dio_req *req, struct dio_segment *));
 void dio_segment_put(struct dio_segment *segment);
@@ -386,14 +395,15 @@ struct dio_bounce *dio_bounce_take(struct dio *dio) FDIO_BLOCKS;
 void dio_bounce_put(struct dio *dio, struct dio_bounce *bounce);
 
 /* ---- pagecache.c: any thread, never blocks ---- */
-/* Before a request that comes from the page cache is served. */
+/* To be called before a request that comes from the page cache is served. */
 void dio_cached_note(struct dio_req *req);
 /*
- * The kernel begins to forget the pages of [off, end). Returns the note of the page at the end of
- * the file (struct dio_inode, tail_page) if that was among them and is dropped; else 0.
+ * To be called when the kernel begins to forget the pages of [off, end). Returns the note of the
+ * page at the end of the file (struct dio_inode, tail_page) if that was among them and is dropped;
+ * else 0.
  */
 uint64_t dio_cached_forget(struct dio_inode *dinode, uint64_t off, uint64_t end);
-/* For every request while mask_to is not 0. */
+/* To be called for every request while mask_to is not 0. */
 void dio_mask_req(struct dio_req *req);
 
 /* ---- sync.c: any thread, never blocks ---- */

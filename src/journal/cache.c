@@ -105,7 +105,10 @@ void journal_cache_put(struct journal_cache_buffer *buffer)
 	uint32_t old = __atomic_fetch_sub(&buffer->refs, 1, __ATOMIC_ACQ_REL);
 
 	FDIO_ASSERT(old & ~JOURNAL_BUFFER_DEAD);
-	/* From here on buffer may be evicted. Only a dead one is still ours, to be freed. */
+	/*
+	 * From here on the buffer may be evicted and freed by another thread, unless it is out of
+	 * the hash table: then this was its last reference, and this thread frees it.
+	 */
 	if (old == (JOURNAL_BUFFER_DEAD | 1))
 		buffer_free(buffer);
 }

@@ -33,19 +33,25 @@ struct journal_cache_buffer {
 	struct list clock;
 
 	/* handle lock */
-	uint64_t handle_sequence; /* of the handle that has its before image */
+	uint64_t handle_sequence; /* sequence of the handle that has its before image */
 
-	/* state lock; running and index change under both locks: either is enough to read them */
-	struct journal_transaction *running;      /* the running transaction, if it holds it */
-	unsigned index;                           /* in its kit->buffers */
-	struct journal_transaction *committing;   /* the closed transaction, if it holds it */
-	bool copied;                              /* committing has its image */
-	uint8_t *frozen;                          /* image for committing (JOURNAL-2), or NULL */
-	/* the last transaction that forgot it; means something only while that one is running */
+	/*
+	 * state lock; running and index change under handle lock and state lock, so either lets
+	 * read them
+	 */
+	struct journal_transaction *running; /* the running transaction, if the block is in it */
+	unsigned index;                           /* in running->kit->buffers */
+	struct journal_transaction *committing; /* the closed transaction, if the block is in it */
+	bool copied;                              /* the image for committing has been taken */
+	uint8_t *frozen; /* copy to be logged for committing (JOURNAL-2), or NULL */
+	/*
+	 * the last transaction that forgot the block; valid only while that transaction is running
+	 */
 	struct journal_transaction *forgotten_by;
-	unsigned forget_index;                    /* in its kit->forgets */
-	unsigned forget_count;                    /* transactions not yet durable that forgot it */
-	struct journal_transaction *checkpoint;   /* committed; its image is still to go home */
+	unsigned forget_index;                    /* in forgotten_by->kit->forgets */
+	unsigned forget_count; /* transactions not yet durable that forgot the block */
+	/* the committed transaction whose image of the block is not yet written home */
+	struct journal_transaction *checkpoint;
 	struct list checkpoint_node;              /* in checkpoint->checkpoint_list */
 	bool home_write_in_flight;
 };
@@ -85,7 +91,10 @@ int journal_cache_get(struct journal *journal, uint64_t blk, struct journal_cach
 void journal_cache_set_state(struct journal_cache_buffer *buffer, int state);
 /* Waits until the buffer is read: 0 or -EIO. */
 int journal_cache_wait(struct journal_cache_buffer *buffer) FDIO_MAY_MISS;
-/* Takes it out of the hash table: the next reader goes to the device. Needs a reference. */
+/*
+ * Removes the buffer, to which the caller has a reference, from the hash table, so that the next
+ * reader of the block reads it from the device.
+ */
 void journal_cache_unhash(struct journal_cache_buffer *buffer);
 /* Frees all buffers without references. */
 void journal_cache_drop_all(struct journal *journal);
@@ -94,7 +103,10 @@ void journal_cache_drop_all(struct journal *journal);
  * cannot be evicted. -ENOMEM.
  */
 int journal_cache_reserve(struct journal *journal);
-/* After an allocation has failed: evicts an unused block. False: there is none. No shard locked. */
+/*
+ * For a caller whose allocation has failed and who holds no shard's lock: evicts one unused block.
+ * False: every block is in use.
+ */
 bool journal_cache_shed(struct journal *journal);
 void journal_cache_ref(struct journal_cache_buffer *buffer);
 void journal_cache_put(struct journal_cache_buffer *buffer);

@@ -25,7 +25,9 @@
 
 enum { BATCH = 256, BATCH_SCAN = 4096 };
 
-/* After this time a committed transaction goes home without need, to keep a replay short. */
+/*
+ * An older committed transaction is written home even if no space is needed: a replay stays short.
+ */
 #define AGE_NS (30ull * 1000000000ull)
 
 struct journal_checkpoint_item {
@@ -89,7 +91,7 @@ out:
 
 /*
  * Copies to the stage each block that may still go home, and drops the other items. Takes the state
- * lock anew for each block, so that nobody waits long for it. Returns how many are left.
+ * lock anew for each block, so that no thread waits long for it. Returns how many items are left.
  */
 static unsigned copy_items(struct journal *journal, unsigned n)
 {
@@ -160,7 +162,10 @@ static void items_done(struct journal *journal, unsigned n, bool written)
 		struct journal_checkpoint_item *item = &journal->checkpoint_items[i];
 
 		item->buffer->home_write_in_flight = false;
-		/* If a younger commit has moved the block to its own list, it is not home yet. */
+		/*
+		 * If a later commit has moved the block to its own list, the newest image is not
+		 * home yet.
+		 */
 		if (written && item->buffer->checkpoint == item->transaction)
 			journal_checkpoint_drop(journal, item->buffer);
 		journal_cache_put(item->buffer);
@@ -170,8 +175,8 @@ static void items_done(struct journal *journal, unsigned n, bool written)
 }
 
 /*
- * JOURNAL-7. Frees the log space of the oldest transactions that are completely home. Returns how
- * many, or -errno.
+ * JOURNAL-7. Frees the log space of the oldest transactions that are completely home. Returns their
+ * number, or -errno.
  */
 static int move_tail(struct journal *journal)
 {
@@ -214,8 +219,8 @@ static int move_tail(struct journal *journal)
 }
 
 /*
- * No block of the oldest transaction may go home, because the running transaction has it or has
- * forgotten it: a commit takes the blocks off the oldest list.
+ * No block of the oldest transaction may go home, because each is in the running transaction or
+ * forgotten by it. A commit takes these blocks off the oldest list.
  */
 static void force_commit(struct journal *journal)
 {

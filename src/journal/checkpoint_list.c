@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The checkpoint lists: each committed transaction has the blocks whose newest committed image is
- * its own and not yet written home. A block is on one list at most. Whoever commits adds blocks and
- * takes freed ones off; the checkpoint thread takes off what is home. All under the state lock, and
- * never waiting. Cannot fail.
+ * its own and not yet written home. A block is on one list at most. The committing thread adds
+ * blocks and takes freed ones off; the checkpoint thread takes off the blocks that it has written
+ * home. All functions need the state lock; none waits, none can fail.
  */
 #include "journal/journal_types.h"
 

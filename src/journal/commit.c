@@ -169,7 +169,7 @@ static void drop_forgotten(struct journal *journal, struct journal_transaction *
 		if (buffer->forgotten_by == transaction)
 			buffer->forgotten_by = NULL;
 		journal_checkpoint_drop(journal, buffer);
-		/* Whoever uses the block next reads it from the device or makes it new. */
+		/* The block's next user reads it from the device or makes it new. */
 		if (!buffer->running && !buffer->forget_count)
 			journal_cache_unhash(buffer);
 		journal_cache_put(buffer);

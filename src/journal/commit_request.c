@@ -4,9 +4,9 @@
  * thread may ask for a commit and look at durable_tid; only journal_commit_wait_turn waits, on the
  * workers that sync.
  *
- * The state lock guards the request. A request is served by the commit thread, which done_cv and
- * commit_cv wake. After an abort nothing is durable any more: waiting ends, and sync.c reports the
- * error.
+ * The state lock guards the request. The commit thread serves it: commit_cv wakes that thread, and
+ * done_cv wakes journal_commit_wait_turn. After an abort no further transaction becomes durable:
+ * waiting ends, and journal_commit_wait (sync.c) reports the error.
  */
 #include "journal/journal_types.h"
 

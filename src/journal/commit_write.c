@@ -125,7 +125,8 @@ static void put_tag(struct journal *journal, uint8_t *tag, struct journal_transa
 
 /*
  * Replay would take an image that begins with the log's magic number for a log block: such an image
- * is written with zeroes in that place, and the tag says so. True: done.
+ * is written with zeroes in that place, and its tag gets JOURNAL_TAG_ESCAPE. True: the image was
+ * changed.
  */
 static bool escape(uint8_t *image)
 {
@@ -231,7 +232,7 @@ static void set_flushing(struct journal *journal, struct journal_transaction *tr
 	fdio_mutex_unlock(&journal->state_lock);
 }
 
-/* The body and the commit block fill exactly the place that the transaction was given. */
+/* True: body and commit block fill exactly the log blocks that the transaction has reserved. */
 static bool ends_in_place(struct journal *journal, struct journal_transaction *transaction,
 			  uint32_t pos)
 {

@@ -75,8 +75,8 @@ enum {
 };
 
 /*
- * Fast commits: their blocks follow the log; the first of a series begins with this tag (all
- * little-endian) and an id.
+ * Fast commits: their blocks follow the log; the first block of a series begins with a HEAD tag,
+ * which has the id of the transaction that the series follows. All little-endian.
  */
 enum {
 	JOURNAL_FAST_COMMIT_BLOCKS_DEFAULT = 256,

@@ -4,8 +4,8 @@
  * running transaction, journal_cancel undoes them. undo.c has what a handle does in between.
  *
  * Threads: workers, and loop threads in the mode of base/nowait.h; there journal_begin misses with
- * -EAGAIN instead of waiting, and every call misses that meets an abort. The committing thread
- * opens one more handle of the closing transaction, for the seal callback.
+ * -EAGAIN instead of waiting, and any call that meets an abort misses. The committing thread opens
+ * one more handle of the closing transaction, for the seal callback.
  *
  * Locks: there is one handle at a time, journal->handle. Its thread holds handle_lock from
  * journal_begin to journal_end or journal_cancel. Its memory belongs to the journal and is set
@@ -57,7 +57,10 @@ void journal_handle_open(struct journal *journal, unsigned credits)
 	handle->arena_mark = journal_arena_mark(&handle->transaction->kit->arena);
 }
 
-/* Has the running transaction tid closed, and waits until it is. handle_lock not held. */
+/*
+ * Requests a commit of the running transaction tid and waits until it is closed. handle_lock not
+ * held.
+ */
 static void wait_closed(struct journal *journal, journal_tid tid)
 {
 	fdio_mutex_lock(&journal->state_lock);
@@ -105,7 +108,8 @@ static int get_running(struct journal *journal)
 
 /*
  * There is no memory for more records in this transaction. True: close it, because the next begins
- * with the memory that is set aside. An empty transaction has only just begun with that memory.
+ * with the memory that is set aside. Closing an empty transaction would gain nothing: it has only
+ * just begun with that memory.
  */
 static bool close_for_room(struct journal_transaction *transaction)
 {
@@ -115,7 +119,9 @@ static bool close_for_room(struct journal_transaction *transaction)
 	return true;
 }
 
-/* No room in the transaction for so many more blocks, for more revocations, or for records. */
+/*
+ * True: the transaction has no room for credits more blocks, for more revocations, or for records.
+ */
 static bool is_full(struct journal *journal, struct journal_transaction *transaction,
 		    unsigned credits)
 {

@@ -95,7 +95,7 @@ int journal_open(const struct journal_params *params, struct journal **ret,
 		fdio_reason_set(reason, "out of memory");
 	else if (params->nr_log)
 		err = journal_log_open(journal, reason);
-	journal->params.log = NULL; /* the caller's; copied */
+	journal->params.log = NULL; /* the caller's array, which is copied by now */
 	if (err) {
 		journal_close(journal);
 		return err;
@@ -146,8 +146,8 @@ static void set_limits(struct journal *journal)
 {
 	journal->image_limit = FDIO_MIN(journal->log.len / 4, (unsigned)LIMIT_MAX);
 	/*
-	 * On a large file system with a small log each bitmap may bring a block of descriptors with
-	 * it.
+	 * With a large file system and a small log, each bitmap that a handle changes may make seal
+	 * change one more block, of group descriptors: up to half of the images.
 	 */
 	journal->seal_reserve =
 			FDIO_MIN((journal->image_limit + 1) / 2, journal->params.seal_blocks);
@@ -159,7 +159,10 @@ static void set_limits(struct journal *journal)
 					      journal->revoke_slack) < journal->log.len / 2);
 }
 
-/* The log is empty: the features this writer uses, a fresh start position, the id jumped. */
+/*
+ * Prepares the empty log for this writer: sets the features, starts at the first block, jumps the
+ * id.
+ */
 static int reset_log(struct journal *journal)
 {
 	struct journal_log *log = &journal->log;
@@ -221,7 +224,7 @@ int journal_start(struct journal *journal)
 		return -EROFS;
 	if (journal_needs_replay(journal))
 		return -EUCLEAN;
-	/* The log is empty: what fast commits had is part of it from now on. */
+	/* The log is empty, so the area of fast commits becomes part of it. */
 	if (!journal_log_set_end(journal))
 		return -EUCLEAN;
 	set_limits(journal);

@@ -40,7 +40,8 @@ static inline bool journal_tid_geq(journal_tid a, journal_tid b) { return (int32
 struct journal_buffer {
 	uint64_t blk;
 	uint8_t *data;     /* block_size bytes, page-aligned (below 4 KiB: block-aligned) */
-	uint32_t verified; /* ext4's: checks that data has passed; atomic, relaxed; 0 when read */
+	/* bits of ext4: checks that data has passed; atomic, relaxed; 0 after a read */
+	uint32_t verified;
 };
 
 struct journal_extent { uint64_t pblk; uint32_t len; }; /* part of the log, in fs blocks */
@@ -106,7 +107,7 @@ void journal_readahead(struct journal *journal, uint64_t blk, unsigned n) FDIO_M
 /* A block that this handle has allocated: zeroed, not read, journal_get_write already done. */
 int journal_new_block(struct journal_handle *handle, uint64_t blk,
 		      struct journal_buffer **ret) FDIO_MAY_MISS;
-/* One of n blocks from blk is cached with verified set, so it is metadata in use. */
+/* True: one of n blocks from blk on is cached with verified set, so it is metadata in use. */
 bool journal_any_verified(struct journal *journal, uint64_t blk, uint64_t n);
 void journal_buffer_release(struct journal_buffer *buffer); /* NULL is allowed */
 
@@ -114,7 +115,8 @@ void journal_buffer_release(struct journal_buffer *buffer); /* NULL is allowed *
 /*
  * credits: the most blocks the handle may change, each counted once. Waits for log space. -EROFS:
  * read-only or aborted; -ENOSPC: credits exceed journal_max_credits. In the mode of base/nowait.h
- * -EAGAIN where it would wait; there journal_end is only for an operation that has not missed.
+ * it returns -EAGAIN where it would wait, and an operation that has missed must not call
+ * journal_end, only journal_cancel.
  */
 int journal_begin(struct journal *journal, unsigned credits,
 		  struct journal_handle **ret) FDIO_MAY_MISS;
@@ -136,9 +138,9 @@ int journal_forget(struct journal_handle *handle, uint64_t blk, uint64_t n) FDIO
 uint64_t journal_forgets_left(struct journal_handle *handle);
 
 /*
- * Memory for callback records, aligned for anything, content undefined. The handle's lives until
- * its undo callbacks have run; the transaction's until its commit callbacks have run, or until the
- * handle is cancelled. NULL (no memory) only in handles that are exceptionally large.
+ * Memory for callback records, aligned for anything, content undefined. Memory of the handle lives
+ * until the undo callbacks have run; memory of the transaction until the commit callbacks have run,
+ * or until the handle is cancelled. NULL (no memory) only in handles that are exceptionally large.
  */
 void *journal_handle_alloc(struct journal_handle *handle, size_t size);
 void *journal_transaction_alloc(struct journal_handle *handle, size_t size);
@@ -156,20 +158,20 @@ void journal_on_undo(struct journal_handle *handle, struct journal_callback *cal
 
 /* ---- durability ---- */
 /*
- * Waits until tid is durable; if nobody commits it yet, this thread does. -EIO after an abort.
- * *ret_flushed (NULL allowed): a device flush that began after this call covered what the device
- * had completed before it.
+ * Waits until tid is durable; if no thread is committing it yet, this thread does. -EIO after an
+ * abort. *ret_flushed (NULL allowed) is true if a device flush began after this call, so that
+ * writes completed before the call are durable too.
  */
 int journal_commit_wait(struct journal *journal, journal_tid tid, bool *ret_flushed) FDIO_BLOCKS;
-/* Waits while another transaction than tid is being committed: more changes can join tid. */
+/* Waits while a transaction before tid is being committed, so that more changes can join tid. */
 void journal_commit_wait_turn(struct journal *journal, journal_tid tid) FDIO_BLOCKS;
 /* For syncfs: commits the running transaction and waits; only flushes if there is none. */
 int journal_sync(struct journal *journal) FDIO_BLOCKS;
 /* Takes no lock. False may be out of date at once. */
 bool journal_tid_durable(struct journal *journal, journal_tid tid);
 /*
- * Read-only from now on, with this error; only the first call counts. -ESHUTDOWN: as if the power
- * had failed, so not even the error is written to the log.
+ * Aborts the journal with this error: it is read-only from now on. Only the first call counts.
+ * -ESHUTDOWN: as if the power had failed, so not even the error is written to the log.
  */
 void journal_abort(struct journal *journal, int err) FDIO_BLOCKS;
 int journal_error(struct journal *journal); /* the abort's error, or 0 */

@@ -94,7 +94,7 @@ struct journal {
 	unsigned image_limit;   /* images */
 	unsigned credit_limit;  /* of these, for handles; the rest is for the seal callback */
 	unsigned seal_reserve;  /* of these, for the seal callback */
-	unsigned revoke_slack;  /* blocks of revocations */
+	unsigned revoke_slack;  /* log blocks kept for revocations */
 
 	/* state lock */
 	struct fdio_mutex state_lock;
@@ -105,7 +105,7 @@ struct journal {
 	journal_tid head_tid;                /* of the running transaction, or of the next one */
 	journal_tid durable_tid;             /* atomic: newest durable */
 	journal_tid done_tid;                /* newest durable whose callbacks have run */
-	/* not IDLE: one thread commits; it owns log.head, log.stage and last_commit */
+	/* unless this is IDLE, one thread commits and owns log.head, log.stage and last_commit */
 	enum journal_commit_state commit_state;
 	bool commit_requested;
 	journal_tid commit_request;
@@ -138,7 +138,7 @@ int journal_abort_error_told(struct journal *journal) FDIO_MAY_MISS;
 
 /* ---- commit_request.c, commit.c, commit_write.c ---- */
 
-/* Has tid committed soon, and does not wait for it. */
+/* Requests a commit of tid, and does not wait for it. */
 void journal_commit_start(struct journal *journal, journal_tid tid);
 void *journal_commit_thread(void *arg) FDIO_BLOCKS;
 /*
@@ -155,9 +155,11 @@ int journal_commit_write(struct journal *journal,
 /* State lock held: the list takes over one reference of the caller's. */
 void journal_checkpoint_add(struct journal *journal, struct journal_transaction *transaction,
 			    struct journal_cache_buffer *buffer);
-/* State lock held: takes the block off its list, if it is on one, and drops that reference. */
+/*
+ * State lock held: takes the block off its list, if it is on one, and drops the list's reference.
+ */
 void journal_checkpoint_drop(struct journal *journal, struct journal_cache_buffer *buffer);
-/* State lock held: there is work for the checkpoint thread. */
+/* State lock held. True: the checkpoint thread has to write blocks home now. */
 bool journal_checkpoint_due(const struct journal *journal);
 int journal_checkpoint_init(struct journal *journal);
 void journal_checkpoint_fini(struct journal *journal);

@@ -19,7 +19,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* The stage, where log blocks are gathered for one write, has at least so many blocks. */
+/*
+ * The stage, where log blocks are gathered for one write, has at least this many blocks and bytes.
+ */
 enum { STAGE_BLOCKS_MIN = 256, STAGE_BYTES = 1 << 20 };
 
 static int fail(struct fdio_reason *reason, int err, const char *text)
@@ -216,7 +218,10 @@ bool journal_is_log_block(struct journal *journal, uint64_t blk)
 
 /* ---- reading and writing ---- */
 
-/* Log blocks from lblk on that follow each other in the ring. The superblock stands alone. */
+/*
+ * Number of log blocks from lblk to the end of the ring; 1 for the superblock, which lies before
+ * it.
+ */
 static uint32_t until_wrap(const struct journal_log *log, uint32_t lblk)
 {
 	return lblk < log->first ? 1 : log->end - lblk;
@@ -336,8 +341,8 @@ void journal_log_write_error(struct journal *journal, int err)
 		return;
 	fdio_mutex_lock(&log->superblock_lock);
 	/*
-	 * Change only the error, in what is on the device: positions in the image that were not
-	 * written before the abort must stay unwritten.
+	 * Read the superblock back and change only its error: positions in the image in memory that
+	 * were not written before the abort must not reach the device.
 	 */
 	if (!journal_log_read(journal, 0, 1, disk) &&
 	    fdio_get_be32(disk, JOURNAL_HEADER_MAGIC) == JOURNAL_MAGIC) {

@@ -17,10 +17,10 @@ struct journal_log_extent { uint32_t lblk, len; uint64_t pblk; };
 struct journal_log {
 	/* set by journal_log_open */
 	struct journal_log_extent *extents; /* in logical order, without holes */
-	struct journal_extent *places;      /* the same by place on the device; disjoint */
+	struct journal_extent *places;      /* the same extents sorted by pblk; disjoint */
 	unsigned nr_extents;
 	uint32_t first, end, len;           /* len: end - first */
-	uint32_t fast_commit_blocks;        /* behind end; 0: no log to replay goes on in them */
+	uint32_t fast_commit_blocks; /* size of the area behind end; 0: none, or the log is empty */
 	uint32_t checksum_seed;
 	/* changed by journal_start, before there are other threads */
 	uint32_t incompat;
@@ -31,7 +31,7 @@ struct journal_log {
 
 	/* the committing thread */
 	uint32_t head;                      /* next log block to write */
-	uint8_t *stage;                     /* log blocks on their way out */
+	uint8_t *stage;                     /* log blocks gathered for one write */
 	unsigned stage_blocks;
 	bool active;                        /* s_start is set: there is something to replay */
 
@@ -50,11 +50,13 @@ static inline uint32_t journal_log_wrap(const struct journal_log *log, uint64_t 
 {
 	return pos >= log->end ? (uint32_t)(pos - log->len) : (uint32_t)pos;
 }
-/* The block is part of the log; a hostile log may name it as a block to be replayed. */
+/*
+ * True: blk (a file system block) belongs to the log. A hostile log may name such a block in a tag.
+ */
 bool journal_is_log_block(struct journal *journal, uint64_t blk);
 /*
  * Sets end, len and fast_commit_blocks from the superblock. While there is a log to replay, the log
- * ends before the area of fast commits. False: impossible.
+ * ends before the area of fast commits. False: the superblock's values are impossible.
  */
 bool journal_log_set_end(struct journal *journal);
 /* Sets the geometry of tags and revocations for the features in incompat. */
@@ -65,12 +67,12 @@ int journal_log_write_superblock(struct journal *journal, uint32_t sequence, uin
 				 unsigned flags) FDIO_BLOCKS;
 /* Records the error of an abort, best effort. */
 void journal_log_write_error(struct journal *journal, int err) FDIO_BLOCKS;
-/* n log blocks from lblk on, wrapping at the end. */
+/* Read and write n log blocks from lblk on, wrapping at the end of the ring. */
 int journal_log_read(struct journal *journal, uint32_t lblk, unsigned n, uint8_t *buf) FDIO_BLOCKS;
 int journal_log_write(struct journal *journal, uint32_t lblk, unsigned n, uint8_t *buf) FDIO_BLOCKS;
-/* crc32c of a log block, its last four bytes taken as zero. */
+/* crc32c of a log block, with its last four bytes counted as zero. */
 uint32_t journal_log_tail_checksum(const struct journal *journal, const uint8_t *blk);
-/* crc32c of a commit block, its checksum and all bytes from meaningful on taken as zero. */
+/* crc32c of a commit block, with its checksum and all bytes from meaningful on counted as zero. */
 uint32_t journal_log_commit_checksum(const struct journal *journal, const uint8_t *blk,
 				     size_t meaningful);
 uint32_t journal_log_tag_checksum(const struct journal *journal, uint32_t tid,

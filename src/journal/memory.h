@@ -45,7 +45,10 @@ bool journal_block_set_has(const struct journal_block_set *set, uint64_t blk);
 void journal_block_set_clear(struct journal_block_set *set);
 void journal_block_set_fini(struct journal_block_set *set);
 
-/* Records, in a first chunk that is kept and in more chunks once it is full. */
+/*
+ * Records lie in a first chunk, which is kept, and once it is full in further chunks of at least
+ * more bytes each.
+ */
 struct journal_arena { struct journal_arena_chunk *top; size_t more; };
 struct journal_arena_mark { struct journal_arena_chunk *chunk; size_t used; };
 
@@ -53,7 +56,10 @@ int journal_arena_init(struct journal_arena *arena, size_t size); /* size: of th
 void journal_arena_fini(struct journal_arena *arena); /* an arena of zeroes is allowed */
 /* Aligned for anything, content undefined. */
 void *journal_arena_alloc(struct journal_arena *arena, size_t size);
-/* The next size bytes are there; each record is rounded up to the alignment. */
+/*
+ * Makes room for size bytes, so that allocating them cannot fail. Each record counts with its size
+ * rounded up to the alignment.
+ */
 int journal_arena_ensure(struct journal_arena *arena, size_t size);
 struct journal_arena_mark journal_arena_mark(const struct journal_arena *arena);
 /* Frees what was allocated after the mark. */

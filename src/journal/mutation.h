@@ -2,7 +2,7 @@
 /*
  * Deliberate mistakes for the crash tests, which must notice each of them. Only the copy of this
  * room that the crash tests link is compiled with them (FDIO_JOURNAL_MUTATE); elsewhere
- * JOURNAL_MUTATED is a constant false. Set before the journal starts.
+ * JOURNAL_MUTATED is a constant false. A test sets journal_mutation before the journal starts.
  */
 #ifndef FDIO_JOURNAL_MUTATION_H
 #define FDIO_JOURNAL_MUTATION_H

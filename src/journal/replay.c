@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Replay: brings home what a crashed writer (this one, or a kernel) left in the log. Called once at
- * mount, before journal_start, on one thread; blocks on the device. No locks but the superblock's.
+ * Replay: writes home what a crashed writer (this daemon or a kernel) left in the log. Called once
+ * at mount, before journal_start, on one thread; blocks on the device. No locks but the
+ * superblock's.
  *
  * Three passes. The first walks the log (replay_log.c), verifies every checksum and finds where the
  * committed part ends; nothing has been written when it fails. The second lists the newest image of
@@ -9,14 +10,14 @@
  * flush, then the log is emptied (JOURNAL-12). Interrupted anywhere, it can simply be run again.
  *
  * Memory: 24 bytes for each block that has an image in the log, twice that while the list grows.
- * A revocation takes none, because only one of a listed block matters.
+ * Revocations need no memory: each only marks an image in the list.
  *
- * Fast commits are not replayed. Where the log goes on in them the replay ends before it writes
- * anything; where the area holds only what older transactions left, as after each full commit, the
- * log is complete without it.
+ * Fast commits are not replayed. If the log goes on in fast commits, the replay fails before it
+ * writes anything. If their area holds only the remains of older transactions, as after each full
+ * commit, the log is complete without it.
  *
  * Failure: -EUCLEAN for damage, -EOPNOTSUPP for a log of a kind that is not replayed, -EROFS,
- * -EINTR when told to end, -EIO, -ENOMEM; reason says it in a line.
+ * -EINTR when the daemon is told to stop, -EIO, -ENOMEM; reason says in one line what happened.
  */
 #include "journal/replay_types.h"
 
@@ -75,7 +76,7 @@ static int by_image(const void *a, const void *b)
 	return x->sequence < y->sequence ? -1 : 1;
 }
 
-/* Sorted by block, the newest image of each kept. */
+/* Sorts the list by block and keeps only the newest image of each block. */
 static void sort_images(struct replay *replay)
 {
 	size_t n = 0;
@@ -90,7 +91,7 @@ static void sort_images(struct replay *replay)
 	replay->nr_images = n;
 }
 
-/* The list is full: old images of a block go, and if that is not much, the list becomes larger. */
+/* The list is full: drops superseded images and, if it is still at least half full, doubles it. */
 static int make_room(struct replay *replay)
 {
 	size_t cap = replay->cap_images ? replay->cap_images * 2 : 1024;
@@ -355,7 +356,7 @@ static int empty_log(struct replay *replay)
 				  ? 0
 				  : dev_flush(replay->journal->dev);
 
-	/* As the kernel: an empty log has no fast commits. */
+	/* As the kernel does, clear the feature: an empty log has no fast commits. */
 	fdio_mutex_lock(&log->superblock_lock);
 	fdio_put_be32(log->superblock, JOURNAL_SB_INCOMPAT,
 		      fdio_get_be32(log->superblock, JOURNAL_SB_INCOMPAT) &
@@ -398,7 +399,7 @@ int journal_replay(struct journal *journal, struct journal_replay_stats *ret_sta
 	ret = replay.window ? run_passes(&replay) : -ENOMEM;
 	if (!ret)
 		ret = empty_log(&replay);
-	/* What was cached before is not what is on the device now. */
+	/* Blocks that were cached before the replay may differ from the device now. */
 	journal_cache_drop_all(journal);
 	replay.stats.transactions = replay.nr_transactions;
 	*ret_stats = replay.stats;

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Reading the log for the replay: a window of log blocks, the tags of a descriptor, the checksums,
- * and the walk through one transaction that all passes share. On the thread of journal_replay;
+ * and the walk through one transaction that all passes share. Runs on the thread of journal_replay;
  * blocks on the device. No locks.
  *
- * Where the log ends: at the first block that has not the expected id, or inside a transaction that
- * has no valid commit block, which is how a crash looks. A bad checksum inside a transaction that
- * does have a valid commit block is damage: -EUCLEAN. A log block that cannot be read is -EIO.
- * Nothing from the log is trusted for a position or length without a bound.
+ * Where the log ends: at the first block without the magic number or the expected id, which may be
+ * inside a transaction whose commit block a crash kept from being written. A commit block with a
+ * wrong checksum is damage (-EUCLEAN), and so is a wrong checksum in a transaction that has its
+ * commit block. A log block that cannot be read is -EIO. Nothing from the log is trusted for a
+ * position or length without a bound.
  */
 #include "journal/replay_types.h"
 
@@ -177,7 +178,7 @@ int journal_replay_walk(struct replay *replay, struct walk *walk, const struct v
 			break;
 		type = fdio_get_be32(blk, JOURNAL_HEADER_TYPE);
 		if (type == JOURNAL_BLOCK_DESCRIPTOR) {
-			/* the images' blocks move the window */
+			/* reading the images moves the window, so walk a copy of the descriptor */
 			memcpy(copy, blk, journal->block_size);
 			ret = walk_descriptor(replay, walk, visitor, copy);
 		} else if (type == JOURNAL_BLOCK_COMMIT) {

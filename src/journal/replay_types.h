@@ -10,16 +10,16 @@
 #include "base/reason.h"
 #include "journal/journal_types.h"
 
-/* An image in the log; seq: the order of images. */
+/* An image in the log; sequence counts images in the order of the log. */
 struct replay_image { uint64_t blk; uint32_t sequence, pos, tid; bool escaped, revoked; };
 
 struct replay {
 	struct journal *journal;
-	uint8_t *window;     /* log blocks win_pos .. win_pos + win_n - 1, wrapping */
+	uint8_t *window;     /* window_blocks log blocks from window_pos on, wrapping */
 	uint32_t window_pos, window_blocks;
 	uint32_t start_pos, start_tid;
 	uint32_t nr_transactions;    /* committed, in a row from start_tid */
-	uint32_t walked;     /* log blocks so far, to stop a log that bites its tail */
+	uint32_t walked; /* log blocks walked so far: the walk ends after one turn of the ring */
 	struct replay_image *images; /* after the second pass sorted by block */
 	size_t nr_images, cap_images;
 	uint32_t sequence;
@@ -45,17 +45,20 @@ struct walk {
 
 enum { WINDOW_BLOCKS = 128 };
 
-/* -EUCLEAN, with what it found in reason. */
+/* Describes the damage in reason and returns -EUCLEAN. */
 int journal_replay_damaged(struct replay *replay, const char *what, uint32_t tid);
 /* The log block at pos, valid until the next call. NULL when it cannot be read. */
 const uint8_t *journal_replay_block(struct replay *replay, uint32_t pos) FDIO_BLOCKS;
 bool journal_replay_tag_checksum_ok(const struct journal *journal, const struct tag *tag,
 				    uint32_t tid, const uint8_t *image);
-/* Told to end: the next replay begins anew, whatever is home by now. */
+/*
+ * True: the daemon has been told to stop, and reason says so. The next replay begins anew, whatever
+ * this one has written home.
+ */
 bool journal_replay_stopped(struct replay *replay);
 /*
- * Walks one transaction from walk->pos. Not complete: the log ends here. -errno, of the visitor
- * too.
+ * Walks one transaction from walk->pos on. If walk->complete is false afterwards, the log ends
+ * there. Returns 0, or an error of its own or of the visitor.
  */
 int journal_replay_walk(struct replay *replay, struct walk *walk,
 			const struct visitor *visitor) FDIO_BLOCKS;

@@ -4,8 +4,8 @@
  * the thread that ends the volume wait here; a waiter whose transaction nobody commits yet commits
  * it itself, which saves an fsync two switches of threads.
  *
- * Waiting is on done_cv under the state lock. Failure: -EIO once the journal has aborted and its
- * owner has been told.
+ * Waiting is on done_cv under the state lock. Failure: -EIO once the journal has aborted and the
+ * aborted callback has returned.
  */
 #include "journal/journal_types.h"
 

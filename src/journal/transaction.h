@@ -62,16 +62,19 @@ void journal_transaction_fini_kits(struct journal *journal);
 /* State lock held. NULL: no memory, or an aborted transaction has kept its kit. */
 struct journal_transaction *journal_transaction_new(struct journal *journal);
 void journal_transaction_free(struct journal *journal, struct journal_transaction *transaction);
-/* Empties the kit of a finished transaction for the next one. No lock: nobody else knows it. */
+/*
+ * Empties the kit of a finished transaction for the next one. Needs no lock: no other thread has a
+ * pointer to it.
+ */
 void journal_transaction_clear_kit(struct journal_kit *kit);
 /* State lock held. */
 void journal_transaction_return_kit(struct journal *journal, struct journal_kit *kit);
-/* Handle lock held: there is memory for what a handle of the write-out path records. */
+/* Handle lock held. True: there is memory for what a handle of the write-out path records. */
 bool journal_transaction_has_room(struct journal_transaction *transaction);
 /* State lock held. next must be the next state of the diagram in transaction.c. */
 void journal_transaction_set_state(struct journal_transaction *transaction,
 				   enum journal_transaction_state next);
-/* Handle lock and state lock held, for these four. */
+/* These four need the handle lock and the state lock. */
 void journal_transaction_add(struct journal_transaction *transaction,
 			     struct journal_cache_buffer *buffer);
 void journal_transaction_remove(struct journal_transaction *transaction,
@@ -110,7 +113,7 @@ struct journal_handle {
 	FDIO_MAGIC_FIELD;                    /* set only while the handle is open */
 	struct journal *journal;
 	struct journal_transaction *transaction;
-	uint64_t sequence;                   /* counts handles: journal_cache_buffer has it */
+	uint64_t sequence; /* counts handles; compared with handle_sequence of a buffer */
 	unsigned credits;                    /* blocks that it may still change */
 	struct journal_undo *undo;
 	unsigned nr_undo, cap_undo;

@@ -25,7 +25,7 @@
 
 enum {
 	IMAGES_READY = 64, /* before images that are allocated when the journal starts */
-	IMAGES_KEPT = 256, /* of a larger handle's images, so many are kept for the next handle */
+	IMAGES_KEPT = 256, /* how many images of a larger handle are kept for the next handle */
 	UNDO_READY = 512,  /* records in the first undo log */
 	HANDLE_ARENA_BYTES = 64 << 10 /* for journal_handle_alloc */
 };
@@ -151,7 +151,7 @@ static int take_image(struct journal_handle *handle, struct journal_cache_buffer
 	return 0;
 }
 
-/* State lock held. JOURNAL-2: copies the block if the committing thread still needs it as it is. */
+/* State lock held. JOURNAL-2: copies the block if its present content is still to be logged. */
 static int freeze(struct journal_cache_buffer *buffer)
 {
 	if (!buffer->committing || buffer->copied || buffer->frozen ||
@@ -292,7 +292,9 @@ int journal_new_block(struct journal_handle *handle, uint64_t blk, struct journa
 
 /* ---- forgetting ---- */
 
-/* State lock held: 1 revoked, 0 it was, -ENOSPC: no room in the log for more, -ENOMEM. */
+/*
+ * State lock held. 1: revoked now; 0: was revoked before; -ENOSPC: no log space for more; -ENOMEM.
+ */
 static int revoke_block(struct journal *journal, struct journal_transaction *transaction,
 			uint64_t blk)
 {
@@ -394,8 +396,8 @@ uint64_t journal_forgets_left(struct journal_handle *handle)
 /* ---- undoing ---- */
 
 /*
- * Writes only the cache lines that differ: others may be read meanwhile, by readers of other inodes
- * in the block, which this handle's locks do not exclude.
+ * Writes only the cache lines that differ: the other lines may be read meanwhile for other inodes
+ * in the block, whose locks the thread of this handle does not hold.
  */
 static void restore_image(struct journal *journal, struct journal_undo *undo)
 {
