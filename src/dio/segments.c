@@ -8,9 +8,10 @@
  * send_segments; refs counts it so that the request cannot end while pieces are still being sent),
  * and is set before the first piece is submitted (DIO-2). Completions come in any order, and in
  * tests on any thread, so the count is atomic. drop_reference is where a request waits for its
- * segments: who takes the count to 0 ends the direct part, which also hands a remainder to a worker
- * (dio_pieces_done). Only the splitter touches nr_sent and direct_len. While the request waits for
- * a segment, the splitter's reference passes to the thread that resumes the request.
+ * segments: the thread that takes the count to 0 ends the direct part, which also hands a remainder
+ * to a worker (dio_pieces_done). Only the splitter touches nr_sent and direct_len. While the
+ * request waits for a segment, the splitter's reference passes to the thread that resumes the
+ * request.
  *
  * The first error of the map or of the device is recorded and becomes the request's result; after
  * an error no further piece is sent.

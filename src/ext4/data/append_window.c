@@ -23,8 +23,9 @@
  *   unsettled   the same, settling succeeds      no window    ext4_window_close
  *   unsettled   the same, settling fails         no window    ext4_window_close; data lost
  *
- * Data is lost there as in a crash: that is logged, and the next fsync fails (ext4_window_lost).
- * Readers may be reading the lost blocks, so they are given back only after drain.
+ * In the last case appended data is lost as in a crash: the loss is logged, and the next fsync
+ * fails (ext4_window_lost). Readers may be reading the lost blocks, so they are given back only
+ * after drain.
  *
  * WINDOW-1 A window begins at the end of the file, whose last block is whole, and nothing is mapped
  *   behind it.
@@ -321,7 +322,7 @@ int ext4_window_lost(struct ext4_inode *inode, bool clear)
 	return err && clear ? __atomic_exchange_n(lost, 0, __ATOMIC_ACQ_REL) : err;
 }
 
-/* Settling has failed with err: the size goes back to what the disk has. map_lock held. */
+/* Settling has failed with err: resets the size to the size on disk. map_lock held. */
 static void lose_unsettled(struct ext4_inode *inode, int err)
 {
 	log_err("inode %u: %llu bytes that were appended are lost: %s", inode->ino,

@@ -2,8 +2,8 @@
 /*
  * Files mapped by indirect blocks, as older file systems have them: collecting their map, and
  * freeing their blocks. Nothing is allocated here: an inode that needs a block gets extents first
- * (block_map_convert.c). Called by map_load.c and truncate.c with what guards the tree held.
- * Workers; loop threads free in the mode of base/nowait.h, but do not load.
+ * (block_map_convert.c). Called by map_load.c and truncate.c with the lock that guards the tree
+ * held. Workers; loop threads free in the mode of base/nowait.h, but do not load.
  *
  * Indirect blocks carry no checksum and nothing that tells what they are, so a damaged image can
  * make them refer to each other. Therefore a walk is at most three levels deep, and loading gives
@@ -72,7 +72,10 @@ static int load_check(struct load *load, uint32_t blk, uint64_t lblk)
 	return 0;
 }
 
-/* Collects what one pointer reaches. At most LEVELS deep: each level calls the one below. */
+/*
+ * Collects the blocks that one pointer reaches. At most LEVELS deep: each level calls the one
+ * below.
+ */
 static int load_pointer(struct load *load, uint32_t blk, unsigned level, uint64_t lblk)
 {
 	uint64_t span = level_span(load->per, level ? level - 1 : 0);
@@ -169,7 +172,7 @@ static int data_free(struct unmap *unmap, uint32_t blk)
 static int pointer_free(struct unmap *unmap, uint32_t *slot, unsigned level, uint64_t lblk,
 			struct journal_buffer *holder);
 
-/* Frees what the pointers of one indirect block reach in [from, to), last first. */
+/* Frees the blocks that the pointers of one indirect block reach in [from, to), last first. */
 static int children_free(struct unmap *unmap, uint32_t blk, unsigned level, uint64_t lblk)
 {
 	uint64_t span = level_span(unmap->per, level - 1);
@@ -196,8 +199,8 @@ static int children_free(struct unmap *unmap, uint32_t blk, unsigned level, uint
 }
 
 /*
- * Frees what the pointer reaches in [from, to), and its indirect block when that is empty then.
- * At most LEVELS deep: each level calls the one below.
+ * Frees the blocks that the pointer reaches in [from, to), and its indirect block if all that it
+ * can reach lies in there. At most LEVELS deep: each level calls the one below.
  */
 static int pointer_free(struct unmap *unmap, uint32_t *slot, unsigned level, uint64_t lblk,
 			struct journal_buffer *holder)

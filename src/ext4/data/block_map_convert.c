@@ -3,11 +3,11 @@
  * A file with a block map that needs a block becomes a file with extents first. Only a file that
  * fits into the inode is converted: at most EXT4_EXTENT_ROOT_MAX runs and INDIRECT_MOST indirect
  * blocks, so that one handle does it. An inode without any blocks always fits. The map in memory
- * stays as it is, so readers notice nothing. What does not fit is refused with -EOPNOTSUPP before
- * anything has changed, and the log names the way out.
+ * stays as it is, so readers notice nothing. A file that does not fit is refused with -EOPNOTSUPP
+ * before anything has changed, and the log names the way out.
  *
- * Called with what guards the tree held: for directories inside the handle that makes them grow
- * (workers, and loop threads in the mode of base/nowait.h), for files by
+ * Called with the lock that guards the tree held: for directories inside the handle that makes them
+ * grow (workers, and loop threads in the mode of base/nowait.h), for files by
  * ext4_indirect_convert_file, which opens a handle (workers; it misses on a loop thread). Indirect
  * blocks that lead outside the data area are damage: recorded, -EUCLEAN.
  */

@@ -34,7 +34,7 @@ struct ext4_extent {
 /*
  * The run that contains lblk, from lblk on. -EAGAIN: the map is not in memory, call ext4_map_load
  * on a worker. Any thread, never blocks, no lock. The blocks may be freed at any time unless the
- * caller keeps out what frees them (the dio gate).
+ * caller keeps out the operations that free blocks (by the dio gate).
  */
 int ext4_map_lookup(struct ext4_inode *inode, uint32_t lblk, struct ext4_extent *ret);
 /* Brings the whole map into memory. */
@@ -76,12 +76,12 @@ int ext4_publish_size(struct ext4_inode *inode, uint64_t new_size) FDIO_MAY_MISS
 int ext4_truncate(struct ext4_inode *inode, uint64_t size) FDIO_BLOCKS;
 /*
  * Frees stale data behind the end, which a failed truncate, a crash or another writer has left; it
- * must not show when the file grows. Looks once for each inode in memory. No append window is open,
- * or it was opened before.
+ * must not show when the file grows. Searches once for each inode in memory; ext4_window_open
+ * counts as that search, because afterwards the window's own blocks lie behind the end.
  */
 int ext4_truncate_finish(struct ext4_inode *inode) FDIO_BLOCKS;
 bool ext4_truncate_pending(const struct ext4_inode *inode); /* a truncate has failed half-way */
-void ext4_truncate_interrupted(struct ext4_inode *inode);   /* says so, at mount */
+void ext4_truncate_interrupted(struct ext4_inode *inode);   /* sets that, at mount */
 /* as FALLOC_FL_* */
 enum { EXT4_FALLOC_KEEP_SIZE = 1, EXT4_FALLOC_PUNCH_HOLE = 2, EXT4_FALLOC_ZERO_RANGE = 0x10 };
 int ext4_fallocate(struct ext4_inode *inode, int mode, uint64_t off, uint64_t len,

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Data's parts of a volume and of an inode. */
+/*
+ * The data room's parts of a volume and of an inode.
+ */
 #ifndef FDIO_EXT4_DATA_STATE_H
 #define FDIO_EXT4_DATA_STATE_H
 
@@ -13,13 +15,15 @@ struct ext4_data_state {
 	/* append_window.c: inodes with a window; guarded by the lock of the inode cache */
 	struct list windows;
 	uint64_t window_blocks;     /* atomic: blocks in windows that are not in a tree yet */
-	bool (*reclaim)(void *arg); /* closes all windows; set while nothing runs */
+	bool (*reclaim)(void *arg); /* closes all windows; set while no other thread runs */
 	void *reclaim_arg;
 
 	/* map_evict.c */
 	size_t map_budget;          /* bytes that extent maps may take; constant */
 	uint32_t map_newest;        /* atomic: the inode whose map was loaded last */
-	/* atomic: all maps were in use, so nobody looks for one to evict before this time */
+	/*
+	 * atomic: all maps were in use, so ext4_map_mem_check requests no eviction before this time
+	 */
 	uint64_t map_rest_ns;
 	/* atomic: wakes the caller of ext4_maps_shrink; NULL: there is none */
 	void (*crowded)(struct ext4_vol *vol);

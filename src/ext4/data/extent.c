@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Ranges of extent trees: insert, convert, remove, and what they cost. Called inside a handle with
- * the inode open and what guards the tree held. Workers; loop threads in the mode of base/nowait.h.
+ * the inode open and the lock that guards the tree held. Workers; loop threads in the mode of
+ * base/nowait.h.
  *
  * What an insert or a conversion maps in a file is shown to readers when the handle has ended well
  * (map_note.c). What is removed leaves the map at once; if the handle is then cancelled,
@@ -19,7 +20,7 @@
 
 /* ---- what edits cost ---- */
 
-/* An inode without extents may get a tree: counted as one of three levels. */
+/* An inode without extents may get a tree: counted with depth 3. */
 static unsigned tree_depth(struct ext4_inode *inode)
 {
 	unsigned depth = 3;
@@ -72,7 +73,7 @@ static void decode_at(const struct ext4_path *path, int at, struct ext4_extent *
 	ext4_extent_decode(&ext4_extent_node_extents(path->level[path->depth].header)[at], ret);
 }
 
-/* Extents stand in the leaf in ascending order: is there room for extent behind the entry at? */
+/* True: extent overlaps neither the entry at, which it would follow, nor the extent behind that. */
 static bool is_free(const struct ext4_path *path, int at, const struct ext4_extent *extent)
 {
 	struct ext4_extent prev;
@@ -85,7 +86,7 @@ static bool is_free(const struct ext4_path *path, int at, const struct ext4_exte
 	return ext4_path_next(path) >= ext4_extent_end(extent);
 }
 
-/* Inserts an extent that is no longer than an entry can say. */
+/* Inserts an extent that is short enough for one entry. */
 static int insert_one(struct journal_handle *handle, struct ext4_inode *inode,
 		      const struct ext4_extent *extent)
 {

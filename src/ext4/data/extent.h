@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Extent trees on disk, and what the files of the data room share; private to the room. What
- * changes a tree runs inside a handle with the inode opened by ext4_inode_begin and with what
- * guards the tree held (map_lock; rw exclusively for directories and symbolic links). After an
- * error the caller cancels the handle.
+ * Extent trees on disk, and what the files of the data room share; private to the room. A function
+ * that changes a tree runs inside a handle, with the inode opened by ext4_inode_begin and with the
+ * lock that guards the tree held (map_lock; rw exclusively for directories and symbolic links).
+ * After an error the caller cancels the handle.
  */
 #ifndef FDIO_EXT4_DATA_EXTENT_H
 #define FDIO_EXT4_DATA_EXTENT_H
@@ -28,7 +28,10 @@ struct ext4_path {
 	struct {
 		struct journal_buffer *buffer; /* NULL: the root, in the inode */
 		struct ext3_extent_header *header;
-		/* entry that covers the block; in the leaf -1 if the first starts behind it */
+		/*
+		 * entry that covers the block; in the leaf -1 if the first entry starts behind the
+		 * block
+		 */
 		int at;
 	} level[EXT4_EXTENT_MAX_DEPTH + 1];
 };
@@ -106,16 +109,16 @@ void ext4_path_release(struct ext4_path *path);
 uint32_t ext4_path_next(const struct ext4_path *path);
 /*
  * Replaces ndel entries of the leaf from pos on by new[0..nnew), nnew <= 3, and merges them with
- * their neighbours in the leaf. Keys of parents follow; an empty leaf is freed. -EXFULL: the leaf
- * is full and nothing was changed; call ext4_tree_make_room, and search the path again. -EAGAIN: a
- * miss; cancel the handle.
+ * their neighbours in the leaf. Updates the keys in the parents; frees the leaf if it becomes
+ * empty. -EXFULL: the leaf is full and nothing was changed; call ext4_tree_make_room, and find the
+ * path again. -EAGAIN: a miss; cancel the handle.
  */
 int ext4_leaf_edit(struct journal_handle *handle, struct ext4_inode *inode, struct ext4_path *path,
 		   int pos, unsigned ndel, const struct ext4_extent *new,
 		   unsigned nnew) FDIO_MAY_MISS;
 /*
  * One step towards room for need more entries in the leaf: splits one node or adds one level.
- * Releases the path, which is no longer right.
+ * Releases the path, which is no longer valid.
  */
 int ext4_tree_make_room(struct journal_handle *handle, struct ext4_inode *inode,
 			struct ext4_path *path, unsigned need) FDIO_MAY_MISS;
@@ -131,14 +134,14 @@ int ext4_tree_collapse(struct journal_handle *handle, struct ext4_inode *inode) 
 int ext4_extent_insert(struct journal_handle *handle, struct ext4_inode *inode, uint32_t lblk,
 		       uint32_t len, uint64_t pblk, bool unwritten) FDIO_MAY_MISS;
 /*
- * Brings what is mapped in [lblk, end) into the state, as far as the credits of handle reach;
- * *ret_next is where it stopped.
+ * Converts the blocks that are mapped in [lblk, end) to the state to, as far as the credits of
+ * handle reach; *ret_next is the block where it stopped.
  */
 int ext4_extent_convert(struct journal_handle *handle, struct ext4_inode *inode, uint32_t lblk,
 			uint32_t end, enum ext4_extent_state to, uint32_t *ret_next) FDIO_MAY_MISS;
 /*
  * Unmaps and frees [from, to) from its end downwards, as far as handle's credits reach; *ret_to is
- * the new end, from when done.
+ * the new end, which equals from when all is freed.
  */
 int ext4_extent_remove(struct journal_handle *handle, struct ext4_inode *inode, uint32_t from,
 		       uint32_t to, bool metadata, uint32_t *ret_to) FDIO_MAY_MISS;
@@ -158,7 +161,7 @@ unsigned ext4_extent_metadata_for(struct ext4_inode *inode, unsigned n);
 
 /* ---- indirect blocks (block_map.c) ---- */
 int ext4_indirect_load(struct ext4_inode *inode, struct ext4_map_builder *builder) FDIO_MAY_MISS;
-/* As ext4_extent_remove, from the end downwards, but tells only whether there is more. */
+/* As ext4_extent_remove, from the end downwards, but reports only whether blocks are left. */
 int ext4_indirect_remove(struct journal_handle *handle, struct ext4_inode *inode, uint32_t from,
 			 uint32_t to, bool metadata, bool *ret_more) FDIO_MAY_MISS;
 /*
@@ -180,14 +183,16 @@ uint64_t ext4_max_size(const struct ext4_inode *inode);
 void ext4_stamp(struct ext4_inode *inode, uint64_t size);
 /* ext4_stamp; the size only grows: a smaller one leaves i_size as it is. */
 void ext4_stamp_grown(struct ext4_inode *inode, uint64_t size);
-/* The size would move over stale data that a failed truncate has left. new_size 0: no new size. */
+/*
+ * True: new_size would expose stale data that a failed truncate has left. new_size 0: no new size.
+ */
 bool ext4_size_over_stale(const struct ext4_inode *inode, uint64_t new_size);
 /* In handle: readers see extent, which handle has mapped, when handle has ended well. -ENOMEM. */
 int ext4_map_note_extent(struct journal_handle *handle, struct ext4_inode *inode,
 			 const struct ext4_extent *extent);
 /*
- * In a handle that has noted extents: true, and readers see the size at its end too; the caller
- * stores the size in raw only.
+ * In a handle that has noted extents: returns true; the caller stores the size in raw only, and
+ * readers see it when the handle has ended well. Otherwise returns false.
  */
 bool ext4_map_note_size(struct ext4_inode *inode);
 
@@ -196,8 +201,8 @@ bool ext4_map_note_size(struct ext4_inode *inode);
 int ext4_remove_range(struct ext4_inode *inode, uint32_t from, uint32_t to, bool metadata,
 		      bool stamp) FDIO_BLOCKS;
 /*
- * The part of ext4_remove_range that one handle can do, the inode open in it, map_lock held. *to
- * comes down, and is from when all is done.
+ * The part of ext4_remove_range that one handle can do, the inode open in it, map_lock held. Lowers
+ * *to, which equals from when all is done.
  */
 int ext4_remove_step(struct journal_handle *handle, struct ext4_inode *inode, uint32_t from,
 		     uint32_t *to, bool metadata) FDIO_MAY_MISS;
@@ -220,7 +225,7 @@ int ext4_reservation_insert(struct ext4_inode *inode, struct ext4_reservation *r
 /* Credits of one handle that claims and inserts extent. */
 unsigned ext4_insert_credits(struct ext4_inode *inode, const struct ext4_extent *extent);
 /*
- * Brings [lblk, end) into the state in bounded transactions, map_lock held; the caller has set
+ * Converts [lblk, end) to the state to in bounded transactions, map_lock held; the caller has set
  * blocks aside for tree nodes. i_size follows as in ext4_reservation_insert with last.
  */
 int ext4_convert_range(struct ext4_inode *inode, uint32_t lblk, uint32_t end,

@@ -11,8 +11,8 @@
  * Checksum and entries are checked once for each read from the device (journal_buffer.verified);
  * the header is checked at each use, because in a damaged image two structures may share a block.
  *
- * Workers; loop threads in the mode of base/nowait.h. Callers hold what guards the tree. Damage is
- * recorded (EXT4_CORRUPT) and is -EUCLEAN; a read error is -EIO.
+ * Workers; loop threads in the mode of base/nowait.h. Callers hold the lock that guards the tree.
+ * Damage is recorded (EXT4_CORRUPT) and is -EUCLEAN; a read error is -EIO.
  */
 #include "ext4/data/extent.h"
 
@@ -117,7 +117,7 @@ static unsigned node_magic(const struct ext3_extent_header *header)
 	return fdio_get_le16(&header->eh_magic, 0);
 }
 
-/* What must hold before any entry is looked at. Only the root of an empty tree has no entry. */
+/* Checks the header before any entry is read. Only the root of an empty tree has no entry. */
 static bool header_ok(const struct ext3_extent_header *header, unsigned depth, unsigned most,
 		      bool root)
 {

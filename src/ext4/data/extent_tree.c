@@ -2,8 +2,8 @@
 /*
  * Edits of extent trees: finding the path to a block, replacing entries of a leaf, splitting nodes,
  * adding a level, freeing nodes that became empty, moving an only child into the root. Called by
- * extent.c, inside a handle, with the inode open (ext4_inode_begin) and what guards the tree held.
- * Workers; loop threads in the mode of base/nowait.h.
+ * extent.c, inside a handle, with the inode open (ext4_inode_begin) and the lock that guards the
+ * tree held. Workers; loop threads in the mode of base/nowait.h.
  *
  * Invariants: the key of an index entry is the first logical block of what it points at; no node
  * but the root is empty; when a call returns, the checksum of every changed block is right and
@@ -99,7 +99,7 @@ static int node_declare(struct journal_handle *handle, struct ext4_path *path, u
 	return path->level[l].buffer ? journal_get_write(handle, path->level[l].buffer) : 0;
 }
 
-/* After the node of level l has changed. */
+/* To be called after the node of level l has changed. */
 static void node_changed(struct ext4_inode *inode, struct ext4_path *path, unsigned l)
 {
 	if (path->level[l].buffer)
@@ -111,7 +111,7 @@ static void set_entries(struct ext3_extent_header *header, unsigned n)
 	fdio_put_le16(&header->eh_entries, 0, n);
 }
 
-/* Makes room for n entries where del are, at pos; moves what follows and sets the count. */
+/* Replaces del entries at pos by room for n; moves the entries that follow and sets the count. */
 static void entries_resize(struct ext3_extent_header *header, unsigned pos, unsigned del,
 			   unsigned n)
 {

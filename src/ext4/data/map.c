@@ -3,10 +3,10 @@
  * The extent map in memory: lookup, building, publishing and giving up. map_layout.h says how a map
  * lies in memory, map_edit.c changes it, map_load.c fills it from the tree and draws its states.
  *
- * ext4_map_lookup and ext4_map_count run on any thread, never block and take no lock: they are
- * inside an epoch, and what is replaced is retired through it. A lookup fails with -EAGAIN when the
- * map is not in memory. Building runs where a map is loaded: on workers, and for small maps on loop
- * threads in the mode of base/nowait.h. It fails with -ENOMEM.
+ * ext4_map_lookup and ext4_map_count run on any thread, never block and take no lock: they run
+ * inside an epoch, and a replaced map or chunk is freed only when no reader is left in it. A lookup
+ * fails with -EAGAIN when the map is not in memory. Building runs where a map is loaded: on
+ * workers, and for small maps on loop threads in the mode of base/nowait.h. It fails with -ENOMEM.
  */
 #include "ext4/data/map_layout.h"
 

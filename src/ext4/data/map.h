@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The extent map in memory, private to the data room: map.c, map_edit.c, map_load.c, map_memory.c,
- * map_twice.c, map_evict.c. ext4_map_lookup runs on any thread. What changes a map needs what
- * guards the tree of the inode: map_lock (regular files), or rw held exclusively (directories,
- * symbolic links).
+ * map_twice.c, map_evict.c. ext4_map_lookup runs on any thread. A function that changes a map needs
+ * the lock that guards the inode's tree: map_lock (regular files), or rw held exclusively
+ * (directories, symbolic links).
  */
 #ifndef FDIO_EXT4_DATA_MAP_H
 #define FDIO_EXT4_DATA_MAP_H
@@ -38,14 +38,14 @@ int ext4_map_builder_node(struct ext4_map_builder *builder, uint64_t blk);
 /* -EUCLEAN if a block is there twice; *ret_blk is that block then. -ENOMEM. */
 int ext4_map_builder_check(struct ext4_map_builder *builder, uint64_t *ret_blk);
 /*
- * Publishes what was collected as the inode's map, unless it has one. The builder is empty
+ * Publishes the collected runs as the inode's map, unless it has one. The builder is empty
  * afterwards, also on error. -ENOMEM.
  */
 int ext4_map_builder_publish(struct ext4_map_builder *builder, struct ext4_inode *inode);
 void ext4_map_builder_free(struct ext4_map_builder *builder);
 
 /* ---- loading: map_load.c ---- */
-/* ext4_map_load for a caller that holds what guards the tree. */
+/* ext4_map_load for a caller that holds the lock that guards the tree. */
 int ext4_map_load_locked(struct ext4_inode *inode) FDIO_MAY_MISS;
 /* ext4_map_lookup, and loads the map if it is missing; map_lock is taken only for that. */
 int ext4_map_lookup_load(struct ext4_inode *inode, uint32_t lblk,
@@ -75,7 +75,10 @@ void *ext4_map_mem(size_t size);
 void ext4_map_mem_free(void *p); /* NULL is allowed */
 /* Bytes that maps and reservations have now. */
 size_t ext4_map_mem_used(void);
-/* After a load: wakes ext4_maps_shrink if maps are over the budget. Takes a leaf lock then. */
+/*
+ * To be called after a load: requests ext4_maps_shrink (ext4_maps_set_crowded) if maps exceed the
+ * budget, which takes a leaf lock.
+ */
 void ext4_map_mem_check(struct ext4_vol *vol);
 
 #endif

@@ -2,8 +2,8 @@
 /*
  * Changes of a published extent map: ext4_map_apply, which follows an edit of the tree.
  *
- * The caller holds what guards the tree (map.h), so there is one writer; readers are inside an
- * epoch. Each change is one of these, and a reader sees all of it or nothing:
+ * The caller holds the lock that guards the tree (map.h), so there is one writer; readers are
+ * inside an epoch. Each change is one of these, and a reader sees all of it or nothing:
  *  - the last run of the last chunk grows (atomic store of its length);
  *  - a run is appended to the last chunk (filled in first, then the count is stored with release);
  *  - one chunk is replaced by an edited copy (pointer stored with release), the old one retired;
@@ -78,7 +78,7 @@ static struct ext4_map_run run_behind(const struct ext4_map_run *run, uint64_t s
 	return out;
 }
 
-/* The runs of the edited slots with extent's range in its new state. */
+/* Collects the runs of the edited slots, with extent's range in its new state. */
 static void edit_merge(struct edit *edit, const struct ext4_extent *extent)
 {
 	uint64_t end = (uint64_t)extent->lblk + extent->len;

@@ -23,7 +23,7 @@
 #include <malloc.h>
 
 #define BATCH 64u
-/* After a shrink that found all maps in use, nobody asks for another one so soon. */
+/* After a shrink that found all maps in use, ext4_map_mem_check requests no other for this time. */
 #define REST_NS 1000000000u
 
 /* Evicts the map of an inode that is referenced, unless it is in use. */
@@ -49,7 +49,7 @@ struct pass {
 	struct epoch_node *gone; /* maps taken from inodes without a reference */
 };
 
-/* No lookup since the last call, which clears the flag. */
+/* True: no lookup has used the map since the last call, which has cleared map_used. */
 static bool unused(struct ext4_inode *inode)
 {
 	return !__atomic_exchange_n(&inode->data.map_used, false, __ATOMIC_RELAXED);

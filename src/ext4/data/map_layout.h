@@ -8,8 +8,8 @@
  * EXT4_MAP_CHUNK_MAX of them. No run crosses a key. So two runs that continue each other may stay
  * apart at a key; a lookup then finds them one after the other.
  *
- * Readers run on any thread, inside an epoch and without a lock. The one writer holds what guards
- * the tree of the inode (map.h), and changes a published map only as map_edit.c describes.
+ * Readers run on any thread, inside an epoch and without a lock. The one writer holds the lock that
+ * guards the inode's tree (map.h), and changes a published map only as map_edit.c describes.
  */
 #ifndef FDIO_EXT4_DATA_MAP_LAYOUT_H
 #define FDIO_EXT4_DATA_MAP_LAYOUT_H
@@ -56,7 +56,7 @@ static inline struct ext4_map_chunk *ext4_map_slot_chunk(const struct ext4_map *
 	return __atomic_load_n(&map->slot[k].chunk, __ATOMIC_ACQUIRE);
 }
 
-/* b continues a, on disk too and in the same state. */
+/* True: b continues a, in the file and on the device, in the same state. */
 static inline bool ext4_map_runs_merge(const struct ext4_map_run *a, const struct ext4_map_run *b)
 {
 	return ext4_map_run_end(a) == b->lblk && a->where + ext4_map_run_len(a) == b->where;

@@ -17,9 +17,9 @@
  * An evicted map is freed when the last reader has left its epoch (ext4_map_retire).
  *
  * Workers; loop threads in the mode of base/nowait.h, where only the map of a tree that lies in the
- * inode is loaded, and anything larger is a miss. The caller holds what guards the tree (map.h);
- * ext4_map_load takes map_lock itself. Damage is recorded (EXT4_CORRUPT) and is -EUCLEAN. An inode
- * without a map is -EINVAL, or -EOPNOTSUPP when its data is inline.
+ * inode is loaded, and anything larger is a miss. The caller holds the lock that guards the tree
+ * (map.h); ext4_map_load takes map_lock itself. Damage is recorded (EXT4_CORRUPT) and is -EUCLEAN.
+ * An inode without a map is -EINVAL, or -EOPNOTSUPP when its data is inline.
  */
 #include "ext4/data/extent.h"
 

@@ -77,8 +77,9 @@ static int note_room(struct journal_handle *handle, struct ext4_map_note *note)
 }
 
 /*
- * Other inodes (directories, symbolic links, attribute values) are read under their lock only, by
- * whoever holds the handle; and the handle itself needs the blocks that it has just mapped.
+ * Other inodes (directories, symbolic links, attribute values) are read only under their lock,
+ * which the thread of the handle holds; and that thread itself needs the blocks that it has just
+ * mapped.
  */
 static bool read_by_loops(const struct ext4_inode *inode)
 {
@@ -92,8 +93,8 @@ int ext4_map_note_extent(struct journal_handle *handle, struct ext4_inode *inode
 	int err;
 
 	/*
-	 * Before the map shows the block: a loop thread that finds no transaction to wait for
-	 * answers an O_DSYNC write as soon as the data is on the device.
+	 * Note the transaction before the map shows the block: a loop thread that finds no
+	 * transaction to wait for answers an O_DSYNC write as soon as the data is on the device.
 	 */
 	ext4_inode_note_tid(handle, inode, true);
 	if (!read_by_loops(inode)) {

@@ -76,7 +76,7 @@ static uint64_t run_start(const struct ext4_map_run *run)
 	return run->where & ~EXT4_RUN_UNWRITTEN;
 }
 
-/* Most files: each run lies behind the one before, and there are no nodes. No block is twice. */
+/* True for most files: runs ascend on the device and there are no nodes, so no block is twice. */
 static bool ascending(const struct ext4_map_builder *builder)
 {
 	for (size_t k = 1; k < builder->n; k++)

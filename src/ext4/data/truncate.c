@@ -162,7 +162,7 @@ int ext4_free_all_blocks(struct ext4_inode *inode)
 {
 	if (nothing_mapped(inode))
 		return 0;
-	/* Nobody reads this file any more: edits do without the map. */
+	/* No thread reads this file any more, so the edits need no map. */
 	ext4_map_drop(inode);
 	return ext4_remove_range(inode, 0, EXT4_LBLK_END, blocks_are_metadata(inode), false);
 }
@@ -256,7 +256,7 @@ int ext4_truncate_finish(struct ext4_inode *inode)
 		return 0;
 	if (ext4_vol_read_only(inode->vol))
 		return -EROFS;
-	size = ext4_raw_size(inode); /* no window is open: nobody settles and changes it */
+	size = ext4_raw_size(inode); /* no window is open, so no settling changes it */
 	if (!stale)
 		err = data_beyond(inode, size, &stale);
 	if (!err && stale)

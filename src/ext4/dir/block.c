@@ -4,8 +4,8 @@
  * a volume with metadata checksums a 12-byte tail holds the checksum. An index block looks like a
  * leaf with one empty entry, so that readers that know no index skip it.
  *
- * Threads: ops workers, and loop threads that try (base/nowait.h): reading a block misses where the
- * block is not in memory. Called with dir->rw held; blocks change only in a handle.
+ * Threads: ops workers, and loop threads in the mode of base/nowait.h: reading a block misses where
+ * the block is not in memory. Called with dir->rw held; blocks change only in a handle.
  *
  * Nothing here trusts the bytes: each step decodes an entry and checks its bounds. Damage is
  * reported to the volume (EXT4_CORRUPT) and is -EUCLEAN.

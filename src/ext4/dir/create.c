@@ -2,7 +2,7 @@
 /*
  * Creation: create, mkdir, mknod, and O_TMPFILE; symlink.c brings its own content.
  *
- * Threads: ops workers, and loop threads that try (base/nowait.h). The directory is locked
+ * Threads: ops workers, and loop threads in the mode of base/nowait.h. The directory is locked
  * exclusively (O_TMPFILE: shared, because no name is added) and everything that can be checked is
  * checked; then blocks and log credits are reserved, and one handle makes the inode and its name.
  * Any failure inside the handle cancels it, which leaves nothing half done. The reference of the

@@ -5,9 +5,9 @@
  * through its hash index (index.c); one of few blocks is scanned; a larger one without an index has
  * a table in memory (linear.c). Block 0 always begins with "." and "..".
  *
- * Threads: ops workers, and loop threads that try (base/nowait.h); a large directory misses there.
- * Called with dir->rw held; exclusively, and inside a handle, by the functions dir_do_*. An error
- * of theirs means that the handle has to be cancelled. Damage is -EUCLEAN.
+ * Threads: ops workers, and loop threads in the mode of base/nowait.h; a large directory misses
+ * there. Called with dir->rw held; exclusively, and inside a handle, by the functions dir_do_*. An
+ * error of theirs means that the handle has to be cancelled. Damage is -EUCLEAN.
  */
 #include "ext4/dir/index.h"
 
@@ -277,9 +277,9 @@ static int add_append(struct journal_handle *handle, struct ext4_inode *dir,
 }
 
 /*
- * On a volume without dir_index, a directory may still have an index from another time, which does
- * not know of the change: the flag goes. On a volume with checksums the index blocks cannot be read
- * as leaves, so there the flag stays, for e2fsck to repair.
+ * On a volume without dir_index, a directory may still have an index from the time when the feature
+ * was on. A change makes that index wrong, so INDEX_FL is cleared. On a volume with checksums the
+ * index blocks cannot be read as leaves, so there the flag stays, for e2fsck to repair.
  */
 static void forget_index(struct ext4_inode *dir)
 {

@@ -15,7 +15,7 @@
  *   names.c       what the operations share: handle, checks, fields
  *   lookup.c, create.c, symlink.c, links.c, rename.c   the operations
  *
- * Threads: ops workers, and loop threads that try (base/nowait.h); a rename across directories
+ * Threads: ops workers, and loop threads in the mode of base/nowait.h; a rename across directories
  * misses there. Directories are locked inside. Errors are negative errno; -EUCLEAN is damage, which
  * has been reported to the volume. State: dir_state.h.
  */
@@ -38,8 +38,8 @@ static inline bool ext4_name_is_dots(const char *name, unsigned len)
 int ext4_lookup(struct ext4_inode *dir, const char *name, unsigned len, struct ext4_inode **ret)
 	FDIO_MAY_MISS;
 /*
- * True if ".." of the directory has changed since the last call: a listing of it that is kept
- * elsewhere is out of date. Any thread.
+ * True if ".." of the directory has changed since the last call, so that a listing in the kernel's
+ * cache is out of date. Any thread.
  */
 bool ext4_dir_moved(struct ext4_inode *dir);
 /* The parent of a directory, by its entry "..". The root is its own parent. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Dir's parts of a volume (ext4_vol.dir) and of an inode (ext4_inode.dir).
+ * The dir room's parts of a volume (ext4_vol.dir) and of an inode (ext4_inode.dir).
  */
 #ifndef FDIO_EXT4_DIR_STATE_H
 #define FDIO_EXT4_DIR_STATE_H
@@ -17,7 +17,7 @@ struct ext4_dir_state {
 };
 
 struct ext4_dir_inode {
-	bool moved;                 /* atomic: ".." has changed since ext4_dir_moved was asked */
+	bool moved;                 /* atomic: ".." has changed since the last ext4_dir_moved */
 	/* made by ext4_tmpfile, so ext4_link may give it a name; guarded by rw */
 	bool linkable;
 	/* atomic: the table of a linear directory, or NULL; read and changed under rw */

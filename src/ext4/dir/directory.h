@@ -35,8 +35,8 @@
 #define DIR_TAIL_LEN 12u /* the tail of a leaf, which holds the checksum */
 #define DIR_LINK_MAX 65000u
 /*
- * How much a loop thread looks through before it misses: blocks; and records of a linear
- * directory's blocks that are in memory.
+ * The largest directory, in blocks, that a loop thread goes through, and the largest in which it
+ * looks for a gap, usually in the table of linear.c; a larger one is a miss.
  */
 #define DIR_NOWAIT_BLOCKS 4u
 #define DIR_NOWAIT_SCAN 1024u
@@ -77,13 +77,14 @@ unsigned dir_block_limit(const struct ext4_vol *vol);
 int dir_block_read(struct ext4_inode *dir, uint32_t lblk, enum dir_block_kind kind,
 		   struct journal_buffer **ret) FDIO_MAY_MISS;
 /*
- * For a walk over blocks, with the result r of one of them: damage is passed over (0) and counted
- * in *bad, at most DIR_BAD_MAX times in one walk, because a directory can consist of damaged blocks
- * alone. After a walk with *bad set, a name that was not found may have been there.
+ * For a walk over blocks, to be called with the result r of each block: turns damage (-EUCLEAN)
+ * into 0 and counts it in *bad, at most DIR_BAD_MAX times in one walk, because a directory can
+ * consist of damaged blocks alone. After a walk with *bad set, a name that was not found may have
+ * been there.
  */
 #define DIR_BAD_MAX 256u
 int dir_block_pass_over(int r, unsigned *bad);
-/* By its content the block is an index block, root or node; for blocks read as DIR_BLOCK_ANY. */
+/* True: the block's content is that of an index root or node; for blocks read as DIR_BLOCK_ANY. */
 bool dir_block_is_index(struct ext4_inode *dir, uint32_t lblk, const uint8_t *data);
 /* Decodes the entry at off. False if no sound entry lies between off and limit. */
 bool dir_block_get(const struct ext4_vol *vol, const uint8_t *data, unsigned limit, unsigned off,
@@ -144,9 +145,9 @@ struct dir_pos { uint32_t lblk, off, ino; uint8_t file_type; };
  * in one device read. nr: blocks of the directory.
  */
 void dir_readahead(struct ext4_inode *dir, uint32_t lblk, uint32_t nr) FDIO_MAY_WAIT;
-/* The directory has a hash index that this volume uses. */
+/* True: the directory has a hash index that this volume uses. */
 bool dir_is_indexed(const struct ext4_inode *dir);
-/* For a directory with an index: the block where the index begins is damaged. */
+/* For a directory with an index. True: the root block of the index is damaged. */
 bool dir_index_lost(struct ext4_inode *dir) FDIO_MAY_WAIT;
 uint32_t dir_nr_blocks(const struct ext4_inode *dir);
 /* EXT2_FT_* of a mode. */
@@ -188,15 +189,19 @@ int dir_do_remove(struct journal_handle *handle, struct ext4_inode *dir, const c
 int dir_do_set(struct journal_handle *handle, struct ext4_inode *dir, const char *name,
 	       unsigned len, uint32_t ino, uint8_t file_type) FDIO_MAY_MISS;
 /*
- * Makes the first block of a new directory, with "." and "..". Needs what one dir_append needs.
+ * Makes the first block of a new directory, with "." and "..". Needs the credits and blocks of one
+ * dir_append.
  */
 int dir_do_init(struct journal_handle *handle, struct ext4_inode *dir,
 		uint32_t parent) FDIO_MAY_MISS;
-/* A handle that changed dir was cancelled: forgets what is kept in memory about dir. */
+/*
+ * A handle that changed dir was cancelled: drops the table of its names, which may be ahead of the
+ * blocks.
+ */
 void dir_cancelled(struct ext4_inode *dir);
 
 /* ---- one more block at the end (growth.c) ---- */
-/* The directory may have so many blocks more. */
+/* True: the directory may grow by this many blocks. */
 bool dir_can_grow(const struct ext4_inode *dir, unsigned blocks);
 /* What one more block costs: log credits, and blocks to reserve. */
 unsigned dir_append_credits(struct ext4_inode *dir);
@@ -262,7 +267,7 @@ int dir_iget(struct ext4_inode *dir, const struct dir_pos *pos,
 	     struct ext4_inode **ret) FDIO_MAY_MISS;
 /* Sets times; what: EXT4_SET_ATIME, EXT4_SET_MTIME, EXT4_SET_CTIME. */
 void dir_touch(struct ext4_inode *inode, unsigned what, struct timespec now);
-/* dir gains or loses a subdirectory, by the dir_nlink rule. */
+/* The link count of dir when it gains or loses a subdirectory; names.c has the dir_nlink rule. */
 bool dir_nlink_full(const struct ext4_inode *dir);
 void dir_nlink_inc(struct ext4_inode *dir);
 void dir_nlink_dec(struct ext4_inode *dir);
@@ -284,7 +289,7 @@ struct dir_new {
 };
 /*
  * Makes the inode, complete but for its name: owner, mode by the umask or a default ACL, content.
- * *ret is NULL if there is no inode; else the caller drops it, also after an error.
+ * *ret is NULL if no inode was made; else the caller drops its reference, also after an error.
  */
 int dir_new_inode(struct journal_handle *handle, struct ext4_inode *dir,
 		  const struct dir_new *fresh, struct timespec now,

@@ -2,9 +2,9 @@
 /*
  * One more block at the end of a directory: what it costs, and adding it in a handle.
  *
- * Threads: ops workers, and loop threads that try (base/nowait.h). Called with dir->rw held
- * exclusively. Fails with -ENOSPC for a full directory and with what allocating says; the caller
- * then cancels the handle.
+ * Threads: ops workers, and loop threads in the mode of base/nowait.h. Called with dir->rw held
+ * exclusively. Fails with -ENOSPC for a full directory and with the errors of allocation; the
+ * caller then cancels the handle.
  */
 #include "ext4/dir/directory.h"
 

@@ -7,8 +7,8 @@
  * is the continuation bit: 1 when names with this very hash begin in the leaf before, so a search
  * that did not find its name goes on in the next leaf.
  *
- * index_add.c adds names. Threads: ops workers, and loop threads that try (base/nowait.h). Called
- * with dir->rw held. Damage is -EUCLEAN.
+ * index_add.c adds names. Threads: ops workers, and loop threads in the mode of base/nowait.h.
+ * Called with dir->rw held. Damage is -EUCLEAN.
  */
 #include "ext4/dir/index.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The hash index of a directory, private to the room: index.c searches, index_add.c grows, block.c
- * reads and writes index blocks, listing.c walks. As everything in directory.h: dir->rw is held,
- * exclusively by what takes a handle.
+ * reads and writes index blocks, listing.c walks. As for directory.h, dir->rw is held, exclusively
+ * where a handle is passed.
  */
 #ifndef FDIO_EXT4_DIR_INDEX_H
 #define FDIO_EXT4_DIR_INDEX_H
@@ -55,8 +55,8 @@ void dir_set_indexed(struct ext4_inode *dir, bool indexed);
 uint8_t dir_index_default_version(const struct ext4_vol *vol);
 unsigned dir_index_max_levels(const struct ext4_vol *vol);
 /*
- * Path to the first leaf that may hold the name, whose hash goes to *hash; name NULL: that may hold
- * the given *hash. The caller calls dir_index_release, after an error too.
+ * Path to the first leaf that may hold the name, whose hash goes to *hash. With name NULL: path to
+ * the first leaf that may hold *hash. The caller calls dir_index_release, after an error too.
  */
 int dir_index_probe(struct ext4_inode *dir, const char *name, unsigned len, uint32_t *hash,
 		    struct dir_index_path *path) FDIO_MAY_MISS;

@@ -8,10 +8,10 @@
  * directory grows block for block as it does with ext4. A full index node is split in halves; a
  * full root is moved into a new node below it.
  *
- * What will be needed is found out before the handle begins (dir_index_plan_add) and done inside it
- * (dir_index_do_add), under one exclusive hold of dir->rw. Threads: ops workers, and loop threads
- * that try (base/nowait.h). An error inside the handle means that the handle has to be cancelled:
- * blocks may be half changed.
+ * dir_index_plan_add finds out before the handle begins what the insertion needs; dir_index_do_add
+ * inserts inside the handle; dir->rw is held exclusively from the one to the end of the other.
+ * Threads: ops workers, and loop threads in the mode of base/nowait.h. An error inside the handle
+ * means that the handle has to be cancelled: blocks may be half changed.
  */
 #include "ext4/dir/index.h"
 
@@ -221,7 +221,7 @@ static int split_node(struct journal_handle *handle, struct ext4_inode *dir,
 	return 0;
 }
 
-/* Sees to it that the node above the leaf has room for one pair, and opens it in handle. */
+/* Makes room for one pair in the node above the leaf, and opens that node in handle. */
 static int make_index_room(struct journal_handle *handle, struct ext4_inode *dir,
 			   struct dir_index_path *path)
 {
@@ -248,8 +248,8 @@ static int make_index_room(struct journal_handle *handle, struct ext4_inode *dir
 
 /* ---- insertion ---- */
 /*
- * Splits leaf, of whose content copy is a copy and map the map of n entries: the upper part goes to
- * a new block, *ret, which begins with *ret_hash.
+ * Splits leaf; copy is a copy of its content, and map lists its n entries by hash. The upper part
+ * goes to a new block, *ret, whose lowest hash is *ret_hash.
  */
 static int split_leaf(struct journal_handle *handle, struct ext4_inode *dir,
 		      struct dir_index_path *path, struct journal_buffer *leaf,

@@ -5,7 +5,7 @@
  * parts, i_block and an extended attribute, and entries fill each part. Volumes with such
  * directories are only read, so no lock is needed.
  *
- * Threads: ops workers, and loop threads that try (base/nowait.h). Damage is -EUCLEAN.
+ * Threads: ops workers, and loop threads in the mode of base/nowait.h. Damage is -EUCLEAN.
  */
 #include "ext4/dir/directory.h"
 

@@ -13,9 +13,9 @@
  * table is read with dir->rw held shared and changed with it held exclusively. Two readers may
  * build it at once: the first to set the pointer wins, the other frees its copy.
  *
- * Threads: ops workers, and loop threads that try (base/nowait.h), which do not build tables; any
- * thread that drops an inode frees its table. A table that cannot be had for lack of memory is no
- * error.
+ * Threads: ops workers, and loop threads in the mode of base/nowait.h, which do not build tables;
+ * any thread that drops an inode frees its table. A table that cannot be had for lack of memory is
+ * no error.
  */
 #include "ext4/dir/directory.h"
 
@@ -42,10 +42,10 @@ struct ext4_dir_table {
 	unsigned bad;            /* damaged blocks, whose names are missing here */
 	uint16_t *gap;           /* largest free space of each block, at most 65535 */
 	uint32_t cap;            /* places, a power of two, and as many chains */
-	uint32_t nr, unused;     /* [0, nr) have been used; first of the list of free ones */
+	uint32_t nr, unused; /* places [0, nr) have been used; unused: the first free one of them */
 	struct place *place;
 	uint32_t *chain;         /* first place of each chain */
-	struct ext4_vol *vol; /* in whose budget the places count */
+	struct ext4_vol *vol; /* from whose budget the places are taken */
 };
 
 static void dir_table_free(struct ext4_dir_table *table)
@@ -74,7 +74,7 @@ static void chain_in(struct ext4_dir_table *table, uint32_t n)
 	*first = n;
 }
 
-/* Takes n more places from the budget of vol; false if it has not so many. */
+/* Takes n more places from the budget of vol; false if fewer are left. */
 static bool places_take(struct ext4_vol *vol, uint32_t n)
 {
 	if (__atomic_add_fetch(&vol->dir.places, n, __ATOMIC_RELAXED) <= vol->dir.budget)

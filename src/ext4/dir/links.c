@@ -2,8 +2,8 @@
 /*
  * Names of inodes that exist: link, unlink, rmdir.
  *
- * Threads: ops workers, and loop threads that try (base/nowait.h). Locks: the directory, then the
- * inode behind the name, both exclusively. Everything that can be checked is checked before the
+ * Threads: ops workers, and loop threads in the mode of base/nowait.h. Locks: the directory, then
+ * the inode behind the name, both exclusively. Everything that can be checked is checked before the
  * handle begins; any failure inside it cancels it, which leaves nothing half done. The last
  * reference of the removed inode is dropped after both locks, because that may delete the inode.
  */

@@ -14,11 +14,11 @@
  * (of several, where equal hashes span them) are sorted in a buffer of fixed size. When there are
  * more names than it holds, the lowest are given out and the leaves are read again for the rest.
  *
- * Threads: ops workers, and loop threads that try (base/nowait.h), where a directory of more than
- * DIR_NOWAIT_BLOCKS blocks misses. Holds dir->rw shared throughout.
+ * Threads: ops workers, and loop threads in the mode of base/nowait.h, where a directory of more
+ * than DIR_NOWAIT_BLOCKS blocks misses. Holds dir->rw shared throughout.
  *
  * A damaged block is reported to the volume and passed over (dir_block_pass_over), as the kernel
- * does: what the rest of the directory names can be saved. If the first block of an index cannot be
+ * does: the names in the other blocks stay reachable. If the first block of an index cannot be
  * read, the directory is listed in the order of its blocks.
  */
 #include "ext4/dir/index.h"
@@ -313,8 +313,8 @@ static int give_items(struct listing *listing, uint64_t from)
 }
 
 /*
- * Where the listing goes on. Always behind from, even if more names are equal in both hashes than
- * the buffer holds.
+ * The position where the listing goes on. It is always behind from, even if more names are equal in
+ * both hashes than the buffer holds.
  */
 static uint64_t next_from(struct listing *listing, uint64_t from, uint64_t end)
 {
@@ -353,7 +353,7 @@ static int list_hashed(struct listing *listing, uint64_t from)
 	return err;
 }
 
-/* The directory is listed in hash order; not if its index is lost. */
+/* True: the directory is listed in hash order. False also if its index is lost. */
 static bool by_hash(struct ext4_inode *dir)
 {
 	if (!dir_is_indexed(dir))

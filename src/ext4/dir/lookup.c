@@ -2,10 +2,10 @@
 /*
  * Lookup of one name, and of the parent of a directory.
  *
- * Threads: ops workers, and loop threads that try (base/nowait.h): a lookup misses where it would
- * have to read a block or wait for a lock. The directory is locked shared while its blocks are
- * searched; the caller holds a reference. Fails with -ENOENT, -ENOTDIR, -ENAMETOOLONG, what reading
- * says, and -EUCLEAN for an entry that leads to no inode.
+ * Threads: ops workers, and loop threads in the mode of base/nowait.h: a lookup misses where it
+ * would have to read a block or wait for a lock. The directory is locked shared while its blocks
+ * are searched; the caller holds a reference. Fails with -ENOENT, -ENOTDIR, -ENAMETOOLONG, the
+ * errors of reading, and -EUCLEAN for an entry that leads to no inode.
  */
 #include "ext4/dir/directory.h"
 

@@ -3,10 +3,10 @@
  * What the operations on names have in common: the handle with blocks set aside, the checks of
  * directories, names and flags, and the fields of an inode that a name changes.
  *
- * Threads: ops workers, and loop threads that try (base/nowait.h). Called with the inodes locked:
- * directory first, then its child; two children in ascending inode number (rename.c has its own
- * order for two directories). The kernel checks permissions (default_permissions); the immutable
- * and append-only flags, which it does not see, are checked here.
+ * Threads: ops workers, and loop threads in the mode of base/nowait.h. Called with the inodes
+ * locked: directory first, then its child; two children in ascending inode number (rename.c has its
+ * own order for two directories). The kernel checks permissions (default_permissions); the
+ * immutable and append-only flags, which it does not see, are checked here.
  */
 #include "ext4/dir/directory.h"
 

@@ -3,7 +3,7 @@
  * Rename in one transaction: plain, with replacement, RENAME_NOREPLACE, RENAME_EXCHANGE,
  * RENAME_WHITEOUT.
  *
- * Threads: ops workers; within one directory also loop threads that try (base/nowait.h).
+ * Threads: ops workers; within one directory also loop threads in the mode of base/nowait.h.
  *
  * Locks: rename_lock if two directories are involved, so that the tree above them does not change;
  * then the two directories, an ancestor before its descendant, else by inode number; then the

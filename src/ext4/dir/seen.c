@@ -11,7 +11,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-/* An open hash table of lblk + 1; 0 is empty. At most half full. */
+/* A hash table of lblk + 1 with open addressing, at most half full; 0 is an empty slot. */
 static bool put(uint32_t *slot, unsigned cap, uint32_t lblk)
 {
 	unsigned n = (unsigned)(lblk * 2654435761u) & (cap - 1);

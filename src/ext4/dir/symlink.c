@@ -4,7 +4,8 @@
  * extents. A longer one lives in a block, which is journalled like metadata, so that after a crash
  * a link never shows bytes of another file.
  *
- * Threads: ops workers, and loop threads that try (base/nowait.h). Reading locks the inode shared.
+ * Threads: ops workers, and loop threads in the mode of base/nowait.h. Reading locks the inode
+ * shared.
  */
 #include "ext4/dir/directory.h"
 
