@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Opening what a crash has left: replay in all its modes, a needs_recovery that contradicts the log,
- * a torn superblock, a damaged journal inode. A crash is a power cut of the fake device; the state
- * at that moment is opened as a device of its own.
+ * Opening what a crash has left: replay in all its modes, a needs_recovery that contradicts the
+ * log, a torn superblock, a damaged journal inode. A crash is a power cut of the fake device; the
+ * state at that moment is opened as a device of its own.
  */
 #include "opening.h"
 
@@ -93,7 +93,7 @@ START_TEST(recovery_of_what_is_read_only)
 	ck_assert_int_eq(ext4_vol_close(vol), 0);
 	fake_free(sick);
 
-	/* With deletions, as before a read-only mount, which could not finish them itself. */
+	/* Now with deletions, as a read-only mount does first. */
 	ck_assert_int_eq(ext4_vol_recover(fake_dev(copy), true, &fsck, FDIO_REASON(msg)), 0);
 	ck_assert_int_eq(fake_e2fsck(copy), 0);
 	testvol_super(copy, &sb);
