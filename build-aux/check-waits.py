@@ -35,12 +35,14 @@ sys.dont_write_bytecode = True  # the sources may be read-only
 import callgraph  # noqa: E402
 
 MISS = "nowait_miss"
-# Functions that wait: for other threads, for the device, or for a time to pass.
+# Functions that wait: for other threads and processes, for the device, or for a time to pass.
 PRIMITIVES = {
     "fdio_cond_wait", "fdio_cond_timedwait", "fdio_rwlock_rdlock", "fdio_rwlock_wrlock",
     "dev_read", "dev_write", "dev_write_many", "dev_discard",
     "io_uring_submit_and_wait", "__io_uring_get_cqe", "pread", "pwrite", "fsync", "fdatasync",
     "pthread_join", "sem_wait", "nanosleep", "usleep", "poll", "waitpid",
+    "transport_notify_inval_inode",  # the kernel may wait for a page that a READ has locked
+    "ops_capable",                   # asks another process, through a pointer
 }
 # Ranks of locks that may be held across I/O. fdio_mutex_lock counts as waiting for these only.
 LONG_RANKS = {"RANK_EXT4_RENAME", "RANK_EXT4_MAP", "RANK_JOURNAL_HANDLE"}

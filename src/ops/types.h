@@ -175,7 +175,7 @@ unsigned ops_kill_flags(const struct ops_req *req, struct ext4_inode *inode) FDI
  * True if the requester, who waits for the answer, has the capability cap (CAP_*). Workers; may
  * block for a moment.
  */
-bool ops_capable(const struct ops_req *req, unsigned cap);
+bool ops_capable(const struct ops_req *req, unsigned cap) FDIO_BLOCKS;
 
 /* ---- durable.c ---- */
 
@@ -277,7 +277,7 @@ int ops_notify_new(struct ops *ops) FDIO_BLOCKS;
  * takes several transactions, so the size may have changed all the same: then the kernel is made to
  * ask for it again. Otherwise it would show the old one for OPS_VALID_S. Workers, OPS_TRY.
  */
-void ops_size_failed(struct ops *ops, struct ext4_inode *inode, uint64_t before);
+void ops_size_failed(struct ops *ops, struct ext4_inode *inode, uint64_t before) FDIO_MAY_WAIT;
 /* Waits until every notification has been sent; no request that could send one is under way. */
 void ops_notify_drain(struct ops *ops) FDIO_BLOCKS;
 void ops_notify_free(struct ops *ops) FDIO_BLOCKS;

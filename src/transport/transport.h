@@ -58,7 +58,7 @@ void transport_reply_data(struct transport_req *req, const void *data, uint32_t 
  * a lock that a FUSE request may wait for. -errno; -ENOENT is normal.
  */
 int transport_notify_inval_inode(struct transport *transport, uint64_t nodeid, int64_t off,
-				 int64_t len);
+				 int64_t len) FDIO_BLOCKS;
 
 /*
  * Number of slots of the loop with this index: 1 if its CPU was not in use at mount. Any thread.
