@@ -2,6 +2,7 @@
 /*
  * Damaged file systems whose files somebody wants to rescue: a refused mount changes no byte of the
  * image; otherwise the sound files are served, read-only if necessary, and the damaged ones fail.
+ * The test's thread damages the image through debugfs or the fake device, while it is not mounted.
  */
 #include "kit/volume.h"
 
@@ -15,7 +16,7 @@
 
 #define SIZE (32u << 20)
 
-/* debugfs commands, one a line; "write" takes $IMG.src, which holds "hello". */
+/* Runs debugfs commands, one a line; the file $IMG.src, for "write", holds "hello". */
 static void debugfs(struct fake_dev *fake, const char *commands)
 {
 	char cmd[1024];
@@ -38,7 +39,10 @@ static int try_open(struct fake_dev *fake, bool ro, bool norecovery, struct ext4
 	return ext4_vol_open(fake_dev(fake), &options, vol, &why, FDIO_REASON_AT(msg, len));
 }
 
-/* Every mount is refused, and nothing was written. */
+/*
+ * A mount for writing is refused, and with ro_too a read-only one. The reason contains says and
+ * names e2fsck. Nothing is written.
+ */
 static void must_be_refused(struct fake_dev *fake, bool ro_too, const char *says)
 {
 	struct ext4_vol *vol;
@@ -53,17 +57,18 @@ static void must_be_refused(struct fake_dev *fake, bool ro_too, const char *says
 	ck_assert_uint_eq(fake_stats(fake).writes, 0);
 }
 
+/* Looks name up in directory dir of the root, or with NULL in the root itself. */
 static int look_up(struct ext4_vol *vol, const char *dir, const char *name, struct ext4_inode **ret)
 {
-	struct ext4_inode *d = testvol_root(vol), *up = d;
-	int err = dir ? ext4_lookup(up, dir, (unsigned)strlen(dir), &d) : 0;
+	struct ext4_inode *inode = testvol_root(vol), *root = inode;
+	int err = dir ? ext4_lookup(root, dir, (unsigned)strlen(dir), &inode) : 0;
 
 	if (dir)
-		ext4_inode_put(up);
+		ext4_inode_put(root);
 	if (err)
 		return err;
-	err = ext4_lookup(d, name, (unsigned)strlen(name), ret);
-	ext4_inode_put(d);
+	err = ext4_lookup(inode, name, (unsigned)strlen(name), ret);
+	ext4_inode_put(inode);
 	return err;
 }
 
@@ -83,34 +88,35 @@ static bool count_name(void *arg, const struct ext4_dirent *entry)
 	return true;
 }
 
+/* How many names ext4_readdir gives, without "." and "..". */
 static unsigned names_in(struct ext4_vol *vol, const char *dir)
 {
-	struct ext4_inode *d;
+	struct ext4_inode *inode;
 	unsigned n = 0;
 
-	ck_assert_int_eq(look_up(vol, NULL, dir, &d), 0);
-	ck_assert_int_eq(ext4_readdir(d, 0, count_name, &n), 0);
-	ext4_inode_put(d);
+	ck_assert_int_eq(look_up(vol, NULL, dir, &inode), 0);
+	ck_assert_int_eq(ext4_readdir(inode, 0, count_name, &n), 0);
+	ext4_inode_put(inode);
 	return n;
 }
 
-
-/* Flips a byte of the disk inode, so that its checksum does not fit. */
+/* Flips bits of a byte of the disk inode, so that its checksum is wrong. */
 static void break_inode(struct fake_dev *fake, uint32_t ino)
 {
 	struct ext4_vol *vol;
 	uint32_t off;
 	uint64_t at;
-	uint8_t c;
+	uint8_t byte;
 
 	ck_assert_int_eq(try_open(fake, true, true, &vol, NULL, 0), 0);
-	at = (ext4_itable_place(vol, ino, &off) << vol->block_bits) + 17; /* of a time */
+	at = (ext4_itable_place(vol, ino, &off) << vol->block_bits) + 17; /* in i_mtime */
 	ext4_vol_abandon(vol);
-	fake_peek(fake, &c, 1, at + off);
-	c ^= 0x55;
-	fake_poke(fake, &c, 1, at + off);
+	fake_peek(fake, &byte, 1, at + off);
+	byte ^= 0x55;
+	fake_poke(fake, &byte, 1, at + off);
 }
 
+/* debugfs commands that make the root directory unusable; NULL: break_inode. */
 static const char *const roots[] = {
 	"set_inode_field <2> links_count 0\nset_inode_field <2> dtime 20240101",
 	"set_inode_field <2> mode 0100755",
@@ -119,6 +125,7 @@ static const char *const roots[] = {
 	NULL,
 };
 
+/* Without a sound root directory every mount is refused, a read-only one too. */
 START_TEST(no_root_directory_is_refused)
 {
 	struct fake_dev *fake = testvol_shape(0);
@@ -132,26 +139,30 @@ START_TEST(no_root_directory_is_refused)
 }
 END_TEST
 
-/* The descriptor of a group: its checksum alone, or where the inode table is. */
+/* Flips bits of one byte of a group descriptor: DESC_CSUM or DESC_TABLE_TOP. */
 static void break_descriptor(struct fake_dev *fake, uint32_t group, unsigned field)
 {
 	struct ext4_vol *vol;
 	uint64_t at;
-	uint8_t c;
+	uint8_t byte;
 
 	ck_assert_int_eq(try_open(fake, true, true, &vol, NULL, 0), 0);
 	at = ((uint64_t)vol->first_data_block + 1) * vol->block_size +
 	     (uint64_t)group * vol->desc_size + field;
 	ext4_vol_abandon(vol);
-	fake_peek(fake, &c, 1, at);
-	c ^= 0x55;
-	fake_poke(fake, &c, 1, at);
+	fake_peek(fake, &byte, 1, at);
+	byte ^= 0x55;
+	fake_poke(fake, &byte, 1, at);
 }
 
-#define DESC_TABLE_TOP 11u /* highest byte of the inode table's place */
+/* Offsets in a group descriptor: the highest byte of bg_inode_table, and bg_checksum. */
+#define DESC_TABLE_TOP 11u
 #define DESC_CSUM 30u
 
-/* A damaged descriptor of the last group but one; a file in the first. */
+/*
+ * The descriptor of the last group but one is damaged. A mount for writing is refused; a read-only
+ * mount serves the file in the first group, and inodes of the damaged group fail.
+ */
 START_TEST(damaged_descriptor_costs_its_group_only)
 {
 	struct fake_dev *fake = testvol_shape(_i & 1 ? 4 : 0);
@@ -180,14 +191,14 @@ START_TEST(damaged_descriptor_costs_its_group_only)
 }
 END_TEST
 
-/* A crash tore a descriptor, and the log has it: it is replayed before anything is judged. */
+/* A descriptor is damaged, but the log has a sound copy, which is replayed before the check. */
 START_TEST(log_is_replayed_before_descriptors_are_judged)
 {
 	struct fake_dev *fake = testvol_shape(0), *cut;
 	struct ext4_vol *vol = testvol_mount(fake);
 	struct ext4_inode *inode = testvol_tmpfile(vol, S_IFREG | 0600);
 	uint64_t at;
-	uint8_t c;
+	uint8_t byte;
 
 	at = ((uint64_t)vol->first_data_block + 1) * vol->block_size + DESC_CSUM;
 	ck_assert_int_eq(testvol_fill(inode, 0, 10), 0);
@@ -196,15 +207,15 @@ START_TEST(log_is_replayed_before_descriptors_are_judged)
 	ext4_inode_put(inode);
 	ext4_vol_abandon(vol);
 	fake_free(fake);
-	fake_peek(cut, &c, 1, at);
-	c ^= 0x55;
-	fake_poke(cut, &c, 1, at);
+	fake_peek(cut, &byte, 1, at);
+	byte ^= 0x55;
+	fake_poke(cut, &byte, 1, at);
 	testvol_mounts_clean(cut);
 }
 END_TEST
 
 #define NAMES 400u
-/* Which name is in which leaf must not change from run to run. */
+/* A fixed seed: which name is in which leaf does not change from run to run. */
 #define SEED "-E hash_seed=0e1bbe08-5a3c-4ef0-9f0f-1c1a7e0d2a31"
 
 static void name_of(char name[32], unsigned n)
@@ -212,6 +223,7 @@ static void name_of(char name[32], unsigned n)
 	snprintf(name, 32, "a-name-of-some-length-%u", n);
 }
 
+/* Makes "dir" with NAMES files; *ret_blk is where its block lblk is on the device, in bytes. */
 static void make_names(struct fake_dev *fake, uint64_t *ret_blk, uint32_t lblk)
 {
 	struct ext4_credentials credentials = { .umask = 022 };
@@ -237,36 +249,36 @@ static void make_names(struct fake_dev *fake, uint64_t *ret_blk, uint32_t lblk)
 static const struct shape {
 	const char *mkfs;
 	uint32_t lblk;
-	unsigned most; /* names that may be lost: what one block holds */
-	int unknown;   /* looking up what was never there */
+	unsigned most; /* how many names may be lost: as many as one block holds */
+	int unknown;   /* the error of looking up a name that was never there */
 } shapes[] = {
-	/* a leaf: other names have other leaves */
+	/* A leaf of the index: the unknown name belongs to a sound one. */
 	{ "-t ext4 -b 1024 -J size=4 -O metadata_csum,dir_index " SEED, 3, 40, -ENOENT },
-	/* the index itself */
+	/* The root of the index: listing and lookup go on without it. */
 	{ "-t ext4 -b 1024 -J size=4 -O metadata_csum,dir_index " SEED, 0, 0, -EUCLEAN },
 	{ "-t ext4 -b 1024 -J size=4 -O metadata_csum,^dir_index", 3, 40, -EUCLEAN },
 	{ "-t ext4 -b 1024 -J size=4 -O metadata_csum,^dir_index", 0, 40, -EUCLEAN },
 	{ "-t ext4 -b 1024 -J size=4 -O ^metadata_csum,^dir_index", 3, 40, -EUCLEAN },
 };
 
-/* One bad block takes its own names along, and no others. */
+/* A damaged directory block hides its own names and no others. */
 START_TEST(bad_directory_block_costs_its_names_only)
 {
-	const struct shape *t = &shapes[_i];
-	struct fake_dev *fake = fake_mkfs(SIZE, t->mkfs);
+	const struct shape *shape = &shapes[_i];
+	struct fake_dev *fake = fake_mkfs(SIZE, shape->mkfs);
 	uint8_t zero[64] = { 0 };
 	struct ext4_inode *inode;
 	unsigned found = 0, got = 0;
 	struct ext4_vol *vol;
 	uint64_t at;
 
-	make_names(fake, &at, t->lblk);
+	make_names(fake, &at, shape->lblk);
 	fake_poke(fake, zero, sizeof(zero), at); /* rec_len 0 */
 	ck_assert_int_eq(try_open(fake, true, false, &vol, NULL, 0), 0);
 	got = names_in(vol, "dir");
-	ck_assert_uint_ge(got + t->most, NAMES);
+	ck_assert_uint_ge(got + shape->most, NAMES);
 	ck_assert_uint_le(got, NAMES);
-	if (t->most)
+	if (shape->most)
 		ck_assert_uint_lt(got, NAMES);
 	for (unsigned n = 0; n < NAMES; n++) {
 		char name[32];
@@ -275,15 +287,15 @@ START_TEST(bad_directory_block_costs_its_names_only)
 		found += has_name(vol, "dir", name);
 	}
 	ck_assert_uint_eq(found, got);
-	ck_assert_int_eq(look_up(vol, "dir", "b", &inode), t->unknown);
+	ck_assert_int_eq(look_up(vol, "dir", "b", &inode), shape->unknown);
 	ck_assert_int_eq(ext4_vol_close(vol), 0);
 	fake_free(fake);
 }
 END_TEST
 
 /*
- * Whether a link's target lies in the inode does not depend on the flags, nor on the block of its
- * attributes.
+ * A short target of a symbolic link is in the inode. It is read there even if the flags say that
+ * the inode has extents, or if i_blocks counts a block of attributes.
  */
 START_TEST(target_in_the_inode_is_read_whatever_its_flags)
 {
@@ -305,7 +317,7 @@ START_TEST(target_in_the_inode_is_read_whatever_its_flags)
 	ck_assert_str_eq(buf, "target");
 	ext4_inode_put(inode);
 	ck_assert_int_eq(ext4_vol_close(vol), 0);
-	if (!_i) { /* and it can be deleted */
+	if (!_i) { /* The link can be deleted, too. */
 		vol = testvol_mount(fake);
 		inode = testvol_root(vol);
 		ck_assert_int_eq(ext4_unlink(inode, "link", 4), 0);
@@ -317,8 +329,8 @@ START_TEST(target_in_the_inode_is_read_whatever_its_flags)
 END_TEST
 
 /*
- * The descriptor says that a part of the inode table is unused, but an inode lies there: it can be
- * read, and is not overwritten.
+ * The descriptor says that a part of the inode table is unused (bg_itable_unused), but there is an
+ * inode in it: it can be read, and new inodes do not overwrite it.
  */
 START_TEST(inode_in_the_unused_part_stays)
 {
@@ -329,7 +341,7 @@ START_TEST(inode_in_the_unused_part_stays)
 	char cmd[200];
 	uint32_t ino;
 
-	/* The last of several: the next new one would share its block of the table. */
+	/* "here" is the last of six: the next new inode would be in its block of the table. */
 	debugfs(fake, "write $IMG.src f1\nwrite $IMG.src f2\nwrite $IMG.src f3\n"
 		   "write $IMG.src f4\nwrite $IMG.src f5\nwrite $IMG.src here");
 	vol = testvol_mount(fake);
@@ -370,15 +382,15 @@ END_TEST
 
 Suite *unit_suite(void)
 {
-	Suite *s = suite_create("ext4: damaged");
-	TCase *t = unit_case(s, "rescue", 60);
+	Suite *suite = suite_create("ext4: damaged");
+	TCase *tests = unit_case(suite, "rescue", 60);
 
-	fdio_log_set_level(0); /* all of this complains */
-	unit_loop(t, no_root_directory_is_refused, 0, (int)ARRAY_SIZE(roots));
-	unit_loop(t, damaged_descriptor_costs_its_group_only, 0, 4);
-	unit_test(t, log_is_replayed_before_descriptors_are_judged);
-	unit_loop(t, bad_directory_block_costs_its_names_only, 0, (int)ARRAY_SIZE(shapes));
-	unit_loop(t, target_in_the_inode_is_read_whatever_its_flags, 0, 2);
-	unit_loop(t, inode_in_the_unused_part_stays, 0, 2);
-	return s;
+	fdio_log_set_level(0); /* the damage would be logged */
+	unit_loop(tests, no_root_directory_is_refused, 0, (int)ARRAY_SIZE(roots));
+	unit_loop(tests, damaged_descriptor_costs_its_group_only, 0, 4);
+	unit_test(tests, log_is_replayed_before_descriptors_are_judged);
+	unit_loop(tests, bad_directory_block_costs_its_names_only, 0, (int)ARRAY_SIZE(shapes));
+	unit_loop(tests, target_in_the_inode_is_read_whatever_its_flags, 0, 2);
+	unit_loop(tests, inode_in_the_unused_part_stays, 0, 2);
+	return suite;
 }

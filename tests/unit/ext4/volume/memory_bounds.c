@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Bounds of memory: extent maps beyond their budget are evicted, those first that no open file
- * needs, and readers of a map meanwhile still get the right blocks. Images of block bitmaps have a
- * budget, too.
+ * Bounds of memory. Extent maps beyond their budget are evicted, those that no open file needs
+ * first, while readers of a map still get the right blocks. The images of block bitmaps have a
+ * bound of their own. Most tests stop the ticker and evict on their own thread, at a known moment.
  */
 #include "kit/volume.h"
 
@@ -15,9 +15,10 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
+/* MAP_LEAST: the least that the map of one file takes, in bytes. */
 enum { FILES = 30, RUNS = 150, MAP_LEAST = RUNS * sizeof(struct ext4_map_run) };
 
-/* Files of RUNS runs each, of one block at every second place. */
+/* Makes n files of RUNS extents each, of one block at every second place. */
 static void make_files(struct ext4_vol *vol, struct ext4_inode **inode, unsigned n)
 {
 	for (unsigned k = 0; k < n; k++) {
@@ -27,6 +28,7 @@ static void make_files(struct ext4_vol *vol, struct ext4_inode **inode, unsigned
 	}
 }
 
+/* Loads all maps, as if none had been used since. */
 static void load_all(struct ext4_inode **inode, unsigned n)
 {
 	for (unsigned k = 0; k < n; k++) {
@@ -49,6 +51,7 @@ static void stop_ticker(struct ext4_vol *vol)
 	vol->volume.ticker_on = false;
 }
 
+/* How many of n inodes have their map in memory. */
 static unsigned with_map(struct ext4_inode **inode, unsigned n)
 {
 	unsigned have = 0;
@@ -67,8 +70,8 @@ static void put_files(struct ext4_vol *vol, struct fake_dev *fake, struct ext4_i
 }
 
 /*
- * Closed files go before open ones, what was not looked at before the rest, and no more than is
- * too much.
+ * Maps of closed files are evicted before those of open ones, and unused maps before those that
+ * were used lately. Within the budget none is evicted.
  */
 START_TEST(idle_maps_go_first)
 {
@@ -85,13 +88,13 @@ START_TEST(idle_maps_go_first)
 	vol->data.map_budget = ext4_map_mem_used();
 	ck_assert(ext4_maps_shrink(vol));
 	ck_assert_uint_eq(with_map(inode, FILES), FILES);
-	/* Three quarters of two thirds are the open ones: no open one has to go. */
+	/* Eviction stops at three quarters of the budget: the half that open files need stays. */
 	vol->data.map_budget -= vol->data.map_budget / 3;
 	ck_assert(ext4_maps_shrink(vol));
 	ck_assert_uint_le(ext4_map_mem_used(), vol->data.map_budget);
 	ck_assert_uint_eq(with_map(inode, FILES / 2), FILES / 2);
 	ck_assert_uint_lt(with_map(inode + FILES / 2, FILES / 2), FILES / 2);
-	/* Of the maps of open files, those stay that were read lately. */
+	/* Of the maps of open files, those that were used lately stay. */
 	load_all(inode, FILES);
 	vol->data.map_budget = ext4_map_mem_used() / 3;
 	ck_assert_int_eq(ext4_map_lookup(inode[3], 0, &extent), 0);
@@ -109,7 +112,8 @@ START_TEST(idle_maps_go_first)
 END_TEST
 
 /*
- * All are in use: up to twice the budget that is how it is, beyond it they go, but for the newest.
+ * All maps are in use. Up to twice the budget they stay; beyond that they are evicted, except the
+ * one that was loaded last.
  */
 START_TEST(used_maps_have_a_limit)
 {
@@ -142,8 +146,8 @@ START_TEST(used_maps_have_a_limit)
 END_TEST
 
 /*
- * A handle changes the inode that it has begun without the inode's locks, its map too: the map
- * stays as long as that handle is open, while all the others go.
+ * A handle may change an inode that it has begun, and its map, without the inode's locks. Therefore
+ * that map stays until the handle ends, while all others are evicted.
  */
 START_TEST(map_of_a_begun_inode_stays)
 {
@@ -170,7 +174,7 @@ START_TEST(map_of_a_begun_inode_stays)
 }
 END_TEST
 
-/* With a link, so that a mount leaves it alone; no directory has it. */
+/* Takes inode off the orphan list, so that the next mount does not delete it; it has no name. */
 static void keep_file(struct ext4_inode *inode)
 {
 	struct journal_handle *handle;
@@ -185,7 +189,7 @@ static void keep_file(struct ext4_inode *inode)
 	journal_end(handle);
 }
 
-/* Loading beyond the budget is enough: the ticker comes, on a read-only mount too. */
+/* When maps beyond the budget are loaded, the ticker evicts some, on a read-only mount too. */
 START_TEST(ticker_gives_up_maps)
 {
 	struct fake_dev *fake = testvol_shape(2);
@@ -228,48 +232,50 @@ struct readers { struct ext4_inode **inode; bool stop; unsigned lookups; };
 
 static void *reader(void *arg)
 {
-	struct readers *r = arg;
+	struct readers *readers = arg;
 	unsigned seed = 1;
 
-	while (!__atomic_load_n(&r->stop, __ATOMIC_ACQUIRE)) {
+	while (!__atomic_load_n(&readers->stop, __ATOMIC_ACQUIRE)) {
 		unsigned k = (unsigned)rand_r(&seed) % FILES;
 		unsigned lblk = (unsigned)rand_r(&seed) % (2 * RUNS);
 		struct ext4_extent extent;
 
-		if (ext4_map_lookup_load(r->inode[k], lblk, &extent) ||
+		if (ext4_map_lookup_load(readers->inode[k], lblk, &extent) ||
 		    (extent.state == EXT4_EXTENT_HOLE) != lblk % 2)
 			abort();
-		__atomic_add_fetch(&r->lookups, 1, __ATOMIC_RELAXED);
+		__atomic_add_fetch(&readers->lookups, 1, __ATOMIC_RELAXED);
 	}
 	return NULL;
 }
 
+/* Two threads look up extents while maps are evicted all the time: they get the right ones. */
 START_TEST(readers_see_nothing_of_it)
 {
 	struct fake_dev *fake = testvol_shape(2);
 	struct ext4_vol *vol = testvol_mount(fake);
 	uint64_t before = fdio_counter_read(COUNTER_ext4_map_evicted);
 	struct ext4_inode *inode[FILES];
-	struct readers r = { .inode = inode };
-	pthread_t t[2];
+	struct readers readers = { .inode = inode };
+	pthread_t threads[2];
 
 	make_files(vol, inode, FILES);
 	stop_ticker(vol);
 	vol->data.map_budget = 64;
 	for (unsigned k = 0; k < 2; k++)
-		ck_assert_int_eq(thread_start(&t[k], "reader", reader, &r), 0);
-	while (__atomic_load_n(&r.lookups, __ATOMIC_RELAXED) < 20000 ||
+		ck_assert_int_eq(thread_start(&threads[k], "reader", reader, &readers), 0);
+	while (__atomic_load_n(&readers.lookups, __ATOMIC_RELAXED) < 20000 ||
 	       fdio_counter_read(COUNTER_ext4_map_evicted) < before + 200)
 		(void)ext4_maps_shrink(vol);
-	__atomic_store_n(&r.stop, true, __ATOMIC_RELEASE);
+	__atomic_store_n(&readers.stop, true, __ATOMIC_RELEASE);
 	for (unsigned k = 0; k < 2; k++)
-		pthread_join(t[k], NULL);
+		pthread_join(threads[k], NULL);
 	put_files(vol, fake, inode);
 }
 END_TEST
 
 /* ---- bitmaps ---- */
 
+/* A device with more than 150 groups, each of which has a bitmap. */
 static struct fake_dev *many_groups(void)
 {
 	struct fake_dev *fake = fake_mkfs(48 << 20, "-t ext4 -b 1024 -g 256 -J size=4 "
@@ -279,7 +285,7 @@ static struct fake_dev *many_groups(void)
 	return fake;
 }
 
-/* As vol->images, and as the counts say. */
+/* At most so many bitmaps are in memory; nr_images and all free counts are right. */
 static void check_images(struct ext4_vol *vol, unsigned most)
 {
 	unsigned n = 0;
@@ -291,6 +297,7 @@ static void check_images(struct ext4_vol *vol, unsigned most)
 	testvol_check_groups(vol);
 }
 
+/* A trim reads all bitmaps, and leaves no more in memory than the bound. */
 START_TEST(trim_leaves_few_bitmaps)
 {
 	struct fake_dev *fake = many_groups();
@@ -308,8 +315,8 @@ START_TEST(trim_leaves_few_bitmaps)
 END_TEST
 
 /*
- * What is reserved, freed or may be taken back stays, wherever others are loaded meanwhile;
- * nothing is given out twice.
+ * Blocks are reserved, allocated and freed all over the volume, while few bitmaps fit into memory:
+ * reservations and frees survive the eviction of their bitmap, and no block is given out twice.
  */
 START_TEST(bitmaps_come_and_go)
 {
@@ -363,7 +370,10 @@ START_TEST(bitmaps_come_and_go)
 }
 END_TEST
 
-/* Allocated or freed in a handle that is cancelled after other bitmaps have come. */
+/*
+ * A handle allocates or frees, then the bitmaps of all groups are loaded, more than the bound, then
+ * the handle is cancelled or ends: bitmaps and counts are right in each case.
+ */
 START_TEST(cancelled_with_other_bitmaps)
 {
 	struct fake_dev *fake = many_groups();
@@ -408,16 +418,16 @@ END_TEST
 
 Suite *unit_suite(void)
 {
-	Suite *s = suite_create("ext4: memory bounds");
-	TCase *t = unit_case(s, "memory", 120);
+	Suite *suite = suite_create("ext4: memory bounds");
+	TCase *tests = unit_case(suite, "memory", 120);
 
-	unit_test(t, idle_maps_go_first);
-	unit_test(t, used_maps_have_a_limit);
-	unit_test(t, map_of_a_begun_inode_stays);
-	unit_loop(t, ticker_gives_up_maps, 0, 2);
-	unit_test(t, readers_see_nothing_of_it);
-	unit_test(t, trim_leaves_few_bitmaps);
-	unit_test(t, bitmaps_come_and_go);
-	unit_loop(t, cancelled_with_other_bitmaps, 0, 3);
-	return s;
+	unit_test(tests, idle_maps_go_first);
+	unit_test(tests, used_maps_have_a_limit);
+	unit_test(tests, map_of_a_begun_inode_stays);
+	unit_loop(tests, ticker_gives_up_maps, 0, 2);
+	unit_test(tests, readers_see_nothing_of_it);
+	unit_test(tests, trim_leaves_few_bitmaps);
+	unit_test(tests, bitmaps_come_and_go);
+	unit_loop(tests, cancelled_with_other_bitmaps, 0, 3);
+	return suite;
 }

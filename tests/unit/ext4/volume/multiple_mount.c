@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Multiple mount protection on the fake device: what is written while mounted and at the end, whom
- * a mount gives way to, and what happens when another host writes to the block all the same.
- * Waiting for an owner that died takes 11 s at least (tests/root/26-mmp.py does that); here the
- * interval is one second.
+ * Multiple mount protection (MMP) on the fake device: what is written to the MMP block while the
+ * volume is mounted and at its end, which contents of the block refuse a mount, and what happens
+ * when another host writes to the block all the same. The interval of updates is one second. To
+ * wait for an owner that has died takes 11 s at least: tests/root/26-mmp.py does that.
  */
 #include "kit/volume.h"
 
@@ -19,170 +19,182 @@ static const char *const kinds[] = {
 	"-t ext4 -b 4096 -J size=4 -O mmp,^metadata_csum -E mmp_update_interval=1",
 };
 
-struct set { struct fake_dev *fake; uint64_t off; struct mmp_struct mmp; bool csum; };
+/* A device with MMP; off: where its block is, in bytes; mmp: the block as last read or written. */
+struct mmp_dev { struct fake_dev *fake; uint64_t off; struct mmp_struct mmp; bool csum; };
 
-static void look(struct set *set) { fake_peek(set->fake, &set->mmp, sizeof(set->mmp), set->off); }
+static void read_block(struct mmp_dev *dev)
+{
+	fake_peek(dev->fake, &dev->mmp, sizeof(dev->mmp), dev->off);
+}
 
-static void put(struct set *set, uint32_t seq)
+/* Writes dev->mmp with this sequence number, and its checksum. */
+static void write_block(struct mmp_dev *dev, uint32_t seq)
 {
 	struct ext2_super_block sb;
 
-	testvol_super(set->fake, &sb);
-	set->mmp.mmp_seq = seq;
-	if (set->csum)
-		set->mmp.mmp_checksum = fdio_crc32c(fdio_crc32c(~0U, sb.s_uuid, 16), &set->mmp,
+	testvol_super(dev->fake, &sb);
+	dev->mmp.mmp_seq = seq;
+	if (dev->csum)
+		dev->mmp.mmp_checksum = fdio_crc32c(fdio_crc32c(~0U, sb.s_uuid, 16), &dev->mmp,
 						    offsetof(struct mmp_struct, mmp_checksum));
-	fake_poke(set->fake, &set->mmp, sizeof(set->mmp), set->off);
+	fake_poke(dev->fake, &dev->mmp, sizeof(dev->mmp), dev->off);
 }
 
-static struct set make(unsigned n)
+/* Formats the device as kinds[n] says. */
+static struct mmp_dev make_device(unsigned n)
 {
-	struct set set = { .fake = fake_mkfs(32 << 20, kinds[n]), .csum = n == 0 };
+	struct mmp_dev dev = { .fake = fake_mkfs(32 << 20, kinds[n]), .csum = n == 0 };
 	struct ext2_super_block sb;
 
-	ck_assert_ptr_nonnull(set.fake);
-	testvol_super(set.fake, &sb);
+	ck_assert_ptr_nonnull(dev.fake);
+	testvol_super(dev.fake, &sb);
 	ck_assert(sb.s_feature_incompat & EXT4_FEATURE_INCOMPAT_MMP);
-	set.off = sb.s_mmp_block << (10 + sb.s_log_block_size);
-	look(&set);
-	ck_assert_uint_eq(set.mmp.mmp_seq, EXT4_MMP_SEQ_CLEAN);
-	return set;
+	dev.off = sb.s_mmp_block << (10 + sb.s_log_block_size);
+	read_block(&dev);
+	ck_assert_uint_eq(dev.mmp.mmp_seq, EXT4_MMP_SEQ_CLEAN);
+	return dev;
 }
 
+/* While mounted, the number grows by one a second; a clean unmount writes "clean". */
 START_TEST(kept_up)
 {
-	struct set set = make((unsigned)_i);
-	struct ext4_vol *vol = testvol_mount(set.fake);
+	struct mmp_dev dev = make_device((unsigned)_i);
+	struct ext4_vol *vol = testvol_mount(dev.fake);
 	uint32_t first;
 
-	look(&set);
-	first = set.mmp.mmp_seq;
+	read_block(&dev);
+	first = dev.mmp.mmp_seq;
 	ck_assert_uint_le(first, EXT4_MMP_SEQ_MAX);
-	ck_assert_uint_ge(set.mmp.mmp_check_interval, 5);
+	ck_assert_uint_ge(dev.mmp.mmp_check_interval, 5);
 	usleep(2500000);
-	look(&set);
-	ck_assert_uint_gt(set.mmp.mmp_seq, first);
-	ck_assert_uint_le(set.mmp.mmp_seq, first + 3);
-	testvol_unmount_check(vol, set.fake);
-	look(&set);
-	ck_assert_uint_eq(set.mmp.mmp_seq, EXT4_MMP_SEQ_CLEAN);
-	fake_free(set.fake);
+	read_block(&dev);
+	ck_assert_uint_gt(dev.mmp.mmp_seq, first);
+	ck_assert_uint_le(dev.mmp.mmp_seq, first + 3);
+	testvol_unmount_check(vol, dev.fake);
+	read_block(&dev);
+	ck_assert_uint_eq(dev.mmp.mmp_seq, EXT4_MMP_SEQ_CLEAN);
+	fake_free(dev.fake);
 }
 END_TEST
 
-static void refused(struct set *set, int want, const char *says)
+/* A mount fails with want and a reason that has says in it, and writes nothing. */
+static void must_be_refused(struct mmp_dev *dev, int want, const char *says)
 {
 	struct ext4_options options = testvol_options();
-	struct fake_stats before = fake_stats(set->fake), after;
+	struct fake_stats before = fake_stats(dev->fake), after;
 	const char *why = NULL;
 	struct ext4_vol *vol;
 	char msg[300];
 
-	ck_assert_int_eq(ext4_vol_open(fake_dev(set->fake), &options, &vol, &why, FDIO_REASON(msg)),
+	ck_assert_int_eq(ext4_vol_open(fake_dev(dev->fake), &options, &vol, &why, FDIO_REASON(msg)),
 			 want);
 	ck_assert_msg(strstr(msg, says), "%s", msg);
-	after = fake_stats(set->fake);
+	after = fake_stats(dev->fake);
 	ck_assert_uint_eq(after.writes, before.writes);
 }
 
+/* The mark of e2fsck, an invalid number or a wrong magic number refuses the mount. */
 START_TEST(checked_by_fsck)
 {
-	struct set set = make((unsigned)_i);
+	struct mmp_dev dev = make_device((unsigned)_i);
 
-	put(&set, EXT4_MMP_SEQ_FSCK);
-	refused(&set, -EBUSY, "e2fsck is running on it, or was interrupted: run e2fsck");
-	put(&set, EXT4_MMP_SEQ_MAX + 5);
-	refused(&set, -EBUSY, "run e2fsck");
-	set.mmp.mmp_magic ^= 1;
-	put(&set, EXT4_MMP_SEQ_CLEAN);
-	refused(&set, -EUCLEAN, "multiple mount protection");
-	fake_free(set.fake);
+	write_block(&dev, EXT4_MMP_SEQ_FSCK);
+	must_be_refused(&dev, -EBUSY, "e2fsck is running on it, or was interrupted: run e2fsck");
+	write_block(&dev, EXT4_MMP_SEQ_MAX + 5);
+	must_be_refused(&dev, -EBUSY, "run e2fsck");
+	dev.mmp.mmp_magic ^= 1;
+	write_block(&dev, EXT4_MMP_SEQ_CLEAN);
+	must_be_refused(&dev, -EUCLEAN, "multiple mount protection");
+	fake_free(dev.fake);
 }
 END_TEST
 
+/* A block with a wrong checksum is damage. */
 START_TEST(damaged_checksum)
 {
-	struct set set = make(0);
+	struct mmp_dev dev = make_device(0);
 
-	set.mmp.mmp_checksum ^= 1;
-	fake_poke(set.fake, &set.mmp, sizeof(set.mmp), set.off);
-	refused(&set, -EUCLEAN, "multiple mount protection");
-	fake_free(set.fake);
+	dev.mmp.mmp_checksum ^= 1;
+	fake_poke(dev.fake, &dev.mmp, sizeof(dev.mmp), dev.off);
+	must_be_refused(&dev, -EUCLEAN, "multiple mount protection");
+	fake_free(dev.fake);
 }
 END_TEST
 
-/* Nobody who only reads takes the file system, or needs to. */
+/* A read-only mount ignores the block, here with the mark of e2fsck, and writes nothing. */
 START_TEST(read_only)
 {
-	struct set set = make(0);
+	struct mmp_dev dev = make_device(0);
 	struct ext4_options options = testvol_options();
 	struct ext4_vol *vol;
 
 	options.read_only = true;
-	put(&set, EXT4_MMP_SEQ_FSCK);
-	vol = testvol_mount_with(set.fake, &options);
-	ck_assert_uint_eq(fake_stats(set.fake).writes, 0);
+	write_block(&dev, EXT4_MMP_SEQ_FSCK);
+	vol = testvol_mount_with(dev.fake, &options);
+	ck_assert_uint_eq(fake_stats(dev.fake).writes, 0);
 	ck_assert_int_eq(ext4_vol_close(vol), 0);
-	look(&set);
-	ck_assert_uint_eq(set.mmp.mmp_seq, EXT4_MMP_SEQ_FSCK);
-	fake_free(set.fake);
+	read_block(&dev);
+	ck_assert_uint_eq(dev.mmp.mmp_seq, EXT4_MMP_SEQ_FSCK);
+	fake_free(dev.fake);
 }
 END_TEST
 
-static const char *said;
-static void went_ro(void *arg, const char *why)
+static const char *said; /* the reason that went_read_only was called with */
+
+static void went_read_only(void *arg, const char *why)
 {
 	__atomic_store_n(&said, why, __ATOMIC_SEQ_CST);
 	(void)arg;
 }
 
 /*
- * Another host takes it while it is mounted: read-only at once, and not a byte is written any more.
+ * Another host writes its number while the volume is mounted: the volume becomes read-only, and not
+ * a byte is written any more, not even by the close.
  */
 START_TEST(taken_away)
 {
-	struct set set = make((unsigned)_i);
+	struct mmp_dev dev = make_device((unsigned)_i);
 	struct ext4_options options = testvol_options();
-	struct ext2_super_block sb, sb2;
+	struct ext2_super_block before, after;
 	struct ext4_vol *vol;
 	struct ext4_inode *root;
 	unsigned writes;
 
 	said = NULL;
-	options.went_read_only = went_ro;
-	vol = testvol_mount_with(set.fake, &options);
+	options.went_read_only = went_read_only;
+	vol = testvol_mount_with(dev.fake, &options);
 	root = testvol_root(vol);
 	ck_assert_int_eq(ext4_setattr(root, EXT4_SET_MTIME_NOW, &(struct ext4_attr){ 0 }), 0);
-	look(&set);
-	memcpy(set.mmp.mmp_nodename, "other", 6);
-	put(&set, set.mmp.mmp_seq ^ 0x40000);
+	read_block(&dev);
+	memcpy(dev.mmp.mmp_nodename, "other", 6);
+	write_block(&dev, dev.mmp.mmp_seq ^ 0x40000);
 	for (int n = 0; n < 500 && !__atomic_load_n(&said, __ATOMIC_SEQ_CST); n++)
 		usleep(10000);
 	ck_assert_str_eq(said, "another host has mounted it");
 	ck_assert(ext4_vol_read_only(vol));
-	writes = (unsigned)fake_stats(set.fake).writes;
-	testvol_super(set.fake, &sb);
+	writes = (unsigned)fake_stats(dev.fake).writes;
+	testvol_super(dev.fake, &before);
 	ck_assert_int_eq(ext4_setattr(root, EXT4_SET_MTIME_NOW, &(struct ext4_attr){ 0 }), -EROFS);
 	ext4_inode_put(root);
 	ck_assert_int_eq(ext4_vol_close(vol), -EIO);
-	ck_assert_uint_eq(fake_stats(set.fake).writes, writes);
-	testvol_super(set.fake, &sb2);
-	ck_assert_int_eq(memcmp(&sb, &sb2, sizeof(sb)), 0);
-	look(&set);
-	ck_assert_str_eq((char *)set.mmp.mmp_nodename, "other");
-	fake_free(set.fake);
+	ck_assert_uint_eq(fake_stats(dev.fake).writes, writes);
+	testvol_super(dev.fake, &after);
+	ck_assert_int_eq(memcmp(&before, &after, sizeof(before)), 0);
+	read_block(&dev);
+	ck_assert_str_eq((char *)dev.mmp.mmp_nodename, "other");
+	fake_free(dev.fake);
 }
 END_TEST
 
 Suite *unit_suite(void)
 {
-	Suite *s = suite_create("ext4: multiple mount");
-	TCase *t = unit_case(s, "mmp", 60);
+	Suite *suite = suite_create("ext4: multiple mount");
+	TCase *tests = unit_case(suite, "mmp", 60);
 
-	unit_loop(t, kept_up, 0, (int)ARRAY_SIZE(kinds), PROVES("MMP-4"));
-	unit_loop(t, checked_by_fsck, 0, (int)ARRAY_SIZE(kinds), PROVES("MMP-1"));
-	unit_test(t, damaged_checksum);
-	unit_test(t, read_only);
-	unit_loop(t, taken_away, 0, (int)ARRAY_SIZE(kinds), PROVES("MMP-3"));
-	return s;
+	unit_loop(tests, kept_up, 0, (int)ARRAY_SIZE(kinds), PROVES("MMP-4"));
+	unit_loop(tests, checked_by_fsck, 0, (int)ARRAY_SIZE(kinds), PROVES("MMP-1"));
+	unit_test(tests, damaged_checksum);
+	unit_test(tests, read_only);
+	unit_loop(tests, taken_away, 0, (int)ARRAY_SIZE(kinds), PROVES("MMP-3"));
+	return suite;
 }
