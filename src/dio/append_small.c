@@ -10,12 +10,12 @@
  * the last block behind the data is zeroed in the caller's buffer and written with it. The file has
  * no append window; streams of whole blocks are left to the slow path, which opens one.
  *
- * GROW-1 From the reservation to the end the request is counted in the gate as a write. So nobody
- *        moves the size or maps blocks behind it: that closes the gate first. dio_inode.growing
- *        keeps out a second request of this kind.
+ * GROW-1 From the reservation to the end the request is counted in the gate as a write. So no other
+ *        thread moves the size or maps blocks behind it: such operations close the gate first.
+ *        dio_inode.growing keeps out a second request of this kind.
  * GROW-2 If anything cannot be done without waiting, at either end, the request gives everything
- *        back and takes the slow path from its beginning. What it has written lies in free blocks,
- *        or behind the end of the file, where nothing is ever read.
+ *        back and takes the slow path from its beginning. The data that it has written lies in free
+ *        blocks, or behind the end of the file, where nothing is ever read.
  * GROW-3 The inode lock is held while blocks are reserved and while they are inserted, not in
  *        between: GROW-1 is enough there.
  *
@@ -102,7 +102,7 @@ static int reserve(struct dio_req *req)
 	return !err && (reservation->nr != 1 || reservation->ext[0].len != n) ? -EAGAIN : err;
 }
 
-/* Reserves what the write needs, under the inode lock (GROW-3). */
+/* Reserves the blocks that the write needs, under the inode lock (GROW-3). */
 static int prepare(struct dio_req *req)
 {
 	struct ext4_inode *inode = req->file->inode;

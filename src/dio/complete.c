@@ -41,7 +41,7 @@ static void end_direct(struct dio_req *req)
 		dio_write_finish(req, true);
 		return;
 	}
-	/* A read of the last sector got what the device holds behind the end of the file. */
+	/* A read of the last sector has also read the device's bytes behind the end of the file. */
 	if (unlikely(own->span > own->want))
 		memset((uint8_t *)req->buf + own->want, 0, own->span - own->want);
 	if (likely(!(req->flags & DIO_NOATIME)))

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The life of the direct-I/O engine: made at mount, drained and freed at unmount, by the thread
- * that mounts or ends the mount (src/command). Everybody else needs dio.h only.
+ * that mounts or ends the mount (src/command). All other callers need dio.h only.
  */
 #ifndef FDIO_DIO_ENGINE_H
 #define FDIO_DIO_ENGINE_H
@@ -47,8 +47,8 @@ struct dio_config {
 };
 
 /*
- * Copies config; what it points to outlives the engine. -EINVAL for a configuration that cannot
- * work, -ENOMEM.
+ * Copies config; the objects that it points to must outlive the engine. -EINVAL for a configuration
+ * that cannot work, -ENOMEM.
  */
 int dio_new(const struct dio_config *config, struct dio **ret) FDIO_BLOCKS;
 /* Waits until no request and no fsync is in flight. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What the engine keeps for an inode: made when the inode is first opened or its gate is first
- * closed, freed by the ext4 room with the inode. Any thread, loop threads too; nothing waits.
- * inodes_lock guards the engine's list of them. Fails with ENOMEM.
+ * struct dio_inode, which the engine keeps for an inode: made when the inode is first opened or its
+ * gate is first closed, freed by the ext4 room with the inode. Any thread, loop threads too;
+ * nothing waits. inodes_lock guards the engine's list of them. Fails with ENOMEM.
  */
 #include "dio/types.h"
 

@@ -69,7 +69,7 @@ static bool reads_hole(struct dio_req *req, uint64_t end)
 	return false;
 }
 
-/* Stores only what changes: every CPU that reads the file reads this cache line. */
+/* Stores a field only if its value changes: every CPU that reads the file reads this cache line. */
 void dio_cached_note(struct dio_req *req)
 {
 	struct dio_inode *dinode = req->file->dinode;

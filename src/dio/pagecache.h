@@ -44,9 +44,9 @@ bool dio_cached_take(struct ext4_inode *inode, enum dio_cached_what what, uint64
 void dio_cached_done(struct ext4_inode *inode, const struct dio_cached *cached, bool late);
 
 /*
- * Truncate is about to move the end of the file from old to size: what pages hold behind the old
- * end is zeroed when they are written back. Returns true if pages are masked: then the caller calls
- * dio_mask_undo if truncate fails and leaves the old size. The inode is locked.
+ * Truncate is about to move the end of the file from old to size: bytes behind the old end are
+ * zeroed in pages that the kernel writes back. Returns true if pages are masked: then the caller
+ * calls dio_mask_undo if truncate fails and leaves the old size. The inode is locked.
  */
 bool dio_mask_set(struct ext4_inode *inode, uint64_t old, uint64_t size);
 void dio_mask_undo(struct ext4_inode *inode, uint64_t old);

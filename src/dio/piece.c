@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Device I/O of one piece: where a byte of the file lies, the device request for it, and what
- * happens when the device did not do all of it. Called where requests are split and where their
+ * Device I/O of one piece: where a byte of the file lies, the device request for it, and sending
+ * again the part that the device did not transfer. Called where requests are split and where their
  * pieces complete, on loop threads, and by workers. Guards nothing, never blocks, allocates
  * nothing.
  *

@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The slow path: a worker does what loop threads leave. Reads whose map is not in memory or that
- * are not aligned; writes that allocate, convert, extend, or touch part of a sector; and the
- * remainder of a write whose beginning went out directly. dio_hand_to_worker, which queues a
- * request for this, runs on any thread; the request then holds nothing. All else here runs on
+ * The slow path: a worker does the requests that loop threads cannot do. Reads whose map is not in
+ * memory or that are not aligned; writes that allocate, convert, extend, or touch part of a sector;
+ * and the remainder of a write whose beginning went out directly. dio_hand_to_worker, which queues
+ * a request for this, runs on any thread; the request then holds nothing. All else here runs on
  * workers, and waits.
  *
  * A write takes these steps: kill privileges; close the gate for writes if part of a sector changes
  * or the file grows; lock the inode, exclusive if the file grows, else shared; lock the block
  * range; reserve blocks for all holes (ENOSPC comes from here, with nothing changed); write the
  * data; publish extents and size in one step (DIO-4); unlock; then dio_write_finish (DIO-3). After
- * an error before publishing the extents are as they were: reserved blocks are given back,
- * unwritten ones stay unwritten, so what was written to them is never read.
+ * an error before publishing the extents are as they were: reserved blocks are given back, and
+ * unwritten ones stay unwritten, so data written to them is never read.
  */
 #include "base/log.h"
 #include "dio/types.h"
@@ -167,8 +167,8 @@ static int slow_write(struct dio_req *req)
 
 	fdio_count(COUNTER_dio_write_slow);
 	/*
-	 * FUA was chosen for the whole write, but the map was dropped meanwhile: what is written
-	 * here is not durable by itself.
+	 * FUA was chosen for the whole write, but the map was dropped meanwhile: the part that is
+	 * written here is not durable by itself.
 	 */
 	own->bits &= ~DIO_R_FUA;
 	slow.pos = req->pos + own->direct_len;

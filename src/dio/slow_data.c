@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The data phase of a slow write: what is left of the request is cut into pieces and written in
+ * The data phase of a slow write: the remainder of the request is cut into pieces and written in
  * batches. Whole sectors go out of the caller's buffer. Where the write begins or ends inside a
  * sector of a written block, that sector is read, changed and written back. Where it begins or ends
  * inside a new or unwritten block, the rest of that block is zeroed in the same batch, also behind
@@ -55,7 +55,7 @@ int dio_slow_piece(struct dio_slow *slow, uint64_t pos, uint64_t end, struct dio
 	return -EIO;
 }
 
-/* Writes what add_vec has collected. */
+/* Writes the vectors that add_vec has collected. */
 static int flush_vecs(struct dio_slow *slow)
 {
 	int err = slow->nr_vec ? dev_write_many(slow->dio->config.dev, slow->vec, slow->nr_vec) : 0;
@@ -153,10 +153,10 @@ int dio_slow_data(struct dio_slow *slow)
 }
 
 /*
- * The write begins behind the end of the file: zeroes what the last block holds between the old end
- * and the new data. Blocks that follow are holes or unwritten and read as zeroes already. The gate
- * need not be closed: a direct write lies inside the size, so none can be in the sector that holds
- * the end of the file.
+ * The write begins behind the end of the file: zeroes the bytes of the last block between the old
+ * end and the new data. Blocks that follow are holes or unwritten and read as zeroes already. The
+ * gate need not be closed: a direct write lies inside the size, so none can be in the sector that
+ * holds the end of the file.
  */
 int dio_slow_zero_gap(struct dio_slow *slow)
 {

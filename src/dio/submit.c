@@ -87,8 +87,8 @@ static int validate(struct dio *dio, struct dio_req *req)
 /* ---- the direct way ---- */
 
 /*
- * True if FUA alone makes the overwrite durable: all of it is mapped, and what leads to its blocks
- * (extents, size) is on disk already.
+ * True if FUA alone makes the overwrite durable: all of it is mapped, and the extents and the size
+ * that lead to its blocks are durable.
  */
 static bool is_durable_by_fua(struct dio_req *req)
 {

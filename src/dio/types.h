@@ -194,7 +194,7 @@ struct dio_segment {
 	struct dio_cpu *home;  /* else: the loop whose pool owns it */
 };
 
-/* What one loop has for itself. lock is contended only where other threads complete requests. */
+/* The fields of one loop. lock is contended only where other threads complete requests. */
 struct dio_cpu {
 	uint32_t inflight;      /* atomic: requests between submission and the return of done */
 	struct fdio_mutex lock; /* guards the rest */
@@ -240,7 +240,7 @@ struct dio {
 	struct dio_syncer syncer[DIO_NR_SYNC];
 	/*
 	 * Atomic. epoch counts batches. A write that completes notes the current epoch in its
-	 * inode; a batch that flushes makes durable what was noted up to its own epoch.
+	 * inode; a batch that flushes makes the writes durable that were noted up to its own epoch.
 	 */
 	uint64_t epoch, durable_epoch;
 
@@ -260,7 +260,10 @@ enum dio_gate_state { DIO_GATE_OPEN, DIO_GATE_NO_WRITES, DIO_GATE_SHUT };
 #define DIO_GATE_ALL_MASK 0xffffu
 #define DIO_GATE_WRITES_ONE 0x10000u
 
-/* What the engine keeps for an inode: ext4_inode_upper. Lives as long as the inode is in memory. */
+/*
+ * The engine's part of an inode, which ext4_inode_upper returns. Lives as long as the inode is in
+ * memory.
+ */
 struct dio_inode {
 	struct dio *dio;
 	/* Atomic: closers of the whole gate in the low half, of writes in the high half. */
@@ -351,7 +354,7 @@ int dio_piece_at(struct dio *dio, struct ext4_inode *inode, uint64_t pos, uint32
 /* Fills the device request for piece, whose first byte is byte at of req. */
 void dio_io_fill(struct dio_req *req, struct dev_io *io, uint32_t at, const struct dio_piece *piece,
 		 void (*done)(struct dev_io *));
-/* After a completion: sends what is left again and returns true, or sets *ret_err: how it ended. */
+/* After a completion: sends the rest again and returns true, or sets *ret_err: how it ended. */
 bool dio_io_resubmit(struct dio *dio, struct dev_io *io, uint32_t *retries, int *ret_err);
 
 /* ---- gate.c ---- */

@@ -36,23 +36,21 @@ struct journal_cache_buffer {
 	uint64_t handle_sequence; /* sequence of the handle that has its before image */
 
 	/*
-	 * state lock; running and index change under handle lock and state lock, so either lets
-	 * read them
+	 * state lock. running and index change with the handle lock held too, so a thread that
+	 * holds either lock may read them.
 	 */
-	struct journal_transaction *running; /* the running transaction, if the block is in it */
-	unsigned index;                           /* in running->kit->buffers */
+	struct journal_transaction *running;    /* the running transaction, if the block is in it */
+	unsigned index;                         /* in running->kit->buffers */
 	struct journal_transaction *committing; /* the closed transaction, if the block is in it */
-	bool copied;                              /* the image for committing has been taken */
-	uint8_t *frozen; /* copy to be logged for committing (JOURNAL-2), or NULL */
-	/*
-	 * the last transaction that forgot the block; valid only while that transaction is running
-	 */
+	bool copied;                            /* the image for committing has been taken */
+	uint8_t *frozen;                        /* copy for the log (JOURNAL-2), or NULL */
+	/* the last transaction that forgot the block; valid only while that one is running */
 	struct journal_transaction *forgotten_by;
-	unsigned forget_index;                    /* in forgotten_by->kit->forgets */
-	unsigned forget_count; /* transactions not yet durable that forgot the block */
+	unsigned forget_index;                  /* in forgotten_by->kit->forgets */
+	unsigned forget_count;                  /* transactions not yet durable that forgot it */
 	/* the committed transaction whose image of the block is not yet written home */
 	struct journal_transaction *checkpoint;
-	struct list checkpoint_node;              /* in checkpoint->checkpoint_list */
+	struct list checkpoint_node;            /* in checkpoint->checkpoint_list */
 	bool home_write_in_flight;
 };
 
@@ -104,7 +102,7 @@ void journal_cache_drop_all(struct journal *journal);
  */
 int journal_cache_reserve(struct journal *journal);
 /*
- * For a caller whose allocation has failed and who holds no shard's lock: evicts one unused block.
+ * To be called, without any shard's lock, when an allocation has failed: evicts one unused block.
  * False: every block is in use.
  */
 bool journal_cache_shed(struct journal *journal);

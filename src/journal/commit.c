@@ -3,10 +3,10 @@
  * Commits: which transaction is written, when, and by whom. How it is written is in commit_write.c.
  *
  * Threads: the commit thread commits every few seconds, and when a commit is requested. A thread
- * that waits for a transaction which nobody commits yet commits it itself (journal_commit_wait).
- * Whichever it is, comments call it the committing thread. It writes one transaction; requests that
- * come meanwhile share the next one (group commit). Its state (enum journal_commit_state) is
- * changed by set_commit_state under the state lock:
+ * that waits for a transaction commits it itself if no thread is committing it yet
+ * (journal_commit_wait). Whichever it is, comments call it the committing thread. It writes one
+ * transaction; requests that come meanwhile share the next one (group commit). Its state (enum
+ * journal_commit_state) is changed by set_commit_state under the state lock:
  *
  *   state       event                                   next        function
  *   IDLE        a commit is requested, or it is time    CLOSING     journal_commit_now

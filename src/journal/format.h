@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The jbd2 log format as bytes: offsets, magic numbers and what follows from them. Used by the
- * writer (log.c, commit_write.c), the replay (replay.c, replay_log.c) and the tests. Numbers are
- * big-endian, read and written with base/bytes.h; those of fast commits are little-endian. No
- * state, any thread, cannot fail.
+ * The jbd2 log format as bytes: offsets, magic numbers, and sizes that follow from the features.
+ * Used by the writer (log.c, commit_write.c), the replay (replay.c, replay_log.c) and the tests.
+ * Numbers are big-endian, read and written with base/bytes.h; those of fast commits are
+ * little-endian. No state, any thread, cannot fail.
  */
 #ifndef FDIO_JOURNAL_FORMAT_H
 #define FDIO_JOURNAL_FORMAT_H

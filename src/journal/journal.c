@@ -3,9 +3,9 @@
  * The life of the journal: open, start, stop, close. The volume calls these on one thread that may
  * block: the main thread opens, starts and closes, the control thread stops.
  *
- * While one of them runs no handle is open and nobody waits, so most of what they touch needs no
- * lock; the state lock is taken for what the commit and the checkpoint thread read. Implements the
- * jump of JOURNAL-9, and JOURNAL-11.
+ * While one of them runs, no handle is open and no thread waits, so most fields need no lock; the
+ * state lock is taken for the fields that the commit thread and the checkpoint thread read.
+ * Implements the jump of JOURNAL-9, and JOURNAL-11.
  *
  * Failure: journal_open says why in reason and leaves nothing behind. After a failed journal_start
  * the journal serves reads until journal_close. A failure in journal_stop aborts the journal.

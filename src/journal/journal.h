@@ -5,8 +5,8 @@
  *
  * Handles are serial: journal_begin takes the handle lock, journal_end or journal_cancel drops it.
  * A handle is short (memory operations, and reads of metadata that is not cached), so one lock is
- * cheaper than an owner for each block, and rollback is exact: nobody else can have changed a block
- * since its before image was taken. Data I/O never runs inside a handle. A commit runs beside
+ * cheaper than an owner for each block, and rollback is exact: no other handle can have changed a
+ * block since its before image was taken. Data I/O never runs inside a handle. A commit runs beside
  * handles, because it writes copies of the blocks.
  *
  * Content of a cached block: a reader holds a lock of the room above that excludes the handle which
@@ -59,9 +59,9 @@ struct journal_params {
 	size_t cache_bytes;         /* soft limit; 0: 64 MiB */
 	/*
 	 * Runs on the committing thread, in a last handle of the transaction that is about to
-	 * close, and adds what is derived at commit time (group descriptors, checksums of bitmaps).
-	 * Must not fail. May change one block for each block that handles changed, at most
-	 * seal_blocks (0: a few).
+	 * close, and adds the data that is derived at commit time (group descriptors, checksums of
+	 * bitmaps). Must not fail. May change one block for each block that handles changed, at
+	 * most seal_blocks (0: a few).
 	 */
 	void (*seal)(void *arg, struct journal_handle *h);
 	unsigned seal_blocks;

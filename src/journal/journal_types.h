@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The journal itself, and what its files share that is in none of memory.h, cache.h, transaction.h,
- * log.h and mutation.h. Private to the room and its tests.
+ * struct journal, and the functions of abort, commit and checkpoint that several files of the room
+ * call. Private to the room and its tests.
  *
  * The rules of ordering follow. Each is asserted or implemented where its name stands in the code,
  * and unit and crash tests cite them.

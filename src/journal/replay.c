@@ -6,8 +6,9 @@
  *
  * Three passes. The first walks the log (replay_log.c), verifies every checksum and finds where the
  * committed part ends; nothing has been written when it fails. The second lists the newest image of
- * each block. The third strikes out what is revoked. What is left goes home in block order. Then
- * flush, then the log is emptied (JOURNAL-12). Interrupted anywhere, it can simply be run again.
+ * each block. The third strikes out revoked images. The others are written home in block order.
+ * Then comes a flush, and then the log is emptied (JOURNAL-12). Interrupted anywhere, it can simply
+ * be run again.
  *
  * Memory: 24 bytes for each block that has an image in the log, twice that while the list grows.
  * Revocations need no memory: each only marks an image in the list.

@@ -95,7 +95,9 @@ static bool tail_checksum_ok(const struct journal *journal, const uint8_t *blk)
 			       journal_log_tail_checksum(journal, blk);
 }
 
-/* A commit block torn after its first sector is as good as whole: what follows means nothing. */
+/*
+ * A commit block torn after its first sector is valid: the bytes behind that sector mean nothing.
+ */
 static bool commit_checksum_ok(const struct journal *journal, const uint8_t *blk)
 {
 	if (!journal_format_has_checksums(journal->log.incompat))

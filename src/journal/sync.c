@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Waiting until changes are durable. Workers that sync, the checkpoint thread (a forced commit) and
- * the thread that ends the volume wait here; a waiter whose transaction nobody commits yet commits
- * it itself, which saves an fsync two switches of threads.
+ * the thread that ends the volume wait here; if no thread is committing a waiter's transaction yet,
+ * the waiter commits it itself, which saves an fsync two switches of threads.
  *
  * Waiting is on done_cv under the state lock. Failure: -EIO once the journal has aborted and the
  * aborted callback has returned.

@@ -167,7 +167,7 @@ static int freeze(struct journal_cache_buffer *buffer)
 
 /*
  * The block joins the running transaction. If the same transaction has revoked it before, the
- * revocation goes, or replay would not write the new image (JOURNAL-8).
+ * revocation is removed, because with it replay would not write the new image (JOURNAL-8).
  */
 static int join(struct journal_handle *handle, struct journal_cache_buffer *buffer)
 {

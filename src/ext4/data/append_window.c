@@ -30,10 +30,10 @@
  * WINDOW-1 A window begins at the end of the file, whose last block is whole, and nothing is mapped
  *   behind it.
  * WINDOW-2 It is opened and closed with the inode lock held exclusively and no append in flight
- *   (the rooms above see to it); whatever else moves the size or maps blocks behind it closes the
- *   window first.
+ *   (the rooms above see to it); any other operation that moves the size or maps blocks behind it
+ *   closes the window first.
  * WINDOW-3 The tree and window.lblk, len and pblk change under map_lock; map_load.c adds the window
- *   to what it finds in the tree.
+ *   to the extents that it finds in the tree.
  * WINDOW-4 window_published only grows while there is a window, and inode->size is never below it,
  *   whatever a cancelled handle restores (ext4_size_store).
  *
@@ -139,7 +139,10 @@ bool ext4_windows_reclaim(struct ext4_vol *vol)
 
 /* ---- opening ---- */
 
-/* Blocks for one more window. Windows opened at the same moment may exceed the share together. */
+/*
+ * Blocks for one more window. Windows that are opened at the same moment may together exceed the
+ * share.
+ */
 static uint64_t fair_share(struct ext4_vol *vol, bool root)
 {
 	uint64_t available = ext4_blocks_available(vol, root),
@@ -230,7 +233,7 @@ int ext4_window_open(struct ext4_inode *inode, uint64_t bytes, bool root)
 
 /*
  * Sets more blocks aside for the next insert if the tree has become deeper. Without them the insert
- * may still succeed; what is set aside already stays.
+ * may still succeed; blocks that are set aside already stay.
  */
 static void refresh_meta(struct ext4_inode *inode)
 {

@@ -5,10 +5,10 @@
  * (block_map_convert.c). Called by map_load.c and truncate.c with the lock that guards the tree
  * held. Workers; loop threads free in the mode of base/nowait.h, but do not load.
  *
- * Indirect blocks carry no checksum and nothing that tells what they are, so a damaged image can
- * make them refer to each other. Therefore a walk is at most three levels deep, and loading gives
- * up when it has seen more blocks than the file system has or one indirect block twice
- * (map_twice.c). A pointer that leads outside the data area is damage: recorded, -EUCLEAN.
+ * Indirect blocks carry neither a checksum nor a magic number, so a damaged image can make them
+ * refer to each other. Therefore a walk is at most three levels deep, and loading gives up when it
+ * has seen more blocks than the file system has or one indirect block twice (map_twice.c). A
+ * pointer that leads outside the data area is damage: recorded, -EUCLEAN.
  *
  * Freeing goes from the end downwards, as in extent.c. Each freed pointer is zeroed in the same
  * transaction, so a removal that runs out of credits continues in the next handle. Indirect blocks

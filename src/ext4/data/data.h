@@ -58,7 +58,7 @@ struct ext4_reservation {
  */
 int ext4_reserve_holes(struct ext4_inode *inode, uint32_t lblk, uint32_t len, bool root,
 		       struct ext4_reservation *reservation) FDIO_MAY_MISS;
-/* Gives back what was not inserted. */
+/* Gives back the blocks that were not inserted. */
 void ext4_reservation_free(struct ext4_reservation *reservation);
 /*
  * When the data of the blocks is on the device: inserts the reservation's extents (NULL: none),

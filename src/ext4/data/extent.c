@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Ranges of extent trees: insert, convert, remove, and what they cost. Called inside a handle with
+ * Ranges of extent trees: insert, convert, remove, and their credits. Called inside a handle with
  * the inode open and the lock that guards the tree held. Workers; loop threads in the mode of
  * base/nowait.h.
  *
- * What an insert or a conversion maps in a file is shown to readers when the handle has ended well
- * (map_note.c). What is removed leaves the map at once; if the handle is then cancelled,
+ * Blocks that an insert or a conversion maps in a file are shown to readers when the handle has
+ * ended well (map_note.c). Removed blocks leave the map at once; if the handle is then cancelled,
  * ext4_inode_begin's undo drops the map. After an error the caller cancels the handle.
  */
 #include "ext4/data/extent.h"
@@ -151,8 +151,8 @@ int ext4_extent_insert(struct journal_handle *handle, struct ext4_inode *inode, 
 /* ---- convert ---- */
 
 /*
- * Converts the part of the path's extent that lies in [lblk, end). *ret_next: the block behind what
- * was converted, or where the next extent may begin.
+ * Converts the part of the path's extent that lies in [lblk, end). *ret_next: the block behind the
+ * converted part, or where the next extent may begin.
  */
 static int convert_here(struct journal_handle *handle, struct ext4_inode *inode,
 			struct ext4_path *path, uint32_t lblk, uint32_t end,

@@ -28,10 +28,7 @@ struct ext4_path {
 	struct {
 		struct journal_buffer *buffer; /* NULL: the root, in the inode */
 		struct ext3_extent_header *header;
-		/*
-		 * entry that covers the block; in the leaf -1 if the first entry starts behind the
-		 * block
-		 */
+		/* entry that covers the block; -1 in a leaf whose entries all start behind it */
 		int at;
 	} level[EXT4_EXTENT_MAX_DEPTH + 1];
 };

@@ -97,8 +97,8 @@ static uint32_t node_checksum(const struct ext4_inode *inode, const uint8_t *dat
 void ext4_extent_node_checksum(struct ext4_inode *inode, struct journal_buffer *buffer)
 {
 	/*
-	 * Verified as a node and as nothing else: what the buffer was verified as before may have
-	 * been another owner's directory block.
+	 * Sets this bit and clears all others: the buffer may have been verified before as another
+	 * owner's directory block.
 	 */
 	__atomic_store_n(&buffer->verified, EXT4_VERIFIED_EXTENT, __ATOMIC_RELAXED);
 	if (inode->vol->has_csum)
@@ -176,7 +176,7 @@ int ext4_extent_check_root(struct ext4_inode *inode)
 	return 0;
 }
 
-/* What is checked once for each read from the device. */
+/* The checks that are made once for each read from the device. */
 static int content_check(struct ext4_inode *inode, struct journal_buffer *buffer)
 {
 	if (__atomic_load_n(&buffer->verified, __ATOMIC_RELAXED) & EXT4_VERIFIED_EXTENT)

@@ -2,7 +2,7 @@
 /*
  * Where the log lies: the blocks of the journal's inode. Runs on the main thread while the volume
  * opens, with a block cache but without a journal. The inode's map is loaded with all the checks
- * that other files get, so the work is bounded by what the tree really holds. Damage is recorded
+ * that other files get, so the work is bounded by the real size of the tree. Damage is recorded
  * (EXT4_CORRUPT) and is -EUCLEAN; -ENOMEM.
  */
 #include "ext4/data/extent.h"

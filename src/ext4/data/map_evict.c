@@ -49,7 +49,7 @@ struct pass {
 	struct epoch_node *gone; /* maps taken from inodes without a reference */
 };
 
-/* True: no lookup has used the map since the last call, which has cleared map_used. */
+/* True: no lookup has used the map since the last call. Clears map_used. */
 static bool unused(struct ext4_inode *inode)
 {
 	return !__atomic_exchange_n(&inode->data.map_used, false, __ATOMIC_RELAXED);

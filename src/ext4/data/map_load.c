@@ -83,7 +83,7 @@ int ext4_map_load_locked(struct ext4_inode *inode)
 
 	if (__atomic_load_n(&inode->data.map, __ATOMIC_ACQUIRE))
 		return 0;
-	/* A loop thread loads no more than what lies in the inode itself. */
+	/* A loop thread loads only a tree that lies in the inode itself. */
 	if (nowait_on() && (ext4_map_kind(inode) != EXT4_MAPPED_EXTENTS ||
 			    ext4_extent_node_depth(ext4_extent_root(inode))))
 		return nowait_miss();

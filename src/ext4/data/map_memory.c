@@ -2,13 +2,15 @@
 /*
  * Memory of extent maps and of reservations: ordinary memory, and a small reserve for when there is
  * none. Without the reserve, a write in such a moment would lose the map of its file, and a map
- * that was dropped could not be loaded again. One piece of the reserve holds one chunk of a map.
- * What needs more, such as loading the map of a file with more than 256 extents, fails with NULL.
+ * that was dropped could not be loaded again. One piece of the reserve holds one chunk of a map. A
+ * larger allocation, such as for loading the map of a file with more than 256 extents, fails with
+ * NULL.
  *
  * There is one reserve for all volumes; the first volume that opens makes it, and it stays. Any
  * thread; the reserve has a leaf lock. Pieces of a map come back through the epochs.
  *
- * What is allocated is counted, so that maps can be evicted when they take too much (map_evict.c).
+ * The allocated bytes are counted, so that maps can be evicted when they take too much
+ * (map_evict.c).
  */
 #include "ext4/data/map.h"
 

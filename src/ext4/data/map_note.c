@@ -5,8 +5,8 @@
  * A loop thread writes to a block as soon as the map shows it. If the handle were cancelled after
  * that, the block would be free or unwritten again: a write in flight would hit a block that
  * belongs to another file by then, and a write that was answered would be lost. So a handle notes
- * what it maps in a file, and a size that grows with it; journal_end, which cannot fail, applies
- * the notes to the map and to the size. journal_cancel forgets them.
+ * the extents that it maps in a file, and the size that grows with them; journal_end, which cannot
+ * fail, applies the notes to the map and to the size. journal_cancel forgets them.
  *
  * Inside a handle with the inode open and map_lock held; workers, and loop threads in the mode of
  * base/nowait.h. note_done runs on the same thread, in journal_end or journal_cancel, and never

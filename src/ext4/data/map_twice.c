@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Whether a file has one physical block twice: mapped at two places, or mapped and a node of its
- * own tree. Such a file is damaged: what is written at one place changes the other. Repeated blocks
- * are also how a small image can describe an endless walk; without them no walk is longer than the
+ * own tree. Such a file is damaged: a write at one place changes the other. Repeated blocks are
+ * also how a small image can describe an endless walk; without them no walk is longer than the
  * device has blocks. Called while a map is loaded (map_load.c), before any reader sees it, on the
  * thread that loads: a worker, or a loop thread in the mode of base/nowait.h.
  *
  * A tree of indirect blocks may refer to one of them again and again. So these are compared already
  * while they are collected, each time the list of them is full: the memory used stays in proportion
- * to what is really on the device. In an extent tree no node is visited twice (extent_node.c).
+ * to the blocks that are really on the device. In an extent tree no node is visited twice
+ * (extent_node.c).
  *
- * Fails with -EUCLEAN when a block is there twice, with -ENOMEM.
+ * Fails with -EUCLEAN when a block is there twice, or with -ENOMEM.
  */
 #include "ext4/data/map.h"
 

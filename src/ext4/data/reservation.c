@@ -19,7 +19,7 @@
  *
  * Called by dio and fallocate.c on workers; by dio for one run of blocks also on loop threads in
  * the mode of base/nowait.h. The inode lock is held in either mode, exclusively when the size
- * moves; never inside a handle. An error leaves what was inserted so far in the tree.
+ * moves; never inside a handle. After an error the extents inserted so far stay in the tree.
  */
 #include "ext4/data/extent.h"
 
@@ -228,7 +228,7 @@ int ext4_reservation_insert(struct ext4_inode *inode, struct ext4_reservation *r
 				   last, &done);
 		at += done;
 	}
-	/* What was inserted no longer belongs to the reservation. */
+	/* Inserted extents no longer belong to the reservation. */
 	memmove(reservation->ext, reservation->ext + at,
 		(reservation->nr - at) * sizeof(*reservation->ext));
 	reservation->nr -= at;

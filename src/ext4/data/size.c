@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The size of a file: its limit, and moving it in a handle. Workers; loop threads in the mode of
- * base/nowait.h. The caller holds the inode lock exclusively when the size moves. What is stored in
- * raw is guarded by attr, which is taken here.
+ * base/nowait.h. The caller holds the inode lock exclusively when the size moves. attr, which is
+ * taken here, guards the fields in raw.
  */
 #include "ext4/data/extent.h"
 

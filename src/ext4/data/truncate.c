@@ -9,8 +9,9 @@
  * when the file grows again. The new size and the first frees share a transaction. If that does not
  * free everything, the inode is on the orphan list until the last transaction, and a crash in
  * between is finished at the next mount. If one in between fails, the inode stays on the list and
- * beyond_stale is set: whatever extends the file finishes the truncate first, or fails. Blocks go
- * from the end of the file downwards, so each transaction leaves a tree that checks clean.
+ * beyond_stale is set: any operation that extends the file finishes the truncate first, or fails.
+ * Blocks go from the end of the file downwards, so each transaction leaves a tree that checks
+ * clean.
  */
 #include "ext4/data/extent.h"
 
@@ -283,15 +284,15 @@ int ext4_truncate(struct ext4_inode *inode, uint64_t size)
 		return err;
 	old = ext4_raw_size(inode); /* includes what the window had published */
 	/*
-	 * Neither what is cut off now, nor what a crash or another writer left behind the old end,
-	 * may become part of the file.
+	 * Neither bytes that are cut off now, nor bytes that a crash or another writer left behind
+	 * the old end, may become part of the file.
 	 */
 	err = ext4_zero_tail(inode, FDIO_MIN(size, old));
 	if (err || size <= old)
 		return err ? err : truncate_blocks(inode, size, size);
 	/* Before the size grows: in between, or after a crash, the old content would show. */
 	err = ext4_truncate_finish(inode);
-	/* A file that grows keeps what was preallocated for it. */
+	/* A file that grows keeps the blocks that were preallocated for it. */
 	return err ? err : truncate_blocks(inode, size, UINT64_MAX - inode->vol->block_size);
 }
 

@@ -17,7 +17,7 @@
  * readers under dir->rw see whole blocks.
  *
  * A block is verified once after it came from the device (journal_buffer.verified). Each step
- * through a block checks bounds all the same, because a hostile image can make two directories
+ * through a block checks bounds nevertheless, because a hostile image can make two directories
  * share a block.
  */
 #ifndef FDIO_EXT4_DIR_DIRECTORY_H

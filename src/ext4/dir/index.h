@@ -21,7 +21,7 @@
 /* ---- one index block (block.c) ---- */
 /* Where the pairs (hash, block) of an index block begin; 0: this is not an index block. */
 unsigned dir_index_block_offset(const struct ext4_vol *vol, const uint8_t *data);
-/* How many pairs fit; how many there are. ofs: what dir_index_block_offset returns. */
+/* How many pairs fit; how many there are. ofs: the result of dir_index_block_offset. */
 unsigned dir_index_block_limit(const struct ext4_vol *vol, unsigned ofs);
 unsigned dir_index_block_count(const uint8_t *data, unsigned ofs);
 void dir_index_block_set_count(const struct ext4_vol *vol, uint8_t *data, unsigned ofs,

@@ -55,7 +55,7 @@ out:
 }
 
 /* ---- leaves ---- */
-/* An entry of a leaf; size: what it needs, rec_len: what it has (bytes). */
+/* An entry of a leaf; size: bytes that it needs, rec_len: bytes that it takes. */
 struct leaf_map { uint32_t hash; uint16_t off, size, rec_len; };
 
 /* By hash; equal hashes by place, so that the result does not depend on the algorithm of qsort. */

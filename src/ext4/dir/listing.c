@@ -107,7 +107,7 @@ static int give_dots(struct listing *listing, uint64_t cookie)
 	return dir_block_pass_over(err, &listing->bad);
 }
 
-/* The entry is "." or "..", which give_dots gives out. */
+/* True: the entry is "." or "..", which give_dots passes to emit. */
 static bool is_dots(uint32_t lblk, const struct dir_block_ent *entry)
 {
 	return lblk == 0 && ext4_name_is_dots(entry->name, entry->name_len);
