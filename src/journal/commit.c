@@ -81,7 +81,7 @@ static unsigned seal_credits(struct journal *journal, struct journal_transaction
 	uint32_t fixed = journal->revoke_slack + 2;
 
 	avail = avail > fixed ? avail - fixed : 0;
-	avail -= avail / (journal->log.tags_per_descriptor + 1) + 1;
+	avail -= FDIO_MIN(avail, avail / (journal->log.tags_per_descriptor + 1) + 1);
 	FDIO_ASSERT(avail >= transaction->nr_buffers); /* JOURNAL-3 */
 	return FDIO_MIN(avail, journal->image_limit) - transaction->nr_buffers;
 }

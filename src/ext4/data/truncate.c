@@ -141,6 +141,12 @@ unsigned ext4_free_root_credits(struct ext4_inode *inode)
 	return nothing_mapped(inode) ? 0 : ext4_extent_batch_credits(inode);
 }
 
+/* Blocks of these are metadata: freeing them revokes them. */
+static bool blocks_are_metadata(const struct ext4_inode *inode)
+{
+	return !ext4_is_regular(inode) || (inode->raw->i_flags & EXT4_EA_INODE_FL);
+}
+
 int ext4_free_root_blocks(struct journal_handle *handle, struct ext4_inode *inode)
 {
 	uint32_t to = EXT4_LBLK_END;
@@ -149,14 +155,8 @@ int ext4_free_root_blocks(struct journal_handle *handle, struct ext4_inode *inod
 	if (nothing_mapped(inode))
 		return 0;
 	ext4_map_drop(inode);
-	err = ext4_remove_step(handle, inode, 0, &to, !ext4_is_regular(inode));
+	err = ext4_remove_step(handle, inode, 0, &to, blocks_are_metadata(inode));
 	return !err && to ? -ENOSPC : err;
-}
-
-/* Blocks of these are metadata: freeing them revokes them. */
-static bool blocks_are_metadata(const struct ext4_inode *inode)
-{
-	return !ext4_is_regular(inode) || (inode->raw->i_flags & EXT4_EA_INODE_FL);
 }
 
 int ext4_free_all_blocks(struct ext4_inode *inode)
