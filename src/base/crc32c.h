@@ -10,7 +10,7 @@
 
 /* Continues the sum seed over len bytes; a new sum starts with ~0. */
 uint32_t fdio_crc32c(uint32_t seed, const void *buf, size_t len);
-/* The same, always by the table: for the test that compares the two. */
+/* As fdio_crc32c, but always by the table: a test compares it with the CPU instruction. */
 uint32_t fdio_crc32c_table(uint32_t seed, const void *buf, size_t len);
 
 #endif

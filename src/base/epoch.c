@@ -2,15 +2,15 @@
 /*
  * Epoch-based reclamation, see epoch.h.
  *
- * The global epoch only grows. A reader publishes the epoch that it saw in its slot (0 = outside).
- * An object retired at epoch e may be freed once every slot is 0 or greater than e: the reader then
- * entered after the object was unpublished. The exchange in epoch_enter orders the slot's store
- * before the load of the published pointer; the one in oldest_reader orders the unpublishing before
- * the scan.
+ * The global epoch only grows. A reader stores the epoch that it saw in its slot (0: outside a
+ * bracket). An object retired at epoch e may be freed once every slot is 0 or greater than e: every
+ * reader inside then entered after the object was unpublished. The exchange in epoch_enter orders
+ * the slot's store before the load of the published pointer; the fetch_add in oldest_reader orders
+ * the unpublishing before the scan.
  *
- * Any thread. retire_lock guards the list of retired objects, and which slots are taken; only its
- * thread writes a slot's `seen`. Entering and leaving take no lock, except the first time, when the
- * thread takes a slot. If there is none, the program aborts.
+ * Any thread. retire_lock guards the list of retired objects, and which slots are taken; only the
+ * thread that owns a slot stores to its `seen`. Entering and leaving take no lock, except the first
+ * time, when the thread takes a slot. If no slot is free, the program aborts.
  */
 #include "base/epoch.h"
 

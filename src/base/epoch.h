@@ -20,7 +20,8 @@ struct epoch_node {
 };
 
 /*
- * Brackets do not nest. At its first bracket a thread takes a slot, of which there are 1024.
+ * Enters and leaves a bracket. Brackets do not nest. At its first bracket a thread takes one of
+ * 1024 slots; if all are taken, the program aborts.
  */
 void epoch_enter(void);
 void epoch_exit(void);
@@ -28,7 +29,10 @@ void epoch_exit(void);
 bool epoch_inside(void);
 /* Outside a bracket. free_fn runs later, on any thread that retires something. */
 void epoch_retire(struct epoch_node *node, void (*free_fn)(struct epoch_node *));
-/* Frees all that was retired. No reader is left: at shutdown, at the end of a test. */
+/*
+ * Frees all retired objects. Call it when no thread is inside a bracket: at shutdown, or at the end
+ * of a test.
+ */
 void epoch_drain(void);
 
 #endif

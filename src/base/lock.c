@@ -3,7 +3,7 @@
  * Ranked locks, see lock.h. Any thread. Builds that check ranks keep a stack of the locks that each
  * thread holds.
  *
- * The pthread functions are in FDIO_MUST: with default attributes they fail only when misused, and
+ * FDIO_MUST wraps the calls of pthread functions: on these locks they fail only when misused, and
  * glibc allocates nothing for them. No caller could go on without its lock.
  */
 #ifdef HAVE_CONFIG_H

@@ -54,8 +54,8 @@ void fdio_mutex_unlock(struct fdio_mutex *mutex);
 /* As pthread_cond_wait. The rank counts as held while the thread waits. */
 void fdio_cond_wait(pthread_cond_t *cond, struct fdio_mutex *mutex) FDIO_BLOCKS;
 /*
- * The same, until deadline_ns (of fdio_now_ns) at the latest. False: it has passed. The condition
- * must come from fdio_cond_init.
+ * As fdio_cond_wait, but returns false once deadline_ns (a time of fdio_now_ns) has passed. cond
+ * must have been initialised by fdio_cond_init.
  */
 bool fdio_cond_timedwait(pthread_cond_t *cond, struct fdio_mutex *mutex,
 			 uint64_t deadline_ns) FDIO_BLOCKS;
@@ -68,7 +68,7 @@ void fdio_cond_init(pthread_cond_t *cond);
  */
 int fdio_mutex_enter(struct fdio_mutex *mutex) FDIO_MAY_MISS;
 
-/* Writers are preferred: a stream of readers cannot starve one. Not recursive. */
+/* Writers are preferred, so a stream of readers cannot starve a writer. Not recursive. */
 void fdio_rwlock_init(struct fdio_rwlock *rwlock, enum fdio_lock_rank rank);
 void fdio_rwlock_fini(struct fdio_rwlock *rwlock);
 void fdio_rwlock_rdlock(struct fdio_rwlock *rwlock) FDIO_BLOCKS;

@@ -61,7 +61,7 @@ static unsigned utf8(const char *s, uint32_t *ret)
 	return n && c >= least[n] && c <= 0x10ffff && (c < 0xd800 || c > 0xdfff) ? n : 0;
 }
 
-/* False for control characters, and for those that are invisible, break or turn a line. */
+/* False for control and invisible characters, line breaks and changes of text direction. */
 static bool printable(uint32_t c)
 {
 	static const struct { uint32_t first, last;

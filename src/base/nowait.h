@@ -8,13 +8,13 @@
  *    lock that may be held across I/O (fdio_mutex_enter and its like in lock.h), for a condition,
  *    or for room in the log. The same holds for what would take long, and for damage
  *    (ext4_corrupt), which is reported once, by a worker, that may write it to the superblock.
- * NOWAIT-2 A miss sticks. If a caller takes the error for something else and goes on, this changes
- *    nothing: no handle ends well after a miss (nowait_err), and no answer is given.
+ * NOWAIT-2 A miss sticks. Even if a caller mistakes -EAGAIN for another error and goes on, the
+ *    operation fails: no handle ends well after a miss (nowait_err), and no reply is sent.
  * NOWAIT-3 An operation that has missed leaves nothing behind: its handle is cancelled, and its
  *    references are dropped.
- * NOWAIT-4 After its handle has ended well, an operation does not miss any more. What remains to do
- *    is either left undone if it would wait, because it is only an advantage (nowait_save,
- *    nowait_restore), or left to a worker.
+ * NOWAIT-4 After its handle has ended well, an operation does not miss any more. If a remaining step
+ *    would wait, the operation either skips it, because it is only an optimisation (nowait_save,
+ *    nowait_restore), or leaves it to a worker.
  *
  * Code that waits in this mode fails an assertion: in fdio_cond_wait, in the device's synchronous
  * calls and, in builds that check ranks, where a lock is taken that may be held across I/O. The
@@ -29,7 +29,7 @@
  *   FDIO_MAY_MISS  In this mode it may miss, and returns -EAGAIN then. Otherwise it may wait.
  *   FDIO_MAY_WAIT  In this mode it does not wait, but its result does not say whether it has
  *                  missed: callers that need to know ask nowait_missed. Otherwise it may wait.
- *   FDIO_BLOCKS    It may wait in any mode, so it must not run in this one, on a loop thread.
+ *   FDIO_BLOCKS    It may wait whatever the mode, so it must not be called in this mode.
  */
 #ifndef FDIO_BASE_NOWAIT_H
 #define FDIO_BASE_NOWAIT_H
@@ -45,7 +45,7 @@
 struct nowait {
 	bool on, missed;
 	bool done;        /* a handle has ended well since nowait_begin: NOWAIT-4 */
-	unsigned fail_at; /* tests: how many calls of nowait_point until one is true; 0: never */
+	unsigned fail_at; /* tests: the fail_at-th nowait_point returns true; 0: none does */
 };
 extern __thread struct nowait nowait_self;
 
@@ -58,8 +58,8 @@ bool nowait_end(void);
 /* Notes that the operation misses, and returns -EAGAIN. In this mode only. */
 int nowait_miss(void);
 /*
- * Called where an operation might have to wait. True: it must miss although it need not wait. Only
- * tests make that happen.
+ * Called where an operation might have to wait. Returns true if the operation must miss although it
+ * need not wait; only tests make that happen (fail_at).
  */
 static inline bool nowait_point(void)
 {

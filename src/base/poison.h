@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Poisoning, for memory that the program hands out itself, in pieces of larger allocations. A piece
- * that is not in use is out of bounds for AddressSanitizer, and overwritten in other checking
- * builds, so that a use after its end is noticed. In release builds nothing happens. Any thread, no
+ * Poisoning of memory that the program hands out itself, in pieces of larger allocations. A piece
+ * that is not in use is out of bounds for AddressSanitizer, and overwritten in builds with
+ * FDIO_DEBUG_LOCKS, so that a use after free is noticed. In release builds nothing happens. Any thread, no
  * locks: the caller owns the memory. Nothing fails.
  */
 #ifndef FDIO_BASE_POISON_H

@@ -25,7 +25,7 @@ struct fdio_reason {
 #define FDIO_REASON(array) FDIO_REASON_AT(array, sizeof(array))
 #define FDIO_REASON_AT(buf, len) (&(struct fdio_reason){ .text = (buf), .cap = (len) })
 
-/* reason may be NULL in all of these: then they do nothing with it. */
+/* In all of these, reason may be NULL; then nothing is written. */
 void fdio_reason_clear(struct fdio_reason *reason);
 bool fdio_reason_is_set(const struct fdio_reason *reason);
 void fdio_reason_set(struct fdio_reason *reason, const char *fmt, ...)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Ending while starting, see stop.h. Any thread, no locks, nothing fails. Signals stay pending
- * here: the signal thread takes them.
+ * Being told to end during the start, see stop.h. Any thread, no locks, nothing fails. These
+ * functions leave the signals pending, for the signal thread to take.
  */
 #include "base/stop.h"
 

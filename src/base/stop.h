@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Ending while starting. SIGTERM and SIGINT are blocked, and stay pending until the signal thread
- * runs. So whatever takes long before that asks fdio_stop_asked now and then, or waits by
- * fdio_stop_wait. Any thread, no state, nothing fails. In tests and tools these signals are not
+ * Being told to end during the start. SIGTERM and SIGINT are blocked, and stay pending until the
+ * signal thread runs. So a step that takes long before that calls fdio_stop_asked now and then, or
+ * waits by fdio_stop_wait. Any thread, no state, nothing fails. In tests and tools these signals are not
  * blocked, and end the process as usual.
  */
 #ifndef FDIO_BASE_STOP_H
@@ -13,7 +13,7 @@
 
 /* True if SIGTERM or SIGINT is pending. */
 bool fdio_stop_asked(void);
-/* Waits until the time until_ns (of fdio_now_ns), or until fdio_stop_asked, which it returns. */
+/* Sleeps until fdio_now_ns reaches until_ns, or fdio_stop_asked is true; returns the latter. */
 bool fdio_stop_wait(uint64_t until_ns) FDIO_BLOCKS;
 
 #endif

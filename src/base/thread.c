@@ -11,7 +11,7 @@
 #include <signal.h>
 #include <stdio.h>
 
-/* On the stack of the thread that calls thread_start, which waits for up. */
+/* Passed to the new thread; lives on the stack of thread_start, which waits for up. */
 struct start {
 	void *(*fn)(void *);
 	void *arg;
@@ -22,8 +22,8 @@ struct start {
 };
 
 /*
- * This thread has given up its capabilities. Threads that it starts inherit that, and need not ask:
- * the sandbox forbids the system calls.
+ * This thread has given up its capabilities. Threads that it starts inherit that, and must not try
+ * again, because the sandbox forbids the system calls.
  */
 static __thread bool dropped;
 

@@ -18,7 +18,7 @@
 #define FDIO_MIN(a, b) ({ __typeof__(a) a_ = (a); __typeof__(b) b_ = (b); a_ < b_ ? a_ : b_; })
 #define FDIO_MAX(a, b) ({ __typeof__(a) a_ = (a); __typeof__(b) b_ = (b); a_ > b_ ? a_ : b_; })
 
-/* Bytes of a cache line. Data that one CPU writes often has lines of its own. */
+/* Bytes of a cache line. Data that one CPU writes often gets cache lines of its own. */
 #define FDIO_CACHELINE 64
 #define fdio_cacheline_aligned __attribute__((aligned(FDIO_CACHELINE)))
 
@@ -40,12 +40,12 @@ static inline uint64_t fdio_blocks(uint64_t len, unsigned bits)
 /*
  * FDIO_ASSERT aborts if the expression is false, which it can be only if this program is wrong. It
  * stays in release builds, because file systems lose data by going on after a broken invariant.
- * Never for what a device, an image, a client or an administrator can cause: those are errors, and
- * are handled. The expression has no effect (build-aux/check-asserts.sh), so a build with
+ * Never use it for what a device, an image, a client or an administrator can cause: those are
+ * errors, and the code handles them. The expression has no side effect (build-aux/check-asserts.sh), so a build with
  * FDIO_NO_ASSERT works the same.
  *
- * FDIO_MUST is for an action that has to succeed, because nothing could be done after its failure:
- * it aborts then. The expression is evaluated once, in every build.
+ * FDIO_MUST is for an action that has to succeed because the program could not go on without it: if
+ * the expression is false, it aborts. The expression is evaluated once, in every build.
  */
 void fdio_assert_failed(const char *expr, const char *file, int line, const char *func)
 		__attribute__((noreturn, cold));

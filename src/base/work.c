@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Work queues, see work.h. Each queue has threads of its own, which run one item after another with
- * no lock held. Any thread queues items. The queue's lock guards all of it but nr_waking. Only
+ * no lock held. Any thread queues items. The queue's lock guards all fields but nr_waking. Only
  * work_queue_new can fail.
  */
 #include "base/work.h"

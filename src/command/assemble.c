@@ -36,12 +36,12 @@
 
 #define RING_ENTRIES 256
 /*
- * ext4_options.cache_bytes. 17,408 idle inodes fit, about 14 MiB of it. Walking a tree of 20,000
- * files a second time, after the kernel had forgotten it, took 0.16 s; with the smallest cache,
- * 1,024 inodes, 0.19 s. The process was no larger.
+ * The value of ext4_options.cache_bytes: room for 17,408 idle inodes, about 14 MiB of it. Walking a
+ * tree of 20,000 files a second time, after the kernel had forgotten its nodes, took 0.16 s; with
+ * the smallest cache (1,024 inodes), 0.19 s. The process was no larger.
  */
 #define CACHE_BYTES ((size_t)64 << 20)
-/* Longer than a client needs between two requests of one call, or of a simple loop. */
+/* With poll=auto a loop polls this long: longer than a busy client pauses between two requests. */
 #define POLL_AUTO_NS 100000u
 #define SEGS_PER_LOOP 256
 #define IO_WORKERS 4

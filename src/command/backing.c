@@ -53,7 +53,7 @@ static bool is_image_of(dev_t rdev, const struct stat *st)
 
 	snprintf(name, sizeof(name), "/dev/block/%u:%u", major(rdev), minor(rdev));
 	fd = open(name, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-	if (fd < 0) { /* without udev: the usual name */
+	if (fd < 0) { /* no udev: try the usual name */
 		snprintf(name, sizeof(name), "/dev/loop%u", minor(rdev));
 		fd = open(name, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	}

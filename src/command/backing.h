@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Whether the image of a loop device is in use. Main thread, before any other exists; keeps nothing
- * open or locked.
+ * Whether another process has locked the image file behind a loop device. Main thread, before any
+ * other thread exists; the functions leave nothing open or locked.
  */
 #ifndef FDIO_COMMAND_BACKING_H
 #define FDIO_COMMAND_BACKING_H
@@ -12,10 +12,10 @@
 #include <sys/types.h>
 
 /*
- * True if rdev is a loop device whose image is locked, as fusedio locks an image that it serves; a
- * shared lock counts only if we want to write (!read_only). Writes the name of the image to what. A
- * lock that is released within three seconds does not count: its owner was about to end. False also
- * if the image or its lock cannot be examined.
+ * True if rdev is a loop device whose image file is locked, as fusedio locks an image that it
+ * serves; a shared lock counts only if we want to write (!read_only). Writes the path of the image
+ * to what. A lock that is released within three seconds does not count: its owner was exiting.
+ * False also if the image or its lock cannot be examined.
  */
 bool backing_locked(dev_t rdev, bool read_only, char *what, size_t cap) FDIO_BLOCKS;
 

@@ -3,11 +3,11 @@
  * Callers, see caller.h. Runs in the unmounter process: one thread, no locks, and no allocation,
  * because it runs after a fork. What cannot be read is answered with false.
  *
- * Two namespaces can make an answer wrong, so each question checks both. FUSE gives process numbers
- * of the namespace that the mount was made in, which is ours; if /proc belongs to another process
- * namespace, the same number there is another process. And a capability counts only in the user
- * namespace of its owner, where any user can make a namespace of his own and have them all; so the
- * caller's user namespace must be ours.
+ * Two namespaces can make an answer wrong. FUSE passes process IDs of the PID namespace that the
+ * mount was made in, which is ours; if /proc belongs to another PID namespace, the same ID there is
+ * another process, so status_of refuses to answer. And a capability counts only within a user
+ * namespace: any user can create one and hold every capability in it, so caller_capable requires
+ * that the caller's user namespace is ours.
  */
 #include "command/caller.h"
 
@@ -70,8 +70,8 @@ static bool nth_number(const char *status, const char *name, unsigned n, int bas
 }
 
 /*
- * True if the process numbers in /proc are those of our process namespace: then NSpid lists a
- * single number for ourselves. A kernel without process namespaces has no such field.
+ * True if the process IDs in /proc are those of our PID namespace: then NSpid lists a single ID for
+ * this process. A kernel without PID namespaces has no such field.
  */
 static bool numbers_are_ours(void)
 {
@@ -81,7 +81,7 @@ static bool numbers_are_ours(void)
 	return status && !nth_number(status, "\nNSpid:", 1, 10, &number);
 }
 
-/* The text of /proc/PID/status, NULL if it cannot be read or may be another process's. */
+/* The text of /proc/PID/status; NULL if it cannot be read or may belong to another process. */
 static const char *status_of(uint32_t pid)
 {
 	char name[32];

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What /proc says about the process that a request comes from. FUSE passes its number, user and
- * group, but neither its supplementary groups nor its capabilities. Runs in the unmounter process,
+ * What /proc says about the process that a request comes from. FUSE passes the process ID, user
+ * and group, but neither the supplementary groups nor the capabilities. Runs in the unmounter process,
  * which still has the file tree. If something cannot be read, or may belong to another process, the
  * answer is false.
  */
@@ -14,8 +14,9 @@
 bool caller_in_group(uint32_t pid, uint32_t gid);
 /*
  * True if the thread pid belongs to user uid and has the capability cap in our own user namespace.
- * pid 0: it lives in a process namespace that we do not see; false. Root of a container is in
- * another user namespace, or, if it shares ours, lacks the capability.
+ * False for pid 0, which means that the thread is in a PID namespace that we do not see. The root
+ * user of a container is in another user namespace or, if the container shares ours, lacks the
+ * capability.
  */
 bool caller_capable(uint32_t pid, uint32_t uid, unsigned cap);
 

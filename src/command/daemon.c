@@ -2,8 +2,8 @@
 /*
  * The daemon as a process, see daemon.h. The main thread runs all of this, mostly before other
  * threads exist; only daemon_notify runs on any thread (control thread, watchdog), and the
- * descriptor that it uses is set before. No locks. What the mount cannot do without fails with a
- * reason; other failures are logged.
+ * descriptor that it uses is set before that. No locks. A step that the mount cannot do without
+ * fails with a reason; other failures are only logged.
  */
 #include "command/daemon.h"
 
@@ -198,8 +198,8 @@ void daemon_notify(const char *vars, const char *status, ...)
 	/* A newline in a file name must not begin another variable. */
 	fdio_escape(text + at, sizeof(text) - (size_t)at, raw);
 	/*
-	 * The main thread sends READY= and waits if the socket is full. The others, which the
-	 * watchdog sends too, are dropped then.
+	 * If the socket is full, READY=, which the main thread sends, waits. Other messages, some
+	 * of which the watchdog sends, are dropped.
 	 */
 	bool waits = !strncmp(vars, "READY=", strlen("READY="));
 	if (send(notify_fd, text, strlen(text), MSG_NOSIGNAL | (waits ? 0 : MSG_DONTWAIT)) < 0 &&
@@ -222,7 +222,7 @@ static int set_oom_score(void)
 	return err;
 }
 
-/* Raises a limit to want, or as far as it may; returns what it is now. */
+/* Raises the soft limit to want, or as far as the process may; returns the resulting limit. */
 static rlim_t raise_limit(int which, rlim_t want)
 {
 	struct rlimit l = { RLIM_INFINITY, RLIM_INFINITY }, more = { want, want };
@@ -258,7 +258,7 @@ int daemon_mlock(struct fdio_reason *reason)
 	const struct rlimit all = { RLIM_INFINITY, RLIM_INFINITY };
 	int err;
 
-	/* Threads map more memory later, and have no CAP_IPC_LOCK then. */
+	/* Threads map more memory later, when the process no longer has CAP_IPC_LOCK. */
 	if (geteuid() == 0 && setrlimit(RLIMIT_MEMLOCK, &all))
 		return fdio_reason_fail(reason, -errno,
 					"mlock: cannot raise RLIMIT_MEMLOCK: %s: CAP_SYS_RESOURCE "

@@ -10,12 +10,16 @@
 #include "base/reason.h"
 #include "base/util.h"
 
-/* Closes all descriptors that were inherited, except the standard streams. Before any is opened. */
+/*
+ * Closes all inherited descriptors except the standard streams. Call it before the daemon opens any
+ * descriptor of its own.
+ */
 void daemon_close_inherited(void);
 /*
  * Forks, before any other thread exists. In the child returns 0. The parent never returns: it waits
- * for daemon_ready in the child and exits with 0, or with the child's exit status if the child ends
- * before. The parent passes SIGTERM and SIGINT on to the child. -errno: there is no child.
+ * until the child calls daemon_ready and then exits with 0, or exits with the child's exit status
+ * if the child ends before that. The parent passes SIGTERM and SIGINT on to the child. -errno if
+ * the fork failed.
  */
 int daemon_fork(void) FDIO_BLOCKS;
 /*
@@ -29,8 +33,8 @@ void daemon_open_notify(void);
  */
 void daemon_open_files(void);
 /*
- * The mount serves: lets the parent exit and detaches from the terminal; log lines go to syslog
- * from now on. Without daemon_fork it does nothing.
+ * Called once the mount serves: lets the parent exit and detaches from the terminal; log lines go
+ * to syslog from now on. Without daemon_fork it does nothing.
  */
 void daemon_ready(void);
 /*
@@ -39,8 +43,9 @@ void daemon_ready(void);
  */
 void daemon_notify(const char *vars, const char *status, ...) __attribute__((format(printf, 2, 3)));
 /*
- * Raises the limits of open files and of file size as far as it may. -EFBIG with a reason if a file
- * of this many bytes could then still not be written; bytes 0: none is going to be written.
+ * Raises RLIMIT_NOFILE and RLIMIT_FSIZE as far as the process may. -EFBIG with a reason if
+ * RLIMIT_FSIZE is still below bytes, the size of the image file; bytes is 0 if no image file is
+ * going to be written.
  */
 int daemon_raise_limits(uint64_t bytes, struct fdio_reason *reason);
 /*
@@ -50,7 +55,7 @@ int daemon_raise_limits(uint64_t bytes, struct fdio_reason *reason);
  */
 int daemon_mlock(struct fdio_reason *reason) FDIO_BLOCKS;
 /*
- * Enters a mount namespace. ns: the number of a process, or the path of a namespace file. -errno
+ * Enters a mount namespace. ns: a process ID, or the path of a namespace file. -errno
  * with a reason.
  */
 int daemon_setns(const char *ns, struct fdio_reason *reason);

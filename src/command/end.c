@@ -2,8 +2,8 @@
 /*
  * The end of a session. The transport's control thread runs session_destroy, which umount(8) of a
  * fuseblk mount waits for: when it returns, the file system is clean on the device. The main thread
- * runs session_free, which frees the rooms in the reverse order of their making, also after a start
- * that failed. An error of the last writes is logged and becomes the exit status.
+ * runs session_free, which frees the rooms in the reverse order of their creation, also after a
+ * start that failed. An error of the last writes is logged and becomes the exit status.
  */
 #include "base/epoch.h"
 #include "base/log.h"
@@ -26,7 +26,7 @@ int session_umount(void *arg, bool lazy)
 
 	fdio_magic_check(session, MAGIC_SESSION);
 	err = unmounter_do(session->unmounter, lazy);
-	/* The mount stays; the transport ends the connection next, and log_result tells it. */
+	/* The mount stays. The transport ends the connection next; log_result reports the mount. */
 	if (err == -EEXIST || (lazy && err && err != -EINVAL))
 		session->left_behind = true;
 	return err;
@@ -56,8 +56,9 @@ static void log_result(const struct session *session)
 }
 
 /*
- * Called once, when no more requests come. ops_shutdown waits for the operations that still run and
- * closes the files that are still open. Both can give the engine work, so it is drained again.
+ * Called once, after the last request. ops_shutdown waits for the operations that still run and
+ * closes the files that are still open. Both can submit I/O to the engine, so the engine is drained
+ * before and after.
  */
 void session_destroy(void *arg, bool aborted)
 {

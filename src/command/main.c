@@ -93,7 +93,7 @@ static bool print_help_or_version(const struct options *options)
 	return options->help || options->version;
 }
 
-/* Enters the namespace first: the path of the mount point is meant inside it. */
+/* Enters the mount namespace first, because the mount point is a path in that namespace. */
 static int check_arguments(struct session *session)
 {
 	if (session->options.ns && daemon_setns(session->options.ns, &session->reason))

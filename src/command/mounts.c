@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 #define NAMED_MAX 3u          /* processes that are named; the others are only counted */
-#define PROCESSES_MAX 100000u /* that are looked at */
+#define PROCESSES_MAX 100000u /* processes that are examined */
 
 bool mounts_read(const char *name, char *text, size_t cap)
 {
@@ -197,7 +197,7 @@ bool mounts_holders(const unsigned dev[2], char *text, size_t textcap, char *out
 	char where[256];
 
 	out[0] = '\0';
-	/* If this namespace has it, the path says more than its processes, which all have it. */
+	/* If this namespace has the mount, so has every process here: report the path instead. */
 	if (mounts_read("/proc/self/mountinfo", text, textcap) && has_dev(text, dev, &line)) {
 		snprintf(out, cap, "on %s",
 			 mounts_path(&line, where, sizeof(where)) ? where : "a long path");

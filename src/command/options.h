@@ -39,14 +39,14 @@ struct options {
 	int dio, parallel_dio, commit, errors, norecovery, discard, mlock;
 	int queue_depth, poll, max_background, readahead, workers, transport;
 	int log, acl, user_xattr, nofail, sandbox, drain_timeout;
-	int grpid;          /* 0: as the set-group-ID bit of the directory says */
+	int grpid;          /* 1: new files get the directory's group; 0: only if it has set-group-ID */
 	int resuid, resgid; /* -1: not given */
 
 	char *fsname;       /* allocated, or NULL */
 	bool log_given;
 	/*
-	 * Bit n stands for the n-th int from read_only on: which ones the command line has set, and
-	 * which ones options_suggest has.
+	 * Bit n stands for the n-th int field from read_only on. given: the command line has set
+	 * the field; suggested: options_suggest has set it.
 	 */
 	uint64_t given, suggested;
 };
@@ -67,11 +67,11 @@ void options_help(FILE *f);
 int options_log_level(const struct options *options);
 
 /*
- * An option that the superblock suggests. The command line goes first: what it has given stays.
- * may_set: a file system may set this option. Returns
+ * Sets an option that the superblock suggests, unless the command line has given it: the command
+ * line takes precedence. may_set: whether a file system may set this option. Returns
  *   SUGGESTION_TAKEN       the option is set now, and noted in options->suggested
  *   SUGGESTION_NOT_NEEDED  the command line has given it, or it changes nothing
- *   SUGGESTION_REFUSED     the option cannot be honoured, for this reason
+ *   SUGGESTION_REFUSED     the option cannot be honoured; reason says why
  */
 enum options_suggestion { SUGGESTION_TAKEN, SUGGESTION_NOT_NEEDED, SUGGESTION_REFUSED };
 enum options_suggestion options_suggest(struct options *options, const char *opt, bool may_set,

@@ -82,7 +82,7 @@ static bool mounted_on(const char *path, dev_t rdev, char *where, size_t cap)
 	return found;
 }
 
-/* As mounted_on, but names processes of other mount namespaces, too (mounts_holders). */
+/* As mounted_on, but also finds mounts in other mount namespaces (mounts_holders). */
 static bool held_elsewhere(dev_t rdev, char *who, size_t cap)
 {
 	const unsigned dev[2] = { major(rdev), minor(rdev) };
@@ -93,7 +93,10 @@ static bool held_elsewhere(dev_t rdev, char *who, size_t cap)
 	return held;
 }
 
-/* backing_file: that file of a loop device in sysfs. True if the device is made from the image. */
+/*
+ * True if a loop device is made from this image. backing_file: the path of the device's attribute
+ * of that name in sysfs.
+ */
 static bool made_from(const char *backing_file, const struct stat *image)
 {
 	static char path[PATH_MAX];
@@ -134,8 +137,8 @@ static bool used_by_loop(const struct stat *image, char *what, size_t cap)
 }
 
 /*
- * Opens for reading and writing; a descriptor or -errno. A device that is claimed but not mounted
- * is tried again for two seconds: if a mount has just ended, its claim outlives the daemon a
+ * Opens path for reading and writing; a descriptor or -errno. If the device is claimed but not
+ * mounted, retries for two seconds: the claim of a mount that has just ended outlives its daemon a
  * little, because the kernel frees io_uring rings late.
  */
 static int open_for_writing(const char *path, const struct stat *st)
@@ -194,7 +197,10 @@ static int open_failed(const char *path, dev_t rdev, int err, struct fdio_reason
 	return fdio_reason_fail(reason, err, "cannot open %s: %s", path, strerror(-err));
 }
 
-/* Opens for writing if possible, which shows whether it can be written. A descriptor or -errno. */
+/*
+ * Opens the device for writing, or for reading if read_only is set or it is write-protected, which
+ * sets read_only_dev. A descriptor or -errno.
+ */
 static int open_device(struct probe *probe, bool read_only, const struct stat *st,
 		       struct fdio_reason *reason)
 {
@@ -220,8 +226,8 @@ static int read_super(int fd, struct probe *probe)
 }
 
 /*
- * Asks libblkid for the type of what is on the device; only if it knows none, for the type of the
- * partition table. "" where it knows nothing.
+ * Asks libblkid for the type of the device's content and, if it knows none, for the type of the
+ * partition table. "" if libblkid does not know.
  */
 static void blkid_type(int fd, char *type, char *pttype, size_t cap)
 {
@@ -248,7 +254,7 @@ static void blkid_type(int fd, char *type, char *pttype, size_t cap)
 static int check_type(int fd, struct probe *probe, struct fdio_reason *reason)
 {
 	unsigned magic = fdio_get_le16(probe->super, SUPER_MAGIC);
-	/* Of 32 bits; the upper half is checked when the volume is opened. */
+	/* The field has 32 bits; its upper half is checked when the volume is opened. */
 	unsigned log_block_size = fdio_get_le16(probe->super, SUPER_LOG_BLOCK_SIZE);
 	char type[64], pttype[64];
 

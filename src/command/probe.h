@@ -23,16 +23,16 @@ struct probe {
 };
 
 /*
- * spec: a path, or UUID=, LABEL=, PARTUUID= or PARTLABEL=. Fails if that is not an ext4 file
- * system, or somebody else uses it; read_only: for reading is enough.
+ * spec: a path, or UUID=, LABEL=, PARTUUID= or PARTLABEL=. Fails if the device
+ * does not hold an ext4 file system or is in use. read_only: do not require write access.
  */
 int probe_device(const char *spec, bool read_only, struct probe *ret, struct fdio_reason *reason)
 	FDIO_BLOCKS;
-/* True if nothing has this name, or it is a device without a medium. For the option nofail. */
+/* True if spec names nothing, or a device without a medium. For the option nofail. */
 bool probe_is_missing(const char *spec);
 /*
- * fd: the device, after it was claimed. -EBUSY if its superblock is not probe->super: another
- * program has changed it in between.
+ * fd: the device, which has been claimed since the probe. -EBUSY if its superblock differs from
+ * probe->super, because another program has changed it in between.
  */
 int probe_recheck(const struct probe *probe, int fd, struct fdio_reason *reason) FDIO_BLOCKS;
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Readahead of the mount. A FUSE mount begins with 128 KiB, and the answer to INIT can only lower
+ * Readahead of the mount. A FUSE mount begins with 128 KiB, and the reply to INIT can only lower
  * that. To raise it, root writes to the mount's directory in /sys/class/bdi, after the mount and
  * before the sandbox. A read-ahead request has at most 1 MiB; with more readahead than that the
  * kernel keeps several in flight.

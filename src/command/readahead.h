@@ -5,7 +5,7 @@
 #ifndef FDIO_COMMAND_READAHEAD_H
 #define FDIO_COMMAND_READAHEAD_H
 
-/* A good value, in KiB, for a device or image: that of the device itself, at least 1024. */
+/* A good readahead for a device or image, in KiB: that of the device itself, 1024 to 16384. */
 unsigned readahead_default(const char *path);
 /*
  * Sets the readahead of the mount, in KiB. Needs root and /sys; if it cannot be set, the kernel's

@@ -6,9 +6,9 @@
  * device, replays the journal, and gives the device up again; then the mount claims it, and
  * probe_recheck finds out whether another program changed the device in between.
  *
- * e2fsck -p replays the journals that we cannot. It claims a block device, so our claim ends before
- * it runs; an image file stays locked meanwhile. Its result is judged by looking at the file system
- * again, not by its exit status.
+ * e2fsck -p replays the journals that fusedio cannot. e2fsck claims a block device itself, so our
+ * claim ends before e2fsck runs; an image file stays locked meanwhile. Whether e2fsck succeeded is
+ * judged by trying our recovery again, not by its exit status.
  *
  * Main thread, beside the watchdog. Fails with -errno and a reason.
  */
@@ -47,14 +47,14 @@ static bool has_orphans(const struct probe *probe)
 }
 
 /*
- * Waits until e2fsck has ended. If this process is told to end, passes that on, and kills e2fsck
- * after PATIENCE_NS: that is a crash of e2fsck, after which the next one begins anew. True if it
- * has been waited for.
+ * Waits until e2fsck has ended. On SIGTERM or SIGINT sends SIGTERM to e2fsck, and SIGKILL after
+ * PATIENCE_NS: the next run of e2fsck then starts over, as after a crash. True if waitpid returned
+ * its status.
  */
 static bool wait_for_e2fsck(pid_t pid)
 {
 	const struct timespec nap = { .tv_nsec = POLL_NS };
-	uint64_t kill_at = 0; /* 0: it has not been told to end */
+	uint64_t kill_at = 0; /* 0: e2fsck has not been sent SIGTERM */
 	int status;
 	pid_t got;
 
@@ -74,7 +74,7 @@ static bool wait_for_e2fsck(pid_t pid)
 	return got == pid;
 }
 
-/* False: it could not be run. It runs with no signals blocked, unlike this process. */
+/* Runs e2fsck -p, with no signal blocked, unlike in this process. False: it could not be run. */
 static bool run_e2fsck(const char *path)
 {
 	char *argv[] = { (char *)"e2fsck", (char *)"-p", (char *)"--", (char *)path, NULL };
@@ -141,8 +141,8 @@ int recover_device(const struct probe *probe, bool read_only, bool *ret_changed,
 	if (!err && fsck)
 		err = try_once(probe, read_only, false, &fsck, reason);
 	/*
-	 * For a read-only mount nothing has tried to write before, so only now it shows that the
-	 * image or device cannot be written.
+	 * The probe of a read-only mount opens the device for reading only, so this open is the
+	 * first to find that the image or device cannot be written.
 	 */
 	if (read_only && (err == -EROFS || err == -EACCES || err == -EPERM))
 		return 0;

@@ -10,9 +10,9 @@
 #include "command/probe.h"
 
 /*
- * Replays the journal of a device that was probed, if its superblock asks for that: by our own
- * replay, or where that cannot, by e2fsck -p. Before a read-only mount it also finishes deletions
- * that a crash interrupted. A device that cannot be written is left alone.
+ * Replays the journal of a probed device if its superblock says that the journal needs recovery.
+ * Runs e2fsck -p for a journal that our own replay does not support. Before a read-only mount it
+ * also finishes deletions that a crash interrupted. A device that cannot be written is left alone.
  *
  * *ret_changed: the device may have changed, and must be probed again. 0, or -errno with a reason;
  * SIGTERM and SIGINT end it early.

@@ -19,7 +19,7 @@ enum sandbox_mode { SANDBOX_ON = 0, SANDBOX_OFF, SANDBOX_LOG };
  *   ON, LOG   makes an empty directory, outside any file tree, the root directory (root only); sets
  *             no_new_privs and a seccomp filter for all threads
  *   ON        a call that is not allowed fails with EPERM
- *   LOG       it is done, and the kernel logs it
+ *   LOG       such a call succeeds, and the kernel logs it
  * 0, or -errno with a reason.
  */
 int sandbox_enter(enum sandbox_mode mode, struct fdio_reason *reason);

@@ -12,7 +12,7 @@
  *               connects them
  *   serve.c     starts the threads, gives up privileges, waits for the end
  *   watch.c     the watchdog's callbacks
- *   end.c       writes everything out, which umount waits for, and frees the rooms
+ *   end.c       writes everything out while umount waits, and frees the rooms
  *
  * A step returns 0 or an exit status of mount(8), with one line in session->reason. session_free
  * undoes the steps that were taken, in reverse order.
@@ -65,7 +65,7 @@ struct session {
 	int result;             /* of writing everything at the end: 0 or -errno */
 };
 
-/* session.c, main thread: sets session->reason to why a step failed; returns status. */
+/* session.c, main thread: sets session->reason to the formatted text and returns status. */
 int session_failed(struct session *session, int status, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 

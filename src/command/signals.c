@@ -22,7 +22,7 @@
 #include <unistd.h>
 
 #define TICK_MS 200u
-#define FIRST_LOOK_MS 1000u /* for other mounts; most ends take less */
+#define FIRST_LOOK_MS 1000u /* before looking for other mounts; most unmounts take less */
 #define LOOK_AGAIN_MS 5000u
 
 struct signals {
@@ -33,9 +33,9 @@ struct signals {
 
 	/* Used by the thread only. */
 	bool waiting;           /* unmounted, and waiting for the end of the connection */
-	bool logged;            /* where else it is mounted */
+	bool logged;            /* log_other_mounts has logged */
 	uint64_t waited_ms;
-	uint64_t look_ms;       /* when waited_ms is so long, looks for other mounts */
+	uint64_t look_ms;       /* look for other mounts when waited_ms reaches this */
 };
 
 static void taken_signals(sigset_t *set)
@@ -53,7 +53,7 @@ void signals_block(void)
 	sigset_t set;
 
 	signal(SIGPIPE, SIG_IGN);
-	signal(SIGCHLD, SIG_DFL); /* if inherited as ignored, children would leave no status */
+	signal(SIGCHLD, SIG_DFL); /* if it were ignored, waitpid would get no exit status */
 	sigfillset(&set);
 	sigdelset(&set, SIGSEGV);
 	sigdelset(&set, SIGBUS);
@@ -107,7 +107,7 @@ static void unmount(struct signals *signals)
 	signals->look_ms = FIRST_LOOK_MS;
 }
 
-/* Unmounted here, but the connection has not ended: logs, once, where else it is mounted. */
+/* The mount is gone but the connection is not: logs, once, where else it is still mounted. */
 static void log_other_mounts(struct signals *signals)
 {
 	char who[512];

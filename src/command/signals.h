@@ -4,8 +4,9 @@
  * umount(8) would; SIGUSR1 logs the counters; SIGHUP and SIGUSR2 do nothing.
  *
  * After the unmount the file system may still be mounted elsewhere (a copy in another mount
- * namespace, a bind mount), and then the connection stays alive. The signal thread logs where it is
- * mounted, and ends the connection after limit_ms, or at a second SIGTERM or SIGINT.
+ * namespace, a bind mount), and then the FUSE connection stays alive. The signal thread logs where
+ * the file system is still mounted, and ends the connection after limit_ms, or at a second SIGTERM
+ * or SIGINT.
  */
 #ifndef FDIO_COMMAND_SIGNALS_H
 #define FDIO_COMMAND_SIGNALS_H
@@ -36,7 +37,7 @@ void signals_block(void);
 int signals_start(const struct signals_config *config, struct signals **ret) FDIO_BLOCKS;
 /* Ends the thread. NULL is fine. */
 void signals_stop(struct signals *signals) FDIO_BLOCKS;
-/* SIGTERM or SIGINT came before the thread existed: ends the process by that signal. */
+/* Ends the process by the SIGTERM or SIGINT that came before the signal thread existed. */
 void signals_die(void) __attribute__((noreturn));
 
 #endif

@@ -104,8 +104,8 @@ static int open_device(struct session *session)
 }
 
 /*
- * fuseblk: the mount claims the device for the kernel. probe_recheck then makes sure that nobody
- * changed the device between recovery and the claim; nothing is written before that.
+ * fuseblk: the mount claims the device for the kernel. probe_recheck then makes sure that no other
+ * program changed the device between recovery and the claim; fusedio writes nothing before that.
  */
 static int mount_block(struct session *session)
 {

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Mount options in the superblock: the list s_mount_opts, the bits of s_default_mount_opts, and
- * which user and group may use the reserved blocks. An option of the command line goes before one
- * of the list, and that before one of the bits. An image is not trusted: only options that concern
- * the file system itself can be set (may_set), nothing that concerns the mount or the daemon.
+ * which user and group may use the reserved blocks. The command line overrides the list, and the
+ * list overrides the bits. An image is not trusted: it can set only options that concern the file
+ * system itself (may_set), none that concern the mount or the daemon.
  *
  * Main thread, no state. Nothing here fails: an option that is not honoured is logged, and the
  * mount goes on without it.
@@ -50,7 +50,7 @@ static bool may_set(const char *opt)
 	return false;
 }
 
-/* Takes or refuses one option, and logs that. asked_as: how the superblock asks for it. */
+/* Sets or refuses one option, and logs it. asked_as: how the superblock asks for the option. */
 static void take(struct options *options, const char *opt, const char *asked_as, const char *dev)
 {
 	char why[200];
@@ -78,7 +78,7 @@ static void take_list(struct options *options, const uint8_t *super, const char 
 		snprintf(asked_as, sizeof(asked_as), "the option %s", opt);
 		take(options, opt, asked_as, dev);
 	}
-	options->given |= options->suggested; /* the list goes before the bits */
+	options->given |= options->suggested; /* so that the bits do not override the list */
 }
 
 void superopts_apply(struct options *options, const uint8_t *super, const char *dev)

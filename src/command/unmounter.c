@@ -32,7 +32,7 @@ struct unmounter {
 	uint32_t serial;        /* of the last question */
 };
 
-/* Makes both sockets. child: the process's ends, of the unmount and the question socket. */
+/* Makes both socket pairs. child: the unmounter process's ends (unmount, question). */
 static int make_sockets(struct unmounter *unmounter, int child[2])
 {
 	struct timeval patience = { .tv_sec = ASK_MS / 1000, .tv_usec = ASK_MS % 1000 * 1000 };
@@ -107,7 +107,7 @@ int unmounter_new(const char *mountpoint, bool filter, struct unmounter **ret,
 	return 0;
 }
 
-/* Asks one question; no answer within ASK_MS is no. */
+/* Asks one question; false also if no answer comes within ASK_MS. */
 static bool ask(struct unmounter *unmounter, struct unmounter_question question)
 {
 	struct unmounter_question answer = { 0 };

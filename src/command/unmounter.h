@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The unmounter: a small process that does what the daemon can no longer do once it is in the
- * sandbox. It unmounts when told to, and looks up in /proc what a caller may do (caller.h), so that
- * the daemon needs neither privileges nor the file tree for that. It is forked while the daemon has
- * one thread and no device open. It keeps CAP_SYS_ADMIN, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, if
+ * sandbox. It unmounts on command, and looks up in /proc the groups and capabilities of a caller
+ * (caller.h), so the daemon needs neither privileges nor the file tree for either. It is forked
+ * while the daemon has one thread and no device open. It keeps CAP_SYS_ADMIN, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, if
  * root starts it; for an ordinary user it has no privilege and runs fusermount3. It ends when the
  * daemon's ends of its sockets are closed, however the daemon ends.
  */
@@ -23,8 +23,8 @@ struct unmounter;
 int unmounter_new(const char *mountpoint, bool filter, struct unmounter **ret,
 		  struct fdio_reason *reason) FDIO_BLOCKS;
 /*
- * The mount is there: the process remembers it, and from now on never unmounts another mount, even
- * one on the same path. Main thread.
+ * Called once the mount exists: the process remembers this mount and from now on never unmounts
+ * another one, even on the same path. Main thread.
  */
 void unmounter_mounted(struct unmounter *unmounter);
 /*
@@ -35,22 +35,22 @@ void unmounter_mounted(struct unmounter *unmounter);
  */
 int unmounter_do(struct unmounter *unmounter, bool lazy);
 /*
- * Once it is unmounted here: writes to buf, in words, who else has the file system mounted; false:
- * nobody, as far as can be seen. One thread at a time, the one that calls unmounter_do.
+ * After unmounter_do: writes to buf, in words, where the file system is still mounted
+ * (mounts_holders). False: no mount was found. Called by the thread that calls unmounter_do.
  */
 bool unmounter_holders(struct unmounter *unmounter, char *buf, size_t cap);
 /*
  * True if gid is among the supplementary groups of the process; false also if that cannot be found
- * out. Any thread that may block; usually for a moment, while an unmount is under way up to 2 s.
+ * out. Any thread that may block: usually for a moment, but for up to 2 s during an unmount.
  */
 bool unmounter_in_group(struct unmounter *unmounter, uint32_t pid, uint32_t gid);
 /*
  * True if the thread pid, whose user for file access is uid, has the capability cap in the user
  * namespace of the mount; false also if that cannot be proved. The thread must be waiting for our
- * answer: then neither its number nor its credentials can change. Blocks as unmounter_in_group.
+ * reply to its request: then neither its ID nor its credentials can change. Blocks as unmounter_in_group.
  */
 bool unmounter_capable(struct unmounter *unmounter, uint32_t pid, uint32_t uid, unsigned cap);
-/* Ends the process and waits for that. NULL is fine. */
+/* Ends the process, waits for its exit and frees unmounter, which may be NULL. */
 void unmounter_free(struct unmounter *unmounter) FDIO_BLOCKS;
 
 #endif

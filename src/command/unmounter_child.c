@@ -5,8 +5,8 @@
  *
  * umount2 takes a path, and by then the path may lead to another mount: somebody may have moved the
  * mount, unmounted it and mounted something else there, or mounted something over it. So the
- * process remembers the kernel's numbers of the mount, its source, and its unique number (Linux
- * 6.8), looks up where that mount is now, and unmounts a path only if it leads there.
+ * process remembers the mount ID, the device number, the source, and the unique mount ID (Linux
+ * 6.8), looks up where that mount is now, and unmounts a path only if it leads to that mount.
  */
 #include "command/unmounter_child.h"
 
@@ -29,7 +29,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define TABLE_CAP (4 << 20) /* thousands of mounts, also of containers, whose lines are long */
+#define TABLE_CAP (4 << 20) /* fits thousands of mounts, even with the long lines of overlayfs */
 
 /* Where the process keeps its ends of the sockets. */
 enum { UNMOUNT_FD = 3, QUESTION_FD = 4, FIRST_OTHER_FD = 5, FIRST_FREE_FD = 10 };
@@ -39,14 +39,14 @@ static char table[TABLE_CAP]; /* a table of mounts */
 static char place[PATH_MAX];  /* where find_ours has found the mount */
 
 /*
- * The daemon's mount. Its path may change, and the kernel gives its numbers to another mount once
- * it is gone; but while the daemon lives no other mount can have its device or image as source.
+ * The daemon's mount. Its path may change, and once it is gone the kernel may reuse its ID for
+ * another mount; but while the daemon lives, no other mount has the same device or image as source.
  */
 static struct mount_line ours;
 static char our_source[4 * PATH_MAX + 64]; /* in a table one character takes up to four */
 static uint64_t our_unique_number;         /* 0: unknown */
-static bool remembered;                    /* the daemon has said that it is mounted */
-static bool blind;                         /* no /proc: the path it was mounted on must do */
+static bool remembered;                    /* UNMOUNTER_MOUNTED has come */
+static bool blind;                         /* no /proc: unmount whatever is on the mount point */
 
 /* For an ordinary user: fusermount3 is set-user-ID root and checks that the mount is the user's. */
 static int run_fusermount(const char *mountpoint)
@@ -80,8 +80,8 @@ static int do_unmount(const char *mountpoint, bool root, bool lazy)
 }
 
 /*
- * The unique number of the mount at path, which the kernel never gives to another; 0 before Linux
- * 6.8. Does not ask the file system for attributes: the daemon may hang and not answer.
+ * The unique ID of the mount at path, which the kernel never reuses; 0 before Linux 6.8. Sends no
+ * GETATTR to the daemon (AT_STATX_DONT_SYNC), which may hang and not answer.
  */
 static uint64_t unique_number(const char *path)
 {
@@ -95,7 +95,7 @@ static uint64_t unique_number(const char *path)
 }
 
 /*
- * Remembers the topmost mount on path as ours. Once only: a daemon that was taken over must not
+ * Remembers the topmost mount on path as ours. Works only once, so that a compromised daemon cannot
  * make this process take another mount for ours.
  */
 static int remember(const char *path)

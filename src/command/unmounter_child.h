@@ -3,8 +3,8 @@
  * What the daemon (unmounter.c) and the unmounter process (unmounter_child.c) send each other.
  *
  * The unmount socket carries commands of one byte. The answer to UNMOUNTER_HOLDERS is a text of at
- * most UNMOUNTER_TEXT_CAP bytes with its NUL; the answer to the others is an int, 0 or -errno. When
- * the process is ready it sends such an int by itself. The question socket carries struct
+ * most UNMOUNTER_TEXT_CAP bytes with its NUL; the answer to the others is an int, 0 or -errno. The
+ * process also sends one such int unasked, when it is ready or has failed to start. The question socket carries struct
  * unmounter_question, which comes back with its answer. The sockets keep message boundaries
  * (SOCK_SEQPACKET). While the process is inside umount2 it answers neither.
  */
@@ -17,19 +17,19 @@
 #define UNMOUNTER_TEXT_CAP 512
 
 enum {
-	UNMOUNTER_MOUNTED = 'm', /* the mount is there: remember it */
+	UNMOUNTER_MOUNTED = 'm', /* the mount exists now: remember it */
 	UNMOUNTER_UMOUNT = 'u',
 	UNMOUNTER_LAZY = 'l',    /* unmount lazily (MNT_DETACH) */
-	UNMOUNTER_HOLDERS = 'w', /* who else has the file system mounted? */
+	UNMOUNTER_HOLDERS = 'w', /* where is the file system still mounted? */
 };
 
-/* caller_in_group or caller_capable: is it true of the process pid? */
+/* Which function of caller.h answers: caller_in_group or caller_capable. */
 enum { UNMOUNTER_IN_GROUP, UNMOUNTER_CAPABLE };
 struct unmounter_question {
 	uint32_t kind;   /* UNMOUNTER_IN_GROUP or UNMOUNTER_CAPABLE */
 	uint32_t pid, uid;
 	uint32_t what;   /* the group, or the capability */
-	uint32_t serial; /* the answer has the same */
+	uint32_t serial; /* copied to the answer, which shows its question */
 	uint32_t yes;    /* the answer */
 };
 

@@ -32,13 +32,13 @@ static void check_device_work(struct work *work)
 	struct session *session = container_of(work, struct session, check_work);
 
 	fdio_magic_check(session, MAGIC_SESSION);
-	dev_lost(session->dev); /* logs a loss itself, and writes fail from then on */
+	dev_lost(session->dev); /* logs if the device is lost, and makes all later writes fail */
 	__atomic_store_n(&session->checking, false, __ATOMIC_RELEASE);
 }
 
 /*
- * Called while the mount serves. An image may lie on a network file system that hangs, and then
- * dev_lost hangs too.
+ * Called while the mount serves. Hands the check to a worker, because dev_lost hangs if the image
+ * lies on a network file system that hangs.
  */
 static void check_device(void *arg)
 {
@@ -64,7 +64,7 @@ static void give_up(void *arg)
 	_exit(EXIT_SYSTEM);
 }
 
-/* From here on the service manager is told that a long start goes on. */
+/* From here on tell_alive keeps the service manager waiting during a long start. */
 int session_watch(struct session *session)
 {
 	struct watchdog_config config = {

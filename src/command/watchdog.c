@@ -48,7 +48,7 @@ enum phase {
 struct watchdog {
 	FDIO_MAGIC_FIELD;
 	struct watchdog_config config;
-	int abort_fd;            /* atomic: writing there aborts the connection; -1: none */
+	int abort_fd;            /* atomic: a write to it aborts the connection; -1: none */
 	struct fdio_mutex lock;
 	pthread_cond_t changed;  /* phase or stop */
 	enum phase phase;
@@ -56,11 +56,11 @@ struct watchdog {
 	pthread_t thread;
 
 	/* Used by the thread only. */
-	uint64_t done;           /* requests that had completed at the last look */
-	uint64_t stalled_ms;     /* since then, with something in flight */
+	uint64_t done;           /* completed() at the last tick with progress */
+	uint64_t stalled_ms;     /* since then, with requests in flight */
 	uint64_t ending_ms;      /* in the phase ENDING */
 	uint64_t alive_ms;       /* since tell_alive was called */
-	bool logged;             /* the present stall */
+	bool logged;             /* the present stall has been logged */
 };
 
 static uint64_t completed(void) { return fdio_counter_read(COUNTER_dev_done); }
@@ -115,8 +115,8 @@ static void give_up(struct watchdog *watchdog, uint64_t n)
 		ms / 1000, n);
 	watchdog->config.log_in_flight(watchdog->config.arg);
 	/*
-	 * Exit alone need not end the connection: a thread that hangs in the driver of the device
-	 * keeps it open.
+	 * Exiting may not end the connection: a thread that hangs in the driver of the device keeps
+	 * /dev/fuse open.
 	 */
 	int fd = __atomic_load_n(&watchdog->abort_fd, __ATOMIC_ACQUIRE);
 	if (fd >= 0 && write(fd, "1", 1) != 1)
@@ -140,8 +140,8 @@ static uint64_t ending_tick_ms(const struct watchdog *watchdog)
 }
 
 /*
- * Calls tell_alive now and then, but not while the device is silent. Nor at an end without limit:
- * there the service manager's own timeout is to decide.
+ * Calls tell_alive every ALIVE_MS, but not while the device is silent, nor during an end without a
+ * limit: there the service manager's own timeout decides.
  */
 static void report_alive(struct watchdog *watchdog, enum phase phase, uint64_t ms)
 {
@@ -242,8 +242,8 @@ void watchdog_free(struct watchdog *watchdog)
 }
 
 /*
- * Opens a file of fusectl where that is not mounted, as in a container or a small system: makes a
- * mount of it that is attached nowhere (root only). The open file keeps that mount alive.
+ * Opens a file of fusectl where fusectl is not mounted, as in a container or a small system: makes
+ * a detached mount of fusectl (root only), which the open file keeps alive.
  */
 static int open_in_new_fusectl(const char *name)
 {

@@ -26,30 +26,31 @@ struct watchdog_config {
 	void (*log_in_flight)(void *arg); /* logs the requests that are not answered yet */
 	void (*tell_alive)(void *arg);    /* every 5 s while starting or ending, if not silent */
 	void (*check_device)(void *arg);  /* every 5 s while serving */
-	void (*give_up)(void *arg);       /* ends the process; if it returns (tests), all is over */
+	void (*give_up)(void *arg);       /* ends the process; in tests it returns */
 	void *arg;
 };
 
 struct watchdog;
 
-/* Starts the thread, in the state of starting. Copies config. 0 or -errno. */
+/* Starts the thread, in the phase "the mount starts". Copies config. 0 or -errno. */
 int watchdog_new(const struct watchdog_config *config, struct watchdog **ret) FDIO_BLOCKS;
 /*
- * Opens the file that aborts the FUSE connection mounted on mountpoint; root can do that also where
- * fusectl is not mounted. If it cannot be opened, that is logged, and nothing is aborted. Main
+ * Opens the file of fusectl that aborts the FUSE connection of mountpoint; for root this works even
+ * where fusectl is not mounted. If the open fails, it is logged, and the watchdog will end the
+ * process without aborting the connection. Main
  * thread, while starting, before the sandbox.
  */
 void watchdog_open_abort(struct watchdog *watchdog, const char *mountpoint);
 /* The mount serves; starting is over. Any thread. */
 void watchdog_serving(struct watchdog *watchdog);
 /*
- * The daemon has been asked to end: from now on a device that completes nothing is given up after
- * limit_ms. Any thread.
+ * The daemon has been asked to end: from now on the watchdog gives up after a device has completed
+ * nothing for limit_ms. Any thread.
  */
 void watchdog_end_asked(struct watchdog *watchdog);
-/* No more requests are taken: from now on the whole end is bounded, too. Any thread. */
+/* The kernel sends no more requests: from now on the whole end is bounded, too. Any thread. */
 void watchdog_ending(struct watchdog *watchdog);
-/* Ends the thread: the end has been reached. NULL is fine. Main thread. */
+/* Stops the thread and frees watchdog, which may be NULL. Main thread, at the very end. */
 void watchdog_free(struct watchdog *watchdog) FDIO_BLOCKS;
 
 #endif

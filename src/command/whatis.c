@@ -5,8 +5,8 @@
  * has backups, zeroes, or something unknown. A wrong guess must do no harm, so mke2fs is mentioned
  * only for a device that reads as zeroes.
  *
- * Main thread, before the mount. It makes a bounded number of small reads; a failed read counts as
- * if nothing were found there.
+ * Main thread, before the mount. The number of reads is bounded, and each is small; a read that
+ * fails counts as "nothing found".
  */
 #include "command/whatis.h"
 
@@ -23,7 +23,7 @@
 #define PROBES 512u /* pieces, spread over the device, that are read to call it empty */
 #define PIECE 2048u
 
-/* A format has magic, of len bytes, at off. way_out: what the user can do. */
+/* A file of this format has the len bytes of magic at offset off. way_out: advice to the user. */
 struct format {
 	unsigned off, len;
 	const char *magic, *name, *way_out;
@@ -53,7 +53,7 @@ static const struct format formats[] = {
 	{ 0, 3, "EVF", "an image of forensic tools (EWF)", "ewfmount makes a raw one" },
 };
 
-/* By the type that libblkid reports. */
+/* Advice for a type that libblkid reports. */
 static const struct { const char *type, *way_out; } hints[] = {
 	{ "crypto_LUKS", "open it with cryptsetup, and name /dev/mapper/..." },
 	{ "LVM2_member", "name one of its logical volumes: see lvs(8)" },

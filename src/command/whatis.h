@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Explaining what is on a device that does not hold an ext4 file system. Main thread.
+ * Explains what a device holds instead of an ext4 file system. Main thread.
  */
 #ifndef FDIO_COMMAND_WHATIS_H
 #define FDIO_COMMAND_WHATIS_H
@@ -10,14 +10,14 @@
 #include "base/util.h"
 
 /*
- * Sets reason to one line: what was found on path, and the way out. It never advises to make a file
- * system over data. fd: path, open for reading. type: what libblkid calls it, and pttype: its
- * partition table; "" if there is none that libblkid knows.
+ * Sets reason to one line: what was found on path, and the way out. The line never advises running
+ * mke2fs over data. fd: path, open for reading. type, pttype: the type of the content and of the
+ * partition table as libblkid names them; "" if libblkid knows none.
  */
 void whatis_explain(int fd, const char *path, const char *type, const char *pttype,
 		    struct fdio_reason *reason) FDIO_BLOCKS;
 
-/* As whatis_explain, only for known formats of images and archives; false: it is none of them. */
+/* As whatis_explain, but only for known image and archive formats; false if it is none of them. */
 bool whatis_explain_format(int fd, const char *path, struct fdio_reason *reason) FDIO_BLOCKS;
 
 #endif
