@@ -8,9 +8,9 @@
 #include "ops/types.h"
 
 /*
- * The count of blocks to answer, in units of 512 bytes; known is the one of the inode. Pages over
- * holes that were not written back in time count as blocks, because programs that archive files
- * take a file without blocks for a single hole.
+ * The count of blocks for the answer, in units of 512 bytes; known is the count in the inode. Pages
+ * over holes that were not written back in time count as blocks, because programs that archive
+ * files take a file without blocks for a single hole.
  */
 static uint64_t blocks_512(const struct ops_req *req, uint64_t known, uint64_t size)
 {
@@ -158,22 +158,22 @@ static unsigned named_attributes(const struct fuse_setattr_in *in, struct ext4_a
 	return what;
 }
 
-/* All that the request changes but the size. Workers, OPS_TRY. */
+/* What the request changes, apart from the size (EXT4_SET_* and the like). Workers, OPS_TRY. */
 static unsigned what_to_change(struct ops_req *req, struct ext4_inode *inode,
 			       const struct fuse_setattr_in *in, struct ext4_attr *attr)
 {
 	unsigned what = named_attributes(in, attr);
 
 	/*
-	 * Nothing is named by chown(-1, -1), which changes ctime; and when the kernel, before a
-	 * write, has taken the capabilities away and wants the set-ID bits to go too, unless root
-	 * writes.
+	 * A request that names no attribute has one of two causes: chown(-1, -1), which changes
+	 * ctime; or a write, before which the kernel has removed the capabilities and wants the
+	 * set-ID bits removed, too, unless root writes.
 	 */
 	if (!what && !(in->valid & FATTR_SIZE))
 		what = EXT4_TOUCH_CTIME | (req->fuse.in.header.uid == 0 ? 0 : EXT4_KILL_SUIDGID);
 	/*
-	 * A file that changes hands loses its privileges, whoever does it: the kernel leaves this
-	 * to the daemon.
+	 * A file whose owner or group changes loses its privileges, even if root changes it: the
+	 * kernel leaves this to the daemon.
 	 */
 	if (what & (EXT4_SET_UID | EXT4_SET_GID))
 		what |= EXT4_KILL_SUIDGID;

@@ -32,7 +32,7 @@ static bool emit(void *arg, const struct ext4_dirent *entry)
 				  entry->type, entry->name, entry->name_len);
 }
 
-/* The answer will be withheld, so the kernel does not get the references of add_inodes. */
+/* After a miss: the answer is withheld, so drops the references that add_inodes has added. */
 static void drop_inodes(struct ops *ops, uint8_t *buf, uint32_t len)
 {
 	for (uint32_t off = 0; off + FUSE_NAME_OFFSET_DIRENTPLUS <= len;) {

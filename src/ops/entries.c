@@ -52,7 +52,7 @@ void ops_fill_entry(struct ops *ops, struct ext4_inode *inode, struct fuse_entry
 	};
 	ops_fill_attr(ops, inode, &out->attr);
 	if (out->nodeid != FUSE_ROOT_ID)
-		ext4_lookups_add(inode, 1); /* before the answer, which FORGET may follow at once */
+		ext4_lookups_add(inode, 1); /* before the answer: FORGET may follow it at once */
 }
 
 void ops_reply_entry(struct ops_req *req, int err, struct ext4_inode *inode)
@@ -68,7 +68,7 @@ void ops_reply_entry(struct ops_req *req, int err, struct ext4_inode *inode)
 		return;
 	}
 	ops_fill_entry(req->ops, inode, &entry);
-	/* The kernel never forgets the root, so its lookups must not keep references. */
+	/* The kernel never forgets the root, so a lookup of it must not keep a reference. */
 	if (entry.nodeid == FUSE_ROOT_ID)
 		ext4_inode_put(inode);
 	ops_reply_data(req, &entry, sizeof(entry));

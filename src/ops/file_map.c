@@ -10,8 +10,8 @@
 #include <stdlib.h>
 
 /*
- * Finds the next run that is no hole, from block *at on, and moves *at behind it. *ret_more false:
- * there is none.
+ * Finds the next extent from block *at on that is not a hole, and moves *at behind it. Sets *ret_more
+ * to false if there is none.
  */
 static int next_run(struct ext4_inode *inode, uint64_t *at, struct ext4_extent *extent,
 		    bool *ret_more)
@@ -65,8 +65,8 @@ static int fill_map(struct ext4_inode *inode, unsigned block_bits, struct fdio_m
 }
 
 /*
- * The map is too large for the stack, and cannot be built in the payload, where the request's data
- * is.
+ * The map is too large for the stack, and cannot be built in the payload, which still holds the
+ * request's data.
  */
 void ops_reply_map(struct ops_req *req, const struct fuse_ioctl_in *in)
 {

@@ -51,7 +51,7 @@ int ops_setattr_allowed(struct ext4_inode *inode, const struct fuse_setattr_in *
 	return 0;
 }
 
-/* src/ext4 refuses it only if the rename also takes a name away in dir. */
+/* src/ext4 refuses a rename into dir only if it also removes a name from dir. */
 int ops_rename_into_allowed(struct ext4_inode *dir)
 {
 	return ext4_inode_flags(dir) & OPS_FL_APPEND ? -EPERM : 0;

@@ -20,7 +20,7 @@ int ops_set_inode_flags(struct ops_req *req, struct ext4_inode *inode, uint32_t 
 	    !ops_capable(req, CAP_SYS_RESOURCE))
 		return -EPERM;
 	err = ext4_setattr(inode, EXT4_SET_FLAGS, &attr);
-	/* The kernel does not expect an ioctl to change ctime: it would show the old one. */
+	/* The kernel does not expect an ioctl to change ctime, and would show the cached one. */
 	if (!err && req->ops->transport)
 		transport_notify_inval_inode(req->ops->transport, ops_nodeid(inode), -1, 0);
 	/* The changes that set and clear the sync flag are synchronous too. */

@@ -27,7 +27,7 @@ struct notify_record {
 	struct work work;
 	struct ops *ops;
 	uint64_t nodeid, off, end;   /* bytes [off, end) */
-	unsigned loop;               /* whose slot waits */
+	unsigned loop;               /* index of the loop whose slot waits */
 	struct work *done_work;
 	void (*done)(struct work *); /* NULL: no slot waits */
 };
@@ -51,7 +51,7 @@ static void send_one(struct work *work)
 	int err;
 
 	fdio_mutex_lock(&notify->lock);
-	list_del(&record->node); /* from now on nothing is joined to it */
+	list_del(&record->node); /* from now on find_queued does not find it */
 	fdio_mutex_unlock(&notify->lock);
 	err = transport_notify_inval_inode(ops->transport, record->nodeid, (int64_t)record->off,
 					   (int64_t)(record->end - record->off));
@@ -66,7 +66,7 @@ static void send_one(struct work *work)
 	list_add(&notify->free, &record->node);
 	fdio_mutex_unlock(&notify->lock);
 	if (done)
-		done(done_work); /* queues or answers, and does not block */
+		done(done_work); /* queues work or sends the answer; does not block */
 }
 
 /* A record of the inode that is yet to be sent, or NULL. notify->lock is held. */
@@ -145,7 +145,7 @@ void ops_invalidate_pages(void *arg, struct ext4_inode *inode, uint64_t off, uin
 	}
 }
 
-/* The notification names no pages, so it waits for none and needs no thread of its own. */
+/* This notification covers no pages, so the kernel does not wait: any thread may send it. */
 void ops_size_failed(struct ops *ops, struct ext4_inode *inode, uint64_t before)
 {
 	int err;

@@ -4,10 +4,10 @@
  * shutdown, and where the blocks of a file are (file_map.c). The table below has all but the last.
  * Fails with ENOTTY for an unknown number, EINVAL, EPERM, EROFS, and with what the ioctl says.
  *
- * Permission: the kernel checks and translates the numbers that it knows itself. All others it
- * passes on unchecked, from anybody who has the file open, in whatever mode. So the table says for
- * each number who may use it, and in which form it is served: only as the kernel passes it on after
- * its own checks, or if no number of the kernel's could be meant.
+ * Permission: the kernel checks and translates the ioctl numbers that it knows. It passes on all
+ * others unchecked, from any process that has the file open, in whatever mode. So the table says
+ * for each number who may use it, and in which form the number is served: only a form that has
+ * passed the kernel's checks, or one that the kernel does not know at all.
  */
 #include "message/ioctl.h"
 #include "ops/types.h"
@@ -38,13 +38,13 @@ static int trim(struct ops_req *req, struct fstrim_range *range)
 
 /*
  * FUSE copies the argument in the direction that the number declares. EXT4_IOC_SHUTDOWN declares
- * that it returns its argument, so the flags of the caller never arrive, and it is served as
- * EXT4_SHUTDOWN_DEFAULT. The same number with the direction turned round brings the flags.
+ * that it returns its argument, so the caller's flags never arrive, and it is served as
+ * EXT4_SHUTDOWN_DEFAULT. IOC_SHUTDOWN_FLAGS, the same number declared as _IOW, passes the flags.
  */
 #define IOC_SHUTDOWN _IOR('X', 125, uint32_t)
 #define IOC_SHUTDOWN_FLAGS _IOW('X', 125, uint32_t)
 
-/* After the shutdown reads must fail, but the kernel would serve those of pages that it holds. */
+/* After the shutdown, reads must fail; but the kernel would still serve them from cached pages. */
 static void forget_pages(struct ops *ops)
 {
 	uint64_t ids[64];
@@ -151,15 +151,16 @@ static int do_shutdown_flags(struct ops_req *req, struct ext4_inode *inode, unio
 }
 
 /*
- * A number that is declared with a long contains its size, so it has two values. For numbers that
- * it knows, the kernel catches the value of its own long, and translates that of 32-bit programs.
- * Any other value comes from no honest program: it may be a way around the kernel's checks.
+ * An ioctl number that is declared with a long encodes the size of long, so it has two values. For
+ * numbers that it knows, the kernel intercepts the value with its own long, and translates the
+ * value of 32-bit programs. No honest program sends any other combination: it may be an attempt to
+ * get around the kernel's checks.
  */
 enum form {
 	ANY_FORM,
 	LONG_64,       /* from a program with 64-bit longs */
 	LONG_32,       /* from a program with 32-bit longs */
-	KERNEL_LONG_32 /* the same, and the kernel has them too */
+	KERNEL_LONG_32 /* as LONG_32, but only as the kernel itself sends it */
 };
 
 enum who { ANYBODY, OWNER, ADMIN };

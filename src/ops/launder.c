@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Laundering pages of files that may be mapped. Programs store into mapped pages without the daemon
- * hearing of it. Before an answer that would be wrong because of such stores (dio/pagecache.c has
+ * being notified. Before an answer that would be wrong because of such stores (dio/pagecache.c has
  * the cases), the kernel is made to write the pages back and to forget them, by a notification.
  *
  * While the kernel serves the notification, it waits for pages that READs have locked and for the
@@ -25,13 +25,13 @@
 #define NR_THREADS 4u
 #define WAIT_MS 2000u /* how long a request waits */
 /*
- * From this minor version of the protocol on, the kernel clears what pages hold behind the end of a
- * file when the file grows.
+ * From this minor version of the protocol on, the kernel zeroes its pages behind the old end when a
+ * file grows.
  */
 #define MINOR_CLEARS_TAIL 46u
 
 struct launder_record {
-	/* on free, or on waiting; on none when the request went on and this is still being sent */
+	/* on free or waiting; on neither while it is still being sent after the request went on */
 	struct list node;
 	struct work work;
 	struct ops *ops;
@@ -185,7 +185,7 @@ static void serve_on_worker(struct work *work)
 	req->handler->fn(req);
 }
 
-/* For launder. */
+/* The callback of ops_launder_first. */
 static void serve(struct work *work, bool late)
 {
 	struct ops_req *req = container_of(work, struct ops_req, work);
@@ -212,7 +212,7 @@ bool ops_launder_first(struct ops_req *req, struct ext4_inode *inode, enum dio_c
 	return true;
 }
 
-/* For launder: answers in any case, as the file has grown. */
+/* The callback of ops_launder_tail: answers with success even if late, as the file has grown. */
 static void tail_gone(struct work *work, bool late)
 {
 	struct ops_req *req = container_of(work, struct ops_req, work);
@@ -259,7 +259,7 @@ int ops_launder_new(struct ops *ops)
 	return -ENOMEM;
 }
 
-/* Every request has its answer, but notifications of those that went on may be under way. */
+/* All requests are answered, but notifications of late ones may still be under way. */
 void ops_launder_drain(struct ops *ops)
 {
 	if (ops->launder)

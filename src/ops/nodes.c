@@ -34,13 +34,13 @@ void ops_forget_lookups(struct ops *ops, uint64_t nodeid, uint64_t nlookup)
 	struct ext4_inode *inode;
 	uint32_t ino;
 
-	/* The root: its reference is the volume's, and the kernel's lookups are not counted. */
+	/* The volume holds the reference of the root; lookups of the root are not counted. */
 	if (nodeid == FUSE_ROOT_ID || !nlookup || nodeid_to_ino(nodeid, &ino))
 		return;
 	inode = ext4_inode_get_cached(ops->vol, ino);
 	if (!inode)
 		return;
-	/* As many as the kernel was given, at most, and the one that ext4_inode_get_cached took. */
+	/* At most as many as the kernel has, plus the one that ext4_inode_get_cached took. */
 	ext4_inode_put_many(inode, ext4_lookups_sub(inode, nlookup) + 1);
 }
 
@@ -57,7 +57,7 @@ static void reap_on_worker(struct work *work)
 {
 	struct ops *ops = container_of(work, struct ops, reap_work);
 
-	/* First: deletions that are left over from now on need another run. */
+	/* Before the reaping: an inode that is left over from now on needs another run. */
 	__atomic_store_n(&ops->reap_queued, false, __ATOMIC_SEQ_CST);
 	ext4_vol_reap(ops->vol);
 }

@@ -22,8 +22,8 @@ struct ops;
 struct ops_config {
 	struct ext4_vol *vol;
 	/*
-	 * Runs every operation that may block. Not one of the engine's queues: operations wait for
-	 * those.
+	 * Runs every operation that may block. It must not be one of the engine's queues, because
+	 * operations wait for those.
 	 */
 	struct work_queue *workers;
 	unsigned nr_requests;    /* slots of all loops: bounds what can wait for an invalidation */
@@ -31,13 +31,13 @@ struct ops_config {
 	bool sync, dirsync;      /* the mount options of these names */
 	uint32_t resuid, resgid; /* may use the reserved blocks, as root may; resgid 0: no group */
 	/*
-	 * True if gid is a supplementary group of the process pid. NULL: nobody can find out. On
+	 * True if gid is a supplementary group of the process pid. NULL counts as false. Called on
 	 * workers; may block for a moment.
 	 */
 	bool (*in_group)(void *arg, uint32_t pid, uint32_t gid);
 	/*
-	 * True if the thread pid of user uid, which waits for its answer, has the capability cap
-	 * (CAP_*). NULL: nobody has one. On workers; may block for a moment.
+	 * True if the thread pid of user uid, which waits for our reply, has the capability cap
+	 * (CAP_*). NULL counts as false. Called on workers; may block for a moment.
 	 */
 	bool (*capable)(void *arg, uint32_t pid, uint32_t uid, unsigned cap);
 	void *arg;
@@ -70,11 +70,12 @@ void ops_launder_pages(void *arg, struct ext4_inode *inode, uint64_t off, uint64
 unsigned ops_kill_sgid(const struct dio_req *req);
 
 /*
- * Closes the files that are still open, and waits for the notifications under way. No request will
- * come any more, and the engine is idle. On the thread that ends the mount; may be called again.
+ * Closes the files that are still open, and waits for the notifications under way. The caller makes
+ * sure that no more requests come and that the engine is idle. On the thread that ends the mount;
+ * may be called again.
  */
 void ops_shutdown(struct ops *ops) FDIO_BLOCKS;
-/* After ops_shutdown; or NULL. */
+/* Frees ops, after ops_shutdown. ops may be NULL. */
 void ops_free(struct ops *ops) FDIO_BLOCKS;
 
 #endif

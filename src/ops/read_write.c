@@ -89,7 +89,7 @@ static unsigned write_flags(const struct ops_req *req, uint32_t inode_flags,
 	if (unlikely(req->ops->config.sync || (inode_flags & EXT4_LIVE_SYNC)))
 		flags |= DIO_DSYNC | DIO_SYNC;
 	if (in->write_flags & FUSE_WRITE_CACHE)
-		/* The stores succeeded long ago: refusing the data now would lose it. */
+		/* The program's stores have succeeded already: a refusal now would lose them. */
 		return flags | DIO_ROOT | DIO_WRITEBACK;
 	if ((in->write_flags & FUSE_WRITE_LOCKOWNER) && (in->flags & O_DIRECT))
 		flags |= DIO_DIRECT;
@@ -98,8 +98,8 @@ static unsigned write_flags(const struct ops_req *req, uint32_t inode_flags,
 	if ((in->flags & O_SYNC) == O_SYNC)
 		flags |= DIO_SYNC | DIO_DSYNC;
 	/*
-	 * Any write removes the file's capabilities, whoever writes. For a descriptor without page
-	 * cache the kernel leaves that to the daemon.
+	 * Every write removes the file's capabilities, even one by root. For a descriptor that
+	 * bypasses the page cache the kernel leaves that to the daemon.
 	 */
 	flags |= in->write_flags & FUSE_WRITE_KILL_SUIDGID ? DIO_KILLPRIV : DIO_KILLCAPS;
 	if (ops_may_use_reserved(req))

@@ -18,7 +18,7 @@ void ops_try_begin(void)
 
 bool ops_try_answered(void)
 {
-	/* Otherwise the worker would make a change that has been made already. */
+	/* NOWAIT-4: after a change was made, a withheld answer would make a worker repeat it. */
 	FDIO_ASSERT(!withheld || !nowait_self.done);
 	nowait_end();
 	return !withheld;
@@ -36,8 +36,8 @@ static bool withhold(void)
 void ops_reply(struct ops_req *req, int err, uint32_t len)
 {
 	/*
-	 * The request was under way when the volume was shut down, and met the aborted journal: as
-	 * ext4 does, that is EIO.
+	 * EROFS after a shutdown: the request was under way at the shutdown and found the journal
+	 * aborted. The kernel's ext4 returns EIO then.
 	 */
 	if (unlikely(err == -EROFS) && ext4_vol_is_shut_down(req->ops->vol))
 		err = -EIO;

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The requester: the credentials of a request, and what they permit. Groups and capabilities that
- * FUSE does not tell are asked of ops_config.in_group and .capable, which may block for a moment:
- * on workers only, a loop thread misses. What cannot be found out counts as not permitted. No
- * locks.
+ * The requester: the credentials of a request, and what they permit. For groups and
+ * capabilities, which FUSE does not pass, it calls ops_config.in_group and .capable, which may
+ * block for a moment: on workers only; a loop thread misses. What cannot be found out counts as not
+ * permitted. No locks.
  */
 #include "ops/types.h"
 
-/* Supplementary groups do not count: FUSE does not tell them. */
+/* Supplementary groups do not count, because FUSE does not pass them. */
 bool ops_may_use_reserved(const struct ops_req *req)
 {
 	const struct ops_config *config = &req->ops->config;
@@ -33,9 +33,10 @@ void ops_credentials(struct ops_req *req, uint32_t umask, struct ext4_credential
 }
 
 /*
- * True if the requester is a member of the group gid. FUSE tells the supplementary groups only with
- * requests that create, so config->in_group finds them out. That is rarely necessary: for files
- * with the setgid bit and without group execution. Whoever cannot be proved a member loses the bit.
+ * True if the requester is a member of the group gid. FUSE passes supplementary groups only with
+ * requests that create, so this asks config->in_group. That is rarely necessary: only for files
+ * with the setgid bit but without group execute permission. If membership cannot be proved, the
+ * file loses the bit.
  */
 static bool in_group(const struct ops_req *req, uint32_t gid)
 {

@@ -12,9 +12,9 @@
 #include <unistd.h>
 
 /*
- * As ext4_seek, for a file of which the kernel may hold pages, from unknown->off to unknown->end,
- * that programs have stored into and that the extent map does not know. All of the range counts as
- * data. A program that copies it reads what the page cache holds: zeroes where nothing was stored.
+ * As ext4_seek, for a file with a range of mapped pages, unknown->off to unknown->end, that programs
+ * may have stored into while the extent map still shows holes there. The whole range counts as
+ * data: a program that copies it reads the page cache, which has zeroes where nothing was stored.
  */
 static int seek_past_unknown(struct ext4_inode *inode, const struct dio_cached *unknown,
 			     uint64_t off, bool want_data, uint64_t *ret)
@@ -129,7 +129,7 @@ void ops_fallocate(struct ops_req *req)
 	do {
 		err = fallocate_gated(ops, file->inode, mode, in, ops_may_use_reserved(req));
 	} while (ext4_space_has_come(ops->vol, err, &since));
-	/* The file loses its privileges, as if the process had written to it. */
+	/* As after a write by the process, the file loses its set-ID bits and capabilities. */
 	if (!err && req->fuse.in.header.uid != 0 && ext4_needs_killpriv(file->inode))
 		err = ext4_setattr(file->inode, ops_kill_flags(req, file->inode), &none);
 	if (!err && (ops_is_sync(ops, file->inode) || (file->open_flags & (O_DSYNC | O_SYNC))))

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * STATFS. Never blocks, so that it is always served on the loop thread that received it; takes no
+ * STATFS. Never blocks, so the loop thread that received the request always serves it. Takes no
  * lock and does not fail.
  */
 #include "ops/types.h"

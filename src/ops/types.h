@@ -11,11 +11,11 @@
  *              answer, the answer is withheld, and the handler runs again on a worker.
  *   neither    on a worker (a thread of ops_config.workers), where it may block.
  *
- * So an OPS_TRY handler gives back what it holds if nowait_missed() says so, and leaves the payload
- * as it was until it writes the answer: names of the request may lie there.
+ * So if nowait_missed() is true, an OPS_TRY handler drops its references and locks. Until it writes
+ * the answer, it does not change the payload, which may contain the names of the request.
  *
- * "Workers, OPS_TRY" below: on workers, and on loop threads in that mode. Where no thread is named,
- * any thread may call, and the call does not block.
+ * Below, "Workers, OPS_TRY" means: on workers, and on loop threads in the mode of base/nowait.h.
+ * Where no thread is named, any thread may call the function, which does not block.
  */
 #ifndef FDIO_OPS_TYPES_H
 #define FDIO_OPS_TYPES_H
@@ -32,8 +32,8 @@
 #include <string.h>
 
 /*
- * How long the kernel may keep entries and attributes, in seconds. Nobody else changes the file
- * system, so any time would be right.
+ * How long the kernel may cache entries and attributes, in seconds. Only this daemon changes the
+ * file system, so any time would be correct.
  */
 #define OPS_VALID_S 86400u
 /* Inodes with smaller numbers are the file system's own, except the root. */
@@ -57,7 +57,7 @@ typedef void (*ops_handler_fn)(struct ops_req *req);
 
 /* ops_handler.flags */
 enum {
-	OPS_LOOP = 1 << 0,           /* the head says where these two run */
+	OPS_LOOP = 1 << 0,           /* see the head of this file */
 	OPS_TRY = 1 << 1,
 	OPS_CHANGE = 1 << 2,         /* a read-only volume refuses it with EROFS */
 	OPS_AFTER_SHUTDOWN = 1 << 3, /* served after ext4_vol_shutdown; all else is EIO then */
@@ -72,10 +72,10 @@ struct ops_req {
 	struct work work;          /* on ops_config.workers */
 	struct ops *ops;
 	const struct ops_handler *handler;
-	struct ext4_inode *inode;  /* a reference, while ops_launder_first is at work */
-	bool laundered;            /* it has been at work, once; only then the next two are valid */
-	struct dio_cached cached;  /* the pages */
-	bool cached_late;          /* the pages were not forgotten in time */
+	struct ext4_inode *inode;  /* a reference, while ops_launder_first launders its pages */
+	bool laundered;            /* ops_launder_first has run; makes the next two valid */
+	struct dio_cached cached;  /* the range of pages that it laundered */
+	bool cached_late;          /* the kernel did not forget these pages in time */
 };
 
 /*
@@ -83,7 +83,7 @@ struct ops_req {
  * a handle only after the last request that carries it was answered.
  */
 struct ops_file {
-	/* Atomic. Odd while the entry is in use; each open and release adds 1. */
+	/* Atomic. The generation: each open and release adds 1; odd while the entry is in use. */
 	uint32_t gen;
 	uint32_t next_free;        /* index + 1 of the next free entry; 0: none */
 	struct dio_file *file;     /* NULL for directories */
@@ -113,7 +113,7 @@ struct ops {
 
 	struct ops_notify *notify;
 	struct ops_launder *launder;
-	struct work reap_work;     /* deletes inodes that loop threads left over */
+	struct work reap_work;     /* deletes the inodes that loop threads left to a worker */
 	bool reap_queued;          /* atomic */
 };
 
@@ -133,8 +133,8 @@ void ops_reply(struct ops_req *req, int err, uint32_t len);
 /* Answers with a copy of len bytes of data. */
 void ops_reply_data(struct ops_req *req, const void *data, uint32_t len);
 /*
- * Around a handler that is tried on a loop thread. ops_try_answered is false if the handler missed,
- * which means that there was no answer.
+ * dispatch.c calls these two before and after it tries a handler on a loop thread. ops_try_answered
+ * returns false if the handler missed and its answer was withheld.
  */
 void ops_try_begin(void);
 bool ops_try_answered(void);
@@ -162,17 +162,17 @@ void ops_forget_lookups(struct ops *ops, uint64_t nodeid, uint64_t nlookup) FDIO
 
 /* ---- requester.c ---- */
 
-/* Fills in who sent the request. The groups point into it. */
+/* Fills in credentials from the request. credentials->groups points into the request. */
 void ops_credentials(struct ops_req *req, uint32_t umask, struct ext4_credentials *credentials);
 /* True if the requester may use the blocks that are reserved for root. */
 bool ops_may_use_reserved(const struct ops_req *req);
 /*
- * The privileges (EXT4_KILL_*) that inode loses by a change of the requester. FUSE leaves the
- * judgement to the daemon, without telling the groups. Workers, OPS_TRY.
+ * Returns which privileges (EXT4_KILL_*) inode loses when the requester changes it. FUSE leaves that
+ * decision to the daemon, but does not pass the supplementary groups. Workers, OPS_TRY.
  */
 unsigned ops_kill_flags(const struct ops_req *req, struct ext4_inode *inode) FDIO_MAY_WAIT;
 /*
- * True if the requester, who waits for the answer, has the capability cap (CAP_*). Workers; may
+ * True if the requester, which waits for the answer, has the capability cap (CAP_*). Workers; may
  * block for a moment.
  */
 bool ops_capable(const struct ops_req *req, unsigned cap) FDIO_BLOCKS;
@@ -180,7 +180,7 @@ bool ops_capable(const struct ops_req *req, unsigned cap) FDIO_BLOCKS;
 /* ---- durable.c ---- */
 
 /*
- * Waits until everything done to inode so far is durable; datasync as in struct dio_sync. Workers,
+ * Waits until all changes of inode so far are durable; datasync as in struct dio_sync. Workers,
  * without a lock.
  */
 int ops_wait_durable(struct ops *ops, struct ext4_inode *inode, bool datasync) FDIO_BLOCKS;
@@ -190,15 +190,16 @@ int ops_wait_durable(struct ops *ops, struct ext4_inode *inode, bool datasync) F
  */
 bool ops_is_sync(struct ops *ops, struct ext4_inode *inode);
 /*
- * After a change: waits until it is durable, if changes of inode are synchronous, or if changes of
- * the names in dir are (dirsync and chattr +D count as well). err is the result of the change: if
- * it is not 0, nothing is waited for and err is returned. Workers; OPS_TRY after ops_miss_if_sync.
+ * Called after a change with its result err. If err is 0 and changes of inode are synchronous, waits
+ * until the change is durable; ops_dir_durable does so for changes of the names in dir, which
+ * dirsync and chattr +D make synchronous, too. Otherwise returns err at once. Workers; OPS_TRY
+ * after ops_miss_if_sync.
  */
 int ops_inode_durable(struct ops *ops, struct ext4_inode *inode, int err) FDIO_MAY_WAIT;
 int ops_dir_durable(struct ops *ops, struct ext4_inode *dir, int err) FDIO_MAY_WAIT;
 /*
- * Before a change: misses on a loop thread if changes of inode (a directory: of its names) are
- * synchronous. Workers, OPS_TRY.
+ * Called before a change: on a loop thread it misses if changes of inode (for a directory, of its
+ * names) are synchronous. Workers, OPS_TRY.
  */
 int ops_miss_if_sync(struct ops *ops, struct ext4_inode *inode) FDIO_MAY_MISS;
 
@@ -245,13 +246,13 @@ struct ops_file *ops_file_get(struct ops *ops, uint64_t fh);
 /* Takes a file out of the table: the caller closes ret->file and drops ret->inode. */
 bool ops_file_remove(struct ops *ops, uint64_t fh, struct ops_file *ret);
 /*
- * The same for the next open file from *index on, and moves *index behind it. False: there are no
- * more.
+ * As ops_file_remove, for the next open file from *index on; moves *index behind it. False: no more
+ * files are open.
  */
 bool ops_file_remove_next(struct ops *ops, uint32_t *index, struct ops_file *ret);
 /*
  * Fills ids with node ids of open regular files from *index on, and moves *index behind them.
- * Returns how many, at most cap; 0: there are no more.
+ * Returns the number of ids, at most cap; 0: no more files.
  */
 unsigned ops_files_nodeids(struct ops *ops, uint32_t *index, uint64_t *ids, unsigned cap);
 void ops_files_free(struct ops *ops);
@@ -273,9 +274,10 @@ void ops_reply_map(struct ops_req *req, const struct fuse_ioctl_in *in) FDIO_BLO
 
 int ops_notify_new(struct ops *ops) FDIO_BLOCKS;
 /*
- * After a failed operation that could have changed the size of inode, which was before. A truncate
- * takes several transactions, so the size may have changed all the same: then the kernel is made to
- * ask for it again. Otherwise it would show the old one for OPS_VALID_S. Workers, OPS_TRY.
+ * Called after an operation on inode has failed; before: the size before the operation. A truncate
+ * takes several transactions, so the size may have changed in spite of the error. If it has, the
+ * kernel is notified to ask for it again; otherwise it would show the old size for OPS_VALID_S.
+ * Workers, OPS_TRY.
  */
 void ops_size_failed(struct ops *ops, struct ext4_inode *inode, uint64_t before) FDIO_MAY_WAIT;
 /* Waits until every notification has been sent; no request that could send one is under way. */
@@ -288,19 +290,20 @@ int ops_launder_new(struct ops *ops) FDIO_BLOCKS;
 void ops_launder_drain(struct ops *ops) FDIO_BLOCKS; /* as ops_notify_drain */
 void ops_launder_free(struct ops *ops) FDIO_BLOCKS;
 /*
- * Called by a handler, before it changes anything, whose answer depends on what programs have
- * stored in such pages of inode. If the kernel may hold any, it writes them back and forgets them:
- * the call returns true, the handler returns without an answer, and it is called again on a worker.
- * Workers; OPS_TRY, where it misses instead.
+ * For a handler whose answer depends on what programs have stored in mapped pages of inode of the
+ * kind `what`; it calls this before it changes anything. If the kernel may hold such pages, has the
+ * kernel write them back and forget them, and returns true: the handler must return without an
+ * answer, and is called again on a worker. Workers; OPS_TRY, where it misses instead.
  */
 bool ops_launder_first(struct ops_req *req, struct ext4_inode *inode, enum dio_cached_what what)
 	FDIO_MAY_WAIT;
 /*
- * After a file has grown from old_size bytes: has the kernel forget the page of the old end. True:
- * req will be answered, with success, when that is done. Workers.
+ * Called after a file has grown from old_size bytes: if the kernel may hold stores behind the old
+ * end, has it forget that page and returns true; req is answered, with success, when that is done.
+ * Workers.
  */
 bool ops_launder_tail(struct ops_req *req, struct ext4_inode *inode, uint64_t old_size);
-/* True if the kernel clears what pages hold behind the end when a file grows. After INIT. */
+/* True if the kernel zeroes its pages behind the old end when a file grows. Valid after INIT. */
 bool ops_kernel_clears_tail(const struct ops *ops);
 
 #endif

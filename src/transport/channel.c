@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What the channels and the rooms above share of writing to the kernel: trying again after errors
- * that pass, and notifications.
+ * Writing to the kernel, for the channels and the rooms above: retries after transient errors, and
+ * notifications.
  *
  * transport_retry: a reply that is not sent leaves its client waiting until the mount ends, and a
- * failed read of /dev/fuse ends the mount, so a short sleep is better than giving up. The thread
- * that sleeps may be a loop's: the only place where one sleeps outside its ring. (A timer on the
- * ring would need memory too.) Any thread; no locks.
+ * failed read of /dev/fuse ends the mount, so a short sleep is better than giving up. The
+ * calling thread may be a loop thread: this is the only place where a loop thread sleeps outside
+ * its ring. (A timer on the ring would need memory, too.) Any thread; no locks.
  *
  * transport_notify_inval_inode writes to the session's fd. The kernel may make it wait for a page
  * that a READ has locked, so it runs on a thread that no READ waits for, with no lock held. It

@@ -34,25 +34,25 @@ struct transport_config {
 	/* For the kernel and mount(8), separated by commas: ro,nosuid,allow_other */
 	const char *mount_opts;
 	struct loop_set *loops;
-	unsigned queue_depth;      /* slots a loop */
+	unsigned queue_depth;      /* slots for each loop */
 	enum transport_kind transport;
 	unsigned max_background;   /* 0: 4096 */
 	size_t slot_size;          /* bytes of the struct that begins with a transport_req */
 	bool posix_acl, parallel_dio, export_handles;
 	/*
-	 * Unmounts mountpoint, for which the daemon itself has no privilege any more. -errno:
-	 * -EPERM: only lazy is possible, -EINVAL: it is not mounted any more, -EEXIST: another
-	 * mount covers it. Not on the control thread; one call at a time.
+	 * Unmounts mountpoint; the daemon itself no longer has the privilege. -EPERM: only a lazy
+	 * unmount is possible, -EINVAL: it is not mounted any more, -EEXIST: another mount covers
+	 * it, or another -errno. Not on the control thread; one call at a time.
 	 */
 	int (*umount)(void *arg, bool lazy);
 	/*
-	 * Called on the control thread when no more requests are taken; those that handlers have
-	 * are waited for next. May be NULL.
+	 * Called on the control thread when the transport takes no more requests, before it waits
+	 * for those that handlers still have. May be NULL.
 	 */
 	void (*ending)(void *arg);
 	/*
 	 * Called once, on the control thread, after DESTROY (umount of fuseblk) or the end of the
-	 * channel (umount, abort). Returns when everything is written.
+	 * channel (umount, abort). Must return only when all data is on the device.
 	 */
 	void (*destroy)(void *arg, bool aborted);
 	void *arg;
@@ -76,11 +76,14 @@ void transport_set_server(struct transport *transport, const struct transport_se
  * the running loops arm their slots. Main thread; waits at most ten seconds for INIT. -errno.
  */
 int transport_start(struct transport *transport, struct fdio_reason *reason) FDIO_BLOCKS;
-/* Unmounts, lazily if busy, which ends the connection (SIGTERM). Not on the control thread. */
+/*
+ * Unmounts as SIGTERM asks for, lazily if the mount is busy, and thereby ends the connection. Not
+ * on the control thread.
+ */
 void transport_unmount(struct transport *transport);
 /*
- * Ends the connection although the kernel keeps it: the mount is gone here, but still there in
- * another mount namespace. Any thread.
+ * Ends the connection although the kernel keeps it alive: the file system is unmounted here, but
+ * still mounted elsewhere. Any thread.
  */
 void transport_let_go(struct transport *transport);
 /* Logs the requests that are not answered yet (at most 20), and how many there are. Any thread. */

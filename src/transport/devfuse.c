@@ -9,17 +9,17 @@
  * either direction.
  *
  * One READ for each loop waits on its ring: a request wakes every waiting READ, so more would only
- * multiply the wake-ups. Once awake, the loop takes what else is queued with plain non-blocking
- * reads before it arms the next READ. Replies are written at once by the thread that has them. No
- * locks.
+ * multiply the wake-ups. Once awake, the loop reads all other queued requests with plain
+ * non-blocking reads before it arms the next READ. The thread that replies writes the reply at
+ * once. No locks.
  *
- * Errors that pass are tried again (transport_retry). A read that fails for good ends the mount; a
+ * Transient errors are retried (transport_retry). A read that fails for good ends the mount; a
  * reply that fails is logged, and its client waits until the mount ends.
  *
- * DEVFUSE-1 A thread that is not the loop's gives a slot back by pushing it on returned, then reads
- *        starved. The loop, when it has no slot to arm, sets starved, then looks at returned once
- *        more. All four are sequentially consistent: at least one side sees the other, so the loop
- *        is woken when it must be and only then.
+ * DEVFUSE-1 Another thread than the loop's gives a slot back by pushing it on `returned`, then reads
+ *        `starved`. The loop, when it has no slot to arm, sets `starved`, then looks at `returned`
+ *        once more. All four accesses are sequentially consistent, so at least one side sees the
+ *        other's store: the loop is woken when it must be, and only then.
  */
 #include "transport/types.h"
 
@@ -34,7 +34,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-/* So many requests are read at one waking, before completions get their turn. */
+/* Requests read at one wake-up before the loop handles completions. */
 #define TAKE_BATCH 32u
 
 static void take_requests(struct transport_queue *queue);
@@ -42,7 +42,7 @@ static void take_requests(struct transport_queue *queue);
 static void *message_of(struct transport_req *req) { return req->payload - MESSAGE_WRITE_HDR; }
 #define MESSAGE_CAP (MESSAGE_WRITE_HDR + MESSAGE_MAX_WRITE)
 
-/* Makes slots free that other threads have answered (DEVFUSE-1). */
+/* Moves the slots that other threads have returned to the free list (DEVFUSE-1). */
 static void take_returned(struct transport_queue *queue)
 {
 	struct transport_req *req = __atomic_exchange_n(&queue->returned, NULL, __ATOMIC_SEQ_CST);
@@ -134,7 +134,7 @@ static void arm_read(struct transport_queue *queue)
 		if (!req)
 			return; /* the next slot that is returned arms */
 	}
-	/* Usually no store: other threads that give slots back read this cache line. */
+	/* Stores only if necessary, because threads that return slots read this cache line. */
 	if (__atomic_load_n(&queue->starved, __ATOMIC_RELAXED))
 		__atomic_store_n(&queue->starved, false, __ATOMIC_RELAXED);
 	struct io_uring_sqe *sqe = loop_sqe(queue->loop);
@@ -304,8 +304,8 @@ static void devfuse_arm(struct transport_queue *queue)
 		return;
 	}
 	/*
-	 * Where this is the only channel (not loop 0 beside the ring), a request wakes the loops of
-	 * all CPUs, and polling only takes time from them.
+	 * If all loops use this channel (and not only loop 0, beside the ring), a request wakes the
+	 * loops of all CPUs, and polling only takes CPU time from them.
 	 */
 	if (queue->transport->chan == &transport_channel_devfuse ||
 	    __atomic_load_n(&queue->transport->fell_back, __ATOMIC_SEQ_CST))

@@ -9,8 +9,8 @@
  * DISPATCH-2 busy is raised before stopping is read, and stopping is set before busy is summed:
  *        either the handler is not called or the end waits for it.
  * DISPATCH-3 The kernel releases a file, and forgets an inode, only after every request that named
- *        it was answered. So what a handler did with them happened before; ThreadSanitizer does not
- *        see that, because the order is the kernel's, and is told here.
+ *        it was answered. So a handler's use of them happened before. The kernel makes that
+ *        order, which ThreadSanitizer cannot see; order_answer and order_release show it.
  * DISPATCH-4 A handler may go on after its reply, when its slot is no longer busy. So a loop says
  *        when it is inside a handler: handling is raised before the reply lowers busy, and lowered
  *        after the handler's last access. The end reads busy first and handling afterwards.
@@ -132,7 +132,7 @@ void transport_dispatch(struct transport_req *req, int err)
 		return;
 	}
 	if (err) {
-		/* The kernel asks once for an operation that is not served, and does without. */
+		/* After one ENOSYS the kernel does not send this opcode again. */
 		if (err == -ENOSYS) {
 			log_debug("FUSE %s (%u) is not served",
 				  message_opcode_name(req->in.header.opcode),

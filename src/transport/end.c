@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The news that a connection ends, from a channel, from dispatch.c (DESTROY) or from an unmount, to
- * the control thread (transport.c). A file of its own, below all of these. Any thread;
+ * Tells the control thread (transport.c) that the connection ends. The callers are the channels,
+ * dispatch.c (DESTROY) and transport_unmount, so this is a file of its own, below all of them. Any thread;
  * transport.lock is held for a moment; nothing fails.
  */
 #include "transport/types.h"

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * FUSE_INIT: what the daemon asks of the kernel and what it tells it. Read and answered once, on
- * the main thread, before any loop takes requests; no locks. A kernel that is too old gets an error
- * as its answer, and the start fails with a reason.
+ * FUSE_INIT: the negotiation of flags and limits with the kernel. The main thread reads and answers
+ * it once, before any loop takes requests; no locks. A kernel that is too old gets an error as its
+ * answer, and the start fails with a reason.
  *
  * The choices follow from one fact: the daemon owns the device and no other program changes the
  * file system, so the kernel may cache names, attributes and pages for as long as it likes.
- * max_write and max_read are as many bytes as max_pages are pages, so that 1 MiB of page-aligned
- * memory is one request. The kernel splits direct I/O by the pages that it touches: memory that is
- * not page-aligned touches one more, so such a request is split where a page of the application
- * ends, at any byte. The I/O engine takes such pieces.
+ * max_write and max_read are max_pages in bytes, so that 1 MiB of page-aligned memory makes one
+ * request. The kernel limits a direct-I/O request by the number of pages that it touches. A buffer
+ * that is not page-aligned touches one more, so the kernel splits it at a page boundary of the
+ * buffer, which may be any byte of the file. The I/O engine takes such pieces.
  */
 #include "transport/types.h"
 

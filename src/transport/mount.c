@@ -33,7 +33,7 @@ static void catch_fuse_log(enum fuse_log_level level, const char *fmt, va_list a
 	last_fuse_line[strcspn(last_fuse_line, "\n")] = '\0';
 }
 
-/* fusermount3, which mounts for users other than root, writes to stderr: kept for the reason. */
+/* Mounts. Keeps for the reason what fusermount3, the helper for ordinary users, prints. */
 static int mount_and_listen(struct transport *transport)
 {
 	int said = memfd_create("fusermount3", MFD_CLOEXEC), err = -1;

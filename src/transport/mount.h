@@ -15,11 +15,11 @@
 struct transport;
 
 int transport_mount_libfuse(struct transport *transport, struct fdio_reason *reason) FDIO_BLOCKS;
-/* Unmounts lazily if that was not done yet, closes the session's fd and frees the session. */
+/* If the file system is still mounted, unmounts it lazily; closes the session's fd and frees the session. */
 void transport_unmount_libfuse(struct transport *transport);
 /*
- * umount(2) as by a user; -EBUSY when files are open. May wait for DESTROY, so it does not run on
- * the control thread.
+ * Unmounts as umount(8) does; -EBUSY if files are open. May wait until DESTROY is answered, which
+ * the control thread does, so it must not run there.
  */
 int transport_unmount_try(struct transport *transport);
 /* Detaches the mount at once; open files keep the connection alive. Logs an error. */

@@ -16,9 +16,9 @@
 #include <sys/uio.h>
 
 /*
- * True for a loop whose CPU is not in use. It has one slot: the kernel's ring wants an entry for
- * each possible CPU, and a CPU that is plugged in later is served, slowly. Loop 0 always has all of
- * its slots, because it also serves /dev/fuse.
+ * True for a loop whose CPU is offline. Such a loop has one slot: the kernel's ring needs an entry for
+ * each possible CPU, and a CPU that comes online later is still served, slowly. Loop 0 always has
+ * all of its slots, because it also serves /dev/fuse.
  */
 static bool is_spare(unsigned i) { return i > 0 && !loop_cpu_online(i); }
 
@@ -45,9 +45,9 @@ static unsigned depth_for(const struct transport *transport)
 static size_t arena_bytes(size_t bytes) { return fdio_round_up(bytes, HUGE_BYTES); }
 
 /*
- * Memory of huge pages, if the kernel has them: a device request of 1 MiB of them has few segments.
- * Of small pages it has more than most drivers take, and io_uring would hand it to a thread of its
- * own to be cut.
+ * Allocates huge pages if the kernel has them: 1 MiB in huge pages makes a device request of few
+ * segments. In small pages it has more segments than most drivers take, and io_uring would punt the
+ * request to a worker thread to be split.
  */
 static void *arena_new(size_t bytes)
 {

@@ -112,8 +112,8 @@ static bool any_handling(struct transport *transport)
 }
 
 /*
- * These two read slots that other threads use, for the log only: they may see old values, or half
- * of a new one. in.arg always points into the slot.
+ * log_one and transport_log_busy read slots that other threads use, for the log only, and may see
+ * old or torn values. in.arg always points into the slot.
  */
 #define LOOKS_ONLY __attribute__((no_sanitize("thread"), noinline))
 static void log_one(const struct transport_req *req) LOOKS_ONLY;
@@ -243,8 +243,9 @@ void transport_unmount(struct transport *transport)
 	err = transport_unmount_try(transport);
 	if (!err || err == -EINVAL || err == -EEXIST) {
 		/*
-		 * If it is unmounted, the channel ends by itself. If it was not mounted any more,
-		 * or another mount covers it, programs that still use it get errors.
+		 * After an unmount the channel ends by itself. If the mount was gone already or is
+		 * covered by another mount, the connection is ended here: programs that still use
+		 * it get errors.
 		 */
 		if (err)
 			transport_end(transport, TRANSPORT_GONE, NULL);

@@ -36,7 +36,7 @@ struct transport_channel_ops {
 	void (*close)(struct transport *transport);
 };
 
-/* What one loop has sampled of one queue (deal.c). Zero at first. */
+/* One loop's samples of one queue (deal.c). All zero at first. */
 struct transport_deal {
 	unsigned arrivals, samples;
 	unsigned mine, other;
@@ -61,14 +61,14 @@ struct transport_queue {
 	bool handling;
 	bool wake_posted;          /* atomic: wake_msg is on its way */
 	struct loop_msg wake_msg;
-	/* Atomic: the first so many slots are entries of the kernel's ring (uring.c). */
+	/* Atomic: slots below this number are entries of the kernel's ring (uring.c). */
 	unsigned nr_ring;
-	unsigned nr_refused;       /* of these, by the kernel; loop thread only */
+	unsigned nr_refused;       /* entries that the kernel refused; loop thread only */
 	bool ring_over;            /* the kernel has taken an entry down; loop thread only */
 	struct loop_msg fallback_msg;
 	/* Its loop may serve a part of this queue's entries (deal.c), and vice versa; or NULL. */
 	struct transport_queue *helper;
-	bool dealt;                /* atomic: the helper does; both loops write it */
+	bool dealt;                /* atomic: the helper serves a part; both loops write it */
 	/* Samples of this queue, and of the one it helps; loop thread only. */
 	struct transport_deal seen_own, seen_helping;
 	/* Atomic stack of slots answered on other threads, linked by chan_priv. */
@@ -76,8 +76,8 @@ struct transport_queue {
 	unsigned busy;             /* atomic: slots that handlers hold */
 	bool starved;              /* atomic: no slot to arm (DEVFUSE-1 in devfuse.c) */
 	/*
-	 * Atomic: requests of this queue, and of the helper's, that this queue's loop serves. The
-	 * loop writes them; the helper's reads them now and then.
+	 * Atomic: how many requests of this queue, and of the helper's queue, this queue's loop is
+	 * serving. This loop writes them; the helper's loop reads them now and then.
 	 */
 	unsigned serving_own fdio_cacheline_aligned, serving_helping;
 };
@@ -162,8 +162,8 @@ static inline bool transport_deal_due(struct transport_deal *deal)
 	return ++deal->arrivals % 8 == 0;
 }
 /*
- * Adds a sample: mine requests of the queue are being served, and other of the helper's own. on:
- * the queue is dealt out now. Returns whether it should be from now on.
+ * Adds a sample. mine, other: how many requests of the queue, and of the helper's own queue, are
+ * being served. on: whether the queue is dealt out now. Returns whether it should be from now on.
  */
 bool transport_deal_sample(struct transport_deal *deal, bool on, unsigned mine, unsigned other);
 
@@ -183,14 +183,15 @@ static inline bool transport_deal_is_readahead(const struct message_in *in)
 }
 
 /*
- * dispatch.c: hands a request to the server, or handles it here if it is the transport's own. err
- * is that of decoding it. On the thread of the loop that serves it.
+ * dispatch.c: hands a request to the server, or handles it if it is for the transport itself. err:
+ * the result of decoding the request. On the thread of the loop that serves it.
  */
 void transport_dispatch(struct transport_req *req, int err);
 
 /*
- * channel.c: true if err may pass and *tries, zero at first, is below the limit. Counts the try,
- * and sleeps for a millisecond if memory is short or the first few tries have failed. Any thread.
+ * channel.c: true if the caller should try again, because err is transient and *tries (zero at
+ * first) is below the limit. Counts the try, and sleeps for a millisecond if memory is short or the
+ * first few tries have failed. Any thread.
  */
 #define TRANSPORT_RETRY_MAX 1000u
 #define TRANSPORT_RETRY_AT_ONCE 8u
