@@ -2,9 +2,10 @@
 /*
  * A mark in each long-lived struct that says of which type it is. The mark is set when the struct
  * is made, checked where a pointer to it comes back through a void pointer, a callback or
- * container_of, and cleared before the struct is freed. So a wrong or dead pointer aborts the program where it is first used. Only in
- * builds with --enable-debug or a sanitizer: in others the field and the calls are empty, so
- * nothing may depend on the size of a marked struct. Any thread, no locks.
+ * container_of, and cleared before the struct is freed. So a wrong or dead pointer aborts the
+ * program where it is first used. Only in builds with --enable-debug or a sanitizer: in others the
+ * field and the calls are empty, so nothing may depend on the size of a marked struct. Any thread,
+ * no locks.
  *
  * 	struct loop { FDIO_MAGIC_FIELD; ... };
  * 	fdio_magic_set(loop, MAGIC_LOOP);      after allocating it

@@ -12,7 +12,8 @@
  *    operation fails: no handle ends well after a miss (nowait_err), and no reply is sent.
  * NOWAIT-3 An operation that has missed leaves nothing behind: its handle is cancelled, and its
  *    references are dropped.
- * NOWAIT-4 After its handle has ended well, an operation does not miss any more. If a remaining step
+ * NOWAIT-4 After its handle has ended well, an operation does not miss any more. If a remaining
+ * step
  *    would wait, the operation either skips it, because it is only an optimisation (nowait_save,
  *    nowait_restore), or leaves it to a worker.
  *

@@ -2,8 +2,8 @@
 /*
  * Poisoning of memory that the program hands out itself, in pieces of larger allocations. A piece
  * that is not in use is out of bounds for AddressSanitizer, and overwritten in builds with
- * FDIO_DEBUG_LOCKS, so that a use after free is noticed. In release builds nothing happens. Any thread, no
- * locks: the caller owns the memory. Nothing fails.
+ * FDIO_DEBUG_LOCKS, so that a use after free is noticed. In release builds nothing happens. Any
+ * thread, no locks: the caller owns the memory. Nothing fails.
  */
 #ifndef FDIO_BASE_POISON_H
 #define FDIO_BASE_POISON_H

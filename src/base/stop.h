@@ -2,8 +2,8 @@
 /*
  * Being told to end during the start. SIGTERM and SIGINT are blocked, and stay pending until the
  * signal thread runs. So a step that takes long before that calls fdio_stop_asked now and then, or
- * waits by fdio_stop_wait. Any thread, no state, nothing fails. In tests and tools these signals are not
- * blocked, and end the process as usual.
+ * waits by fdio_stop_wait. Any thread, no state, nothing fails. In tests and tools these signals
+ * are not blocked, and end the process as usual.
  */
 #ifndef FDIO_BASE_STOP_H
 #define FDIO_BASE_STOP_H

@@ -41,8 +41,8 @@ static inline uint64_t fdio_blocks(uint64_t len, unsigned bits)
  * FDIO_ASSERT aborts if the expression is false, which it can be only if this program is wrong. It
  * stays in release builds, because file systems lose data by going on after a broken invariant.
  * Never use it for what a device, an image, a client or an administrator can cause: those are
- * errors, and the code handles them. The expression has no side effect (build-aux/check-asserts.sh), so a build with
- * FDIO_NO_ASSERT works the same.
+ * errors, and the code handles them. The expression has no side effect
+ * (build-aux/check-asserts.sh), so a build with FDIO_NO_ASSERT works the same.
  *
  * FDIO_MUST is for an action that has to succeed because the program could not go on without it: if
  * the expression is false, it aborts. The expression is evaluated once, in every build.

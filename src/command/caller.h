@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * What /proc says about the process that a request comes from. FUSE passes the process ID, user
- * and group, but neither the supplementary groups nor the capabilities. Runs in the unmounter process,
- * which still has the file tree. If something cannot be read, or may belong to another process, the
- * answer is false.
+ * and group, but neither the supplementary groups nor the capabilities. Runs in the unmounter
+ * process, which still has the file tree. If something cannot be read, or may belong to another
+ * process, the answer is false.
  */
 #ifndef FDIO_COMMAND_CALLER_H
 #define FDIO_COMMAND_CALLER_H

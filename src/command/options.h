@@ -39,7 +39,7 @@ struct options {
 	int dio, parallel_dio, commit, errors, norecovery, discard, mlock;
 	int queue_depth, poll, max_background, readahead, workers, transport;
 	int log, acl, user_xattr, nofail, sandbox, drain_timeout;
-	int grpid;          /* 1: new files get the directory's group; 0: only if it has set-group-ID */
+	int grpid;          /* 1: new files get the directory's group; 0: only with set-group-ID */
 	int resuid, resgid; /* -1: not given */
 
 	char *fsname;       /* allocated, or NULL */

@@ -3,9 +3,9 @@
  * The unmounter: a small process that does what the daemon can no longer do once it is in the
  * sandbox. It unmounts on command, and looks up in /proc the groups and capabilities of a caller
  * (caller.h), so the daemon needs neither privileges nor the file tree for either. It is forked
- * while the daemon has one thread and no device open. It keeps CAP_SYS_ADMIN, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, if
- * root starts it; for an ordinary user it has no privilege and runs fusermount3. It ends when the
- * daemon's ends of its sockets are closed, however the daemon ends.
+ * while the daemon has one thread and no device open. It keeps CAP_SYS_ADMIN, CAP_SYS_PTRACE and
+ * CAP_DAC_READ_SEARCH, if root starts it; for an ordinary user it has no privilege and runs
+ * fusermount3. It ends when the daemon's ends of its sockets are closed, however the daemon ends.
  */
 #ifndef FDIO_COMMAND_UNMOUNTER_H
 #define FDIO_COMMAND_UNMOUNTER_H
@@ -47,7 +47,8 @@ bool unmounter_in_group(struct unmounter *unmounter, uint32_t pid, uint32_t gid)
 /*
  * True if the thread pid, whose user for file access is uid, has the capability cap in the user
  * namespace of the mount; false also if that cannot be proved. The thread must be waiting for our
- * reply to its request: then neither its ID nor its credentials can change. Blocks as unmounter_in_group.
+ * reply to its request: then neither its ID nor its credentials can change. Blocks as
+ * unmounter_in_group.
  */
 bool unmounter_capable(struct unmounter *unmounter, uint32_t pid, uint32_t uid, unsigned cap);
 /* Ends the process, waits for its exit and frees unmounter, which may be NULL. */

@@ -4,9 +4,9 @@
  *
  * The unmount socket carries commands of one byte. The answer to UNMOUNTER_HOLDERS is a text of at
  * most UNMOUNTER_TEXT_CAP bytes with its NUL; the answer to the others is an int, 0 or -errno. The
- * process also sends one such int unasked, when it is ready or has failed to start. The question socket carries struct
- * unmounter_question, which comes back with its answer. The sockets keep message boundaries
- * (SOCK_SEQPACKET). While the process is inside umount2 it answers neither.
+ * process also sends one such int unasked, when it is ready or has failed to start. The question
+ * socket carries struct unmounter_question, which comes back with its answer. The sockets keep
+ * message boundaries (SOCK_SEQPACKET). While the process is inside umount2 it answers neither.
  */
 #ifndef FDIO_COMMAND_UNMOUNTER_CHILD_H
 #define FDIO_COMMAND_UNMOUNTER_CHILD_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The synchronous requests that the device has not answered: a list, so that dev_log_busy can say
- * what a stalled device owes. dev_call_begin and dev_call_end run on the threads that make such
+ * The synchronous requests in flight: a list, so that dev_log_busy can say which requests a stalled
+ * device has not completed. dev_call_begin and dev_call_end run on the threads that make such
  * requests, which may block; dev_log_busy on any thread. dev_busy.lock (RANK_LEAF) guards the list.
  * Only making it can fail, for want of memory.
  */

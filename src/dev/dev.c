@@ -89,7 +89,7 @@ static bool mem_aligned(const struct dev *dev, const void *buf)
 	return !dev->caps.mem_align || fdio_is_aligned((uintptr_t)buf, dev->caps.mem_align);
 }
 
-/* An aligned buffer, for bounce_put. *ret_held: it is the reserve, and its lock is held. */
+/* An aligned buffer; bounce_put frees it. *ret_held: it is the reserve, whose lock is held. */
 static uint8_t *bounce_get(struct dev *dev, size_t len, bool *ret_held)
 {
 	void *p = NULL;

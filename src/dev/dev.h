@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The device: a small table of functions between the rooms that do I/O and what does it. The
- * product has one implementation (uring.c: a block device or image file through io_uring; open.h
- * opens it). The tests have a fake that completes in any order, inline, late, short or with an
- * error, and loses what was not flushed.
+ * The device: a small table of functions between the rooms that need I/O and the implementation.
+ * The product has one implementation (uring.c: a block device or image file through io_uring;
+ * open.h opens it). The tests have a fake that completes in any order, inline, late, short or with
+ * an error, and loses what was not flushed.
  *
  * All offsets and lengths are bytes, errors are -errno. Two ways in:
  *
@@ -70,7 +70,7 @@ struct dev_io {
 /* One piece of a synchronous batch. */
 struct dev_vec {
 	uint64_t off;
-	void *buf;             /* is not changed */
+	void *buf;             /* the call does not change its content */
 	uint32_t len;
 	int result;            /* 0 or -errno, set by the call */
 };
@@ -110,8 +110,8 @@ static inline void dev_submit(struct dev *dev, struct dev_io *io)
 }
 
 /*
- * All of it, or -errno. Reads may be unaligned, writes are of whole sectors; buf may be anywhere.
- * flags: DEV_FUA.
+ * Read or write all len bytes, or return -errno. Reads may be unaligned, writes must be of whole
+ * sectors; buf needs no alignment. flags: DEV_FUA.
  */
 int dev_read(struct dev *dev, void *buf, size_t len, uint64_t off) FDIO_BLOCKS;
 int dev_write(struct dev *dev, const void *buf, size_t len, uint64_t off,
@@ -122,9 +122,9 @@ int dev_discard(struct dev *dev, uint64_t off, uint64_t len) FDIO_BLOCKS;
 /* The wall clock; tests have their own. Any thread. */
 void dev_now(struct dev *dev, struct timespec *ts);
 /*
- * True if part of the device has gone: an image file that was truncated meanwhile. From the first
- * time on writing and flushing fail with -EIO, because writes would let the file grow again without
- * what it had. Any thread that may block.
+ * True if part of the device is gone: the image file was truncated while it was served. Once this
+ * has been noticed, writes and flushes fail with -EIO, because a write would let the file grow
+ * again without the data it had. Any thread that may block.
  */
 static inline bool dev_lost(struct dev *dev) { return dev->ops->lost && dev->ops->lost(dev); }
 /* Flushes and closes. The device is gone afterwards. */
@@ -132,18 +132,18 @@ void dev_close(struct dev *dev) FDIO_BLOCKS;
 
 /*
  * Makes durable every write that completed before the call. Callers that come while a flush runs
- * share the next one. -EIO to exactly the callers whose flush failed. A device without a volatile
- * cache gets no flush; the call counts all the same.
+ * share the next one. -EIO to exactly the callers whose flush failed. If the device has no
+ * volatile cache, no flush is sent, but the counters count one.
  */
 int dev_flush(struct dev *dev) FDIO_BLOCKS;
 /*
- * fn(arg) is called for each flush that fails: what was written before may be lost, even if a later
- * flush succeeds. On the thread that flushed, before any caller hears of the failure and before
- * another flush begins. There is one fn; NULL: none any more.
+ * Registers fn(arg), which is called for each flush that fails: earlier writes may be lost, even if
+ * a later flush succeeds. It runs on the thread that flushed, before dev_flush returns the error to
+ * any caller and before another flush begins. One fn at a time; NULL removes it.
  */
 void dev_on_flush_failure(struct dev *dev, void (*fn)(void *arg), void *arg) FDIO_BLOCKS;
 
-/* Logs the synchronous requests that the device has not answered; how many. Any thread. */
+/* Logs the synchronous requests that have not completed; returns how many. Any thread. */
 unsigned dev_log_busy(struct dev *dev);
 
 /* The common part, for implementations. dev_init: -ENOMEM. */

@@ -4,10 +4,10 @@
  * may block (syncers, the journal's threads, workers), never on a loop thread.
  *
  * A flush covers what completed before it was issued. So a caller that arrives while a flush runs
- * is not covered by it and waits for the next. Each caller stands in the list waiting until a
- * leader takes the whole list: the leader is the caller that finds no flush running. It gives each
- * of those it took the result of exactly that flush, so no other caller sees its error, and none of
- * them misses it. Files that may have lost data without waiting hear of it through
+ * is not covered by it and waits for the next. Each caller stands in the list `waiting`
+ * until a leader takes the whole list: the leader is the caller that finds no flush running. Every
+ * caller it took gets the result of exactly that flush, so none misses an error, and no other
+ * caller sees it. Files that may have lost data without a waiting caller are told through
  * dev_on_flush_failure.
  *
  * dev_flusher.lock (RANK_DEV) guards everything here and is not held while the device flushes.
@@ -87,7 +87,7 @@ void dev_on_flush_failure(struct dev *dev, void (*fn)(void *arg), void *arg)
 	fdio_mutex_unlock(&flusher->lock);
 }
 
-/* Flushes for all who wait. Called with the lock held, which is dropped meanwhile. */
+/* Flushes for all callers in waiting. The lock is held, and dropped during the flush. */
 static void lead_one_flush(struct dev *dev, struct dev_flusher *flusher)
 {
 	struct list covered;

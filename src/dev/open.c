@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Opening the device: claim it, learn its limits, refuse what cannot work, with a reason. Main
- * thread; no locks.
+ * Opening the device: claims it, reads its limits, and fails with a reason if it cannot be served.
+ * Main thread; no locks.
  *
- * The claim of a block device (O_EXCL) is a second file descriptor, held until close. It is left
- * out where the kernel itself claims the device for a fuseblk mount, which our claim would refuse.
+ * The claim of a block device (O_EXCL) is a second file descriptor, held until close. There is
+ * none for a fuseblk mount: the kernel claims the device itself, and our claim would prevent that.
  * Image files are locked twice, because programs use either kind of lock: flock, and an
  * open-file-description lock.
  */
@@ -55,7 +55,7 @@ static bool block_line(dev_t rdev, const char *name, char *line, size_t cap)
 	       fdio_sysfs_line(line, cap, "/sys/dev/block/%u:%u/../%s", maj, min, name);
 }
 
-/* A number of the queue, or of its cache: "write back" is 1. dflt if there is no such line. */
+/* A queue attribute as a number; "write back" is 1. dflt if the attribute does not exist. */
 static unsigned long queue_number(dev_t rdev, const char *name, unsigned long dflt)
 {
 	char text[64];
@@ -72,7 +72,7 @@ static unsigned long queue_number(dev_t rdev, const char *name, unsigned long df
 /*
  * True for drives that accept FUA and keep the data in their cache nevertheless. QEMU's NVMe does
  * (versions 7.2 and 10.0): after a power cut of the guest, or a crash of QEMU, the commit block of
- * an fsync could be missing. The kernel does not tell, so the models are listed here.
+ * an fsync could be missing. The kernel cannot know, so the models are listed here.
  */
 static bool ignores_fua(dev_t rdev)
 {

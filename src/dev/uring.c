@@ -164,7 +164,7 @@ static int uring_write(struct dev *dev, const void *buf, size_t len, uint64_t of
 	return 0;
 }
 
-/* fdatasync again after a signal: the callers wait for a flush that was really done. */
+/* Repeats fdatasync after EINTR, because callers need a flush that was completed. */
 static int uring_flush(struct dev *dev)
 {
 	int err;
@@ -217,8 +217,8 @@ static struct batch_ring *ring_take(struct dev_uring *uring)
 }
 
 /*
- * Gives a ring back. A broken one is not used again: the requests that are left in it would be sent
- * with the next.
+ * Gives a ring back. A broken ring is not used again: the requests left in it would be submitted
+ * with the next ones.
  */
 static void ring_give(struct dev_uring *uring, struct batch_ring *ring)
 {
@@ -232,9 +232,9 @@ static void ring_give(struct dev_uring *uring, struct batch_ring *ring)
 }
 
 /*
- * Submits the n requests that were prepared, and waits for wait completions. Returns how many were
- * submitted, for which completions come. That is fewer than n if the ring broke: the others are for
- * system calls.
+ * Submits the n prepared requests, and waits for `wait` completions. Returns how many were
+ * submitted and will complete. If the ring broke, that is fewer than n: the caller does the others
+ * by system calls.
  */
 static unsigned ring_submit(struct dev_uring *uring, struct batch_ring *ring, unsigned n,
 			    unsigned wait)
@@ -312,7 +312,7 @@ static int write_fua(struct dev *dev, const void *buf, size_t len, uint64_t off)
 	return err ? err : uring_flush(dev);
 }
 
-/* vec->result from that of its request. System calls do what the ring did not do in full. */
+/* Sets vec->result from res, its completion. System calls write what the ring has left. */
 static void finish_piece(struct dev *dev, struct dev_vec *vec, int res)
 {
 	if (res == (int)vec->len) {

@@ -17,7 +17,7 @@
 struct batch_ring {
 	struct list link;
 	struct io_uring ring;
-	bool broken;           /* its holder's: requests are left that the kernel refused */
+	bool broken;           /* set by its holder: it contains requests that the kernel refused */
 };
 
 struct dev_uring {

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Which CPUs there are, as the kernel numbers them: possible ones, for each of which the kernel
- * keeps a request queue, and those in use. A virtual machine may have many more possible CPUs than
- * it ever uses. Main thread, no state, no locks. Where /sys cannot be read, sysconf's number is
- * taken.
+ * The CPUs as the kernel numbers them: the possible ones, for each of which FUSE keeps a request
+ * queue, and those that are online. A virtual machine may have many more possible CPUs than it ever
+ * uses. Main thread, no state, no locks. If /sys cannot be read, sysconf gives the number.
  */
 #include "loop/loop.h"
 

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What a ring may be used for. Operations of a ring do not pass a seccomp filter, so the kernel is
- * told which ones this program needs; others complete with EACCES from then on. Runs on the thread
- * that is to submit, before the first operation; no locks. A kernel that cannot restrict a ring
- * leaves it as it is, which is logged. Fails with what the kernel says to enabling the ring.
+ * What a ring may be used for. A seccomp filter does not see the operations of a ring, so each ring
+ * is restricted to those that this program needs; others complete with EACCES from then on. Runs on
+ * the thread that is to submit, before the first operation; no locks. If the kernel cannot restrict
+ * a ring, this is logged and the ring is used unrestricted. Fails with the error of enabling the
+ * ring.
  */
 #include "loop/loop.h"
 

@@ -46,7 +46,7 @@ struct loop *loop_set_get(struct loop_set *set, unsigned i)
 
 /* ---- making ---- */
 
-/* Options of a ring, the best first: the kernel may be too old for them. */
+/* Ring options to try, the best first: an old kernel may lack the first ones. */
 static const struct {
 	unsigned flags;
 	const char *text;
@@ -272,7 +272,7 @@ struct io_uring_sqe *loop_sqe(struct loop *loop)
 	return sqe;
 }
 
-/* Handles the completions that are there; how many. */
+/* Handles the completions in the queue; returns how many. */
 static unsigned reap(struct loop *loop)
 {
 	struct io_uring_cqe *cqe;
@@ -302,9 +302,9 @@ static unsigned reap(struct loop *loop)
 /* ---- waiting ---- */
 
 #define POLL_CREDIT_MAX 32u
-#define POLL_RETRY 64u          /* without credit, only one wait in so many polls */
+#define POLL_RETRY 64u          /* without credit, the loop polls before 1 in 64 waits */
 
-/* A completion is there, or the kernel has one and posts it when it is entered. */
+/* A completion is in the queue, or the kernel will post one at the next io_uring_enter. */
 static bool has_events(struct loop *loop)
 {
 	return io_uring_cq_ready(&loop->ring) || (IO_URING_READ_ONCE(*loop->ring.sq.kflags) &
@@ -333,7 +333,7 @@ static void poll_events(struct loop *loop)
 	fdio_count(COUNTER_loop_poll_miss);
 }
 
-/* Submits the prepared SQEs and waits; usually a completion is there afterwards. */
+/* Submits the prepared SQEs and waits for a completion; may return without one. */
 static void submit_and_wait(struct loop *loop)
 {
 	int err = 0;
@@ -358,9 +358,9 @@ static void note_started(struct loop_set *set)
 }
 
 /*
- * Empties the file table. The kernel frees a ring, with its table, in the background, after the
- * commands that still wait on it: the device would be in use, and locked, for a moment after the
- * process has ended.
+ * Empties the file table. The kernel frees a ring and its table in the background, after the
+ * commands that still wait on it: without this, the device would stay in use, and locked, for a
+ * moment after the process has ended.
  */
 static void forget_files(struct loop *loop)
 {
@@ -401,7 +401,7 @@ static void *loop_main(void *arg)
 		submit_and_wait(loop);
 		loop_place_note(loop, reap(loop));
 	}
-	io_uring_submit(&loop->ring); /* the last reply may be among it */
+	io_uring_submit(&loop->ring); /* the last reply may be among the prepared SQEs */
 	forget_files(loop);
 	io_uring_unregister_ring_fd(&loop->ring);
 	self = NULL;

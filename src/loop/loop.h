@@ -5,8 +5,8 @@
  * A loop thread never blocks but in its own io_uring_enter, and for a millisecond in
  * transport_retry: what may block goes to a work queue (base/work.h) and comes back as a message.
  *
- * Making the loops fails with a reason. Once they run, nothing of them fails: an error of the ring
- * itself is an error of this program and stops it.
+ * Making the loops may fail, with a reason. Once they run, no function here fails: an error of the
+ * ring itself is a bug of this program and aborts it.
  */
 #ifndef FDIO_LOOP_H
 #define FDIO_LOOP_H
@@ -22,14 +22,15 @@ struct loop_set;
 
 /*
  * A submitted ring operation; the SQE's user_data is its address. complete runs on the loop thread
- * with res and flags of the CQE. The submitter owns it and keeps it until then.
+ * with res and flags of the CQE. The submitter owns the operation and keeps it until then.
  */
 struct loop_op {
 	void (*complete)(struct loop_op *op, int res, unsigned cqe_flags);
 };
 
 /*
- * A message to a loop, whose thread runs fn once. The sender embeds it and keeps it until then.
+ * A message to a loop, whose thread runs fn once. The sender embeds the message and keeps it until
+ * fn runs.
  */
 struct loop_msg {
 	struct loop_msg *next;
@@ -41,7 +42,7 @@ struct loop_config {
 	unsigned entries;       /* of a submission queue; a completion queue has 4 times as many */
 	bool sqe128;            /* 128-byte SQEs, for the commands of FUSE over io_uring */
 	bool pin;               /* thread i runs on CPU i */
-	unsigned poll_ns;       /* polls for completions so long before sleeping; 0: never */
+	unsigned poll_ns;       /* how long to poll for completions before sleeping; 0: never */
 	/* As poll_ns, but only while a client wanders from CPU to CPU (place.c). */
 	unsigned poll_auto_ns;
 	/* Slots of each ring's fixed-file table, if more than LOOP_NR_FILES. */
@@ -60,9 +61,9 @@ int loop_set_new(const struct loop_config *config, struct loop_set **ret,
 /* Starts the threads and waits until all run their loops. -errno: then none runs. */
 int loop_set_start(struct loop_set *set) FDIO_BLOCKS;
 /*
- * Ends the threads and waits for them. The owners of operations have drained them. What is still
- * armed (a READ of /dev/fuse, the eventfd) is cancelled when the ring is freed, without a call of
- * complete. SQEs that were prepared, also by messages posted before, are still submitted.
+ * Ends the threads and waits for them. The callers have drained their operations before. A READ
+ * that is still armed (of /dev/fuse or the eventfd) is cancelled when the ring is freed, without a
+ * call of complete. Prepared SQEs, also those of messages posted before, are still submitted.
  */
 void loop_set_stop(struct loop_set *set) FDIO_BLOCKS;
 void loop_set_free(struct loop_set *set);
@@ -84,7 +85,7 @@ void loop_note_io(struct loop *loop, int n);
  */
 struct io_uring_sqe *loop_sqe(struct loop *loop);
 
-/* Runs fn(msg) on the loop's thread, in the order of each sender. Wakes the loop. Any thread. */
+/* Runs fn(msg) on the loop's thread; one sender's messages run in order. Any thread. */
 void loop_post(struct loop *loop, struct loop_msg *msg, void (*fn)(struct loop_msg *msg));
 
 /* Puts fd (-1: nothing) at slot of the file table. Before start or on its thread; -errno. */

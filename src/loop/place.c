@@ -20,7 +20,7 @@
  *
  * Runs on the loop's own thread. No locks: loop_set.last and loop.nr_io are atomics that other
  * loops read. The clock is read once in WINDOW_BATCHES batches, and the affinity is set once.
- * Nothing here fails: a loop that is not placed is not evaluated.
+ * Nothing here fails; a loop that could not be pinned never polls by itself.
  */
 #include "loop/types.h"
 
@@ -28,10 +28,10 @@
 #include "base/log.h"
 
 #define WINDOW_NS 4000000u
-#define CROWDED_PART 8u         /* crowded: one batch in so many leaves several requests */
-#define WINDOW_BATCHES 32u      /* the clock is read once in so many batches */
-#define BATCH_FEW 3u            /* completions a batch; a deeper queue needs no polling */
-#define ARRIVALS_PART 8u        /* wandering: one batch in so many follows another loop's */
+#define CROWDED_PART 8u         /* crowded: 1 in 8 batches leaves several requests in flight */
+#define WINDOW_BATCHES 32u      /* the clock is read once in this many batches */
+#define BATCH_FEW 3u            /* completions per batch; a deeper queue needs no polling */
+#define ARRIVALS_PART 8u        /* wandering: 1 in 8 batches follows one of another loop */
 #define LENGTH_MIN 64u          /* windows of polling until a try without */
 #define LENGTH_MAX 1024u
 #define CALM 16u                /* windows without wandering: the next length is short again */
@@ -82,7 +82,7 @@ void loop_place_start(struct loop *loop)
 static void evaluate_window(struct loop *loop, uint64_t now)
 {
 	if (loop->window_crowded * CROWDED_PART >= loop->window_batches) {
-		/* Several clients: their CPU is never idle for long, and polling takes it. */
+		/* Several requests in flight: the CPU is rarely idle, and polling costs time. */
 		loop->wander = (struct loop_wander){ 0 };
 		loop->poll_ns = loop->set->config.poll_ns;
 	} else if (loop->set->config.poll_auto_ns && !loop->no_wander) {

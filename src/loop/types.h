@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Structures of the event loops. Included only inside src/loop. A field without a remark belongs to
- * the loop's thread once it runs, and to the main thread before and after. loop.c calls the other
- * files, which call nothing of the room.
+ * Structures of the event loops. Included only inside src/loop. Unless its comment says otherwise,
+ * a field belongs to the loop's thread while that runs, and to the main thread before and after.
+ * loop.c calls the other files of the room, which do not call each other.
  */
 #ifndef FDIO_LOOP_TYPES_H
 #define FDIO_LOOP_TYPES_H
@@ -15,9 +15,9 @@
 
 /* place.c: zero at first; all but on are private to loop_wander_window. */
 struct loop_wander {
-	bool on;                  /* the loop polls, to end wandering */
-	unsigned left;            /* windows until a try without polling */
-	unsigned length;          /* what left was when polling began */
+	bool on;                  /* the loop polls, to stop a client from wandering */
+	unsigned left;            /* windows of polling that are left */
+	unsigned length;          /* value of left when polling began */
 	unsigned calm;            /* windows without polling in which no client wandered */
 };
 
@@ -39,7 +39,7 @@ struct loop {
 	unsigned poll_ns, poll_credit, poll_skipped;
 
 	/* place.c */
-	bool placed;                     /* on a CPU of its own, and there are others */
+	bool placed;                     /* pinned to its CPU, and there are other CPUs */
 	unsigned window_batches;
 	uint64_t window_start_ns, window_ops;
 	struct loop_wander wander;
@@ -73,8 +73,9 @@ void loop_place_start(struct loop *loop);
 /* On the loop's thread: a batch of n completions has been handled. */
 void loop_place_note(struct loop *loop, unsigned n);
 /*
- * A window of time has passed, with ops completions in so many batches, of which arrivals followed
- * one of another loop. True if the loop is to poll. For place.c and its test.
+ * Evaluates a window of time with ops completions in `batches` batches, of which `arrivals`
+ * followed a batch of another loop. True if the loop is to poll from now on. For place.c and its
+ * test.
  */
 bool loop_wander_window(struct loop_wander *wander, uint64_t ops, unsigned batches,
 			unsigned arrivals);

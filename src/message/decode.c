@@ -97,7 +97,7 @@ static int decode_rest(const struct message_op *op, struct message_in *in)
 	return err;
 }
 
-/* Supplementary groups: a count, and so many numbers. Groups that do not fit are left out. */
+/* Supplementary groups: a count and the group IDs. Groups that do not fit are left out. */
 static int decode_groups(const uint8_t *at, size_t len, struct message_in *in)
 {
 	uint32_t nr;

@@ -17,7 +17,7 @@ static void put_dirent(uint8_t *at, uint64_t ino, uint64_t next_off, uint32_t ty
 
 	memcpy(at, &dirent, FUSE_NAME_OFFSET);
 	memcpy(at + FUSE_NAME_OFFSET, name, name_len);
-	/* Nobody reads the padding, but no uninitialized memory goes to the kernel. */
+	/* The padding is never read, but uninitialised memory must not go to the kernel. */
 	memset(at + end, 0, FUSE_DIRENT_ALIGN(end) - end);
 }
 

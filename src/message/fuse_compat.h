@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * <linux/fuse.h>, and what it lacks if it is older than the protocol of the running kernel: Debian
+ * <linux/fuse.h>, and definitions that an old one lacks for the protocol of newer kernels: Debian
  * 12 ships protocol 7.38, and the values below are the kernel's ABI of 7.39 to 7.45. No other file
  * has such definitions. Constants and layouts only; layouts are asserted at the end.
  */
@@ -57,8 +57,8 @@ struct fuse_statx_out {
 #endif
 
 /*
- * fuse_ext_header.type of the supplementary groups that creating requests carry: behind the
- * fuse_ext_header there are a count and so many numbers, 32 bits each.
+ * fuse_ext_header.type of the supplementary groups in requests that create: the fuse_ext_header is
+ * followed by a count and that many group IDs, 32 bits each.
  */
 #define MESSAGE_EXT_GROUPS 32
 

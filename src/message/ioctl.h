@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Ioctls of fusedio's own on files of its mounts, for what FUSE does not pass on. src/ops answers
- * them; fusedioctl (src/tools) and other programs call them. The size of the argument is part of
- * the number, so a new field makes a new number.
+ * The ioctls that fusedio defines for files of its mounts, in place of those that FUSE does not
+ * pass. src/ops answers them; fusedioctl (src/tools) and other programs call them. The size of the
+ * argument is part of the number, so a new field makes a new number.
  */
 #ifndef FDIO_MESSAGE_IOCTL_H
 #define FDIO_MESSAGE_IOCTL_H

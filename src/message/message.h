@@ -12,7 +12,7 @@
 #include "message/fuse_compat.h"
 
 #define MESSAGE_MAX_PAGES 256u
-/* The same in bytes: a write of 1 MiB from page-aligned memory is one request. */
+/* MESSAGE_MAX_PAGES in bytes: a write of 1 MiB from page-aligned memory is one request. */
 #define MESSAGE_MAX_WRITE (MESSAGE_MAX_PAGES * 4096u)
 /* Bytes before WRITE data in a /dev/fuse message: fuse_in_header and fuse_write_in. */
 #define MESSAGE_WRITE_HDR 80u
@@ -21,8 +21,8 @@
 struct message_in {
 	struct fuse_in_header header;
 	/*
-	 * The fixed argument of the opcode, of its full size: a shorter one of an old kernel is
-	 * extended with zeroes. NULL if the opcode has none.
+	 * The fixed argument of the opcode, of its full size; INIT alone may be shorter, from an
+	 * old kernel, and is extended with zeroes. NULL if the opcode has none.
 	 */
 	const void *arg;
 	const uint8_t *rest;       /* what follows the fixed argument */
@@ -43,20 +43,20 @@ struct message_in {
 const char *message_opcode_name(uint32_t opcode); /* "LOOKUP"; "?" if unknown */
 /*
  * Decodes a whole message of /dev/fuse: header, argument and rest in len bytes. Returns 0, or the
- * -errno to answer with. -EBADMSG: not even a header is there; in->header is zeroed, and nothing
- * can be answered.
+ * -errno to answer with. -EBADMSG: the message is shorter than a header; in->header is zeroed, and
+ * no answer can be sent.
  */
 int message_decode(const void *msg, size_t len, struct message_in *in);
 /*
- * Decodes a request of the ring: header, argument (an area of 128 bytes) and rest come apart. 0, or
- * the -errno to answer with.
+ * Decodes a request of the ring, which passes header, argument (an area of 128 bytes) and rest
+ * separately. 0, or the -errno to answer with.
  */
 int message_decode_parts(const struct fuse_in_header *header, const void *arg, const void *rest,
 			 uint32_t rest_len, struct message_in *in);
 
 /*
- * Append an entry to the answer of READDIR or READDIRPLUS: at *off in buf, which has cap bytes, and
- * moves *off behind it. False if it does not fit. next_off: the cookie of the entry that follows.
+ * Appends an entry to the answer of READDIR or READDIRPLUS, at *off in buf of cap bytes, and moves
+ * *off behind it. False if it does not fit. next_off: the cookie of the entry that follows.
  */
 bool message_add_dirent(uint8_t *buf, uint32_t cap, uint32_t *off, uint64_t ino, uint64_t next_off,
 			uint32_t type, const char *name, uint32_t name_len);

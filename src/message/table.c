@@ -56,7 +56,7 @@ static const struct message_op table[] = {
 	OP(LSEEK, fuse_lseek_in, MESSAGE_NOTHING),
 	OP(COPY_FILE_RANGE, fuse_copy_file_range_in, MESSAGE_NOTHING),
 	OP(SYNCFS, fuse_syncfs_in, MESSAGE_NOTHING),
-	/* The kernel sends a placeholder, "/", for the name: no check, as nobody uses it. */
+	/* The kernel sends "/" in place of a name; no handler uses it, so it is not checked. */
 	OP(TMPFILE, fuse_create_in, MESSAGE_DATA_ANY),
 	OP(STATX, fuse_statx_in, MESSAGE_NOTHING),
 };

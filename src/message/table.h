@@ -11,10 +11,10 @@
 enum message_follows {
 	MESSAGE_NOTHING,     /* nothing; bytes that newer kernels may append are ignored */
 	MESSAGE_NAME,        /* the name of a directory entry */
-	MESSAGE_NAME_NAME,   /* two such names */
-	MESSAGE_NAME_TARGET, /* such a name, and the target of a symbolic link */
+	MESSAGE_NAME_NAME,   /* the names of two directory entries */
+	MESSAGE_NAME_TARGET, /* the name of a directory entry, and the target of a symbolic link */
 	MESSAGE_XATTR,       /* the name of an extended attribute */
-	MESSAGE_XATTR_VALUE, /* the same, and its value: fuse_setxattr_in.size bytes */
+	MESSAGE_XATTR_VALUE, /* the name and value of one: fuse_setxattr_in.size bytes */
 	MESSAGE_DATA,        /* fuse_write_in.size bytes */
 	MESSAGE_DATA_ANY,    /* bytes that the handler checks itself */
 };

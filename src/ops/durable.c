@@ -64,8 +64,8 @@ int ops_miss_if_sync(struct ops *ops, struct ext4_inode *inode)
 }
 
 /*
- * A loop thread does not wait: ops_miss_if_sync has found that the change is not synchronous. If the
- * sync flag has been set since then, the change counts as made before.
+ * A loop thread does not wait: ops_miss_if_sync has found that the change is not synchronous. If
+ * the sync flag has been set since then, the change counts as made before.
  */
 int ops_inode_durable(struct ops *ops, struct ext4_inode *inode, int err)
 {

@@ -10,8 +10,8 @@
 #include <stdlib.h>
 
 /*
- * Finds the next extent from block *at on that is not a hole, and moves *at behind it. Sets *ret_more
- * to false if there is none.
+ * Finds the next extent from block *at on that is not a hole, and moves *at behind it. Sets
+ * *ret_more to false if there is none.
  */
 static int next_run(struct ext4_inode *inode, uint64_t *at, struct ext4_extent *extent,
 		    bool *ret_more)

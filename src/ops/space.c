@@ -12,9 +12,10 @@
 #include <unistd.h>
 
 /*
- * As ext4_seek, for a file with a range of mapped pages, unknown->off to unknown->end, that programs
- * may have stored into while the extent map still shows holes there. The whole range counts as
- * data: a program that copies it reads the page cache, which has zeroes where nothing was stored.
+ * As ext4_seek, for a file with a range of mapped pages, unknown->off to unknown->end, that
+ * programs may have stored into while the extent map still shows holes there. The whole range
+ * counts as data: a program that copies it reads the page cache, which has zeroes where nothing was
+ * stored.
  */
 static int seek_past_unknown(struct ext4_inode *inode, const struct dio_cached *unknown,
 			     uint64_t off, bool want_data, uint64_t *ret)

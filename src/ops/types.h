@@ -167,8 +167,8 @@ void ops_credentials(struct ops_req *req, uint32_t umask, struct ext4_credential
 /* True if the requester may use the blocks that are reserved for root. */
 bool ops_may_use_reserved(const struct ops_req *req);
 /*
- * Returns which privileges (EXT4_KILL_*) inode loses when the requester changes it. FUSE leaves that
- * decision to the daemon, but does not pass the supplementary groups. Workers, OPS_TRY.
+ * Returns which privileges (EXT4_KILL_*) inode loses when the requester changes it. FUSE leaves
+ * that decision to the daemon, but does not pass the supplementary groups. Workers, OPS_TRY.
  */
 unsigned ops_kill_flags(const struct ops_req *req, struct ext4_inode *inode) FDIO_MAY_WAIT;
 /*
@@ -190,8 +190,8 @@ int ops_wait_durable(struct ops *ops, struct ext4_inode *inode, bool datasync) F
  */
 bool ops_is_sync(struct ops *ops, struct ext4_inode *inode);
 /*
- * Called after a change with its result err. If err is 0 and changes of inode are synchronous, waits
- * until the change is durable; ops_dir_durable does so for changes of the names in dir, which
+ * Called after a change with its result err. If err is 0 and changes of inode are synchronous,
+ * waits until the change is durable; ops_dir_durable does so for changes of the names in dir, which
  * dirsync and chattr +D make synchronous, too. Otherwise returns err at once. Workers; OPS_TRY
  * after ops_miss_if_sync.
  */

@@ -50,8 +50,8 @@ void ops_removexattr(struct ops_req *req)
 }
 
 /*
- * Answers with err; or, if room is 0, with the length len, which the requester asks for; or with the
- * value, len bytes in the payload.
+ * Answers with err; or, if room is 0, with the length len, which the requester asks for; or with
+ * the value, len bytes in the payload.
  */
 static void reply_value(struct ops_req *req, int err, uint32_t room, size_t len)
 {

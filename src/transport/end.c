@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Tells the control thread (transport.c) that the connection ends. The callers are the channels,
- * dispatch.c (DESTROY) and transport_unmount, so this is a file of its own, below all of them. Any thread;
- * transport.lock is held for a moment; nothing fails.
+ * dispatch.c (DESTROY) and transport_unmount, so this is a file of its own, below all of them. Any
+ * thread; transport.lock is held for a moment; nothing fails.
  */
 #include "transport/types.h"
 

@@ -15,7 +15,7 @@
 struct transport;
 
 int transport_mount_libfuse(struct transport *transport, struct fdio_reason *reason) FDIO_BLOCKS;
-/* If the file system is still mounted, unmounts it lazily; closes the session's fd and frees the session. */
+/* Unmounts lazily if still mounted, then closes the session's fd and frees the session. */
 void transport_unmount_libfuse(struct transport *transport);
 /*
  * Unmounts as umount(8) does; -EBUSY if files are open. May wait until DESTROY is answered, which

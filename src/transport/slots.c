@@ -16,9 +16,9 @@
 #include <sys/uio.h>
 
 /*
- * True for a loop whose CPU is offline. Such a loop has one slot: the kernel's ring needs an entry for
- * each possible CPU, and a CPU that comes online later is still served, slowly. Loop 0 always has
- * all of its slots, because it also serves /dev/fuse.
+ * True for a loop whose CPU is offline. Such a loop has one slot: the kernel's ring needs an entry
+ * for each possible CPU, and a CPU that comes online later is still served, slowly. Loop 0 always
+ * has all of its slots, because it also serves /dev/fuse.
  */
 static bool is_spare(unsigned i) { return i > 0 && !loop_cpu_online(i); }
 

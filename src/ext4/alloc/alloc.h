@@ -39,9 +39,9 @@ int ext4_vol_trim(struct ext4_vol *vol, uint64_t off, uint64_t len, uint64_t min
  */
 bool ext4_blocks_valid(struct ext4_vol *vol, uint64_t blk, uint64_t n);
 /*
- * Who asks for blocks. USER leaves what is kept for root and what is kept for metadata; ROOT leaves
- * the latter; SYSTEM may take everything: it puts data that is on the device already into a map,
- * converts extents, or removes something.
+ * On whose behalf blocks are taken. USER may take neither the blocks kept for root nor those kept
+ * for metadata; ROOT may not take the latter; SYSTEM may take all: its changes map data that is
+ * already on the device, convert extents, or remove something.
  */
 enum ext4_requester { EXT4_REQUESTER_USER, EXT4_REQUESTER_ROOT, EXT4_REQUESTER_SYSTEM };
 static inline enum ext4_requester ext4_requester(bool root)
@@ -80,8 +80,9 @@ int ext4_blocks_claim(struct journal_handle *handle, struct ext4_inode *inode, u
 int ext4_blocks_alloc(struct journal_handle *handle, struct ext4_inode *inode, uint64_t goal,
 		      uint32_t n, uint64_t *ret_blk, uint32_t *ret_n) FDIO_MAY_MISS;
 /*
- * Frees blocks. Nobody can have them before the transaction is durable (JOURNAL-8) and, with the
- * option discard, they are discarded. metadata: they were journalled, and journal_forget is called.
+ * Frees blocks. They are not reused before the transaction is durable (JOURNAL-8) and, with the
+ * option discard, before they are discarded. metadata: the blocks went through the journal, so
+ * journal_forget is called.
  */
 int ext4_blocks_free(struct journal_handle *handle, struct ext4_inode *inode, uint64_t blk,
 		     uint32_t n, bool metadata) FDIO_MAY_MISS;

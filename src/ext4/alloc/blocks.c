@@ -19,14 +19,14 @@
 
 #include <errno.h>
 
-/* alloc.lock held. Blocks that who may take. */
+/* alloc.lock held. How many blocks the requester who may take. */
 static uint64_t available(const struct ext4_vol *vol, enum ext4_requester who)
 {
 	uint64_t keep = vol->alloc.metadata_held;
 
 	/*
-	 * What is set aside comes out of what is kept for metadata while that is enough, so that it
-	 * does not give anybody else -ENOSPC.
+	 * Blocks set aside come out of those kept for metadata while these suffice, so that setting
+	 * blocks aside does not cause -ENOSPC for other requesters.
 	 */
 	if (who != EXT4_REQUESTER_SYSTEM)
 		keep = FDIO_MAX(keep, vol->alloc.kept_for_metadata);
@@ -56,8 +56,8 @@ static bool wait_for_frees(struct ext4_vol *vol)
 	(void)journal_commit_wait(vol->journal, tid, NULL);
 	fdio_mutex_lock(&vol->alloc.lock);
 	/*
-	 * The callbacks that give blocks back may run a moment after the commit is announced. Other
-	 * threads free and take meanwhile, so pending_free alone does not tell.
+	 * The callbacks that give blocks back may run a moment after journal_commit_wait returns.
+	 * Other threads free and take blocks meanwhile, so pending_free alone proves nothing.
 	 */
 	for (int n = 0; n < 100 && vol->alloc.nr_given_back == before && vol->alloc.pending_free &&
 			!journal_error(vol->journal); n++)
@@ -186,7 +186,7 @@ int ext4_blocks_alloc(struct journal_handle *handle, struct ext4_inode *inode, u
 
 	FDIO_ASSERT(n > 0);
 	fdio_mutex_lock(&vol->alloc.lock);
-	/* If blocks are set aside, this allocation is taken to be what they are for. */
+	/* If any blocks are set aside, they are assumed to be for this allocation. */
 	if (!vol->alloc.metadata_held && !available(vol, EXT4_REQUESTER_SYSTEM))
 		err = -ENOSPC;
 	else

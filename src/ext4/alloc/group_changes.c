@@ -30,8 +30,8 @@ static void unpin(struct group_op *op)
 }
 
 /*
- * The transaction that freed the blocks is durable. If err says that it has failed, the journal has
- * aborted, and nobody gets them during this mount.
+ * The transaction that freed the blocks is durable or, if err is not 0, has failed: then the
+ * journal has aborted, and the blocks are not reused during this mount.
  */
 static void op_committed(struct journal_callback *callback, int err)
 {
@@ -125,7 +125,7 @@ int ext4_group_init_disk(struct journal_handle *handle, struct ext4_vol *vol, ui
 	err = journal_new_block(handle, grp->block_bitmap, &buffer);
 	if (err)
 		return err;
-	/* It is no copy of the image, where reserved blocks are marked, too. */
+	/* Not a copy of the image, in which reserved blocks are marked, too. */
 	ext4_group_synthesize_blocks(vol, group, buffer->data);
 	journal_buffer_release(buffer);
 	desc.flags &= (uint16_t)~EXT2_BG_BLOCK_UNINIT;

@@ -13,7 +13,7 @@
  *
  * The two are equal while nothing is reserved or waits (then free_in_image == desc.free_blocks,
  * since each such block makes the former smaller) and no operation in a handle may still have to
- * change the image (pins). Such an image can be given up, and is when there are more than
+ * change the image (pins). Such an image may be freed, and is freed while there are more than
  * max_images.
  *
  * alloc.lock guards everything here. desc changes only inside a handle, of which there is one at a
@@ -27,7 +27,7 @@
 #include "ext4/core/bits.h"
 #include "ext4/core/structs.h"
 
-/* A loop thread looks at no more groups than this in one search: beyond, a worker goes on. */
+/* A loop thread examines at most this many groups in one search; then it leaves it to a worker. */
 #define EXT4_NOWAIT_GROUPS 4096u
 
 /* What changes in a descriptor; a cancelled handle puts it back as a whole. */
@@ -124,9 +124,9 @@ int ext4_group_load(struct ext4_vol *vol, uint32_t group) FDIO_MAY_MISS;
 /* Sets clear bits of a loaded image, or clears set ones; counts and hints follow. */
 void ext4_image_take(struct ext4_vol *vol, uint32_t group, uint32_t bit, uint32_t n);
 void ext4_image_give(struct ext4_vol *vol, uint32_t group, uint32_t bit, uint32_t n);
-/* The loaded bitmap calls blocks free that are in use: the rest of it is not given out either. */
+/* The loaded bitmap shows used blocks as free: no block of the group is given out any more. */
 void ext4_group_distrust(struct ext4_vol *vol, uint32_t group);
-/* Freed blocks become reusable, and the pin of their freeing goes. Without alloc.lock. */
+/* Makes freed blocks reusable, and drops the pin of their free. Without alloc.lock. */
 void ext4_group_give_freed(struct ext4_vol *vol, uint32_t group, uint32_t bit, uint32_t n);
 /*
  * Compares the checksum of a bitmap with the halves in its descriptor, of which only a descriptor
@@ -140,7 +140,7 @@ void ext4_group_synthesize_blocks(struct ext4_vol *vol, uint32_t group, uint8_t 
 /* ---- discard.c: any thread, without alloc.lock ---- */
 /* Queues freed blocks to be discarded and then given. False: not queued, the caller gives them. */
 bool ext4_discard_later(struct ext4_vol *vol, uint32_t group, uint32_t bit, uint32_t n);
-/* Somebody waits for blocks: what is queued is given back without being discarded. */
+/* A thread waits for blocks: the queued ones are given back without being discarded. */
 void ext4_discard_hurry(struct ext4_vol *vol);
 
 /* ---- group_changes.c: in a handle, without alloc.lock ---- */

@@ -7,7 +7,7 @@
 #include "ext4/core/structs.h"
 #include "ext4/alloc/alloc_open.h"
 
-/* The log's size in blocks, from its inode: with norecovery nobody looks for the log's blocks. */
+/* The log's size in blocks, from its inode, because with norecovery the log is not mapped. */
 static uint64_t log_blocks(struct ext4_vol *vol)
 {
 	struct ext2_super_block *sb = vol->fs->super;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * FITRIM: discards free runs on the device. Runs on workers, outside handles. A run is taken in the
- * allocation image while its discard is under way, so that no block is given out that is about to
- * lose its content; blocks that are freed but not durable are marked there anyway. alloc.lock
- * guards the image and is dropped for each discard. Stops at the first error.
+ * FITRIM: discards free runs on the device. Runs on workers, outside handles. A run is marked in
+ * use in the allocation image during its discard, so that none of its blocks is allocated
+ * meanwhile; blocks whose free is not durable yet are marked in use there anyway. alloc.lock guards
+ * the image and is dropped for each discard. Stops at the first error.
  */
 #include "ext4/alloc/groups.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Core: what all rooms of ext4 stand on. The contract of the room, with superblock.h for the rooms
- * of ext4.
+ * Core: what all rooms of ext4 use. This header is the contract of the room, together with
+ * superblock.h for the rooms of ext4.
  *
  *   structs.h, core_state.h   struct ext4_vol and struct ext4_inode, composed of the rooms' parts
  *   state.c                   is the volume writable; its device, its journal, the time
@@ -36,7 +36,7 @@ struct struct_ext2_filsys;
 #define EXT4_LABEL_MAX 16  /* bytes; a label of this length has no NUL behind it */
 
 enum ext4_errors_policy {
-	EXT4_ERRORS_DEFAULT = 0, /* the superblock says */
+	EXT4_ERRORS_DEFAULT = 0, /* as s_errors of the superblock says */
 	EXT4_ERRORS_CONTINUE,
 	EXT4_ERRORS_RO,
 	EXT4_ERRORS_PANIC
@@ -55,8 +55,9 @@ struct ext4_options {
 	bool grpid;                 /* a new file takes the group of its directory (BSD groups) */
 	unsigned commit_interval_s; /* seconds */
 	/*
-	 * Bytes for the journal's cache of metadata blocks (0: 64 MiB). Half as many, on top, may
-	 * hold allocation images, and one idle inode is kept for each 4096 bytes, beside 1,024.
+	 * Bytes for the journal's cache of metadata blocks (0: 64 MiB). In addition, allocation
+	 * images may take half as many bytes, and 1,024 idle inodes are kept, plus one for each
+	 * 4096 bytes.
 	 */
 	size_t cache_bytes;
 	/* Called when the volume turns read-only by itself: any thread; must not block. */
@@ -95,8 +96,8 @@ int ext4_corrupt(struct ext4_vol *vol, uint32_t ino, uint64_t blk, const char *f
 		 const char *fmt, ...) __attribute__((format(printf, 5, 6))) FDIO_MAY_MISS;
 #define EXT4_CORRUPT(v, ino, blk, ...) ext4_corrupt((v), (ino), (blk), __func__, __VA_ARGS__)
 /*
- * journal_read_block for blocks that the whole file system rests on: inode tables, bitmaps,
- * descriptors. The kernel treats an I/O error there like damage, and so does this. The caller
+ * As journal_read_block, for blocks that the whole file system depends on: inode tables, bitmaps,
+ * descriptors. An I/O error there is treated like damage, as in the kernel. The caller
  * releases *ret. For a block of a single file, journal_read_block is enough.
  */
 int ext4_read_block(struct ext4_vol *vol, uint32_t ino, uint64_t blk, const char *func,

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Core's own part of a volume. The facts that all rooms read stand in struct ext4_vol itself. */
+/* Core's own part of a volume. Fields that all rooms read are in struct ext4_vol itself. */
 #ifndef FDIO_EXT4_CORE_STATE_H
 #define FDIO_EXT4_CORE_STATE_H
 
@@ -22,7 +22,7 @@ struct ext4_core_state {
 	/* Errors that are not in the superblock yet; none if err_last.count is 0. */
 	struct ext4_error_note err_first, err_last;
 	bool err_pending;           /* atomic: a note is new, the ticker has to write it */
-	bool err_damaged;           /* atomic: damage is why the journal aborts, and is noted */
+	bool err_damaged;           /* atomic: damage, noted already, aborts the journal */
 	uint32_t free_inodes;       /* atomic: alloc keeps the count */
 };
 

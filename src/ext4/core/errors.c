@@ -4,10 +4,10 @@
  * codes.
  *
  * ext4_corrupt and ext4_read_block run on any thread, inside a handle, with locks held. So they
- * only log, note the error in memory and apply the option errors=. continue: no more happens.
- * remount-ro: the journal is aborted, so that nothing that rests on the damage is written. panic:
- * as remount-ro, then the ticker ends the process. On a loop thread in the mode of base/nowait.h
- * they miss instead, and the worker that does the operation again reports the damage.
+ * only log, note the error in memory and apply the option errors=. continue: nothing more.
+ * remount-ro: the journal is aborted, so that nothing derived from the damage is written. panic: as
+ * remount-ro, then the ticker aborts the process. On a loop thread in the mode of base/nowait.h
+ * ext4_corrupt misses instead, and the worker that repeats the operation reports the damage.
  *
  * A running volume becomes read-only through the abort of its journal, which calls
  * ext4_error_aborted before it wakes any thread that waits: so a thread that has seen -EIO finds a
@@ -43,7 +43,7 @@ static void go_read_only(struct ext4_vol *vol, const char *why)
 		vol->options.went_read_only(vol->options.arg, why);
 }
 
-/* What to do about an error: the mount option, else what the superblock says. */
+/* The policy for errors: the mount option, else s_errors of the superblock. */
 static enum ext4_errors_policy policy(const struct ext4_vol *vol)
 {
 	if (vol->options.errors != EXT4_ERRORS_DEFAULT)
@@ -108,7 +108,7 @@ int ext4_corrupt(struct ext4_vol *vol, uint32_t ino, uint64_t blk, const char *f
 	char msg[200];
 	va_list ap;
 
-	/* The worker that does the operation again finds the damage again. */
+	/* The worker that repeats the operation finds the damage again, and reports it. */
 	if (nowait_on())
 		return nowait_miss();
 	va_start(ap, fmt);
@@ -171,7 +171,7 @@ static uint32_t fill(struct ext4_vol *vol, struct ext2_super_block *sb)
 	return last.count;
 }
 
-/* The first count of the noted errors are in the superblock now, durably. */
+/* Called when `count` noted errors are durable in the superblock. */
 static void written(struct ext4_vol *vol, uint32_t count)
 {
 	fdio_mutex_lock(&vol->core.lock);
@@ -233,13 +233,13 @@ void ext4_error_write(struct ext4_vol *vol)
 
 	if (!__atomic_exchange_n(&vol->core.err_pending, false, __ATOMIC_ACQ_REL))
 		return;
-	/* If another host writes to the volume by now, or it was shut down, it stays as it is. */
+	/* Nothing may be written if another host has the volume, or it was shut down. */
 	if (vol->dev->caps.read_only || __atomic_load_n(&vol->mmp_lost, __ATOMIC_ACQUIRE) ||
 	    ext4_vol_is_shut_down(vol))
 		return;
 	if (!ext4_vol_read_only(vol) && !journal_error(vol->journal))
 		err = write_through_handle(vol);
-	/* A volume that was opened read-only is not written to; one that became so is. */
+	/* Writes also if the volume became read-only by an error, but not if it was opened so. */
 	if (err && !vol->options.read_only && journal_error(vol->journal))
 		err = write_raw(vol);
 	if (err && !vol->options.read_only)

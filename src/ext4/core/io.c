@@ -113,7 +113,7 @@ static errcode_t io_read64(io_channel c, unsigned long long blk, int count, void
 	return dev_read(dev, data, len, off) ? EXT2_ET_SHORT_READ : 0;
 }
 
-/* The library prints some complaints itself: they go to the log instead, at a limited rate. */
+/* libext2fs prints some errors itself; this hook sends them to the log, at a limited rate. */
 static void io_com_err(const char *whoami, long err, const char *fmt, va_list ap)
 {
 	char line[160];

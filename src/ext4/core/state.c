@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What every room asks of a volume: whether it is writable, its device, its journal, the time, how
- * many inodes are free. Any thread, no lock, never blocks, cannot fail.
+ * The state of a volume that every room reads: whether it is writable, its device, its journal, the
+ * time, how many inodes are free. Any thread, no lock, never blocks, cannot fail.
  */
 #include "ext4/core/core.h"
 #include "ext4/core/structs.h"

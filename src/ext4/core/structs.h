@@ -3,8 +3,9 @@
  * The volume and the inode. Each room has a part in both, which only its own code touches (make
  * check-rooms verifies that): struct ext4_NAME_state is the volume's part of the room NAME, struct
  * ext4_NAME_inode the inode's. The header of a part holds types only, so this one may include those
- * of the rooms above. What stands here itself is read by all rooms of ext4. Included only inside
- * src/ext4 and by its tests. "Atomic" fields are read and written with __atomic_* on any thread.
+ * of the rooms above. Fields that stand here directly are read by all rooms of ext4. Included only
+ * inside src/ext4 and by its tests. "Atomic" fields are read and written with __atomic_* on any
+ * thread.
  */
 #ifndef FDIO_EXT4_CORE_STRUCTS_H
 #define FDIO_EXT4_CORE_STRUCTS_H
@@ -43,14 +44,14 @@ struct ext4_vol {
 	bool has_gdt_csum;          /* uninit_bg: crc16 of descriptors only */
 	bool has_64bit, has_filetype, has_dir_index, has_large_dir, has_dir_nlink, has_extents;
 	bool has_ea_inode;
-	bool has_ext_attr;          /* no constant: changed and read inside handles only */
+	bool has_ext_attr;          /* not constant: changed and read inside handles only */
 	uint32_t checksum_seed;     /* metadata_csum: where every crc32c of metadata starts */
 	uint64_t sb_blk;            /* the block that holds the primary superblock, ... */
 	uint32_t sb_off;            /* ... and at which byte */
 
-	bool mounting;              /* ext4_vol_open runs: reserved inodes can be had, too */
+	bool mounting;              /* ext4_vol_open runs: reserved inodes can be got, too */
 	bool read_only;             /* atomic; once set it stays */
-	bool mmp_lost;              /* atomic: another host has it, nothing may be written */
+	bool mmp_lost;              /* atomic: another host has mounted it: write nothing */
 	bool shut_down;             /* atomic; set by ext4_vol_shutdown, and stays */
 	uint16_t mount_state;       /* s_state as found when opening; error bits are added */
 
@@ -95,7 +96,7 @@ struct ext4_inode {
 	struct ext4_dir_inode dir;
 };
 
-/* Bits of journal_buffer.verified: as which kind of block its content was checked. */
+/* Bits of journal_buffer.verified: the kind of block that its content was verified as. */
 enum {
 	EXT4_VERIFIED_EXTENT = 1 << 0,
 	EXT4_VERIFIED_DIR = 1 << 1,

@@ -5,8 +5,8 @@
  * has aborted. Otherwise in a handle: workers, loop threads in the mode of base/nowait.h, the
  * ticker. The label lives here as well; core.lock guards its copy in memory.
  *
- * The count of free inodes in the superblock is brought up to date when it is written anyway, that
- * of free blocks at unmount; in between the group descriptors are the truth, as for the kernel. A
+ * The superblock's count of free inodes is updated whenever the superblock is written, that of free
+ * blocks only at unmount; meanwhile the group descriptors' counts are valid, as for the kernel. A
  * superblock with a wrong checksum is -EUCLEAN, one that cannot be read an error of the device.
  */
 #include "ext4/core/core.h"
@@ -68,8 +68,8 @@ int ext4_super_read(struct dev *dev, struct ext2_super_block *ret, struct fdio_r
 }
 
 /*
- * The device writes whole sectors, so what shares a sector with the superblock is read and written
- * with it.
+ * The device writes whole sectors, so the rest of the superblock's sectors is read and written with
+ * it.
  */
 int ext4_super_write_raw(struct dev *dev, const struct ext2_super_block *torn,
 			 ext4_super_change *change, void *arg)

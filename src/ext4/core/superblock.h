@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Core, for the rooms of ext4: the superblock, in a handle and straight on the device; errors that
- * wait to be written into it; and what opening and closing a volume calls. Whoever changes the
- * superblock straight on the device makes sure that no journal runs.
+ * wait to be written into it; and what opening and closing a volume calls. A caller that
+ * changes the superblock straight on the device makes sure that no journal runs.
  */
 #ifndef FDIO_EXT4_CORE_SUPERBLOCK_H
 #define FDIO_EXT4_CORE_SUPERBLOCK_H
@@ -39,22 +39,23 @@ int ext4_super_read(struct dev *dev, struct ext2_super_block *ret, struct fdio_r
 /* Reads the superblock, applies change, writes it and flushes. -EUCLEAN if it was not valid. */
 int ext4_super_update_raw(struct dev *dev, ext4_super_change *change, void *arg) FDIO_BLOCKS;
 /*
- * sb is what ext4_super_read has found together with -EUCLEAN. If a power cut has torn it, gives it
- * its checksum on the device and returns 0, else -EUCLEAN.
+ * sb: the superblock that ext4_super_read returned with -EUCLEAN. If a power cut has torn it,
+ * writes the right checksum to the device and returns 0, else -EUCLEAN.
  */
 int ext4_super_complete_torn(struct dev *dev, const struct ext2_super_block *sb) FDIO_BLOCKS;
 
 /* ---- errors that are noted for the superblock: errors.c ---- */
 /*
- * Writes what is noted into the superblock: through a handle while the journal works, else straight
- * to the device. Does nothing if no note is new. With errors=panic it ends the process afterwards.
+ * Writes the noted errors into the superblock: through a handle while the journal works, else
+ * straight to the device. Does nothing if no note is new. With errors=panic it ends the process
+ * afterwards.
  */
 void ext4_error_write(struct ext4_vol *vol) FDIO_BLOCKS;
-/* At unmount: as ext4_error_write, and tries again what could not be written before. */
+/* At unmount: as ext4_error_write, but also retries notes that could not be written before. */
 void ext4_error_write_last(struct ext4_vol *vol) FDIO_BLOCKS;
 /*
- * The journal has aborted with err: notes it and makes the volume read-only. Any thread, with locks
- * held, but for one of rank leaf.
+ * Called when the journal has aborted with err: notes the error and makes the volume read-only. Any
+ * thread; the caller may hold any locks except one of RANK_LEAF.
  */
 void ext4_error_aborted(struct ext4_vol *vol, int err);
 

@@ -6,13 +6,13 @@
  * checksum of the other. Runs on the thread that opens the volume, before anything else is read
  * (volume/load.c).
  *
- * A backup superblock distinguishes it from damage: the backup must be valid, and equal in every
- * field that mounting, changing and unmounting leave alone. The other fields decide nothing by
- * themselves: counts come from the descriptors, the orphan list is verified link by link, and the
- * feature that says whether the log holds something changes only while the log is empty. If a
- * backup confirms it, the checksum is computed anew and written; a power cut meanwhile leaves the
- * same first sector, so the next mount tries again. Without a backup (a file system of one group)
- * the repair is left to e2fsck: -EUCLEAN.
+ * A backup superblock tells a torn one from damage: the backup must be valid, and equal in every
+ * field that mounting, changing and unmounting leave alone. The other fields need no such proof:
+ * counts come from the descriptors, the orphan list is verified link by link, and the feature that
+ * says whether the log holds something changes only while the log is empty. If a backup confirms
+ * it, the checksum is computed anew and written; a power cut meanwhile leaves the same first
+ * sector, so the next mount tries again. Without a backup (a file system of one group) the repair
+ * is left to e2fsck: -EUCLEAN.
  */
 #include "ext4/core/core.h"
 #include "ext4/core/structs.h"
@@ -77,7 +77,7 @@ static bool backup_fits(struct dev *dev, const struct ext2_super_block *sb, uint
 	       same_file_system(sb, backup);
 }
 
-/* Changes nothing: only the checksum is to be set. */
+/* An ext4_super_change that changes nothing: the caller then sets the checksum. */
 static void keep(struct ext2_super_block *sb, void *arg)
 {
 	(void)sb;

@@ -67,7 +67,7 @@ void ext4_raw_set_nlink(struct ext4_inode *inode, uint32_t nlink)
 	fdio_mutex_unlock(&inode->attr);
 }
 
-/* Small numbers are stored in the 16-bit form that old kernels read, others in 32 bits. */
+/* Stores the 16-bit form, which old kernels read, if major and minor are below 256. */
 void ext4_raw_set_rdev(struct ext4_inode *inode, uint32_t rdev)
 {
 	uint32_t major = rdev >> 8 & 0xfff, minor = (rdev & 0xff) | (rdev >> 12 & 0xfff00);

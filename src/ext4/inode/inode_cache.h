@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Inode, for the rooms of ext4: the cache and the orphan list as a whole. The rooms above register
- * here how an inode is deleted and what they remember of it is dropped; volume opens and closes.
+ * functions here that delete an inode or drop their own state of it; volume opens and closes.
  *
  * Unless a comment says otherwise: any thread, never blocks, cannot fail. What is called while the
  * volume opens or closes runs on that one thread.
@@ -79,7 +79,7 @@ int ext4_inode_get_value(struct ext4_vol *vol, uint32_t ino, struct ext4_inode *
 bool ext4_inode_is_bad(const struct ext4_inode *inode);
 void ext4_inode_set_bad(struct ext4_inode *inode); /* the caller has the only reference */
 uint32_t ext4_inode_nr_open(const struct ext4_inode *inode);
-/* When it was closed last, or lost its last name while it was open (fdio_now_ns); 0: never. */
+/* The fdio_now_ns of its last close, or of the loss of its last name while open; 0: never. */
 uint64_t ext4_inode_left_ns(const struct ext4_inode *inode);
 uint64_t ext4_lookups(const struct ext4_inode *inode); /* references that the kernel holds */
 bool ext4_evictions_running(const struct ext4_vol *vol);

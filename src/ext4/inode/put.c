@@ -53,7 +53,7 @@ static void shrink(struct ext4_vol *vol, struct list *dead)
 		struct ext4_inode *inode;
 
 		inode = list_first(&vol->inode.lru, struct ext4_inode, inode.lru);
-		/* Its times are not written yet, or it is on the orphan list: it is freed later. */
+		/* Skips an inode whose times are not written yet, or that is on the orphan list. */
 		if (__atomic_load_n(&inode->inode.lazy_queued, __ATOMIC_SEQ_CST) ||
 		    __atomic_load_n(&inode->inode.on_orphans, __ATOMIC_RELAXED)) {
 			list_move_tail(&vol->inode.lru, &inode->inode.lru);

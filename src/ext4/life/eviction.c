@@ -55,7 +55,7 @@ static int finish_evict(struct journal_handle *handle, struct ext4_inode *inode,
 	return 0;
 }
 
-/* It owns a few runs of blocks, and at most a block of attributes: one transaction may do. */
+/* True if one transaction may do: a few runs of blocks and at most one attribute block. */
 static bool is_small(struct ext4_inode *inode)
 {
 	const uint64_t most = S_ISDIR(inode->raw->i_mode) ? 8 : 2048;
@@ -103,8 +103,8 @@ static int evict_steps(struct ext4_inode *inode)
 }
 
 /*
- * Deletes inode, which nobody else has or gets: the cache marks it as evicting. 0: it is deleted,
- * and no longer in the hash.
+ * Deletes inode, to which no other thread has or gets a reference: the cache has marked it as
+ * evicting. 0: it is deleted, and no longer in the hash.
  */
 static int ext4_evict(struct ext4_inode *inode)
 {

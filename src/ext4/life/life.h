@@ -26,20 +26,20 @@ struct ext4_attr {
 void ext4_getattr(struct ext4_inode *inode, struct ext4_attr *ret);
 /*
  * Changes everything but the size (ext4_truncate): what is EXT4_SET_*, EXT4_KILL_*. ctime becomes
- * now, unless EXT4_SET_CTIME is in what. If privileges are to be killed alone and there are none,
- * nothing changes. One transaction. Takes the inode's lock exclusively; the caller holds it in no
- * mode.
+ * now, unless EXT4_SET_CTIME is in what. If what only removes privileges and there are none,
+ * nothing changes. One transaction. Takes the inode's lock exclusively; the caller must not hold
+ * it.
  */
 int ext4_setattr(struct ext4_inode *inode, unsigned what,
 		 const struct ext4_attr *attr) FDIO_MAY_MISS;
 /*
- * A write by an unprivileged process has to kill privileges first (set-ID bits, capabilities). May
- * be true needlessly. Any thread.
+ * True if a write by an unprivileged process may have to remove privileges (set-ID bits,
+ * capabilities) first. May be true although there are none. Any thread.
  */
 bool ext4_needs_killpriv(struct ext4_inode *inode);
 /*
- * Looks whether there is nothing to kill, whoever writes, and notes it for ext4_needs_killpriv. The
- * inode is locked, in either mode.
+ * Returns whether no write, by whatever process, has privileges to remove, and notes that for
+ * ext4_needs_killpriv. The caller has the inode locked, in either mode.
  */
 bool ext4_nothing_to_kill(struct ext4_inode *inode) FDIO_MAY_WAIT;
 
@@ -57,13 +57,13 @@ bool ext4_nothing_to_kill(struct ext4_inode *inode) FDIO_MAY_WAIT;
  */
 bool ext4_space_has_come(struct ext4_vol *vol, int err, uint64_t *since) FDIO_MAY_WAIT;
 /*
- * fn tells whether the kernel still has the inode ino; if not, its FORGET is queued. It is called
+ * fn returns whether the kernel still has the inode ino; if not, its FORGET is queued. fn is called
  * on a worker that holds no lock, and may block. Set before requests arrive.
  */
 void ext4_vol_set_held(struct ext4_vol *vol, bool (*fn)(void *arg, uint32_t ino), void *arg);
 
 /* ------------------------------------------------------------------ inside ext4 */
-/* Has the inode cache call eviction.c. While the volume opens. */
+/* Registers the deletion of inodes (eviction.c) with the inode cache. While the volume opens. */
 void ext4_life_init(struct ext4_vol *vol);
 /*
  * While the volume opens, after replay: finishes what is on the orphan list, then what a kernel

@@ -24,8 +24,8 @@
 
 #define TAIL_MAGIC 0x0b10ca04U
 /*
- * All of the file is read at mount, so its size has a limit: that of the kernel, which no tool
- * exceeds. Larger than both of these is damage.
+ * The whole file is read at mount, so its size is limited, as in the kernel; no tool makes a larger
+ * one. A file larger than both limits is damage.
  */
 #define MAX_BLOCKS 512u
 #define MAX_BYTES (8u << 20)

@@ -91,8 +91,8 @@ int ext4_orphans_process(struct ext4_vol *vol)
 		if (r < 0)
 			err = r;
 		/*
-		 * One stays, and the end of the list is on disk alone: the next change of the list
-		 * would make a circle of it, so the volume is refused.
+		 * One orphan stays while the rest of the list is only on disk: the next change of
+		 * the list would make it circular, so the volume is refused.
 		 */
 		if (!r && ext4_orphans_left(vol))
 			err = -EIO;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Changing attributes other than the size: the mode with the ACL that follows it, owner, times,
- * flags; and killing privileges: a write or a change of owner takes set-ID bits and capabilities
- * away. One transaction a change; an error leaves everything as it was.
+ * flags; and removing privileges: a write or a change of owner clears set-ID bits and capabilities.
+ * Each change is one transaction; an error leaves everything as it was.
  *
  * Workers, and loop threads in the mode of base/nowait.h. ext4_setattr takes the inode's lock
  * exclusively. ext4_needs_killpriv: any thread, no lock.
@@ -36,8 +36,8 @@
 #define VISIBLE_FLAGS 0x725bdfffU
 
 /*
- * -EOPNOTSUPP: these flags cannot be had. -EPERM: the inode is immutable and stays so, so nothing
- * else may change. The inode is locked.
+ * -EOPNOTSUPP: these flags cannot be set. -EPERM: the inode is immutable and stays so, so no other
+ * flag may change. The inode is locked.
  */
 static int check_flags(struct ext4_inode *inode, uint32_t flags)
 {
@@ -153,8 +153,8 @@ static int apply(struct journal_handle *handle, struct ext4_inode *inode, unsign
 }
 
 /*
- * EXT4_KILL_SUIDGID has nothing to do. If that holds whoever writes, notes it for
- * ext4_needs_killpriv. The inode is locked.
+ * True if EXT4_KILL_SUIDGID would change nothing. If no writer has anything to remove, notes that
+ * for ext4_needs_killpriv. The inode is locked.
  */
 static bool nothing_to_kill(struct ext4_inode *inode, bool sgid)
 {
@@ -171,7 +171,7 @@ static bool nothing_to_kill(struct ext4_inode *inode, bool sgid)
 
 bool ext4_nothing_to_kill(struct ext4_inode *inode) { return nothing_to_kill(inode, true); }
 
-/* Blocks that the change may need, at most: an ACL or the rest may leave a shared block. */
+/* Blocks that the change may need, at most: it may have to copy a shared attribute block. */
 static unsigned setattr_blocks(struct ext4_inode *inode, unsigned what)
 {
 	unsigned blocks = what & EXT4_SET_MODE ? ext4_acl_chmod_blocks(inode) : 0;

@@ -29,7 +29,7 @@
 
 /* How long these may take: a RELEASE to arrive, its answer to reach the kernel, a FORGET. */
 enum { RELEASE_MS = 50, ANSWER_MS = 250, FORGET_MS = 2000 };
-/* The kernel is asked about at most so many inodes, those that lost their names last. */
+/* The kernel is asked about at most 16 inodes, those that lost their last name most recently. */
 enum { ASK_MAX = 16 };
 
 void ext4_vol_set_held(struct ext4_vol *vol, bool (*fn)(void *arg, uint32_t ino), void *arg)
@@ -39,12 +39,12 @@ void ext4_vol_set_held(struct ext4_vol *vol, bool (*fn)(void *arg, uint32_t ino)
 }
 
 /*
- * What the orphan list has: n inodes that nobody has open, but to which the kernel has references;
- * and whether there is an inode whose RELEASE, or the answer to it, may be on its way.
+ * A look at the orphan list: ino, n inodes that are not open but to which the kernel has
+ * references; leaving: there is an inode whose RELEASE, or the answer to it, may be on its way.
  */
 struct nameless { uint32_t ino[ASK_MAX]; unsigned n; bool leaving; };
 
-/* open: a RELEASE may be on its way; else its answer. */
+/* True if the inode's RELEASE (if it is open), or the answer to it, may be on its way. */
 static bool leaving(const struct ext4_inode *inode, bool open)
 {
 	uint64_t left = ext4_inode_left_ns(inode);
@@ -76,7 +76,7 @@ static void look(struct ext4_vol *vol, struct nameless *ret)
 	journal_end(handle);
 }
 
-/* The FORGET of one of these inodes is on its way, or may be. */
+/* True if the FORGET of one of these inodes may be on its way. */
 static bool forget_comes(struct ext4_vol *vol, const struct nameless *nameless)
 {
 	bool comes = false;
@@ -132,7 +132,7 @@ bool ext4_space_has_come(struct ext4_vol *vol, int err, uint64_t *since)
 			*since = now | RECLAIMED;
 			return true;
 		}
-		/* Nothing has begun and nothing comes: the orphans are in use, maybe for long. */
+		/* No deletion has begun or is about to: the orphans are in use, maybe for long. */
 		if (!begun && (!any || ms++ >= FORGET_MS || !deletion_comes(vol)))
 			return false;
 		nanosleep(&nap, NULL);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Loads what a volume keeps in memory of its superblock and its group descriptors. It is refused
- * with a reason if the device is too small or the numbers are impossible. It is loaded again
- * whenever the device has changed (a replay), so volume_unload frees all of it, also what a failed
- * load has left.
+ * Loads the parts of the superblock and the group descriptors that a volume keeps in memory.
+ * Refuses the volume with a reason if the device is too small or the numbers are impossible. A
+ * replay of the journal changes the device, and the volume is loaded again: so volume_unload frees
+ * everything, also what a failed load has left.
  *
  * Only the thread that opens or closes the volume; no locks.
  */

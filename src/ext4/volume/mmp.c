@@ -6,7 +6,8 @@
  *
  * MMP-1 Starting: a block that says "clean" may be taken; one that e2fsck has marked is refused;
  *       any other number belongs to a host that is alive or has died. To find out, wait for twice
- *       the interval that the host promised, and one second: if the number changes, it is alive.
+ *       the interval that the host promised and one second (if the interval is longer than a
+ *       minute, for the interval and a minute): if the number changes, the host is alive.
  * MMP-2 After writing its own number, a host reads the block again a moment later, because two
  *       hosts may have found "clean" at the same time. (The kernel does not wait here.)
  * MMP-3 Each update reads the block first. If it holds another number than this host's, another
@@ -141,7 +142,7 @@ static void update(struct ext4_mmp *mmp)
 				mmp->dev->name, strerror(-err));
 }
 
-/* Waits until the time when (fdio_now_ns). False: told to stop before. */
+/* Waits until fdio_now_ns reaches `when`. False: ext4_mmp_stop came before that. */
 static bool wait_until(struct ext4_mmp *mmp, uint64_t when)
 {
 	bool stop;

@@ -20,7 +20,7 @@ struct opening {
 	struct journal_extent *log;  /* where the log lies; freed with the opening */
 	unsigned nr_log;
 	bool *ret_fsck;              /* set if only e2fsck can replay the journal; may be NULL */
-	const char *ro_why;          /* static: why it is read-only unasked; NULL: it is not */
+	const char *ro_why;          /* static: why it is read-only though not asked to; or NULL */
 	struct fdio_reason *reason;  /* one line for the user when opening fails */
 };
 

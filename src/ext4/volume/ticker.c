@@ -2,8 +2,8 @@
 /*
  * The ticker: a thread of the volume that does what has to be done regularly. In each commit
  * interval it writes noted times (unless lazytime) and settles append windows. Every second it
- * writes into the superblock what errors were found where that was not possible, drops references
- * to values of attributes (ext4_ea_settle), and keeps the extent maps within their memory
+ * writes noted errors into the superblock (ext4_error_write), drops kept references to inodes of
+ * attribute values (ext4_ea_settle), and keeps the extent maps within their memory
  * (data/map_evict.c). On a read-only mount it does only the last.
  *
  * The thread that opens or closes the volume starts and ends it; ticker_lock guards the flags that

@@ -35,7 +35,7 @@ static void mark_in_use(struct ext2_super_block *sb, void *arg)
 static void mark_mounted(struct ext2_super_block *sb, void *arg)
 {
 	mark_in_use(sb, arg);
-	/* Files above 2 GiB need this feature: as it is set here, no write has to set it. */
+	/* Files above 2 GiB need this feature. Set here, it never has to be set by a write. */
 	sb->s_feature_ro_compat |= EXT2_FEATURE_RO_COMPAT_LARGE_FILE;
 	sb->s_mnt_count++;
 	sb->s_mtime = sb->s_wtime;

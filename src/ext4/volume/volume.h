@@ -31,10 +31,10 @@
 int ext4_vol_open(struct dev *dev, const struct ext4_options *options, struct ext4_vol **ret,
 		  const char **ret_ro_reason, struct fdio_reason *reason) FDIO_BLOCKS;
 /*
- * The first step of ext4_vol_open alone, for a device that somebody else is going to claim before
- * it is opened: the journal is replayed. orphans: interrupted deletions and truncates are finished
- * too, which a read-only mount later cannot do. Nothing else changes. *ret_fsck: e2fsck must replay
- * the journal, and needs the device for itself.
+ * The first step of ext4_vol_open alone, for a device that the kernel is going to claim before the
+ * volume is opened: the journal is replayed. orphans: interrupted deletions and truncates are
+ * finished too, which a read-only mount later cannot do. Nothing else changes. *ret_fsck: e2fsck
+ * must replay the journal, and needs the device for itself.
  */
 int ext4_vol_recover(struct dev *dev, bool orphans, bool *ret_fsck, struct fdio_reason *reason)
 	FDIO_BLOCKS;
@@ -45,18 +45,18 @@ int ext4_vol_recover(struct dev *dev, bool orphans, bool *ret_fsck, struct fdio_
 int ext4_vol_sync(struct ext4_vol *vol) FDIO_BLOCKS;
 /*
  * Clean unmount: finishes deletions, writes everything, empties the log, marks the file system
- * clean. No I/O is in flight any more. Frees vol in any case; after an error needs_recovery stays
- * set, and the next mount replays the log.
+ * clean. The caller makes sure that no I/O is in flight. Frees vol in any case; if the log could
+ * not be emptied, needs_recovery stays set, and the next mount replays the log.
  */
 int ext4_vol_close(struct ext4_vol *vol) FDIO_BLOCKS;
 /*
- * As ext4's ioctl of that name: from now on nothing is written, as if the power went; the next
- * mount replays what the log holds. Before that DEFAULT makes everything durable, LOGFLUSH commits,
- * NOLOGFLUSH does nothing. On a volume that is shut down already it does nothing.
+ * As EXT4_IOC_SHUTDOWN: from now on nothing is written, as after a power cut; the next mount
+ * replays the log. Before that DEFAULT makes everything durable, LOGFLUSH commits, NOLOGFLUSH does
+ * nothing. On a volume that is shut down already it does nothing.
  */
 enum ext4_shutdown { EXT4_SHUTDOWN_DEFAULT = 0, EXT4_SHUTDOWN_LOGFLUSH, EXT4_SHUTDOWN_NOLOGFLUSH };
 int ext4_vol_shutdown(struct ext4_vol *vol, enum ext4_shutdown how) FDIO_BLOCKS;
-/* Frees vol without writing anything, as if the power went. For tests. */
+/* Frees vol without writing anything, as after a power cut. For tests. */
 void ext4_vol_abandon(struct ext4_vol *vol) FDIO_BLOCKS;
 
 #endif

@@ -18,7 +18,7 @@ struct ext4_volume_state {
 	struct fdio_mutex ticker_lock; /* RANK_LEAF; guards the two that follow */
 	bool ticker_stop;           /* the thread is to end */
 	bool maps_crowded;          /* extent maps take too much memory */
-	pthread_cond_t ticker_cond; /* one of the two was set */
+	pthread_cond_t ticker_cond; /* ticker_stop or maps_crowded was set */
 };
 
 #endif

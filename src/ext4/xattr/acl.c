@@ -73,7 +73,7 @@ static int read_acl(struct ext4_inode *inode, uint8_t index, struct ext4_acl **r
 	return err;
 }
 
-/* acl NULL: removes it. EXT4_XATTR_SAME: it was so already. */
+/* acl NULL: removes the ACL. EXT4_XATTR_SAME: nothing had to change. */
 static int write_acl(struct journal_handle *handle, struct ext4_inode *inode, uint8_t index,
 		     const struct ext4_acl *acl)
 {

@@ -42,7 +42,7 @@ int ext4_acl_to_user(struct ext4_inode *inode, const uint8_t *disk, size_t len, 
 /* ---- acl.c ---- */
 /*
  * setxattr(2) of an ACL, or removexattr(2) (value NULL), in handle, with what it does to the mode.
- * The inode is locked exclusively and begun. kill_sgid: takes the setgid bit away with it.
+ * The inode is locked exclusively and begun. kill_sgid: clears the setgid bit as well.
  * EXT4_XATTR_SAME: nothing had to change. -EACCES: a default ACL for a file that is no directory.
  */
 int ext4_acl_store(struct journal_handle *handle, struct ext4_inode *inode, uint8_t index,

@@ -59,7 +59,7 @@ struct ext4_xattr_set {
  */
 int ext4_xattr_load(struct ext4_inode *inode, struct ext4_xattr_set *ret) FDIO_MAY_MISS;
 void ext4_xattr_set_fini(struct ext4_xattr_set *set);
-/* NULL: the set does not have it. */
+/* Returns NULL if the set does not have the attribute. */
 struct ext4_xattr *ext4_xattr_find(struct ext4_xattr_set *set, uint8_t index, const char *name,
 				   unsigned name_len);
 /*
@@ -75,7 +75,10 @@ int ext4_xattr_system_data(struct ext4_inode *inode, uint8_t *buf, uint32_t cap,
  * to an inode of its own; *ret_block: the block will hold something. -ENOSPC.
  */
 int ext4_xattr_layout(struct ext4_inode *inode, struct ext4_xattr_set *set, bool *ret_block);
-/* ext4_xattr_store would take no new block. The set is then good only for ext4_xattr_set_fini. */
+/*
+ * True if ext4_xattr_store would allocate no block. Afterwards the set may only be passed to
+ * ext4_xattr_set_fini.
+ */
 bool ext4_xattr_fits(struct ext4_inode *inode, struct ext4_xattr_set *set);
 /* nr attributes without a name, each of size bytes, fit into a new inode's own space. */
 bool ext4_xattr_fresh_fits(const struct ext4_vol *vol, uint32_t nr, uint32_t size);

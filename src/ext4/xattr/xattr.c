@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Extended attributes as the system calls see them: get, list, set, remove; and capabilities, which
- * other changes take away. The VFS has checked permissions and the syntax of names before a call
+ * other changes remove. The VFS has checked permissions and the syntax of names before a call
  * arrives; which prefixes this mount serves is decided here.
  *
  * Reading: workers, and loop threads in the mode of base/nowait.h, with the inode locked shared.
@@ -344,7 +344,7 @@ bool ext4_xattr_has_caps(struct ext4_inode *inode)
 {
 	struct ext4_xattr_set set;
 
-	/* A set that cannot be read may hold some: the change that takes them meets the error. */
+	/* If the set cannot be read, it may hold some; the change that removes them will fail. */
 	if (ext4_xattr_load(inode, &set))
 		return true;
 	bool has = ext4_xattr_find(&set, EXT4_XATTR_INDEX_SECURITY, CAPS, sizeof(CAPS) - 1);

@@ -56,7 +56,7 @@ int ext4_acl_chmod(struct journal_handle *handle, struct ext4_inode *inode,
 		   uint32_t mode) FDIO_MAY_MISS;
 /* Removes security.capability if there is one. */
 int ext4_xattr_kill_caps(struct journal_handle *handle, struct ext4_inode *inode) FDIO_MAY_MISS;
-/* Takes the attribute block away: it has one owner less, or is freed. The caller dirties inode. */
+/* Detaches the attribute block, which loses an owner or is freed. The caller dirties inode. */
 int ext4_xattr_drop_block(struct journal_handle *handle, struct ext4_inode *inode) FDIO_MAY_MISS;
 
 /* ---- before a handle: what these may need, at most ---- */
