@@ -128,6 +128,16 @@ struct engine *engine_new(const struct engine_options *opt)
 	return e;
 }
 
+struct engine *engine_with_window(const struct engine_options *opt, unsigned n)
+{
+	struct engine *e = engine_new(opt);
+
+	for (unsigned k = 0; k < n; k++)
+		write_pattern(e, 0, k * BLOCK, 1, BLOCK);
+	ck_assert_uint_gt(ext4_window_end(e->inode), ext4_inode_size(e->inode));
+	return e;
+}
+
 struct engine *engine_cut(struct engine *e, enum fake_cut mode, uint64_t seed)
 {
 	struct engine_options o = e->opt;

@@ -60,6 +60,8 @@ void engine_use_template(TCase *t);
 struct engine *engine_new(const struct engine_options *opt);       /* opt NULL: all defaults */
 /* As engine_new over a device that holds such a volume already, whose ownership it takes. */
 struct engine *engine_on(struct fake_dev *fake, const struct engine_options *opt);
+/* A new engine whose file holds n >= 2 blocks of pattern 1 and has an append window behind them. */
+struct engine *engine_with_window(const struct engine_options *opt, unsigned n);
 /* An engine over what a power cut now leaves. e stays open. */
 struct engine *engine_cut(struct engine *e, enum fake_cut mode, uint64_t seed);
 /*
