@@ -49,6 +49,7 @@ struct ext4_mmp {
 	uint32_t interval_s;       /* from one update to the next */
 	uint32_t check_s;          /* the interval that is promised to other hosts */
 	uint32_t seq;              /* the number that this host has written last */
+	uint32_t failed_seq;       /* 0, or a number that may be there although its write failed */
 	struct mmp_struct *block;  /* len bytes, disk order */
 	struct fdio_mutex lock;    /* RANK_LEAF; guards stop */
 	pthread_cond_t cond;
@@ -126,17 +127,36 @@ static void lost(struct ext4_mmp *mmp)
 		vol->options.went_read_only(vol->options.arg, "another host has mounted it");
 }
 
+static bool is_own(const struct ext4_mmp *mmp)
+{
+	uint32_t seq = mmp->block->mmp_seq;
+
+	return seq == mmp->seq || (mmp->failed_seq && seq == mmp->failed_seq);
+}
+
+static int write_next(struct ext4_mmp *mmp)
+{
+	uint32_t next = mmp->seq >= EXT4_MMP_SEQ_MAX ? 1 : mmp->seq + 1;
+	int err = write_block(mmp, next);
+
+	mmp->failed_seq = err ? next : 0;
+	if (!err)
+		mmp->seq = next;
+	return err;
+}
+
 static void update(struct ext4_mmp *mmp)
 {
 	int err = read_block(mmp);
 
-	if (!err && mmp->block->mmp_seq != mmp->seq) {
+	if (!err && !is_own(mmp)) {
 		lost(mmp);
 		return;
 	}
-	mmp->seq = mmp->seq >= EXT4_MMP_SEQ_MAX ? 1 : mmp->seq + 1;
-	if (!err)
-		err = write_block(mmp, mmp->seq);
+	if (!err) {
+		mmp->seq = mmp->block->mmp_seq;
+		err = write_next(mmp);
+	}
 	if (err)
 		log_ratelimited(FDIO_LOG_ERR, "%s: cannot renew the mount's mark (mmp): %s",
 				mmp->dev->name, strerror(-err));

@@ -139,6 +139,41 @@ START_TEST(read_only)
 }
 END_TEST
 
+/*
+ * An update fails: the block cannot be read (_i is 0), or not written (1), or the write is reported
+ * as failed although the number has reached the device (2). The mount goes on, and so do the
+ * numbers.
+ */
+START_TEST(failed_update_is_tried_again)
+{
+	struct mmp_dev dev = make_device(0);
+	struct ext4_vol *vol = testvol_mount(dev.fake);
+	uint32_t before;
+
+	fake_fault_add(dev.fake, &(struct fake_fault){ .kinds = _i ? FAKE_WRITE : FAKE_READ,
+						       .off = dev.off,
+						       .len = 1024,
+						       .repeat = 1,
+						       .action = FAKE_ERROR,
+						       .err = -EIO });
+	while (!fake_fault_hits(dev.fake))
+		unit_pause_ms(10);
+	fake_fault_clear(dev.fake);
+	read_block(&dev);
+	before = dev.mmp.mmp_seq;
+	if (_i == 2)
+		write_block(&dev, ++before);
+	do {
+		unit_pause_ms(10);
+		read_block(&dev);
+	} while (dev.mmp.mmp_seq == before && !ext4_vol_read_only(vol));
+	ck_assert(!ext4_vol_read_only(vol));
+	ck_assert_uint_gt(dev.mmp.mmp_seq, before);
+	testvol_unmount_check(vol, dev.fake);
+	fake_free(dev.fake);
+}
+END_TEST
+
 static const char *said; /* the reason that went_read_only was called with */
 
 static void went_read_only(void *arg, const char *why)
@@ -195,6 +230,7 @@ Suite *unit_suite(void)
 	unit_loop(tests, checked_by_fsck, 0, (int)ARRAY_SIZE(kinds), PROVES("MMP-1"));
 	unit_test(tests, damaged_checksum);
 	unit_test(tests, read_only);
+	unit_loop(tests, failed_update_is_tried_again, 0, 3);
 	unit_loop(tests, taken_away, 0, (int)ARRAY_SIZE(kinds), PROVES("MMP-3"));
 	return suite;
 }
