@@ -16,8 +16,7 @@ static uint64_t blocks_512(const struct ops_req *req, uint64_t known, uint64_t s
 {
 	uint64_t end = FDIO_MIN(req->cached.end, size);
 
-	if (likely(!req->laundered || !req->cached_late || req->cached.off >= end) ||
-	    req->cached.what != DIO_CACHED_HOLES)
+	if (!ops_holes_unknown(req) || req->cached.off >= end)
 		return known;
 	return FDIO_MAX(known, (end - req->cached.off + 511) / 512);
 }

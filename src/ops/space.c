@@ -60,7 +60,7 @@ void ops_lseek(struct ops_req *req)
 		return;
 	else {
 		ext4_inode_lock_shared(file->inode);
-		if (req->laundered && req->cached_late)
+		if (ops_holes_unknown(req))
 			err = seek_past_unknown(file->inode, &req->cached, in->offset, want_data,
 						&out.offset);
 		else

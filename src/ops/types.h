@@ -298,6 +298,15 @@ void ops_launder_free(struct ops *ops) FDIO_BLOCKS;
 bool ops_launder_first(struct ops_req *req, struct ext4_inode *inode, enum dio_cached_what what)
 	FDIO_MAY_WAIT;
 /*
+ * True if ops_launder_first has run for pages over holes and they were not written back in time:
+ * the extent map may show holes in req->cached where programs have stored data.
+ */
+static inline bool ops_holes_unknown(const struct ops_req *req)
+{
+	return unlikely(req->laundered && req->cached_late) &&
+	       req->cached.what == DIO_CACHED_HOLES;
+}
+/*
  * Called after a file has grown from old_size bytes: if the kernel may hold stores behind the old
  * end, has it forget that page and returns true; req is answered, with success, when that is done.
  * Workers.

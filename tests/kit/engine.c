@@ -365,3 +365,13 @@ void wait_counter(enum fdio_counter c, uint64_t at_least)
 		usleep(100);
 	}
 }
+
+void engine_write_block(struct engine *e, struct dio_file *file, uint64_t pos)
+{
+	uint8_t *buf = buffer_new(BLOCK);
+	struct test_request req;
+
+	engine_submit(e, file, &req, DIO_DIRECT | DIO_WRITE, pos, buf, BLOCK);
+	ck_assert_int_eq(engine_wait(e, &req), BLOCK);
+	free(buf);
+}

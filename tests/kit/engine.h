@@ -91,6 +91,8 @@ void engine_submit_with_room(struct engine *e, struct dio_file *file, struct tes
 /* Manual: runs all queued work; false if there was none. */
 bool engine_pump(struct engine *e);
 ssize_t engine_wait(struct engine *e, struct test_request *req);
+/* A direct write of one block at pos; the test fails if the answer is not BLOCK. */
+void engine_write_block(struct engine *e, struct dio_file *file, uint64_t pos);
 bool request_is_done(struct test_request *req);
 /* Submits and waits. */
 ssize_t engine_io(struct engine *e, unsigned flags, uint64_t pos, void *buf, uint32_t len);

@@ -58,6 +58,20 @@ struct ext4_inode *name_lookup(struct ext4_inode *dir, const char *name)
 	return inode;
 }
 
+struct ext4_inode *name_make(struct ext4_inode *dir, const char *name, uint32_t mode)
+{
+	ck_assert_int_eq(name_create(dir, name, mode), 0);
+	return name_lookup(dir, name);
+}
+
+uint64_t blocks_512(struct ext4_inode *inode)
+{
+	struct ext4_attr attr;
+
+	ext4_getattr(inode, &attr);
+	return attr.blocks_512;
+}
+
 unsigned link_count(struct ext4_inode *inode)
 {
 	struct ext4_attr attr;

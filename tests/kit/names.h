@@ -22,6 +22,10 @@ int name_rename(struct ext4_inode *old_dir, const char *old_name, struct ext4_in
 int name_ino(struct ext4_inode *dir, const char *name);
 /* A reference; the test fails if there is no such name. */
 struct ext4_inode *name_lookup(struct ext4_inode *dir, const char *name);
+/* Creates a name and returns a reference to its inode; the test fails if that is impossible. */
+struct ext4_inode *name_make(struct ext4_inode *dir, const char *name, uint32_t mode);
+/* i_blocks of the inode, in units of 512 bytes. */
+uint64_t blocks_512(struct ext4_inode *inode);
 unsigned link_count(struct ext4_inode *inode);
 /* The next of a sequence of random numbers that *state determines. */
 uint32_t next_random(uint64_t *state);

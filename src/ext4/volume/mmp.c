@@ -12,7 +12,8 @@
  *       hosts may have found "clean" at the same time. (The kernel does not wait here.)
  * MMP-3 Each update reads the block first. If it holds another number than this host's, another
  *       host has taken the file system without seeing this one. From then on nothing is written,
- *       not even errors into the superblock: the file system belongs to the other host.
+ *       not even errors into the superblock: the file system belongs to the other host. A number
+ *       whose write has failed is this host's too: it may be on the device or not.
  * MMP-4 Stopping writes "clean", last of all, when everything else is on the device.
  *
  * The thread that opens or closes the volume starts and stops; a thread of its own updates. lock

@@ -10,16 +10,6 @@
 #include "ext4/data/map.h"
 #include "ext4/ext4.h"
 
-static void write_block_of(struct engine *e, struct dio_file *file, uint64_t pos)
-{
-	uint8_t *buf = buffer_new(BLOCK);
-	struct test_request req;
-
-	engine_submit(e, file, &req, DIO_DIRECT | DIO_WRITE, pos, buf, BLOCK);
-	ck_assert_int_eq(engine_wait(e, &req), BLOCK);
-	free(buf);
-}
-
 /* O_DSYNC and O_SYNC writes that were answered survive a power cut that loses the cache. */
 START_TEST(synchronous_writes_survive)
 {
@@ -256,7 +246,7 @@ START_TEST(joiner_of_a_batch_is_served)
 	joiner = (struct joining){ .e = e, .inode = engine_file(e, "g") };
 	ck_assert_int_eq(dio_file_open(e->dio, joiner.inode, &joiner.file), 0);
 	if (_i == 0)
-		write_block_of(e, joiner.file, 0);
+		engine_write_block(e, joiner.file, 0);
 	ck_assert_int_eq(ext4_vol_sync(e->vol), 0);
 	ck_assert_int_eq(engine_fsync_file(e, joiner.file), 0);
 	/* The batch itself has nothing to flush. */
@@ -287,7 +277,7 @@ START_TEST(failed_commit_flushes_for_the_others)
 
 	*joining = (struct joining){ .e = e, .inode = engine_file(e, "g") };
 	ck_assert_int_eq(dio_file_open(e->dio, joining->inode, &joining->file), 0);
-	write_block_of(e, joining->file, 0);
+	engine_write_block(e, joining->file, 0);
 	ck_assert_int_eq(ext4_vol_sync(e->vol), 0);
 	write_pattern(e, DIO_DIRECT, 0, 1, BLOCK);
 	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_WRITE,

@@ -16,16 +16,6 @@ static void fail_next_flush(struct engine *e)
 						      .err = -EIO });
 }
 
-static void write_block_of(struct engine *e, struct dio_file *file, uint64_t pos)
-{
-	uint8_t *buf = buffer_new(BLOCK);
-	struct test_request req;
-
-	engine_submit(e, file, &req, DIO_DIRECT | DIO_WRITE, pos, buf, BLOCK);
-	ck_assert_int_eq(engine_wait(e, &req), BLOCK);
-	free(buf);
-}
-
 /*
  * A failed flush is told to exactly the writes that it covered, and once to fsync of a file that
  * had unflushed writes.
@@ -87,26 +77,26 @@ START_TEST(each_failure_has_its_own_victims)
 
 	ck_assert_int_eq(dio_file_open(e->dio, i2, &f2), 0);
 	ck_assert_int_eq(dio_file_open(e->dio, i3, &f3), 0);
-	write_block_of(e, e->file, 0);
-	write_block_of(e, f2, 0);
-	write_block_of(e, f3, 0);
+	engine_write_block(e, e->file, 0);
+	engine_write_block(e, f2, 0);
+	engine_write_block(e, f3, 0);
 	ck_assert_int_eq(engine_fsync(e, NULL, false), 0);
 	for (unsigned k = 0; k < 3; k++)
 		ck_assert_int_eq(engine_fsync_file(e, k == 0 ? e->file : k == 1 ? f2 : f3), 0);
-	write_block_of(e, e->file, 0);
+	engine_write_block(e, e->file, 0);
 	fail_next_flush(e);
 	ck_assert_int_eq(engine_fsync_file(e, e->file), -EIO);
 	/*
 	 * f2 writes after the failure, and is flushed before the next one. f3 has writes that are
 	 * never flushed.
 	 */
-	write_block_of(e, f2, 0);
+	engine_write_block(e, f2, 0);
 	ck_assert_int_eq(engine_fsync_file(e, f2), 0);
-	write_block_of(e, f3, 0);
-	write_block_of(e, e->file, 0);
+	engine_write_block(e, f3, 0);
+	engine_write_block(e, e->file, 0);
 	fail_next_flush(e);
 	ck_assert_int_eq(engine_fsync_file(e, e->file), -EIO);
-	write_block_of(e, f2, 0);
+	engine_write_block(e, f2, 0);
 	ck_assert_int_eq(engine_fsync_file(e, f2), 0);
 	ck_assert_int_eq(engine_fsync_file(e, e->file), 0);
 	ck_assert_int_eq(engine_fsync_file(e, f3), -EIO);
@@ -130,7 +120,7 @@ START_TEST(each_opener_is_told_once)
 
 	make_extents(e, 1);
 	ck_assert_int_eq(dio_file_open(e->dio, e->inode, &file[0]), 0);
-	write_block_of(e, e->file, 0);
+	engine_write_block(e, e->file, 0);
 	fail_next_flush(e);
 	ck_assert_int_eq(dev_flush(fake_dev(e->fake)), -EIO); /* not by fsync */
 	ck_assert_int_eq(dio_file_open(e->dio, e->inode, &file[1]), 0);

@@ -28,31 +28,41 @@ START_TEST(crash_before_the_first_commit)
 END_TEST
 
 /*
+ * A volume after a power cut, with one deleted file on its orphan list; *ret_place is where that
+ * file's inode lies on the device, in bytes.
+ */
+static struct fake_dev *cut_with_orphan(uint64_t *ret_place)
+{
+	struct fake_dev *fake = testvol_shape(0), *cut;
+	struct ext4_vol *vol = testvol_mount(fake);
+	struct ext4_inode *inode = testvol_tmpfile(vol, S_IFREG | 0600);
+	uint32_t off;
+
+	ck_assert_int_eq(ext4_vol_sync(vol), 0);
+	cut = fake_power_cut(fake, FAKE_CUT_DROP, 1);
+	*ret_place = ext4_itable_place(vol, inode->ino, &off) << 10;
+	ext4_inode_put(inode);
+	testvol_unmount_check(vol, fake);
+	fake_free(fake);
+	return cut;
+}
+
+/*
  * A read-only device that needs recovery is served with norecovery only. On a writable device
  * ext4_vol_recover and a read-only mount replay the log and finish deletions; a second
  * ext4_vol_recover writes nothing.
  */
 START_TEST(recovery_of_what_is_read_only)
 {
-	struct fake_dev *fake = testvol_shape(0), *cut, *copy, *sick;
-	struct ext2_super_block sb;
 	uint64_t orphan_at;
-	uint32_t off;
+	struct fake_dev *cut = cut_with_orphan(&orphan_at), *copy, *sick;
+	struct ext2_super_block sb;
 	unsigned mounted;
 	bool fsck;
 	struct ext4_options options = testvol_options();
-	struct ext4_inode *inode;
 	const char *why;
-	struct ext4_vol *vol = testvol_mount(fake);
+	struct ext4_vol *vol;
 	char msg[300];
-
-	inode = testvol_tmpfile(vol, S_IFREG | 0600);
-	ck_assert_int_eq(ext4_vol_sync(vol), 0);
-	cut = fake_power_cut(fake, FAKE_CUT_DROP, 1);
-	orphan_at = ext4_itable_place(vol, inode->ino, &off) << 10;
-	ext4_inode_put(inode);
-	testvol_unmount_check(vol, fake);
-	fake_free(fake);
 
 	fake_dev(cut)->caps.read_only = true;
 	fake_stats_reset(cut);
@@ -121,20 +131,14 @@ END_TEST
  */
 START_TEST(log_without_its_bit_is_not_guessed_about)
 {
-	struct fake_dev *fake = testvol_shape(0), *cut;
+	uint64_t place;
+	struct fake_dev *cut = cut_with_orphan(&place);
 	struct ext4_options options = testvol_options();
 	struct ext2_super_block sb;
-	struct ext4_inode *inode;
 	const char *why;
-	struct ext4_vol *vol = testvol_mount(fake);
+	struct ext4_vol *vol;
 	char msg[300];
 
-	inode = testvol_tmpfile(vol, S_IFREG | 0600);
-	ck_assert_int_eq(ext4_vol_sync(vol), 0);
-	cut = fake_power_cut(fake, FAKE_CUT_DROP, 1);
-	ext4_inode_put(inode);
-	testvol_unmount_check(vol, fake);
-	fake_free(fake);
 	testvol_super(cut, &sb);
 	sb.s_feature_incompat &= ~(uint32_t)EXT3_FEATURE_INCOMPAT_RECOVER;
 	testvol_poke_super(cut, &sb);

@@ -16,20 +16,6 @@
 
 #define SMALL (16u << 20)
 
-static uint64_t blocks_of(struct ext4_inode *inode)
-{
-	struct ext4_attr attr;
-
-	ext4_getattr(inode, &attr);
-	return attr.blocks_512;
-}
-
-static struct ext4_inode *make(struct testvol *volume, const char *name, uint32_t mode)
-{
-	must_eq(name_create(volume->root, name, mode), 0);
-	return name_lookup(volume->root, name);
-}
-
 START_TEST(limits_and_errors)
 {
 	static char big[65537], buf[2048];
@@ -38,7 +24,7 @@ START_TEST(limits_and_errors)
 	size_t len;
 
 	testvol_make(&volume, SMALL, "-b 1024");
-	inode = make(&volume, "f", S_IFREG | 0644);
+	inode = name_make(volume.root, "f", S_IFREG | 0644);
 	must_eq(ext4_xattr_get(inode, "user.a", NULL, 0, &len), -ENODATA);
 	must_eq(ext4_xattr_remove(inode, "user.a"), -ENODATA);
 	must_eq(ext4_xattr_set(inode, "user.a", "x", 1, XATTR_REPLACE, 0), -ENODATA);
@@ -60,11 +46,11 @@ START_TEST(limits_and_errors)
 	must_eq(ext4_xattr_list(inode, true, NULL, 0, &len), 0);
 	must_eq(len, sizeof "user.a" + sizeof "user.empty" + sizeof "trusted.t");
 	must_eq(ext4_xattr_list(inode, true, buf, len - 1, &len), -ERANGE);
-	must_eq(blocks_of(inode), 0);
+	must_eq(blocks_512(inode), 0);
 	must_eq(ext4_xattr_set(inode, "user.big", big, 900, 0, 0), 0);
-	must_eq(blocks_of(inode), 2);
+	must_eq(blocks_512(inode), 2);
 	must_eq(ext4_xattr_remove(inode, "user.big"), 0);
-	must_eq(blocks_of(inode), 0);
+	must_eq(blocks_512(inode), 0);
 	must_eq(ext4_xattr_set(inode, "user.big", big, 900, 0, 0), 0);
 	ext4_inode_put(inode);
 	testvol_check(&volume);
@@ -155,7 +141,7 @@ START_TEST(against_a_table)
 	testvol_make(&volume, SMALL, volumes[_i]);
 	for (unsigned f = 0; f < FILES; f++) {
 		snprintf(name, sizeof name, "f%u", f);
-		ext4_inode_put(make(&volume, name, f ? S_IFREG | 0600 : S_IFDIR | 0700));
+		ext4_inode_put(name_make(volume.root, name, f ? S_IFREG | 0600 : S_IFDIR | 0700));
 		for (unsigned n = 0; n < NAMES; n++)
 			table[f][n].len = -1;
 	}
@@ -210,7 +196,7 @@ START_TEST(acls_and_modes)
 	size_t len, n;
 
 	testvol_make(&volume, SMALL, "-b 1024");
-	file = make(&volume, "f", S_IFREG | 02755);
+	file = name_make(volume.root, "f", S_IFREG | 02755);
 	n = acl_make(buf, full, 5);
 	must_eq(ext4_xattr_set(file, ACCESS, buf, n, 0, 0), 0);
 	must_eq(ext4_inode_mode(file) & 07777, 02774);
@@ -231,7 +217,7 @@ START_TEST(acls_and_modes)
 	must_eq(ext4_xattr_set(file, ACCESS, buf, 7, 0, 0), -EINVAL);
 	n = acl_make(buf, full, 5);
 	must_eq(ext4_xattr_set(file, DEFAULT, buf, n, 0, 0), -EACCES);
-	dir = make(&volume, "d", S_IFDIR | 0755);
+	dir = name_make(volume.root, "d", S_IFDIR | 0755);
 	must_eq(ext4_xattr_set(dir, DEFAULT, buf, n, 0, 0), 0);
 	must_eq(name_create(dir, "file", S_IFREG | 0666), 0);
 	must_eq(name_create(dir, "sub", S_IFDIR | 0777), 0);
@@ -259,7 +245,7 @@ START_TEST(capabilities_are_killed)
 	size_t len;
 
 	testvol_make(&volume, SMALL, "-b 1024");
-	file = make(&volume, "f", S_IFREG | 0755);
+	file = name_make(volume.root, "f", S_IFREG | 0755);
 	must_eq(ext4_xattr_set(file, "security.capability", "0123456789", 10, 0, 0), 0);
 	must(ext4_needs_killpriv(file));
 	must_eq(ext4_setattr(file, EXT4_KILL_SUIDGID, &(struct ext4_attr){ 0 }), 0);

@@ -17,20 +17,6 @@
 
 #define SMALL (16u << 20)
 
-static uint64_t blocks_of(struct ext4_inode *inode)
-{
-	struct ext4_attr attr;
-
-	ext4_getattr(inode, &attr);
-	return attr.blocks_512;
-}
-
-static struct ext4_inode *make(struct testvol *volume, const char *name, uint32_t mode)
-{
-	must_eq(name_create(volume->root, name, mode), 0);
-	return name_lookup(volume->root, name);
-}
-
 /* Drops the references; b may be NULL. */
 static void put(struct ext4_inode **a, struct ext4_inode **b)
 {
@@ -82,8 +68,8 @@ START_TEST(a_shared_block_is_copied)
 	size_t len;
 
 	testvol_make(&volume, SMALL, "-b 1024");
-	a = make(&volume, "a", S_IFREG | 0644);
-	b = make(&volume, "b", S_IFREG | 0644);
+	a = name_make(volume.root, "a", S_IFREG | 0644);
+	b = name_make(volume.root, "b", S_IFREG | 0644);
 	memset(value, 'v', sizeof value);
 	must_eq(ext4_xattr_set(a, "user.v", value, sizeof value, 0, 0), 0);
 	share_block(&volume, a, b, 0);
@@ -142,7 +128,7 @@ START_TEST(values_in_inodes)
 	must_eq(ext4_xattr_get(file, "user.big", buf, sizeof buf, &len), -ENODATA);
 	must_eq(ext4_xattr_get(file, "user.too", buf, sizeof buf, &len), 0);
 	must_eq(len, 5);
-	must_eq(blocks_of(file), 0);
+	must_eq(blocks_512(file), 0);
 	ext4_inode_put(file);
 	must_eq(name_unlink(volume.root, "g"), 0);
 	testvol_check(&volume);
@@ -196,7 +182,7 @@ START_TEST(values_of_any_size)
 
 	testvol_make(&volume, SMALL, ea_volumes[_i]);
 	before = blocks_free(&volume);
-	file = make(&volume, "f", S_IFREG | 0644);
+	file = name_make(volume.root, "f", S_IFREG | 0644);
 	for (unsigned round = 0; round < 3; round++) {
 		for (unsigned n = 0; n < 150; n++) {
 			unsigned k = next_random(&rnd) % VALUES,
@@ -248,8 +234,8 @@ START_TEST(a_value_of_a_shared_block)
 
 	testvol_make(&volume, SMALL, "-b 1024 -I 128 -O ea_inode"); /* no room in the inode */
 	before = blocks_free(&volume);
-	a = make(&volume, "a", S_IFREG | 0644);
-	b = make(&volume, "b", S_IFREG | 0644);
+	a = name_make(volume.root, "a", S_IFREG | 0644);
+	b = name_make(volume.root, "b", S_IFREG | 0644);
 	value_fill(value, sizeof value, 1);
 	must_eq(ext4_xattr_set(a, "user.v", value, sizeof value, 0, 0), 0);
 	must_eq(ext4_xattr_set(a, "user.w", value, sizeof value, 0, 0), 0);
