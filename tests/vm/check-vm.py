@@ -2,18 +2,24 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
 Tests of the daemon in a virtual machine, on emulated NVMe drives that work, fail, are removed and
-lose their power. `make check-vm` runs it; it needs no root.
+lose their power: each scenario on each kernel and over both channels, /dev/fuse and FUSE over
+io_uring, if the kernel offers the latter. `make check-vm` runs it; it needs no root.
 
     check-vm.py [--list] [NAME...]     runs the scenarios whose names contain one of these words
-                                       (default: all); --list prints the names
+                                       (default: all); --list prints the names. A whole name is
+                                       KERNEL/CHANNEL/SCENARIO, such as 7.3/uring/power-cut
 
     CHECK_VM=require      a missing program or kernel is a failure, not a reason to skip
     CHECK_VM_SET=short    only the scenarios that a change must pass every time
+    VM_KERNELS="6.1 7.3"  the guests' kernels, see vm_kernel.py (default: those of KERNELS below)
+    VM_CHANNELS=uring     or devfuse: only this channel
+    VM_TABLE=FILE         a file that gets the results as a Markdown table
     VM_JOBS=N             guests at a time (default: 2, or 1 on one CPU)
     VM_SECONDS=N          skips scenarios that have not begun after that time (default: no limit)
     VM_KEEP=1             keeps images and logs
-    FDIO_VM_CACHE, FDIO_VM_DEB   the guest's kernel, see vm_kernel.py
+    FDIO_VM_CACHE, FDIO_VM_DEB   where kernels are kept, and a kernel of one's own
     FDIO_TOTALS           a file that gets the line "check-vm PASSED FAILED SKIPPED"
+    FDIO_TIMEOUT_FACTOR   stretches all time limits, those inside the guests too
 
 Prints "ok SCENARIO: WHAT" or "not ok SCENARIO: WHAT: WHY" for each check and a line of totals.
 Exits with 0, with 1 if a check failed, with 77 if the tests cannot run here.
@@ -36,7 +42,8 @@ import vm_kernel
 import vm_power
 import vm_qemu
 import vm_systemd
-from vm_env import MIB, Fail, Skip
+import vm_table
+from vm_env import CHANNEL_NAMES, MIB, Fail, Skip
 from vm_qemu import Guest
 
 # name, function, whether it is in the short set; the longest first
@@ -55,30 +62,34 @@ SCENARIOS = (
     ("read-errors", vm_errors.read_errors, True),
     ("removal", vm_errors.removal, True),
 )
+# Without VM_KERNELS: the machine's own kernel, and the newest. Of the newest the short set takes
+# only what is named here.
+KERNELS, NEWEST = "default 7.3", "7.3"
+SHORT_OF_NEWEST = (f"{NEWEST}/uring/basic-512",)
 
 
-class Shared:
-    """The guest's kernel and initial file systems, which all scenarios use."""
+class Job:
+    """A scenario on a kernel over a channel, and what came of it."""
 
-    def __init__(self, directory):
-        vm_env.need("qemu-system-x86_64", "qemu-img", "mke2fs", "e2fsck", "debugfs", "dumpe2fs",
-                    "ldd")
-        if os.uname().machine != "x86_64":
-            raise Skip("the guest is an x86-64 one, and this machine is not")
-        if shutil.disk_usage(directory).free < 1024 * MIB:
-            raise Skip(f"less than 1 GiB is free in {directory}")
-        self.deadline = time.monotonic() + float(os.environ.get("VM_SECONDS") or "inf")
-        self.kernel = vm_kernel.find()
-        self.initrd, self.initrd_fio, self.initrd_systemd = vm_initrd.build(directory, self.kernel)
+    def __init__(self, kernel, channel, scenario, function):
+        self.kernel, self.channel, self.scenario = kernel, channel, scenario
+        self.function = function
+        self.passed = self.failed = 0
+        self.skipped = None
+
+    def __str__(self):
+        return f"{self.kernel}/{self.channel}/{self.scenario}"
 
 
 class Scenario:
-    """One scenario while it runs: its directory, its guests, its results."""
+    """One scenario while it runs: its job, its kernel, its directory, its guests."""
 
-    def __init__(self, name, shared, results, directory):
-        self.name, self.shared, self.results, self.directory = name, shared, results, directory
+    def __init__(self, job, kernel, shared, results, base):
+        self.job, self.kernel, self.channel = job, kernel, job.channel
+        self.name, self.shared, self.results = str(job), shared, results
+        self.directory = os.path.join(base, self.name.replace("/", "_"))
         self.guests = []
-        os.mkdir(directory)
+        os.mkdir(self.directory)
 
     def path(self, name):
         return os.path.join(self.directory, name)
@@ -87,7 +98,7 @@ class Scenario:
         """Starts a guest and returns it when it runs."""
         directory = self.path(f"guest{len(self.guests)}")
         os.mkdir(directory)
-        g = Guest(self.shared, directory, script, namespaces, **kw)
+        g = Guest(self, directory, script, namespaces, **kw)
         self.guests.append(g)
         g.start()
         return g
@@ -97,10 +108,14 @@ class Scenario:
         try:
             rc = g.finish()
         finally:
-            for good, what, why in g.results():
-                self.ok(what) if good else self.bad(what, why)
+            self.record(g)
         if rc:
             raise Fail(f"the guest's script ended with status {rc}: {g.tail()}")
+
+    def record(self, g):
+        """Records what a guest that has ended reported."""
+        for good, what, why in g.results():
+            self.ok(what) if good else self.bad(what, why)
 
     def boot(self, script, namespaces, **kw):
         g = self.guest(script, namespaces, **kw)
@@ -108,10 +123,19 @@ class Scenario:
         return g
 
     def ok(self, what):
+        self.job.passed += 1
         self.results.ok(f"{self.name}: {what}")
 
     def bad(self, what, why):
+        self.job.failed += 1
         self.results.bad(f"{self.name}: {what}", why)
+
+    def skip(self, why):
+        if os.environ.get("CHECK_VM") == "require":
+            self.bad("skip", why)
+        else:
+            self.job.skipped = str(why)
+            self.results.skip(self.name, why)
 
     def check(self, what, fn, *args):
         """One check on the host: fn raises Fail if it fails."""
@@ -126,28 +150,65 @@ class Scenario:
             g.kill()
 
 
-def run_scenario(name, fn, shared, results, base):
+def run_scenario(job, kernel, shared, results, base):
     begun = time.monotonic()
     if begun > shared.deadline:
-        results.skip(name, "no time left")
+        job.skipped = "no time left"
+        results.skip(job, f"no time left: VM_SECONDS={os.environ['VM_SECONDS']} are over")
         return
-    env = Scenario(name, shared, results, os.path.join(base, name))
+    env = Scenario(job, kernel, shared, results, base)
     try:
-        fn(env)
+        job.function(env)
     except Skip as e:
-        if os.environ.get("CHECK_VM") == "require":
-            env.bad("skip", e)
-        else:
-            results.skip(name, e)
+        env.skip(e)
     except Fail as e:
         env.bad("end", e)
     except Exception as e:  # pylint: disable=broad-except
         env.bad("end", f"{e!r} {traceback.format_tb(e.__traceback__)[-1]}")
     finally:
         env.close()
-        results.note(f"{name}: {time.monotonic() - begun:.0f} s")
+        results.note(f"{job}: {time.monotonic() - begun:.0f} s")
         if not os.environ.get("VM_KEEP"):
             shutil.rmtree(env.directory, ignore_errors=True)
+
+
+class Shared:
+    """What all scenarios use: the guests' initial file systems, and the time limit."""
+
+    def __init__(self, directory):
+        vm_env.need("qemu-system-x86_64", "qemu-img", "mke2fs", "e2fsck", "debugfs", "dumpe2fs",
+                    "ldd")
+        if os.uname().machine != "x86_64":
+            raise Skip("the guest is an x86-64 one, and this machine is not")
+        if shutil.disk_usage(directory).free < 1024 * MIB:
+            raise Skip(f"less than 1 GiB is free in {directory}")
+        self.deadline = time.monotonic() + float(os.environ.get("VM_SECONDS") or "inf")
+        self.initrds = vm_initrd.Initrds(directory)
+
+
+def kernels_of(jobs, results, table):
+    """
+    The kernels of the jobs, by name. Those that cannot be had, and channels that a kernel does not
+    offer, are said in one line each.
+    """
+    kernels = {}
+    for spec in dict.fromkeys(j.kernel for j in jobs):
+        try:
+            kernels[spec] = k = vm_kernel.find(spec)
+        except Skip as e:
+            require = os.environ.get("CHECK_VM") == "require"
+            (results.bad if require else results.skip)(spec, e)
+            table.no_kernel(spec, e)
+            continue
+        results.note(f"{spec}: the kernel is {k.release}, Debian's package {k.version}")
+        if not k.offers_ring and any(j.kernel == spec and j.channel == "uring" for j in jobs):
+            why = f"{k.release} does not offer FUSE over io_uring: only /dev/fuse is tested"
+            if k.ring_is_missing:
+                results.skip(f"{spec}/uring", why)
+            else:
+                results.note(f"{spec}/uring: {why}")
+            table.no_ring(k)
+    return kernels
 
 
 def clean_up(base):
@@ -193,25 +254,55 @@ def totals(passed, failed, skipped):
 
 
 def choose(words):
-    short = os.environ.get("CHECK_VM_SET") == "short"
-    return [(name, fn) for name, fn, in_short in SCENARIOS
-            if (any(w in name for w in words) if words else in_short or not short)]
+    """The jobs, kernel by kernel."""
+    short = os.environ.get("CHECK_VM_SET") == "short" and not words
+    named = os.environ.get("VM_KERNELS")
+    jobs = []
+    for kernel in dict.fromkeys((named or KERNELS).split()):
+        for channel in (os.environ.get("VM_CHANNELS") or " ".join(CHANNEL_NAMES)).split():
+            for name, fn, in_short in SCENARIOS:
+                job = Job(kernel, channel, name, fn)
+                if short and kernel == NEWEST and not named:
+                    chosen = str(job) in SHORT_OF_NEWEST
+                else:
+                    chosen = in_short or not short
+                if chosen and (not words or any(w in str(job) for w in words)):
+                    jobs.append(job)
+    return jobs
+
+
+def run_all(jobs, base, results):
+    table = vm_table.Table(os.environ.get("VM_TABLE"), [name for name, _, _ in SCENARIOS])
+    shared = Shared(base)
+    kernels = kernels_of(jobs, results, table)
+    jobs = [j for j in jobs if j.kernel in kernels and
+            (j.channel == "devfuse" or kernels[j.kernel].offers_ring)]
+    with ThreadPoolExecutor(int(os.environ.get("VM_JOBS") or min(2, os.cpu_count() or 1))) as pool:
+        for job in jobs:
+            table.row(kernels[job.kernel].version, job.channel)
+
+        def one(job):
+            run_scenario(job, kernels[job.kernel], shared, results, base)
+            table.add(kernels[job.kernel], job)
+        for done in [pool.submit(one, job) for job in jobs]:
+            done.result()
 
 
 def main(words):
-    chosen = choose(words)
-    if "--list" in words or not chosen:
+    if "--list" in words:
         print("\n".join(name for name, _, _ in SCENARIOS))
-        return 0 if "--list" in words else 2
+        return 0
+    jobs = choose(words)
+    wrong = set((os.environ.get("VM_CHANNELS") or "").split()) - set(CHANNEL_NAMES)
+    if wrong or not jobs:
+        print(f"check-vm: no channel {' '.join(wrong)}: {' or '.join(CHANNEL_NAMES)}" if wrong else
+              f"check-vm: no name contains {' or '.join(words)}; --list prints the names")
+        return 2
     results = vm_env.Results()
     base = temporary()
     end_early(base)
     try:
-        shared = Shared(base)
-        with ThreadPoolExecutor(
-                int(os.environ.get("VM_JOBS") or min(2, os.cpu_count() or 1))) as pool:
-            for name, fn in chosen:
-                pool.submit(run_scenario, name, fn, shared, results, base)
+        run_all(jobs, base, results)
     except Skip as e:
         if os.environ.get("CHECK_VM") == "require":
             results.bad("check-vm", e)
@@ -222,7 +313,9 @@ def main(words):
     finally:
         clean_up(base)
     totals(results.passed, results.failed, results.skipped)
-    return 1 if results.failed or not results.passed else 0
+    if results.failed:
+        return 1
+    return 0 if results.passed else 77
 
 
 if __name__ == "__main__":

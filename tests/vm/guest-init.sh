@@ -5,6 +5,7 @@
 # The first process of the guest: mounts what a system needs, runs the script named on the kernel's
 # command line (script=NAME; arg=WORD becomes $ARG), reports its exit status and switches off. With
 # boot=systemd it starts systemd instead, which runs the script as a service (guest-systemd.sh).
+# channel=uring has the kernel offer FUSE over io_uring.
 /bin/busybox --install -s /bin 2>/dev/null
 export PATH=/bin LD_LIBRARY_PATH=/lib HOME=/
 mount -t proc proc /proc
@@ -14,13 +15,17 @@ ln -s /proc/self/mounts /etc/mtab
 mkdir -p /dev/shm
 mount -t tmpfs tmpfs /dev/shm
 syslogd -O /tmp/syslog
-[ ! -f /fuse.ko ] || insmod /fuse.ko
+for module in /modules/*.ko; do
+	[ ! -e "$module" ] || insmod "$module"
+done
 stty -F /dev/ttyS1 raw -echo
 read -r line </proc/cmdline
 for word in $line; do
 	case $word in
 		script=*) script=${word#script=} ;;
 		boot=*) boot=${word#boot=} ;;
+		# A module that insmod loads does not see fuse.enable_uring=1.
+		channel=uring) echo Y >/sys/module/fuse/parameters/enable_uring ;;
 		arg=*) ARG=${word#arg=} && export ARG ;;
 	esac
 done
@@ -32,6 +37,7 @@ if [ "${boot:-}" = systemd ]; then
 fi
 sh "/vm/$script.sh" </dev/null >/dev/console 2>&1
 rc=$?
+sh /vm/channel.sh
 cat /tmp/syslog
 echo "GUEST-RC $rc" >/dev/ttyS1
 stty -F /dev/ttyS1 -echo # waits until everything is sent

@@ -20,6 +20,6 @@ for d in /sys/block/nvme*; do
 	vmio steps /mnt/steps 1 40 >/tmp/steps
 	say "DRIVE $id STEP $(grep -c STEP /tmp/steps) $(tail -n 1 /tmp/steps)"
 	want ok "drive $id: reads go on" vmio read /mnt/data 0 65536 65536 1 direct
-	works "drive $id: umount" timeout 30 umount /mnt
+	works "drive $id: umount" limited 30 umount /mnt
 	works "drive $id: the daemon ends" until_true 20 no_daemon
 done

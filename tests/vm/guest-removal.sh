@@ -37,5 +37,5 @@ want "E*" "mkdir" vmio mkdir /mnt/newdir2
 want "E*" "getxattr where the attributes have not been read yet" vmio getxattr /mnt/attr user.large
 want "ok" "stat of what is in memory" vmio stat /mnt
 exec 3<&-
-works "umount" timeout 60 umount /mnt
+works "umount" limited 60 umount /mnt
 works "the daemon ends" until_true 30 no_daemon

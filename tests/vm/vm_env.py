@@ -16,6 +16,7 @@ FUSEDIO = os.environ.get("FUSEDIO") or os.path.join(BUILD, "fusedio")
 VMIO = os.path.join(BUILD, "tests/vm/vmio")
 SLOW = float(os.environ.get("FDIO_TIMEOUT_FACTOR") or "1")  # for sanitizer builds and slow machines
 MIB = 1 << 20
+CHANNEL_NAMES = {"devfuse": "/dev/fuse", "uring": "io_uring"}  # as the daemon logs them
 
 # mke2fs, debugfs and others are in directories that not every user has in PATH.
 os.environ["PATH"] = os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin"
@@ -68,7 +69,7 @@ def run(*argv, timeout=60, ok=(0,), text=True):
                            stderr=subprocess.PIPE, timeout=timeout * SLOW, text=text,
                            errors="replace" if text else None, check=False)
     except subprocess.TimeoutExpired:
-        raise Fail(f"{argv[0]}: no end after {timeout * SLOW:.0f} s") from None
+        raise Fail(f"{argv[0]}: no end after {timeout * SLOW:.0f} s (time limit)") from None
     except FileNotFoundError:
         raise Skip(f"{argv[0]} is not installed") from None
     if ok is not None and p.returncode not in ok:
@@ -95,7 +96,7 @@ def wait_for(cond, what, seconds=30):
     end = time.monotonic() + seconds * SLOW
     while not cond():
         if time.monotonic() > end:
-            raise Fail(f"{what}: not within {seconds * SLOW:.0f} s")
+            raise Fail(f"{what}: not within {seconds * SLOW:.0f} s (time limit)")
         time.sleep(0.02)
 
 

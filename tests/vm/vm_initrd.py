@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-The guest's file system, in cpio archives that the kernel unpacks one after the other. The first has
-busybox, the daemon as built here, e2fsprogs and the guest's scripts; the second has fio and its
-many libraries; the third has Debian's systemd with few units, and the unit of fusedio as built.
-Libraries are those that ldd names, all in /lib.
+The guest's file system, in cpio archives that the kernel unpacks one after the other: "core" has
+busybox, the daemon as built here, e2fsprogs and the guest's scripts; the second the kernel's
+modules; "fio" has fio and its many libraries; "systemd" has Debian's systemd with few units, and
+the unit of fusedio as built. Libraries are those that ldd names, all in /lib.
 """
 import glob
 import os
 import re
 import shutil
+import threading
 
 from vm_env import BUILD, FUSEDIO, HERE, VMIO, Skip, expect, run
 
@@ -126,41 +127,70 @@ def systemd(path):
     return path
 
 
-def joined(path, *archives):
-    with open(path, "wb") as out:
-        for name in archives:
-            with open(name, "rb") as part:
-                shutil.copyfileobj(part, out)
-    return path
-
-
-def build(directory, kernel):
-    """
-    Returns the paths of three initial file systems: the small one, the small one with fio, the
-    small one with systemd (or None).
-    """
-    small, fio = os.path.join(directory, "small.cpio"), os.path.join(directory, "fio.cpio")
+def core(path):
+    """Writes the archive that every guest has; returns the names of the libraries in it."""
     have = set()
-    core = Archive(small)
+    a = Archive(path)
     for d in DIRS:
-        core.entry(d, 0o040755)
-    core.entry("dev/console", 0o020600, rdev=(5, 1))
-    core.file("init", os.path.join(HERE, "guest-init.sh"))
+        a.entry(d, 0o040755)
+    a.entry("dev/console", 0o020600, rdev=(5, 1))
+    a.file("init", os.path.join(HERE, "guest-init.sh"))
     for script in sorted(glob.glob(os.path.join(HERE, "guest-*.sh"))):
-        core.file("vm/" + os.path.basename(script)[len("guest-"):], script)
-    if os.path.exists(os.path.join(kernel, "fuse.ko")):
-        core.file("fuse.ko", os.path.join(kernel, "fuse.ko"), 0o644)
+        a.file("vm/" + os.path.basename(script)[len("guest-"):], script)
     if os.path.exists("/etc/mke2fs.conf"):
-        core.file("etc/mke2fs.conf", "/etc/mke2fs.conf", 0o644)
-    core.entry("etc/passwd", 0o100644, b"root:x:0:0:root:/:/bin/sh\n")
-    core.entry("etc/group", 0o100644, b"root:x:0:\n")
-    add_programs(core, {"busybox": busybox(), "fusedio": FUSEDIO, "vmio": VMIO,
-                        **{p: which(p) for p in CORE}}, have)
-    core.close()
-    more = Archive(fio + ".part")
-    add_programs(more, {"fio": which("fio")}, have)
-    more.close()
-    sd = systemd(os.path.join(directory, "systemd.cpio.part"))
-    joined(fio, small, fio + ".part")
-    os.unlink(fio + ".part")
-    return small, fio, sd and joined(os.path.join(directory, "systemd.cpio"), small, sd)
+        a.file("etc/mke2fs.conf", "/etc/mke2fs.conf", 0o644)
+    a.entry("etc/passwd", 0o100644, b"root:x:0:0:root:/:/bin/sh\n")
+    a.entry("etc/group", 0o100644, b"root:x:0:\n")
+    add_programs(a, {"busybox": busybox(), "fusedio": FUSEDIO, "vmio": VMIO,
+                     **{p: which(p) for p in CORE}}, have)
+    a.close()
+    return have
+
+
+def modules(path, kernel, names):
+    """Writes the archive with the kernel's modules, numbered in the order to load them."""
+    a = Archive(path)
+    a.entry("modules", 0o040755)
+    for n, name in enumerate(names):
+        a.file(f"modules/{n:02d}-{name}.ko", os.path.join(kernel.directory, f"{name}.ko"), 0o644)
+    a.close()
+
+
+class Initrds:
+    """
+    The initial file systems of all guests: what they share is made at once, the rest when a
+    scenario asks for it.
+    """
+
+    def __init__(self, directory):
+        self.directory = directory
+        self.lock = threading.Lock()
+        self.made = {}
+        have = core(self.part("core"))
+        fio = Archive(self.part("fio"))
+        add_programs(fio, {"fio": which("fio")}, have)
+        fio.close()
+        if not systemd(self.part("systemd")):
+            self.made["systemd"] = None
+
+    def part(self, name):
+        return os.path.join(self.directory, f"{name}.cpio")
+
+    def get(self, kernel, kind=None):
+        """
+        The initial file system for a kernel: the small one, or that with kind ("fio" or
+        "systemd") beside it. None: it cannot be made here.
+        """
+        with self.lock:
+            if kind in self.made:
+                return self.made[kind]
+            own = kernel.release if kernel.boot_modules else "any"
+            name = f"{own}-{kind or 'small'}"
+            if name not in self.made:
+                modules(self.part(own), kernel, kernel.boot_modules)
+                self.made[name] = os.path.join(self.directory, f"{name}.initrd")
+                with open(self.made[name], "wb") as out:
+                    for part in filter(None, ("core", own, kind)):
+                        with open(self.part(part), "rb") as f:
+                            shutil.copyfileobj(f, out)
+            return self.made[name]

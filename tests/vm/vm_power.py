@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from vm_env import (FUSEDIO, MIB, Fail, copy, e2fsck_clean, e2fsck_replay, expect, make_image, run,
                     wait_for)
-from vm_qemu import log_drive, qcow2_drive
+from vm_qemu import log_drive, qcow2_drive, time_limit
 from vm_steps import announced, check, check_image
 from vm_writelog import crash_states, marks, parse, put
 
@@ -162,9 +162,10 @@ def cut(env, base, n, first, steps, rng, deaf=False):
                   append=f"arg={first},1000000,none{',deaf' if deaf else ''}")
     want = first - 1 + steps
     expect(g.wait(lambda: announced(g.lines()) >= want, g.timeout),
-           f"{want} steps were not reached: {g.lines()[-2:]} {g.tail()}")
+           f"{want} steps were not reached: {time_limit(g.timeout)}: {g.lines()[-2:]} {g.tail()}")
     time.sleep(rng.random() * 0.3)
     g.kill()
+    env.record(g)
     left = env.path(f"cut{n}.img")
     run("qemu-img", "check", "-q", "-r", "leaks", over, ok=(0, 2, 3))
     run("qemu-img", "convert", "-f", "qcow2", "-O", "raw", over, left)

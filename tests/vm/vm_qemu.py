@@ -25,6 +25,11 @@ BOOT_TIMEOUT = 120
 TRIES = 3
 
 
+def time_limit(seconds):
+    """Says that a time limit was hit."""
+    return f"time limit: {seconds:.0f} s without a word (FDIO_TIMEOUT_FACTOR stretches it)"
+
+
 def file_node(name, path, **more):
     """The node of the host's file. Flushes of the guest need not reach the host's disk."""
     return {"driver": "file", "node-name": name, "filename": path,
@@ -85,27 +90,30 @@ class Guest:
     namespace of the controller. The guest counts as hung if it reports nothing for timeout seconds.
     """
 
-    def __init__(self, shared, directory, script, namespaces, lbs=512, fio=False, append="",
-                 timeout=180, initrd=None):
-        self.directory = directory
+    def __init__(self, env, directory, script, namespaces, lbs=512, kind=None, append="",
+                 timeout=180):
+        self.env, self.directory = env, directory
         self.console = os.path.join(directory, "console.log")
         self.report = os.path.join(directory, "report.log")
         self.timeout = timeout * SLOW
         self.process = None
         self.greeted = False
-        initrd = initrd or (shared.initrd_fio if fio else shared.initrd)
-        self.argv = self.command_line(shared, script, namespaces, lbs, fio, append, initrd)
+        initrd = env.shared.initrds.get(env.kernel, kind)
+        append = f"script={script} channel={env.channel} factor={SLOW * 100:.0f} {append}"
+        if env.kernel.offers_ring:
+            append += f" fuse.enable_uring={int(env.channel == 'uring')}"
+        self.argv = self.command_line(namespaces, lbs, "768" if kind == "fio" else "512", append,
+                                      initrd)
 
-    def command_line(self, shared, script, namespaces, lbs, fio, append, initrd):
+    def command_line(self, namespaces, lbs, memory, append, initrd):
         accel = ["-accel", "kvm", "-cpu", "host"] if os.environ.get("VM_ACCEL") == "kvm" else \
             ["-accel", "tcg", "-cpu", "max,-cx16,-la57"]
-        argv = ["qemu-system-x86_64", *accel, "-M", "q35", "-smp", "1", "-m", "768" if fio
-                else "512", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-                "-serial", f"file:{self.console}", "-serial", f"file:{self.report}", "-qmp",
-                "stdio", "-kernel", os.path.join(shared.kernel, "vmlinuz"), "-initrd", initrd,
-                "-append", "console=ttyS0 quiet panic=-1 oops=panic mitigations=off no_timer_check "
-                f"nvme_core.max_retries=0 script={script} {append}", "-device",
-                "nvme,id=nv,serial=T1"]
+        argv = ["qemu-system-x86_64", *accel, "-M", "q35", "-smp", "1", "-m", memory,
+                "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial",
+                f"file:{self.console}", "-serial", f"file:{self.report}", "-qmp", "stdio",
+                "-kernel", self.env.kernel.vmlinuz, "-initrd", initrd, "-append",
+                "console=ttyS0 quiet panic=-1 oops=panic mitigations=off no_timer_check "
+                f"nvme_core.max_retries=0 {append}", "-device", "nvme,id=nv,serial=T1"]
         for nsid, nodes in enumerate(namespaces, 1):
             for node in nodes:
                 argv += ["-blockdev", json.dumps(node)]
@@ -138,8 +146,8 @@ class Guest:
             ended = self.process.poll() is not None
             self.kill()
             if not left:
-                raise Fail(f"the guest did not start{' (QEMU ended)' if ended else ''}: "
-                           f"{self.tail('qemu.log')} {self.tail()}")
+                why = "QEMU ended" if ended else time_limit(BOOT_TIMEOUT * SLOW)
+                raise Fail(f"the guest did not start: {why}: {self.tail('qemu.log')} {self.tail()}")
 
     def qmp(self, command, **arguments):
         """Sends QEMU a command and waits for its result."""
@@ -161,7 +169,8 @@ class Guest:
     def expect_line(self, text):
         """Waits until the guest reports this line."""
         if not self.wait(lambda: text in self.lines(), self.timeout):
-            raise Fail(f"the guest has not said {text}: {self.lines()[-1:]} {self.tail()}")
+            raise Fail(f"the guest has not said {text}: {time_limit(self.timeout)}: "
+                       f"{self.lines()[-1:]} {self.tail()}")
 
     def wait(self, cond, seconds):
         """
@@ -205,8 +214,8 @@ class Guest:
         verdict = [line for line in self.lines() if line.startswith("GUEST-RC ")]
         if not verdict:
             last = self.lines()[-1:]
-            raise Fail(f"the guest {'hung' if hung else 'ended'} without a verdict, after {last}: "
-                       f"{self.tail()}")
+            how = f"hung ({time_limit(self.timeout)})" if hung else "ended"
+            raise Fail(f"the guest {how} without a verdict, after {last}: {self.tail()}")
         return int(verdict[-1].split()[1])
 
     def results(self):

@@ -5,8 +5,9 @@ stopped by hand, after a crash, on a wrong device, and when the machine is switc
 service writes.
 """
 import os
+import re
 
-from vm_env import MIB, Skip, debugfs, e2fsck_clean, expect, make_image
+from vm_env import CHANNEL_NAMES, MIB, SLOW, Skip, debugfs, e2fsck_clean, expect, make_image
 from vm_qemu import raw_drive
 
 
@@ -15,24 +16,35 @@ def said(path, text):
         expect(text in f.read(), f"no line with {text!r}")
 
 
+def channel_said(path, channel):
+    """By the daemons' log all mounts were served over this channel, to their end."""
+    with open(path, encoding="utf-8", errors="replace") as f:
+        said = re.findall(r"FUSE 7\.\d+ over ([^ ,]+),|going on over (\S+)", f.read())
+    expect(said, "no line names a channel")
+    expect({a or b for a, b in said} == {channel}, f"the log names {said}")
+
+
 def in_image(image, name, text):
     got = debugfs(image, f"cat {name}")
     expect(got.strip() == text, f"{name} holds {got[:80]!r}")
 
 
 def systemd(env):
-    if not env.shared.initrd_systemd:
+    if not env.shared.initrds.get(env.kernel, "systemd"):
         raise Skip("systemd is not installed")
     one, two = make_image(env.path("one.img"), 64, "-b", 4096), env.path("two.img")
     with open(two, "wb") as f:
         f.truncate(8 * MIB)
     g = env.boot("systemd", [raw_drive("d1", one), raw_drive("d2", two)],
-                 initrd=env.shared.initrd_systemd, timeout=300,
+                 kind="systemd", timeout=300,
                  append="boot=systemd systemd.unit=vmtest.service systemd.log_target=kmsg "
-                 "systemd.show_status=0 printk.devkmsg=on")
+                 "systemd.show_status=0 printk.devkmsg=on "
+                 f"systemd.default_timeout_start_sec={90 * SLOW:.0f}")
     for text in ("does not hold an ext4 file system", "cannot find /dev/nothing"):
         env.check(f"what is wrong with the device is logged: {text}", said,
                   os.path.join(g.directory, "console.log"), text)
+    env.check(f"all mounts were served over {CHANNEL_NAMES[env.channel]}", channel_said,
+              os.path.join(g.directory, "console.log"), CHANNEL_NAMES[env.channel])
     env.check("a service that writes while the machine is switched off could do so to its end",
               in_image, one, "/bye", "bye")
     env.check("e2fsck after switching off", e2fsck_clean, one)
