@@ -6,25 +6,18 @@
 #include "kit/engine.h"
 
 #include "base/log.h"
+#include "kit/names.h"
 
 #include <stdio.h>
 #include <unistd.h>
 
-/*
- * The files exist before the volume is opened: engine_use_template makes them in this order, from
- * the first free inode on.
- */
-static const char *const names[] = { "f", "g", "h", "stale" };
-#define FIRST_INO 12
-
+/* The files exist before the volume is opened: engine_use_template makes them. */
 struct ext4_inode *engine_file(struct engine *e, const char *name)
 {
-	struct ext4_inode *inode = NULL;
+	struct ext4_inode *root = testvol_root(e->vol);
+	struct ext4_inode *inode = name_lookup(root, name);
 
-	for (unsigned k = 0; k < ARRAY_SIZE(names); k++)
-		if (!strcmp(name, names[k]))
-			ck_assert_int_eq(ext4_inode_get(e->vol, FIRST_INO + k, NULL, &inode), 0);
-	ck_assert_ptr_nonnull(inode);
+	ext4_inode_put(root);
 	return inode;
 }
 
