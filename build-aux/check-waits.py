@@ -418,8 +418,7 @@ SELF = {
 #define FDIO_BLOCKS
 #define FDIO_MAY_MISS
 #define FDIO_MAY_WAIT
-typedef _Bool bool;
-#define true 1
+#include <stdbool.h>
 static inline bool nowait_on(void) { return 0; }
 int nowait_miss(void);
 """,

@@ -29,7 +29,7 @@ fusedio=${FUSEDIO:-${FDIO_BUILD:-$(pwd)}/fusedio}
 dir=$(mktemp -d "${FDIO_TMP:-/dev/shm}/fdio-pjd.XXXXXX") || exit 2
 switch=/sys/module/fuse/parameters/enable_uring
 before=$(cat "$switch" 2>/dev/null)
-# shellcheck disable=SC2317  # called by the trap
+# shellcheck disable=SC2317,SC2329  # called by the trap
 cleanup() {
 	mountpoint -q "$dir/mnt" && umount -l "$dir/mnt"
 	[ -z "$before" ] || echo "$before" >"$switch"
