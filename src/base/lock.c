@@ -142,13 +142,23 @@ bool fdio_cond_timedwait(pthread_cond_t *cond, struct fdio_mutex *mutex, uint64_
 	return err == 0;
 }
 
+/* Writers must not wait for ever behind readers; musl knows no such choice. */
+static void prefer_writers(pthread_rwlockattr_t *a)
+{
+#ifdef __GLIBC__
+	FDIO_MUST(pthread_rwlockattr_setkind_np(a, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP) ==
+		  0);
+#else
+	(void)a;
+#endif
+}
+
 void fdio_rwlock_init(struct fdio_rwlock *rwlock, enum fdio_lock_rank rank)
 {
 	pthread_rwlockattr_t a;
 
 	FDIO_MUST(pthread_rwlockattr_init(&a) == 0);
-	FDIO_MUST(pthread_rwlockattr_setkind_np(&a, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP) ==
-		  0);
+	prefer_writers(&a);
 	FDIO_MUST(pthread_rwlock_init(&rwlock->l, &a) == 0);
 	pthread_rwlockattr_destroy(&a);
 	rwlock->rank = rank;

@@ -23,6 +23,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -131,7 +132,7 @@ int daemon_fork(void)
 
 void daemon_close_inherited(void)
 {
-	if (close_range(STDERR_FILENO + 1, UINT_MAX, 0))
+	if (syscall(SYS_close_range, STDERR_FILENO + 1, UINT_MAX, 0))
 		log_warn("descriptors of the program that started this one stay open: %s",
 			 strerror(errno));
 }

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define NAMED_MAX 3u          /* processes that are named; the others are only counted */
@@ -173,11 +174,12 @@ static void check_all_processes(const unsigned dev[2], char *text, size_t textca
 	char names[2048] __attribute__((aligned(8)));
 	int fd = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	unsigned seen = 0;
-	ssize_t n;
+	long n;
 
-	while (fd >= 0 && seen < PROCESSES_MAX && (n = getdents64(fd, names, sizeof(names))) > 0)
-		for (ssize_t at = 0; at < n && seen < PROCESSES_MAX;) {
-			const struct dirent64 *d = (const void *)(names + at);
+	while (fd >= 0 && seen < PROCESSES_MAX &&
+	       (n = syscall(SYS_getdents64, fd, names, sizeof(names))) > 0)
+		for (long at = 0; at < n && seen < PROCESSES_MAX;) {
+			const struct dirent *d = (const void *)(names + at);
 
 			at += d->d_reclen;
 			if (!isdigit((unsigned char)d->d_name[0]))

@@ -26,6 +26,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -225,7 +226,7 @@ static int keep_sockets(int unmount_sock, int question_sock)
 		return errno == EINVAL ? -EMFILE : -errno;
 	dup2(unmount_sock, UNMOUNT_FD);
 	dup2(question_sock, QUESTION_FD);
-	close_range(FIRST_OTHER_FD, UINT_MAX, 0);
+	syscall(SYS_close_range, FIRST_OTHER_FD, UINT_MAX, 0);
 	return 0;
 }
 

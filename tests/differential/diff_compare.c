@@ -428,8 +428,8 @@ static bool compare_outcome(struct both *both, const struct outcome *a, const st
 	    b->err == EPERM)
 		return diff_allow(ALLOW_IMMUTABLE_ORDER);
 	snprintf(both->why, both->cap, "fusedio: %ld (%s) %s\n      ext4: %ld (%s) %s", a->ret,
-		 a->err ? strerrorname_np(a->err) : "ok", a->text, b->ret,
-		 b->err ? strerrorname_np(b->err) : "ok", b->text);
+		 a->err ? strerror(a->err) : "ok", a->text, b->ret,
+		 b->err ? strerror(b->err) : "ok", b->text);
 	return false;
 }
 
@@ -454,7 +454,7 @@ bool diff_do_step(struct side *a, struct side *b, const struct step *step, bool 
 	run_on(b, step, &ob);
 	both.t2 = now_ns();
 	if (verbose)
-		printf("      %ld (%s) %s\n", ob.ret, ob.err ? strerrorname_np(ob.err) : "ok",
+		printf("      %ld (%s) %s\n", ob.ret, ob.err ? strerror(ob.err) : "ok",
 		       ob.text);
 	if (!dio_hole(a, b, step, &oa, &ob) && !lost_append(a, b, step, &oa, &ob) &&
 	    !compare_outcome(&both, &oa, &ob))

@@ -256,7 +256,7 @@ unsigned diff_limits(struct side *a, struct side *b)
 		bool limit = ours == probes[k].ours, lifted = ours == theirs;
 
 		printf("  limit, %s: fusedio %s, ext4 %s%s\n", probes[k].name,
-		       ours ? strerrorname_np(ours) : "ok", theirs ? strerrorname_np(theirs) : "ok",
+		       ours ? strerror(ours) : "ok", theirs ? strerror(theirs) : "ok",
 		       lifted  ? ": not one here"
 		       : limit ? ""
 			       : ": NOT AS LISTED");

@@ -20,7 +20,9 @@
 
 #include "base/counters.h"
 
+#ifdef __GLIBC__
 #include <malloc.h>
+#endif
 
 #define BATCH 64u
 /* After a shrink that found all maps in use, ext4_map_mem_check requests no other for this time. */
@@ -127,7 +129,9 @@ bool ext4_maps_shrink(struct ext4_vol *vol)
 		pass(vol, PICK_CLOSED, down_to);
 		pass(vol, PICK_OPEN, down_to);
 	}
+#ifdef __GLIBC__
 	(void)malloc_trim(0); /* maps are many small pieces; this gives their pages back */
+#endif
 	if (ext4_map_mem_used() <= budget)
 		return true;
 	__atomic_store_n(&vol->data.map_rest_ns, fdio_now_ns() + REST_NS, __ATOMIC_RELAXED);
