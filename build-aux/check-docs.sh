@@ -263,6 +263,12 @@ bench_self_test() {
 	out=$(python3 bench/run-bench --self-test 2>&1) || printf '%s\n' "$out" | tail -n 8
 }
 check bench-self-test bench_self_test
+# Without apt-get packages.sh says what to do; until then it calls no program.
+packages_without_apt() {
+	PATH=/nonexistent build-aux/packages.sh build 2>&1 | grep -q 'README.md.*NO_INSTALL=1' ||
+		echo "packages.sh does not say what to do without apt-get"
+}
+check packages-without-apt packages_without_apt
 # Every file in git is in the tarball.
 tarball() {
 	make -s -C "$build" -n distdir >/dev/null 2>&1 ||

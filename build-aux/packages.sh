@@ -16,7 +16,7 @@ for purpose; do
 		run) list="$list fuse3 e2fsprogs fio mount util-linux" ;;
 		test)
 			list="$list check python3 git rsync sqlite3 attr acl tar xz-utils"
-			list="$list mandoc psmisc"
+			list="$list mandoc procps psmisc"
 			;;
 		vm)
 			list="$list qemu-system-x86 qemu-utils e2fsprogs fio python3 libc-bin dpkg"
@@ -27,6 +27,12 @@ for purpose; do
 		*) echo "packages: unknown purpose $purpose" >&2; exit 2 ;;
 	esac
 done
+if ! command -v apt-get >/dev/null; then
+	echo "packages: there is no apt-get here. Install what README.md lists under Install and," \
+		"by your system's names, what Debian calls$list; then run this again with" \
+		"NO_INSTALL=1" >&2
+	exit 1
+fi
 missing=
 for p in $list; do
 	# shellcheck disable=SC2016  # dpkg-query expands it
