@@ -19,6 +19,7 @@
 # run works on an overlay of it. Each step runs in a mount and process namespace of its own, which
 # ends with everything in it however the step ends: no mount is ever made in the namespace of the
 # caller. The kernel, /dev and /sys are the host's. Needs root, git, debootstrap and the network.
+# shellcheck disable=SC2317,SC2329  # the steps are called by name, cleanup by the trap
 set -eu
 self=$(realpath "$0")
 top=$(dirname "$(dirname "$self")")
@@ -148,16 +149,6 @@ enter() {
 		--default-signal=INT --default-signal=QUIT "$@"
 }
 
-case ${1:-} in
---inside)
-	inside "$2"
-	exit ;;
---enter)
-	shift
-	enter "$@"
-	exit ;;
-esac
-
 # ---- Outside.
 
 cannot() {
@@ -165,23 +156,6 @@ cannot() {
 	echo "0 passed, 0 failed, 1 skipped"
 	exit 77
 }
-[ $# -ge 1 ] || { echo "usage: $0 SUITE [STEP...]" >&2; exit 2; }
-suite=$1
-shift
-for step; do
-	case " $STEPS " in
-	*" $step "*) ;;
-	*) echo "$0: the steps are: $STEPS" >&2; exit 2 ;;
-	esac
-done
-[ "$(id -u)" = 0 ] || cannot "needs root"
-for program in debootstrap git unshare pivot_root flock losetup; do
-	command -v $program >/dev/null || cannot "$program is not installed"
-done
-git -C "$top" rev-parse -q --verify HEAD >/dev/null 2>&1 || cannot "$top is no git checkout"
-[ -z "$(git -C "$top" status --porcelain -uno)" ] ||
-	echo "try-distribution: what is not committed is not tried" >&2
-
 # contained COMMAND...: runs a command in a mount and process namespace. A signal kills its first
 # process, and with it all others.
 child=
@@ -214,13 +188,9 @@ cleanup() {
 	detach_loops
 	rm -rf "$run" || { sleep 2; rm -rf "$run"; }
 }
-trap cleanup EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM HUP
 
 # The minimal system: made under a lock; all runs that use it hold the lock together, and it is
 # brought up to date when nobody else does.
-base=$cache/$suite
 make_base() {
 	rm -rf "$base.new"
 	contained debootstrap --variant=minbase "$suite" "$base.new" "$mirror" >"$logs/base" 2>&1 ||
@@ -241,26 +211,31 @@ update_base() {
 		cannot "apt-get upgrade failed: $(tail -n 1 "$logs/base") ($logs/base)"
 	touch "$base.date"
 }
-mkdir -p "$cache"
-cache=$(realpath "$cache")
-base=$cache/$suite
-logs=${FDIO_DISTRIBUTION_LOGS:-$cache/logs/$suite-$(date +%Y%m%d-%H%M%S)-$$}
-mkdir -p "$logs"
-logs=$(realpath "$logs")
-exec 9>"$base.lock"
-if [ ! -d "$base" ]; then
-	flock -x 9
-	[ -d "$base" ] || make_base
-fi
-if [ -z "$(find "$base.date" -mtime -1)" ] && flock -n -x 9; then update_base; fi
-flock -s 9
-
-run=$(mktemp -d "$cache/run.XXXXXX")
-chmod 755 "$run"
-mkdir "$run/upper" "$run/work" "$run/root" "$run/tmp" "$run/var-tmp"
-chmod 1777 "$run/tmp" "$run/var-tmp"
-git clone -q "$top" "$run/src"
-cp "$self" "$run/src/.try"
+prepare_base() {
+	mkdir -p "$cache"
+	cache=$(realpath "$cache")
+	base=$cache/$suite
+	logs=${FDIO_DISTRIBUTION_LOGS:-$cache/logs/$suite-$(date +%Y%m%d-%H%M%S)-$$}
+	mkdir -p "$logs"
+	logs=$(realpath "$logs")
+	exec 9>"$base.lock"
+	if [ ! -d "$base" ]; then
+		flock -x 9
+		[ -d "$base" ] || make_base
+	fi
+	if [ -z "$(find "$base.date" -mtime -1)" ] && flock -n -x 9; then update_base; fi
+	flock -s 9
+}
+# The directory of this run: the upper layer of its system, /src, /tmp and /var/tmp.
+prepare_run() {
+	run=$(mktemp -d "$cache/run.XXXXXX")
+	chmod 755 "$run"
+	mkdir "$run/upper" "$run/work" "$run/root" "$run/tmp" "$run/var-tmp"
+	chmod 1777 "$run/tmp" "$run/var-tmp"
+	git clone -q "$top" "$run/src"
+	cp "$self" "$run/src/.try"
+	self=$run/src/.try
+}
 
 # why LOG: what a log says about a failure, in one line.
 why() {
@@ -292,13 +267,56 @@ try() {
 	esac
 	return $rc
 }
-# Nothing can be tried without install and packages.
-wanted=" ${*:-$STEPS} install packages "
-for step in $STEPS; do
-	case $wanted in *" $step "*) ;; *) continue ;; esac
-	try "$step" || case $step in install | packages) break ;; esac
-done
-echo "logs: $logs"
-echo "$passed passed, $failed failed, $skipped skipped"
-[ $failed -eq 0 ] || exit 1
-[ $passed -gt 0 ] || exit 77
+check_arguments() {
+	[ $# -ge 1 ] || { echo "usage: $0 SUITE [STEP...]" >&2; exit 2; }
+	shift
+	for step; do
+		case " $STEPS " in
+		*" $step "*) ;;
+		*) echo "$0: the steps are: $STEPS" >&2; exit 2 ;;
+		esac
+	done
+}
+check_host() {
+	[ "$(id -u)" = 0 ] || cannot "needs root"
+	for program in debootstrap git unshare pivot_root flock losetup; do
+		command -v $program >/dev/null || cannot "$program is not installed"
+	done
+	git -C "$top" rev-parse -q --verify HEAD >/dev/null 2>&1 ||
+		cannot "$top is no git checkout"
+	[ -z "$(git -C "$top" status --porcelain -uno)" ] ||
+		echo "try-distribution: what is not committed is not tried" >&2
+}
+# outside SUITE [STEP...]
+outside() {
+	check_arguments "$@"
+	check_host
+	suite=$1
+	shift
+	trap cleanup EXIT
+	trap 'exit 130' INT
+	trap 'exit 143' TERM HUP
+	prepare_base
+	prepare_run
+	# Nothing can be tried without install and packages.
+	wanted=" ${*:-$STEPS} install packages "
+	for step in $STEPS; do
+		case $wanted in *" $step "*) ;; *) continue ;; esac
+		try "$step" || case $step in install | packages) break ;; esac
+	done
+	echo "logs: $logs"
+	echo "$passed passed, $failed failed, $skipped skipped"
+	[ $failed -eq 0 ] || exit 1
+	[ $passed -gt 0 ] || exit 77
+	exit 0
+}
+
+# The script may change while it runs: the shell has read all of it when it comes here.
+case ${1:-} in
+--inside) inside "$2" ;;
+--enter)
+	shift
+	enter "$@" ;;
+*) outside "$@" ;;
+esac
+exit
