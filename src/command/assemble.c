@@ -18,6 +18,7 @@
  *	ops --> transport                               notifications (ops_set_transport)
  *	ops --on_in_group, on_capable--> unmounter      what may the caller do?
  *	ext4 --on_read_only--> session                  the file system writes no more
+ *	transport --on_mounted--> unmounter             this is the mount to end
  *	transport --session_umount, session_ending, session_destroy--> session       end.c
  *
  * end.c takes the rooms apart again and joins nothing.
@@ -153,6 +154,14 @@ static uint32_t kernel_block_size(const struct probe *probe)
 	return FDIO_MIN(bytes, 4096u);
 }
 
+static void on_mounted(void *arg)
+{
+	struct session *session = arg;
+
+	fdio_magic_check(session, MAGIC_SESSION);
+	unmounter_mounted(session->unmounter);
+}
+
 int assemble_transport(struct session *session)
 {
 	const struct options *options = &session->options;
@@ -170,6 +179,7 @@ int assemble_transport(struct session *session)
 		.posix_acl = options->acl,
 		.parallel_dio = options->parallel_dio,
 		.export_handles = true,
+		.mounted = on_mounted,
 		.ending = session_ending,
 		.destroy = session_destroy,
 		.umount = session_umount,
@@ -184,7 +194,6 @@ int assemble_transport(struct session *session)
 	err = transport_mount(session->transport, &session->reason);
 	if (err)
 		return err == -ENODEV ? EXIT_SYSTEM : EXIT_MOUNT;
-	unmounter_mounted(session->unmounter);
 	return 0;
 }
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Serving: starts the loop threads, answers the kernel's INIT, gives up the privileges that serving
- * does not need, and waits for the end. Main thread. Once INIT is answered the mount serves
- * already, so a later failure unmounts it in order (session_end_early).
+ * Serving: starts the loop threads, answers the kernel's INIT, attaches the mount to its directory,
+ * gives up the privileges that serving does not need, and waits for the end. Main thread. Once INIT
+ * is answered the mount serves already, so a later failure unmounts it in order
+ * (session_end_early).
  */
 #include "base/log.h"
 #include "command/daemon.h"
@@ -47,6 +48,8 @@ int session_serve(struct session *session)
 	__atomic_store_n(&session->serving, true, __ATOMIC_RELEASE);
 	if (transport_start(session->transport, &session->reason))
 		return EXIT_MOUNT;
+	if (transport_attach(session->transport, &session->reason))
+		return session_end_early(session, EXIT_MOUNT);
 	return start_signals(session);
 }
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The life of a connection: transport_new, transport_mount, transport_set_server, transport_start,
- * (requests), the end, transport_wait, transport_free. The main thread calls these; the control
- * thread runs the end. Failures while starting are -errno with a reason; afterwards a connection
- * that fails ends the mount (transport_config.destroy).
+ * transport_attach, (requests), the end, transport_wait, transport_free. The main thread calls
+ * these; the control thread runs the end. Failures while starting are -errno with a reason;
+ * afterwards a connection that fails ends the mount (transport_config.destroy).
  */
 #ifndef FDIO_TRANSPORT_CONNECTION_H
 #define FDIO_TRANSPORT_CONNECTION_H
@@ -39,10 +39,13 @@ struct transport_config {
 	unsigned max_background;   /* 0: 4096 */
 	size_t slot_size;          /* bytes of the struct that begins with a transport_req */
 	bool posix_acl, parallel_dio, export_handles;
+	/* Called once, on the main thread, when the mount is attached to mountpoint. */
+	void (*mounted)(void *arg);
 	/*
-	 * Unmounts mountpoint; the daemon itself no longer has the privilege. -EPERM: only a lazy
-	 * unmount is possible, -EINVAL: it is not mounted any more, -EEXIST: another mount covers
-	 * it, or another -errno. Not on the control thread; one call at a time.
+	 * After mounted. Unmounts mountpoint; the daemon itself no longer has the privilege.
+	 * -EPERM: only a lazy unmount is possible, -EINVAL: it is not mounted any more, -EEXIST:
+	 * another mount covers it, or another -errno. Not on the control thread; one call at a
+	 * time.
 	 */
 	int (*umount)(void *arg, bool lazy);
 	/*
@@ -65,8 +68,9 @@ struct transport_config {
 int transport_new(const struct transport_config *config, struct transport **ret,
 		  struct fdio_reason *reason);
 /*
- * Mounts, by mount(2) or fusermount3. -errno, -ENODEV: the kernel has no FUSE. transport_start
- * answers the kernel's INIT.
+ * Mounts; a block device is claimed from now on. -errno, -ENODEV: the kernel has no FUSE.
+ * transport_start answers the kernel's INIT. If fusermount3 mounts, the mount is visible from now
+ * on, else from transport_attach on.
  */
 int transport_mount(struct transport *transport, struct fdio_reason *reason) FDIO_BLOCKS;
 /* Before transport_start. The server outlives the connection. */
@@ -76,6 +80,11 @@ void transport_set_server(struct transport *transport, const struct transport_se
  * the running loops arm their slots. Main thread; waits at most ten seconds for INIT. -errno.
  */
 int transport_start(struct transport *transport, struct fdio_reason *reason) FDIO_BLOCKS;
+/*
+ * After transport_start: attaches the mount to its directory, where it serves at once. Main thread.
+ * -errno; then transport_unmount ends the mount.
+ */
+int transport_attach(struct transport *transport, struct fdio_reason *reason);
 /*
  * Unmounts as SIGTERM asks for, lazily if the mount is busy, and thereby ends the connection. Not
  * on the control thread.

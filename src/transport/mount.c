@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Mounting through libfuse3, which knows mount(2), fusermount3 and mtab. Its request loop is never
- * run, because it knows neither INIT bits above 31 nor the ring.
+ * Mounting: detached.c does it for a process that may mount. For all others libfuse3 does, which
+ * knows fusermount3 and mtab. Its request loop is never run, because it knows neither INIT bits
+ * above 31 nor the ring.
  *
- * transport_mount_libfuse and transport_unmount_libfuse run on the main thread, the others on the
- * thread that asks for the end. No locks. Mounting fails with -errno and a reason, which includes
- * what libfuse and fusermount3 write to stderr.
+ * transport_mount_make, transport_mount_attach and transport_mount_free run on the main thread, the
+ * others on the thread that asks for the end. No locks. Mounting fails with -errno and a reason,
+ * which includes what libfuse and fusermount3 write to stderr.
  */
 #include "transport/mount.h"
 
@@ -100,15 +101,19 @@ static void build_options(const struct transport *transport, char *out, size_t c
 		snprintf(out + n, cap - n, ",%s", transport->mount_opts);
 }
 
-int transport_mount_libfuse(struct transport *transport, struct fdio_reason *reason)
+static void attached(struct transport *transport)
+{
+	transport->mounted = true;
+	transport->config.mounted(transport->config.arg);
+}
+
+static int mount_with_libfuse(struct transport *transport, struct fdio_reason *reason)
 {
 	static const struct fuse_lowlevel_ops none;
 	char opts[2048];
 	char *argv[] = { (char *)"fusedio", (char *)"-o", opts, NULL };
 	struct fuse_args args = FUSE_ARGS_INIT(3, argv);
 
-	if (check_fuse(transport, reason))
-		return -ENODEV;
 	last_fuse_line[0] = '\0';
 	fuse_set_log_func(catch_fuse_log);
 	build_options(transport, opts, sizeof(opts));
@@ -129,21 +134,44 @@ int transport_mount_libfuse(struct transport *transport, struct fdio_reason *rea
 		return -EIO;
 	}
 	transport->fd = fuse_session_fd(transport->se);
-	transport->mounted = true;
+	attached(transport);
 	return 0;
 }
 
-void transport_unmount_libfuse(struct transport *transport)
+int transport_mount_make(struct transport *transport, struct fdio_reason *reason)
 {
-	if (!transport->se)
-		return;
+	int err;
+
+	if (check_fuse(transport, reason))
+		return -ENODEV;
+	err = transport_detached_new(transport, reason);
+	return err == -EOPNOTSUPP ? mount_with_libfuse(transport, reason) : err;
+}
+
+int transport_mount_attach(struct transport *transport, struct fdio_reason *reason)
+{
+	int err;
+
+	if (transport->mounted)
+		return 0;
+	err = transport_detached_attach(transport, reason);
+	if (!err)
+		attached(transport);
+	return err;
+}
+
+void transport_mount_free(struct transport *transport)
+{
 	/* Unmounts first: this process has given up the privileges that libfuse would need. */
 	if (transport->mounted)
 		transport_unmount_lazy(transport);
 	transport->mounted = false;
-	transport->fd = -1;
-	fuse_session_destroy(transport->se);
-	transport->se = NULL;
+	if (transport->se) {
+		transport->fd = -1;
+		fuse_session_destroy(transport->se);
+		transport->se = NULL;
+	}
+	transport_detached_close(transport);
 }
 
 int transport_unmount_try(struct transport *transport)

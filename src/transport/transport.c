@@ -2,11 +2,11 @@
 /*
  * The life of a connection: slots, mount, INIT, running channel, end.
  *
- *   transport_new -> transport_mount -> transport_start -> (requests) -> transport_end
- *       -> handlers drained -> destroy callback -> DESTROY answered
+ *   transport_new -> transport_mount -> transport_start -> transport_attach -> (requests)
+ *       -> transport_end -> handlers drained -> destroy callback -> DESTROY answered
  *
  * transport_start, on the main thread, answers INIT, opens the channel, starts the control thread,
- * and then has the loops arm their slots.
+ * and then has the loops arm their slots. Only then transport_attach shows the mount to others.
  *
  * The control thread exists for the end: it waits for transport_end (umount, DESTROY, abort,
  * transport_unmount), stops new handlers, waits for those that run, and calls
@@ -16,7 +16,7 @@
  * transport.lock (RANK_LEAF) guards end, destroy_req and finished. A step of the start that fails
  * returns -errno with a reason, and transport_free undoes the others. Files call each other
  * downwards: transport.c, init.c, uring.c, devfuse.c, dispatch.c, channel.c, end.c; slots.c,
- * mount.c and deal.c call none of them.
+ * mount.c (which calls detached.c) and deal.c call none of them.
  */
 #include "transport/types.h"
 
@@ -46,7 +46,7 @@ int transport_new(const struct transport_config *config, struct transport **ret,
 		goto nomem;
 	fdio_magic_set(transport, MAGIC_TRANSPORT);
 	transport->config = *config;
-	transport->fd = -1;
+	transport->fd = transport->mount_fd = -1;
 	fdio_mutex_init(&transport->lock, RANK_LEAF);
 	fdio_cond_init(&transport->changed);
 	transport->source = strdup(config->source);
@@ -75,7 +75,12 @@ nomem:
 
 int transport_mount(struct transport *transport, struct fdio_reason *reason)
 {
-	return transport_mount_libfuse(transport, reason);
+	return transport_mount_make(transport, reason);
+}
+
+int transport_attach(struct transport *transport, struct fdio_reason *reason)
+{
+	return transport_mount_attach(transport, reason);
 }
 
 void transport_set_server(struct transport *transport, const struct transport_server *server)
@@ -238,6 +243,7 @@ void transport_unmount(struct transport *transport)
 {
 	int err;
 
+	transport_detached_end(transport);
 	if (!transport->mounted)
 		return;
 	err = transport_unmount_try(transport);
@@ -277,7 +283,7 @@ void transport_free(struct transport *transport)
 	FDIO_ASSERT(!transport->control_on);
 	if (transport->chan && transport->queues)
 		transport->chan->close(transport);
-	transport_unmount_libfuse(transport);
+	transport_mount_free(transport);
 	transport_slots_free(transport);
 	free(transport->source);
 	free(transport->mountpoint);

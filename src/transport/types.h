@@ -89,9 +89,10 @@ struct transport {
 	struct transport_config config;
 	struct transport_server server;
 	char *source, *mountpoint, *mount_opts;
-	struct fuse_session *se;
-	int fd;                    /* the session's /dev/fuse, -1 when not mounted */
-	bool mounted;
+	struct fuse_session *se;   /* only if libfuse has mounted */
+	int fd;                    /* the connection's /dev/fuse, -1 when not mounted */
+	int mount_fd;              /* the mount before it is attached (detached.c), or -1 */
+	bool mounted;              /* attached to its directory */
 	struct transport_conn conn;
 	const struct transport_channel_ops *chan;
 	unsigned nr_queues;

@@ -9,8 +9,8 @@ import contextlib
 import os
 import signal
 
-from lib import (FUSEDIO, case, daemons_of, expect, expect_eq, main, mountinfo, read_file, run,
-                 wait_for, write_file)
+from lib import (FUSEDIO, case, daemons_of, expect, expect_eq, main, mountinfo, read_file,
+                 refusing, run, wait_for, write_file)
 
 BOTH = ("image", "loop")
 
@@ -47,6 +47,35 @@ def untouched(env):
     vol.check()
     with vol.kmount("ro") as k:
         expect_eq(os.listdir(k), ["lost+found"], "names")
+
+
+@case(kinds=BOTH)
+def without_fsopen(env):
+    """Where the kernel has no fsopen(2), libfuse makes the same mount."""
+    vol = env.volume(64)
+    for options in ((), ("ro", "noatime", "nosuid", "nodev"), ("sync", "dirsync", "noexec")):
+        with vol.mount(*options) as m:
+            want = mountinfo(m.point)[1:]
+        with vol.mount(*options, environ=refusing(fsopen=1)) as m:
+            expect_eq(mountinfo(m.point)[1:], want, f"the line in /proc/self/mountinfo, {options}")
+            expect_eq(os.listdir(m.point), ["lost+found"], "names")
+    vol.check()
+
+
+@case()
+def long_name(env):
+    """An image whose name is too long for fsconfig(2) is mounted and unmounted as any other."""
+    vol = env.volume(64)
+    path = vol.file
+    for _ in range(2):
+        path = os.path.join(os.path.dirname(path), "n" * 200, "image")
+        os.mkdir(os.path.dirname(path))
+    os.rename(vol.file, path)
+    vol.file = path
+    with vol.mount() as m:
+        expect_eq(mountinfo(m.point)[2], path, "source in /proc/self/mountinfo")
+        expect_eq(os.listdir(m.point), ["lost+found"], "names")
+    vol.check()
 
 
 @case(kinds=BOTH)

@@ -2,12 +2,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
 A volume that cannot be mounted is refused: one line names the reason, the exit status is not 0, and
-no mount is left.
+no mount is left, nor ever seen.
 """
 import os
 
-from lib import (FUSEDIO, MIB, case, daemons_of, expect, expect_eq, main, mountinfo, read_file, run,
-                 wait_for, write_file)
+from lib import (FUSEDIO, MIB, case, daemons_of, expect, expect_eq, main, mountinfo, never_mounted,
+                 read_file, run, wait_for, write_file)
 
 BOTH = ("image", "loop")
 
@@ -17,7 +17,9 @@ def refused(env, target, *words, opts=(), mnt=None):
     fusedio must print one line with one of these words in it, and end with a status other than 0.
     """
     mnt = mnt or env.mkdir()
-    p = run(FUSEDIO, *(["-o", ",".join(opts)] if opts else []), target, mnt, ok=None, timeout=60)
+    with never_mounted(mnt):
+        p = run(FUSEDIO, *(["-o", ",".join(opts)] if opts else []), target, mnt, ok=None,
+                timeout=60)
     if p.returncode == 0:
         run("umount", "-l", mnt, ok=None)
     expect(p.returncode > 0, f"exit status {p.returncode}")
@@ -197,6 +199,30 @@ def image_served_below_loop_device(env):
         run("umount", vol.file)
     wait_for(lambda: not daemons_of(dev), "end of the daemon")
     other.check()
+    vol.check()
+
+
+@case(kinds=BOTH)
+def root_is_no_directory(env):
+    """This is found after the kernel has claimed the device; even then no mount is seen."""
+    vol = env.volume(64)
+    run("debugfs", "-w", "-R", "set_inode_field <2> mode 0100644", vol.target)
+    for _ in range(5):
+        refused(env, vol.target, "root")
+
+
+@case(kinds=BOTH)
+def mount_point_vanishes(env):
+    """The mount point is removed while the daemon starts: all that it did is undone in order."""
+    vol = env.volume(64, "-O", "mmp", "-E", "mmp_update_interval=1")
+    vol.mount().kill()
+    mnt = env.mkdir()
+    m = vol.mount(ok=False, point=mnt)
+    wait_for(lambda: b"watching it" in read_file(m.log), "the wait for another host")
+    os.rmdir(mnt)
+    expect_eq(m.wait(), 32, "exit status")
+    log = read_file(m.log)
+    expect(b"cannot mount on" in log and b"No such file" in log, f"it says {m.tail()}")
     vol.check()
 
 

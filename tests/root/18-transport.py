@@ -13,8 +13,8 @@ import subprocess
 import threading
 import time
 
-from lib import (BUILD, FUSEDIO, RING_SWITCH, Skip, case, counters, expect, main, offer_ring,
-                 pattern, read_file, run, write_file)
+from lib import (FUSEDIO, RING_SWITCH, Skip, case, counters, expect, main, never_mounted,
+                 offer_ring, pattern, read_file, refusing, run, write_file)
 
 BOTH = ("uring", "devfuse")
 
@@ -23,16 +23,6 @@ def need_ring():
     """Skips the case unless the kernel offers FUSE over io_uring."""
     if not offer_ring():
         raise Skip("the kernel has no FUSE over io_uring")
-
-
-def refusing(**what):
-    """
-    The environment of a daemon to which refuse.so pretends that the kernel refuses something, see
-    refuse.c.
-    """
-    return {"LD_PRELOAD": os.path.join(BUILD, "tests/root/refuse.so"),
-            **{"REFUSE_" + k.upper(): str(v) for k, v in what.items()},
-            "ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0"}
 
 
 def prepare(env, transport):
@@ -226,7 +216,7 @@ def ends(env, what):
     vol.check()
 
 
-@case()
+@case(kinds=("image", "loop"))
 def not_offered(env):
     """
     If the kernel does not offer io_uring, transport=uring fails with advice, and auto serves over
@@ -236,7 +226,8 @@ def not_offered(env):
     vol = env.volume(16)
     point = env.mkdir()
     no = dict(os.environ, **refusing(offer=1))
-    p = run(FUSEDIO, "-o", "transport=uring", vol.target, point, ok=None, env=no)
+    with never_mounted(point):
+        p = run(FUSEDIO, "-o", "transport=uring", vol.target, point, ok=None, env=no)
     expect(p.returncode == 32 and RING_SWITCH in p.stderr, f"{p.returncode}: {p.stderr}")
     p = run(FUSEDIO, "-s", "-o", "transport=uring", vol.target, point, ok=None)
     if os.cpu_count() > 1:

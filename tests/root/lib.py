@@ -187,6 +187,27 @@ def mountinfo(path):
     return found
 
 
+@contextlib.contextmanager
+def never_mounted(path):
+    """Looks all the time: the case fails if something was mounted on path, even for a moment."""
+    seen, over = [], threading.Event()
+
+    def look():
+        while not over.is_set() and not seen:
+            line = mountinfo(path)
+            if line:
+                seen.append(line)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+    expect(not seen, f"a mount was seen for a moment: {seen}")
+
+
 def unescape(b):
     return re.sub(rb"\\([0-7]{3})", lambda m: bytes([int(m.group(1), 8)]), b)
 
@@ -275,6 +296,16 @@ def counters(m):
         f.seek(before)
         text = f.read().decode(errors="replace")
     return {k: int(v) for k, v in re.findall(r"(\w+) (\d+): ", text)}
+
+
+def refusing(**what):
+    """
+    The environment of a daemon to which refuse.so pretends that the kernel refuses something, see
+    refuse.c.
+    """
+    return {"LD_PRELOAD": os.path.join(BUILD, "tests/root/refuse.so"),
+            **{"REFUSE_" + k.upper(): str(v) for k, v in what.items()},
+            "ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0"}
 
 
 def daemons_of(path):

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Pretends to one daemon that the kernel refuses FUSE over io_uring. 18-transport.py preloads this
- * library into the daemon; the machine's settings do not change, so other tests may use io_uring at
- * the same time.
+ * Pretends to one daemon that the kernel refuses FUSE over io_uring, or lacks fsopen(2). Root tests
+ * preload this library into the daemon; the machine's settings do not change, so other tests may
+ * use io_uring at the same time.
  *
+ *   REFUSE_FSOPEN=1     The kernel has no fsopen(2), as before Linux 5.2.
  *   REFUSE_OFFER=1      FUSE's INIT does not offer io_uring.
  *   REFUSE_REGISTER=N   Registering an entry of the ring fails with error number N: at submission,
  *                       the command is replaced by one that does nothing and completes with that
@@ -14,19 +15,23 @@
 #include "message/fuse_compat.h"
 
 #include <dlfcn.h>
+#include <errno.h>
 #include <liburing.h>
 #include <linux/fuse.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define NOP_INJECT_RESULT 1u
 #define IMPOSSIBLE_QUEUE 0xffffu
 
+static long (*next_syscall)(long number, ...);
 static ssize_t (*next_read)(int fd, void *buf, size_t n);
 static int (*next_submit)(struct io_uring *r);
 static int (*next_submit_and_wait)(struct io_uring *r, unsigned n);
-static int refuse_offer, refuse_register, refuse_queue = -1;
+static int refuse_fsopen, refuse_offer, refuse_register, refuse_queue = -1;
 
 static void *next_of(const char *name)
 {
@@ -41,14 +46,34 @@ static void *next_of(const char *name)
 static void __attribute__((constructor)) init(void)
 {
 	const char *offer = getenv("REFUSE_OFFER"), *reg = getenv("REFUSE_REGISTER"),
-		   *queue = getenv("REFUSE_QUEUE");
+		   *queue = getenv("REFUSE_QUEUE"), *fsopen = getenv("REFUSE_FSOPEN");
 
+	*(void **)&next_syscall = next_of("syscall");
 	*(void **)&next_read = next_of("read");
 	*(void **)&next_submit = next_of("io_uring_submit");
 	*(void **)&next_submit_and_wait = next_of("io_uring_submit_and_wait");
+	refuse_fsopen = fsopen ? atoi(fsopen) : 0;
 	refuse_offer = offer ? atoi(offer) : 0;
 	refuse_register = reg ? atoi(reg) : 0;
 	refuse_queue = queue ? atoi(queue) : -1;
+}
+
+long syscall(long number, ...)
+{
+	long arg[6];
+	va_list ap;
+
+	va_start(ap, number);
+	for (unsigned i = 0; i < 6; i++)
+		arg[i] = va_arg(ap, long);
+	va_end(ap);
+	if (!next_syscall)
+		init();
+	if (refuse_fsopen && number == SYS_fsopen) {
+		errno = ENOSYS;
+		return -1;
+	}
+	return next_syscall(number, arg[0], arg[1], arg[2], arg[3], arg[4], arg[5]);
 }
 
 ssize_t read(int fd, void *buf, size_t n)
