@@ -25,6 +25,7 @@ int session_umount(void *arg, bool lazy)
 	int err;
 
 	fdio_magic_check(session, MAGIC_SESSION);
+	__atomic_store_n(&session->unmounting, true, __ATOMIC_RELEASE);
 	err = unmounter_do(session->unmounter, lazy);
 	/* The mount stays. The transport ends the connection next; log_result reports the mount. */
 	if (err == -EEXIST || (lazy && err && err != -EINVAL))
@@ -32,13 +33,41 @@ int session_umount(void *arg, bool lazy)
 	return err;
 }
 
-void session_ending(void *arg)
+/*
+ * True if the connection has ended although nobody unmounted: the mount is still there, and gives
+ * errors. umount -f ends the connection first, too.
+ */
+static bool was_cut_off(struct session *session)
+{
+	return !__atomic_load_n(&session->unmounting, __ATOMIC_ACQUIRE) &&
+	       unmounter_is_mounted(session->unmounter);
+}
+
+static void log_cause(struct session *session, bool aborted)
+{
+	unsigned limit = transport_conn(session->transport)->request_timeout;
+
+	if (aborted)
+		log_warn("the connection of %s was aborted", session->mountpoint);
+	else if (!was_cut_off(session))
+		return;
+	else if (limit)
+		log_warn("the kernel has ended the connection of %s, as it does after umount -f, "
+			 "and if a request takes longer than %u s (sysctls fs.fuse)",
+			 session->mountpoint, limit);
+	else
+		log_warn("the kernel has ended the connection of %s, as it does after umount -f",
+			 session->mountpoint);
+}
+
+void session_ending(void *arg, bool aborted)
 {
 	struct session *session = arg;
 
 	fdio_magic_check(session, MAGIC_SESSION);
 	__atomic_store_n(&session->ended, true, __ATOMIC_RELEASE);
 	watchdog_ending(session->watchdog);
+	log_cause(session, aborted);
 }
 
 static void log_result(const struct session *session)
@@ -60,15 +89,13 @@ static void log_result(const struct session *session)
  * closes the files that are still open. Both can submit I/O to the engine, so the engine is drained
  * before and after.
  */
-void session_destroy(void *arg, bool aborted)
+void session_destroy(void *arg)
 {
 	struct session *session = arg;
 
 	fdio_magic_check(session, MAGIC_SESSION);
 	__atomic_store_n(&session->doing, "writing out", __ATOMIC_RELEASE);
 	daemon_notify("STOPPING=1", "writing out %s", session->probe.path);
-	if (aborted)
-		log_warn("the connection of %s was aborted", session->mountpoint);
 	dio_drain(session->dio);
 	ops_shutdown(session->ops);
 	dio_drain(session->dio);

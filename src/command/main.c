@@ -13,11 +13,11 @@
 #include "command/daemon.h"
 #include "command/session.h"
 #include "command/signals.h"
+#include "message/fuse_compat.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <fuse_lowlevel.h>
-#include <linux/fuse.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -79,8 +79,8 @@ static void open_standard_files(void)
 
 static void print_version(void)
 {
-	printf("fusedio %s\nlibfuse %s, FUSE headers 7.%u\n", PACKAGE_VERSION, fuse_pkgversion(),
-	       FUSE_KERNEL_MINOR_VERSION);
+	printf("fusedio %s\nlibfuse %s, FUSE protocol 7.%u\n", PACKAGE_VERSION, fuse_pkgversion(),
+	       MESSAGE_PROTOCOL_MINOR);
 }
 
 /* -h and -V. False if neither was given. */

@@ -60,6 +60,7 @@ struct session {
 	bool ended;             /* atomic: the kernel sends no more requests */
 	struct work check_work; /* watch.c: checks the device */
 	bool checking;          /* atomic: check_work is queued or runs */
+	bool unmounting;        /* atomic: the daemon itself unmounts, or has unmounted */
 	bool left_behind;       /* the mount could not be unmounted; it stays, without a daemon */
 	bool stopped;           /* SIGTERM or SIGINT came before the mount served */
 	int result;             /* of writing everything at the end: 0 or -errno */
@@ -100,8 +101,8 @@ int session_watch(struct session *session) FDIO_BLOCKS;
  * its control thread, session_umount on the thread that called transport_unmount.
  */
 int session_umount(void *arg, bool lazy);
-void session_ending(void *arg);
-void session_destroy(void *arg, bool aborted) FDIO_BLOCKS;
+void session_ending(void *arg, bool aborted);
+void session_destroy(void *arg) FDIO_BLOCKS;
 /* Main thread: a late step of the start failed. Ends the mount, which serves already. */
 int session_end_early(struct session *session, int status) FDIO_BLOCKS;
 /* Main thread: frees everything, at the end or after a step that failed. */

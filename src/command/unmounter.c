@@ -148,6 +148,11 @@ bool unmounter_capable(struct unmounter *unmounter, uint32_t pid, uint32_t uid, 
 	return ask(unmounter, question);
 }
 
+bool unmounter_is_mounted(struct unmounter *unmounter)
+{
+	return ask(unmounter, (struct unmounter_question){ .kind = UNMOUNTER_IS_MOUNTED });
+}
+
 /* Sends a command whose answer is an int, and returns that, or -errno. */
 static int command(struct unmounter *unmounter, char what)
 {

@@ -51,6 +51,11 @@ bool unmounter_in_group(struct unmounter *unmounter, uint32_t pid, uint32_t gid)
  * unmounter_in_group.
  */
 bool unmounter_capable(struct unmounter *unmounter, uint32_t pid, uint32_t uid, unsigned cap);
+/*
+ * True if the mount is still there, in this mount namespace. False also if that cannot be found
+ * out, and during unmounter_do. Any thread that may block, as unmounter_in_group.
+ */
+bool unmounter_is_mounted(struct unmounter *unmounter);
 /* Ends the process, waits for its exit and frees unmounter, which may be NULL. */
 void unmounter_free(struct unmounter *unmounter) FDIO_BLOCKS;
 

@@ -23,10 +23,10 @@ enum {
 	UNMOUNTER_HOLDERS = 'w', /* where is the file system still mounted? */
 };
 
-/* Which function of caller.h answers: caller_in_group or caller_capable. */
-enum { UNMOUNTER_IN_GROUP, UNMOUNTER_CAPABLE };
+/* Which function answers: caller_in_group or caller_capable of caller.h, or find_ours. */
+enum { UNMOUNTER_IN_GROUP, UNMOUNTER_CAPABLE, UNMOUNTER_IS_MOUNTED };
 struct unmounter_question {
-	uint32_t kind;   /* UNMOUNTER_IN_GROUP or UNMOUNTER_CAPABLE */
+	uint32_t kind;
 	uint32_t pid, uid;
 	uint32_t what;   /* the group, or the capability */
 	uint32_t serial; /* copied to the answer, which shows its question */

@@ -2,13 +2,17 @@
 /*
  * <linux/fuse.h>, and definitions that an old one lacks for the protocol of newer kernels: Debian
  * 12 ships protocol 7.38, and the values below are the kernel's ABI of 7.39 to 7.45. No other file
- * has such definitions. Constants and layouts only; layouts are asserted at the end.
+ * has such definitions. Constants and layouts only; layouts are asserted.
  */
 #ifndef FDIO_MESSAGE_FUSE_COMPAT_H
 #define FDIO_MESSAGE_FUSE_COMPAT_H
 
 #include <linux/fuse.h>
 #include <stdint.h>
+#include <string.h>
+
+/* The newest minor version of the protocol that this program knows. */
+#define MESSAGE_PROTOCOL_MINOR 45u
 
 /* INIT flags above bit 31 travel in flags2, shifted down by 32. */
 #define MESSAGE_INIT_EXT (1ULL << 30)
@@ -16,10 +20,18 @@
 #define MESSAGE_DIRECT_IO_ALLOW_MMAP (1ULL << 36)
 #define MESSAGE_NO_EXPORT_SUPPORT (1ULL << 38)
 #define MESSAGE_OVER_IO_URING (1ULL << 41)
+#define MESSAGE_REQUEST_TIMEOUT (1ULL << 42)
 
 #ifndef FOPEN_PARALLEL_DIRECT_WRITES
 #define FOPEN_PARALLEL_DIRECT_WRITES (1 << 6)
 #endif
+
+/* fuse_init_out.request_timeout of 7.43, in seconds, with MESSAGE_REQUEST_TIMEOUT. */
+static inline void message_set_request_timeout(struct fuse_init_out *out, uint16_t seconds)
+{
+	memcpy((char *)out + 40, &seconds, sizeof(seconds));
+}
+_Static_assert(sizeof(struct fuse_init_out) == 64, "the kernel's layout");
 
 /* 7.39 */
 #if FUSE_KERNEL_MINOR_VERSION < 39

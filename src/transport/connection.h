@@ -50,14 +50,15 @@ struct transport_config {
 	int (*umount)(void *arg, bool lazy);
 	/*
 	 * Called on the control thread when the transport takes no more requests, before it waits
-	 * for those that handlers still have. May be NULL.
+	 * for those that handlers still have. aborted: through the kernel's control files.
+	 * May be NULL.
 	 */
-	void (*ending)(void *arg);
+	void (*ending)(void *arg, bool aborted);
 	/*
 	 * Called once, on the control thread, after DESTROY (umount of fuseblk) or the end of the
 	 * channel (umount, abort). Must return only when all data is on the device.
 	 */
-	void (*destroy)(void *arg, bool aborted);
+	void (*destroy)(void *arg);
 	void *arg;
 };
 

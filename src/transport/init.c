@@ -14,16 +14,21 @@
 #include "transport/types.h"
 
 #include "base/log.h"
+#include "base/sysfs.h"
 
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #define INIT_TIMEOUT_MS 10000
 #define DEFAULT_BACKGROUND 4096u
+/* Seconds: what INIT can ask for, and the kernel's least. */
+#define TIMEOUT_LONGEST 65535u
+#define TIMEOUT_SHORTEST 15u
 
 static uint64_t wanted_flags(struct transport *transport)
 {
@@ -46,6 +51,44 @@ static uint64_t wanted_flags(struct transport *transport)
 	return f;
 }
 
+/* False if the kernel does not say. */
+static bool read_timeout(const char *name, uint32_t *seconds)
+{
+	char line[16];
+
+	if (!fdio_sysfs_line(line, sizeof(line), "/proc/sys/fs/fuse/%s", name))
+		return false;
+	*seconds = (uint32_t)strtoul(line, NULL, 10);
+	return true;
+}
+
+/*
+ * If the administrator wants requests to have a time limit, the kernel ends a connection of which a
+ * request takes longer. A slow device must not cost the mount, so this asks for the longest limit,
+ * which counts in place of default_request_timeout; max_request_timeout bounds it. Without either
+ * there is no limit, as long as none is asked for.
+ */
+static void choose_timeout(struct transport *transport, uint64_t offered, struct fuse_init_out *out)
+{
+	uint32_t usual = 0, most = 0;
+	bool known;
+
+	if (!(offered & MESSAGE_REQUEST_TIMEOUT))
+		return;
+	known = read_timeout("default_request_timeout", &usual) &&
+		read_timeout("max_request_timeout", &most);
+	if (known && !usual && !most)
+		return;
+	transport->conn.flags |= MESSAGE_REQUEST_TIMEOUT;
+	message_set_request_timeout(out, TIMEOUT_LONGEST);
+	transport->conn.request_timeout =
+		FDIO_MAX(most && most < TIMEOUT_LONGEST ? most : TIMEOUT_LONGEST, TIMEOUT_SHORTEST);
+	if (most)
+		log_warn("the kernel will end the mount if a request takes longer than %u s, as a "
+			 "slow device may cause: the sysctl fs.fuse.max_request_timeout says so "
+			 "for every mount made while it is set", transport->conn.request_timeout);
+}
+
 static void fill_reply(struct transport *transport, const struct fuse_init_in *in,
 		       struct fuse_init_out *out)
 {
@@ -60,13 +103,14 @@ static void fill_reply(struct transport *transport, const struct fuse_init_in *i
 					  ? &transport_channel_uring
 					  : &transport_channel_devfuse;
 	transport->conn.kernel_minor = in->minor;
-	transport->conn.proto_minor = FDIO_MIN(in->minor, (uint32_t)FUSE_KERNEL_MINOR_VERSION);
+	transport->conn.proto_minor = FDIO_MIN(in->minor, MESSAGE_PROTOCOL_MINOR);
 	transport->conn.max_write = transport->conn.max_read = MESSAGE_MAX_WRITE;
 	transport->conn.max_pages = MESSAGE_MAX_PAGES;
 
 	memset(out, 0, sizeof(*out));
+	choose_timeout(transport, offered, out);
 	out->major = FUSE_KERNEL_VERSION;
-	out->minor = FUSE_KERNEL_MINOR_VERSION;
+	out->minor = MESSAGE_PROTOCOL_MINOR;
 	out->max_readahead = FDIO_MAX(in->max_readahead, 1u << 20);
 	out->flags = (uint32_t)transport->conn.flags;
 	out->flags2 = (uint32_t)(transport->conn.flags >> 32);

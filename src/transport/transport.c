@@ -183,9 +183,9 @@ static void *control_main(void *arg)
 	/* DISPATCH-2 in dispatch.c */
 	__atomic_store_n(&transport->stopping, true, __ATOMIC_SEQ_CST);
 	if (transport->config.ending)
-		transport->config.ending(transport->config.arg);
+		transport->config.ending(transport->config.arg, why == TRANSPORT_ABORTED);
 	drain_handlers(transport);
-	transport->config.destroy(transport->config.arg, why == TRANSPORT_ABORTED);
+	transport->config.destroy(transport->config.arg);
 
 	fdio_mutex_lock(&transport->lock);
 	struct transport_req *req = transport->destroy_req;

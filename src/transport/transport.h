@@ -65,9 +65,12 @@ int transport_notify_inval_inode(struct transport *transport, uint64_t nodeid, i
  */
 unsigned transport_loop_slots(const struct transport *transport, unsigned loop);
 
-/* Negotiated with the kernel, valid after transport_start. kernel_minor may be beyond ours. */
+/*
+ * Negotiated with the kernel, valid after transport_start. kernel_minor may be beyond ours.
+ * request_timeout: the kernel ends the connection if a request takes longer, in seconds; 0: never.
+ */
 struct transport_conn {
-	uint32_t proto_minor, kernel_minor, max_write, max_read, max_pages;
+	uint32_t proto_minor, kernel_minor, max_write, max_read, max_pages, request_timeout;
 	uint64_t flags;
 	const char *channel;
 };

@@ -296,11 +296,10 @@ static void on_forget(void *arg, uint64_t nodeid, uint64_t nlookup)
 }
 
 /* In the order in which the command ends a mount. */
-static void on_destroy(void *arg, bool aborted)
+static void on_destroy(void *arg)
 {
 	struct fake_kernel *kernel = arg;
 
-	(void)aborted;
 	fdio_mutex_lock(&kernel->lock);
 	kernel->destroying = true;
 	fdio_mutex_unlock(&kernel->lock);

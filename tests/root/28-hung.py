@@ -7,6 +7,7 @@ over it, so that only those requests hang. Programs that use other files must go
 umount -f must end the mount within a bounded time and let all clients go; the log must say what was
 in flight; everything that was durable must be there afterwards.
 """
+import contextlib
 import errno
 import mmap
 import os
@@ -16,7 +17,7 @@ import threading
 import time
 
 from hangdisk import Disk
-from lib import (BUILD, MIB, case, expect, expect_eq, main, mountinfo, offer_ring, pattern,
+from lib import (BUILD, MIB, Skip, case, expect, expect_eq, main, mountinfo, offer_ring, pattern,
                  read_file, run, wait_for, write_file)
 
 BOTH = ("devfuse", "uring")
@@ -229,6 +230,63 @@ def slow_device(env):
     vol = disk.check()
     with vol.kmount("ro") as k:
         expect(read_file(os.path.join(k, "big")) == pattern(4 * MIB), "contents differ")
+
+
+@contextlib.contextmanager
+def time_limit(**limits):
+    """Sets the kernel's time limits of FUSE requests, which count for mounts made meanwhile."""
+    names = {f"/proc/sys/fs/fuse/{name}_request_timeout": value for name, value in limits.items()}
+    if not all(os.access(name, os.W_OK) for name in names):
+        raise Skip("the kernel has no time limits of FUSE requests")
+    before = {name: read_file(name) for name in names}
+    try:
+        for name, value in names.items():
+            write_file(name, b"%d" % value)
+        yield
+    finally:
+        for name, value in before.items():
+            write_file(name, value)
+
+
+@case(kinds=("loop",), timeout=240)
+def time_limits(env):
+    """
+    A read takes longer than fs.fuse.default_request_timeout: it is served. One takes longer than
+    max_request_timeout, which the log warns of at mount: the kernel ends the connection, and the
+    daemon ends in order.
+    """
+    disks = [Disk(env, env.kind) for _ in range(4)]
+    usual, most = [], []
+    with time_limit(default=15):
+        usual = [(disk.mount(transport(name)), disk) for disk, name in zip(disks[:2], BOTH)]
+    with time_limit(max=15):
+        most = [(disk.mount(transport(name), "drain_timeout=100"), disk)
+                for disk, name in zip(disks[2:], BOTH)]
+    clients = [stuck_file(m, disk, "read") for m, disk in usual + most]
+    begun = time.monotonic()
+    wait_for(lambda: all(c.done() for c in clients[2:]), "the kernel's time limit", 60)
+    for c in clients[2:]:
+        expect(c.code in (errno.EIO, errno.ECONNABORTED, errno.ENOTCONN),
+               f"result of the client: {c.code}")
+    time.sleep(max(0, begun + 45 - time.monotonic()))
+    for (m, disk), c in zip(usual, clients):
+        expect(not c.done(), f"the client has ended with {c.code}")
+        expect("request takes longer" not in log_of(m), f"the log warns: {m.tail()}")
+        disk.tell("go")
+        wait_for(c.done, "the client", 20)
+        expect_eq(c.code, 0, "result of the client")
+        m.umount()
+        disk.check()
+    for m, disk in most:
+        text = log_of(m)
+        expect("if a request takes longer than 15 s" in text.splitlines()[0] and
+               "fs.fuse.max_request_timeout" in text, f"the log does not warn: {text}")
+        expect("the kernel has ended the connection" in text, f"the log does not say: {text}")
+        disk.tell("go")
+        expect_eq(m.wait(), 0, f"exit status ({m.tail()})")
+        expect("unmounted from" in log_of(m) and mountinfo(m.point) is None,
+               f"the mount is left behind: {m.tail()}")
+        disk.saved().check()
 
 
 @case(kinds=("loop",))
