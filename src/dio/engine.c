@@ -31,7 +31,7 @@ int dio_new(const struct dio_config *config, struct dio **ret)
 	dio->block_size = 1u << dio->block_bits;
 	dio->sector_bytes = config->dev->caps.sector_bytes;
 	dio->max_io = config->dev->caps.max_io_bytes;
-	dio->page_size = (uint64_t)sysconf(_SC_PAGESIZE);
+	dio->page_size = config->page_size ? config->page_size : (uint64_t)sysconf(_SC_PAGESIZE);
 	dio->mem_align = FDIO_MAX(config->dev->caps.mem_align, 1u);
 	/*
 	 * For a device without FUA the kernel's block layer makes a write and a flush of a FUA

@@ -21,6 +21,7 @@ struct dio_config {
 	struct work_queue *syncers; /* commit and flush for batches of fsyncs */
 	/* Segments made for each loop, at least 1, for requests over several extents. */
 	unsigned segs_per_loop;
+	uint32_t page_size;         /* of the kernel's page cache; 0: as on this machine */
 	bool strict;                /* dio=strict: unaligned DIO_DIRECT requests get -EINVAL */
 	/*
 	 * Called on a worker for a DIO_KILLPRIV write to a file that may have privileges: returns

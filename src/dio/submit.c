@@ -45,7 +45,7 @@ static bool is_misaligned(const struct dio *dio, const struct dio_req *req)
 		    (!(req->pos & mask) && end >= fdio_round_up(size, dio->sector_bytes)))
 			return false;
 	}
-	return req->len < DIO_SPLIT_MIN && (!(req->pos & mask) || (end & mask));
+	return req->len < DIO_REQ_MAX - dio->page_size && (!(req->pos & mask) || (end & mask));
 }
 
 /* Returns 1 if the request is valid, else its result. */

@@ -69,8 +69,11 @@
 
 /* How often one device request is sent again after EAGAIN or EINTR. */
 #define DIO_RETRIES_MAX 16
-/* The kernel splits a longer request into pieces of at least this many bytes, but for the last. */
-#define DIO_SPLIT_MIN (255u * 4096u)
+/*
+ * The most bytes of a request. The kernel splits a longer one into pieces that are at most a page
+ * shorter than this, but for the last.
+ */
+#define DIO_REQ_MAX (1u << 20)
 /*
  * After this many direct writes with no other I/O between, all pages of the file are invalidated.
  */

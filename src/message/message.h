@@ -11,9 +11,8 @@
 #include "base/util.h"
 #include "message/fuse_compat.h"
 
-#define MESSAGE_MAX_PAGES 256u
-/* MESSAGE_MAX_PAGES in bytes: a write of 1 MiB from page-aligned memory is one request. */
-#define MESSAGE_MAX_WRITE (MESSAGE_MAX_PAGES * 4096u)
+/* The most bytes of data of a request or a reply. */
+#define MESSAGE_MAX_WRITE (1u << 20)
 /* Bytes before WRITE data in a /dev/fuse message: fuse_in_header and fuse_write_in. */
 #define MESSAGE_WRITE_HDR 80u
 

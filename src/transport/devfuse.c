@@ -3,7 +3,7 @@
  * The /dev/fuse channel: every loop reads requests from its own clone of the connection and answers
  * on the same clone (the kernel finds a request only in the clone that delivered it).
  *
- * A message is read to 80 bytes before the payload, so that the data of a WRITE lands page-aligned
+ * A message is read to 80 bytes before the payload, so that the data of a WRITE lands aligned
  * in the registered buffer and goes to the device from there. The reply header is put 16 bytes
  * before the payload, so that a reply is one contiguous write. Nothing is copied in user space in
  * either direction.

@@ -9,7 +9,8 @@
  * max_write and max_read are max_pages in bytes, so that 1 MiB of page-aligned memory makes one
  * request. The kernel limits a direct-I/O request by the number of pages that it touches. A buffer
  * that is not page-aligned touches one more, so the kernel splits it at a page boundary of the
- * buffer, which may be any byte of the file. The I/O engine takes such pieces.
+ * buffer, which may be any byte of the file. The I/O engine takes such pieces. Pages have 4 to 64
+ * KiB; with more than 1 MiB of them, the kernel would refuse entries of its ring as too small.
  */
 #include "transport/types.h"
 
@@ -89,6 +90,12 @@ static void choose_timeout(struct transport *transport, uint64_t offered, struct
 			 "for every mount made while it is set", transport->conn.request_timeout);
 }
 
+/* How many of the kernel's pages a request has at most. */
+static unsigned max_pages(void)
+{
+	return FDIO_MAX(MESSAGE_MAX_WRITE / (unsigned)sysconf(_SC_PAGESIZE), 1u);
+}
+
 static void fill_reply(struct transport *transport, const struct fuse_init_in *in,
 		       struct fuse_init_out *out)
 {
@@ -105,7 +112,7 @@ static void fill_reply(struct transport *transport, const struct fuse_init_in *i
 	transport->conn.kernel_minor = in->minor;
 	transport->conn.proto_minor = FDIO_MIN(in->minor, MESSAGE_PROTOCOL_MINOR);
 	transport->conn.max_write = transport->conn.max_read = MESSAGE_MAX_WRITE;
-	transport->conn.max_pages = MESSAGE_MAX_PAGES;
+	transport->conn.max_pages = max_pages();
 
 	memset(out, 0, sizeof(*out));
 	choose_timeout(transport, offered, out);
@@ -118,7 +125,7 @@ static void fill_reply(struct transport *transport, const struct fuse_init_in *i
 	out->congestion_threshold = (uint16_t)(out->max_background * 3u / 4);
 	out->max_write = MESSAGE_MAX_WRITE;
 	out->time_gran = 1;
-	out->max_pages = MESSAGE_MAX_PAGES;
+	out->max_pages = (uint16_t)transport->conn.max_pages;
 }
 
 static int refuse_old_kernel(const struct fuse_init_in *in, struct fdio_reason *reason)

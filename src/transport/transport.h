@@ -22,7 +22,7 @@ struct transport_queue;
 /*
  * One request slot, made at mount, a fixed number for each loop. The loop in .loop owns it, except
  * between the call of the handler and the reply; .queue is the queue that it was made for. payload:
- * payload_cap bytes, page-aligned, in registered buffer buf_index (or -1). Data of the request
+ * payload_cap bytes, aligned to 4 KiB, in registered buffer buf_index (or -1). Data of the request
  * (names, values of xattrs) begins at in.data, that of a WRITE at payload. The reply is built in
  * payload too, so names are copied out first.
  */

@@ -50,7 +50,7 @@ struct transport_queue {
 	struct loop_msg start_msg;
 	unsigned nr_slots;
 	uint8_t *slots;            /* nr_slots of transport_config.slot_size bytes */
-	/* nr_slots of TRANSPORT_SLOT_BYTES: a page for headers, then the payload */
+	/* nr_slots of TRANSPORT_SLOT_BYTES: 4 KiB for headers, then the payload */
 	uint8_t *arena;
 	struct list free;          /* transport_req.link; loop thread only */
 	bool armed;                /* a READ waits on the ring; loop thread only */
@@ -111,11 +111,12 @@ struct transport {
 };
 
 /*
- * The memory of one slot. The page before the payload holds the header of the message, and later
- * that of the reply.
+ * The memory of one slot. The 4 KiB before the payload hold the header of the message, and later
+ * that of the reply. So payloads are aligned to 4 KiB, as much as any device wants, also where the
+ * pages of the machine are larger.
  */
 #define TRANSPORT_HDR_BYTES 4096u
-#define TRANSPORT_PAYLOAD_BYTES (MESSAGE_MAX_PAGES * 4096u)
+#define TRANSPORT_PAYLOAD_BYTES MESSAGE_MAX_WRITE
 #define TRANSPORT_SLOT_BYTES (TRANSPORT_HDR_BYTES + TRANSPORT_PAYLOAD_BYTES)
 /* Pinned memory of all loops together: on machines with many CPUs queues become shallower. */
 #define TRANSPORT_ARENA_MAX (1024ull << 20)

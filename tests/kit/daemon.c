@@ -103,7 +103,7 @@ int transport_init_handshake(struct transport *transport, struct fdio_reason *re
 	transport->conn = (struct transport_conn){ .proto_minor = 40,
 						   .max_write = MESSAGE_MAX_WRITE,
 						   .max_read = MESSAGE_MAX_WRITE,
-						   .max_pages = MESSAGE_MAX_PAGES };
+						   .max_pages = MESSAGE_MAX_WRITE / 4096 };
 	return 0;
 }
 
@@ -340,6 +340,7 @@ static void open_engine(struct fake_kernel *kernel, const struct kernel_options 
 		.workers = kernel->io,
 		.syncers = kernel->syncers,
 		.segs_per_loop = 8,
+		.page_size = options->page_size ? options->page_size : 4096,
 		.strict = true,
 		.inval = ops_invalidate_pages,
 		.inval_arg = kernel->ops,

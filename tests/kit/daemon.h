@@ -24,6 +24,7 @@ struct fake_kernel;
 struct kernel_options {
 	bool parallel_dio, sync, dirsync;
 	uint32_t uid;      /* uid and gid of the requests */
+	uint32_t page_size; /* of the kernel's page cache; 0: 4096 */
 	bool breaks;       /* the test damages the volume: kernel_close does not check it */
 };
 

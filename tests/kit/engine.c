@@ -60,6 +60,7 @@ struct engine *engine_on(struct fake_dev *fake, const struct engine_options *opt
 		.workers = e->workers,
 		.syncers = e->syncers,
 		.segs_per_loop = e->opt.segs ? e->opt.segs : 8,
+		.page_size = e->opt.page_size ? e->opt.page_size : 4096,
 		.strict = !e->opt.relaxed,
 		.inval = e->opt.inval,
 		.inval_arg = e->opt.inval_arg,

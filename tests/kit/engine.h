@@ -26,6 +26,7 @@ struct engine_options {
 	bool stale;          /* free blocks hold 0xa5, so that a test sees stale data */
 	unsigned threads;    /* workers, and syncers; 0: manual */
 	unsigned segs;       /* segments of the engine's pool; 0: 8 */
+	uint32_t page_size;  /* of the kernel's page cache; 0: 4096 */
 	void (*inval)(void *arg, struct ext4_inode *i, uint64_t off, uint64_t len, struct work *w,
 		      void (*done)(struct work *));
 	void *inval_arg;

@@ -203,7 +203,7 @@ END_TEST
 START_TEST(gate_closes_under_a_stream_of_requests)
 {
 	struct engine *e = engine_new(&(struct engine_options){ .threads = 2 });
-	struct test_request req[8];
+	static struct test_request req[8];
 	void *buf = buffer_new(BLOCK);
 	struct truncation truncation;
 	pthread_t thread;

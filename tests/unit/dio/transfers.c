@@ -279,6 +279,25 @@ START_TEST(requests_as_the_kernel_splits_them)
 }
 END_TEST
 
+/*
+ * As above, with pages of 64 KiB: the first piece may be nearly a page shorter than 1 MiB, and no
+ * shorter.
+ */
+START_TEST(requests_as_large_pages_split_them)
+{
+	struct engine *e = engine_new(&(struct engine_options){ .page_size = 65536 });
+	const uint32_t least = 1048576 - 65536;
+	void *buf = buffer_new(1048576);
+
+	write_pattern(e, DIO_DIRECT, 512, 4, least + 1);
+	expect_pattern(e, 512, 4, least + 1);
+	ck_assert_int_eq(engine_io(e, DIO_DIRECT | DIO_WRITE, 512 + least + 1, buf, 511), 511);
+	ck_assert_int_eq(engine_io(e, DIO_DIRECT | DIO_WRITE, 512, buf, least - 1), -EINVAL);
+	free(buf);
+	engine_close(e);
+}
+END_TEST
+
 Suite *unit_suite(void)
 {
 	Suite *s = suite_create("dio: transfers");
@@ -292,5 +311,6 @@ Suite *unit_suite(void)
 	unit_test(t, unaligned_write_touches_its_sectors_once, PROVES("DIO-5"));
 	unit_test(t, only_the_rest_of_a_write_allocates, PROVES("ENGINE-3 DIO-5"));
 	unit_test(t, requests_as_the_kernel_splits_them);
+	unit_test(t, requests_as_large_pages_split_them);
 	return s;
 }

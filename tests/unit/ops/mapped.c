@@ -17,15 +17,23 @@
 #include <unistd.h>
 
 #define ROOT FUSE_ROOT_ID
-#define PAGE 4096u
+#define BLOCK 4096u /* of the volume */
+#define LARGE_PAGE 16384u
 
 static struct fake_kernel *k;
 static uint64_t node, fh;
-static uint8_t buf[4 * PAGE];
+static uint32_t page; /* bytes of a page of the kernel */
+static uint8_t buf[4 * LARGE_PAGE];
 
 static void a_while(void) { unit_pause_ms(30); }
 
-static void start(void) { k = kernel_new(testvol_copy(), NULL); }
+static void start_with(uint32_t page_size)
+{
+	page = page_size;
+	k = kernel_new(testvol_copy(), &(struct kernel_options){ .page_size = page });
+}
+static void start(void) { start_with(4096); }
+static void start_large(void) { start_with(LARGE_PAGE); }
 static void stop(void) { kernel_close(k); }
 
 /* A file of so many bytes, open; its last page is read through the page cache. */
@@ -37,11 +45,11 @@ static void file_of(uint32_t size, uint32_t flags)
 	ck_assert_int_eq(kernel_create(k, ROOT, "f", flags, 0644, &entry, &fh), 0);
 	node = entry.nodeid;
 	ck_assert_int_eq(kernel_write(k, node, fh, 0, buf, size, flags), (int)size);
-	ck_assert_int_eq(kernel_read(k, node, fh, size / PAGE * PAGE, buf, PAGE, flags),
-			 (int)(size % PAGE));
+	ck_assert_int_eq(kernel_read(k, node, fh, size / page * page, buf, page, flags),
+			 (int)(size % page));
 }
 
-static void fill_page(char c) { memset(buf, c, PAGE); }
+static void fill_page(char c) { memset(buf, c, page); }
 
 static int write_back(uint64_t pos, uint32_t len)
 {
@@ -52,7 +60,7 @@ static int write_back(uint64_t pos, uint32_t len)
 /* Bytes [from, to) of the file are all c. */
 static void expect_bytes(uint32_t from, uint32_t to, char c)
 {
-	static uint8_t got[4 * PAGE];
+	static uint8_t got[4 * LARGE_PAGE];
 
 	ck_assert_int_ge(kernel_read(k, node, fh, 0, got, sizeof(got), O_RDWR | O_DIRECT), (int)to);
 	for (uint32_t n = from; n < to; n++)
@@ -71,20 +79,20 @@ static int grow(uint64_t size)
 START_TEST(behind_the_old_end_is_masked)
 {
 	file_of(100, O_RDWR);
-	ck_assert_int_eq(grow(2 * PAGE), 0);
+	ck_assert_int_eq(grow(2 * page), 0);
 	fill_page('F');
-	ck_assert_int_eq(write_back(0, PAGE), 0);
+	ck_assert_int_eq(write_back(0, page), 0);
 	expect_bytes(0, 100, 'F');
-	expect_bytes(100, 2 * PAGE, 0);
+	expect_bytes(100, 2 * page, 0);
 	/*
 	 * Once more, with the next page, which the kernel made after the truncate: what is stored
 	 * in that belongs to the file.
 	 */
-	memset(buf, 'G', 2 * PAGE);
-	ck_assert_int_eq(write_back(0, 2 * PAGE), 0);
+	memset(buf, 'G', 2 * page);
+	ck_assert_int_eq(write_back(0, 2 * page), 0);
 	expect_bytes(0, 100, 'G');
-	expect_bytes(100, PAGE, 0);
-	expect_bytes(PAGE, 2 * PAGE, 'G');
+	expect_bytes(100, page, 0);
+	expect_bytes(page, 2 * page, 'G');
 }
 END_TEST
 
@@ -102,12 +110,12 @@ START_TEST(the_mask_ends)
 	ck_assert_int_eq(grow(3000), 0);
 	fill_page('w');
 	switch (_i) {
-	case READ_IT: ck_assert_int_eq(kernel_read(k, node, fh, 0, buf, PAGE, O_RDWR), 3000); break;
+	case READ_IT: ck_assert_int_eq(kernel_read(k, node, fh, 0, buf, page, O_RDWR), 3000); break;
 	case WRITE_IT:
 		ck_assert_int_eq(kernel_write(k, node, fh, 2000, buf, 10, O_RDWR), 10);
 		break;
 	case WRITE_IT_DIRECTLY:
-		ck_assert_int_eq(kernel_write(k, node, fh, 0, buf, PAGE, all), (int)PAGE);
+		ck_assert_int_eq(kernel_write(k, node, fh, 0, buf, page, all), (int)page);
 		break;
 	case SHRINK: ck_assert_int_eq(grow(2999), 0); break;
 	default: break;
@@ -148,7 +156,7 @@ static unsigned send_utime(void)
 
 static unsigned send_fallocate(void)
 {
-	struct fuse_fallocate_in in = { .fh = fh, .offset = 0, .length = 3 * PAGE };
+	struct fuse_fallocate_in in = { .fh = fh, .offset = 0, .length = 3 * page };
 
 	return kernel_send(k, FUSE_FALLOCATE, node, &in, sizeof(in), NULL, 0);
 }
@@ -159,8 +167,8 @@ enum { GAP_BEHIND, GAP_IN_PAGE, LSEEK, GETATTR, UTIME, FALLOCATE, NR_WAITERS };
 static unsigned send_waiter(int which)
 {
 	switch (which) {
-	case GAP_BEHIND: return send_gap(3 * PAGE);
-	case GAP_IN_PAGE: return send_gap(2 * PAGE - 10);
+	case GAP_BEHIND: return send_gap(3 * page);
+	case GAP_IN_PAGE: return send_gap(2 * page - 10);
 	case LSEEK: return send_lseek();
 	case GETATTR: return send_getattr();
 	case UTIME: return send_utime();
@@ -170,9 +178,9 @@ static unsigned send_waiter(int which)
 
 static void file_with_a_hole(uint32_t flags)
 {
-	file_of(PAGE, flags);
-	ck_assert_int_eq(grow(PAGE + 1000), 0);
-	ck_assert_int_eq(kernel_read(k, node, fh, PAGE, buf, PAGE, flags), 1000);
+	file_of(page, flags);
+	ck_assert_int_eq(grow(page + 1000), 0);
+	ck_assert_int_eq(kernel_read(k, node, fh, page, buf, page, flags), 1000);
 }
 
 START_TEST(answers_wait_for_pages)
@@ -188,7 +196,7 @@ START_TEST(answers_wait_for_pages)
 	kernel_release_notifications(k);
 	ck_assert_int_eq(kernel_wait(k, w)->err, 0);
 	ck_assert_uint_eq(kernel_invalidations(k), before + 1);
-	ck_assert(kernel_invalidated(k, node, PAGE, PAGE));
+	ck_assert(kernel_invalidated(k, node, page, page));
 	/* LSEEK and GETATTR have taken the note, so that a second one does not wait. */
 	ck_assert_int_eq(kernel_wait(k, _i == UTIME ? send_utime() : send_getattr())->err, 0);
 	ck_assert_uint_le(kernel_invalidations(k),
@@ -216,21 +224,21 @@ END_TEST
  */
 START_TEST(late_pages_count_as_data)
 {
-	static const struct { uint64_t off; uint32_t whence; int err; uint64_t want; } seeks[] = {
+	const struct { uint64_t off; uint32_t whence; int err; uint64_t want; } seeks[] = {
 		{ 0, SEEK_DATA, 0, 0 },
-		{ PAGE, SEEK_DATA, 0, 2 * PAGE },
-		{ 2 * PAGE + 1, SEEK_DATA, 0, 2 * PAGE + 1 },
-		{ 3 * PAGE, SEEK_DATA, -ENXIO, 0 },
-		{ 0, SEEK_HOLE, 0, PAGE },
-		{ 2 * PAGE, SEEK_HOLE, 0, 3 * PAGE },
+		{ page, SEEK_DATA, 0, 2 * page },
+		{ 2 * page + 1, SEEK_DATA, 0, 2 * page + 1 },
+		{ 3 * page, SEEK_DATA, -ENXIO, 0 },
+		{ 0, SEEK_HOLE, 0, page },
+		{ 2 * page, SEEK_HOLE, 0, 3 * page },
 	};
 	struct fuse_lseek_in in = { .whence = seeks[_i].whence, .offset = seeks[_i].off };
 	struct fuse_lseek_out out;
 	const struct kernel_answer *answer;
 
-	file_of(PAGE, O_RDWR);
-	ck_assert_int_eq(grow(4 * PAGE), 0);
-	ck_assert_int_eq(kernel_read(k, node, fh, 2 * PAGE, buf, PAGE, O_RDWR), (int)PAGE);
+	file_of(page, O_RDWR);
+	ck_assert_int_eq(grow(4 * page), 0);
+	ck_assert_int_eq(kernel_read(k, node, fh, 2 * page, buf, page, O_RDWR), (int)page);
 	in.fh = fh;
 	kernel_hold_notifications(k);
 	answer = kernel_wait(k, kernel_send(k, FUSE_LSEEK, node, &in, sizeof(in), NULL, 0));
@@ -255,7 +263,7 @@ START_TEST(late_pages_up_to_the_end)
 	answer = kernel_wait(k, kernel_send(k, FUSE_LSEEK, node, &in, sizeof(in), NULL, 0));
 	ck_assert_int_eq(answer->err, 0);
 	memcpy(&out, answer->data, sizeof(out));
-	ck_assert_uint_eq(out.offset, PAGE + 1000);
+	ck_assert_uint_eq(out.offset, page + 1000);
 	kernel_release_notifications(k);
 }
 END_TEST
@@ -284,13 +292,13 @@ START_TEST(late_times_leave_the_blocks)
 	struct fuse_attr_out out;
 
 	file_of(1000, O_RDWR);
-	ck_assert_int_eq(grow(4 * PAGE), 0);
-	ck_assert_int_eq(kernel_read(k, node, fh, 0, buf, PAGE, O_RDWR), (int)PAGE);
+	ck_assert_int_eq(grow(4 * page), 0);
+	ck_assert_int_eq(kernel_read(k, node, fh, 0, buf, page, O_RDWR), (int)page);
 	kernel_hold_notifications(k);
 	answer = kernel_wait(k, send_utime());
 	ck_assert_int_eq(answer->err, 0);
 	memcpy(&out, answer->data, sizeof(out));
-	ck_assert_uint_eq(out.attr.blocks, PAGE / 512);
+	ck_assert_uint_eq(out.attr.blocks, BLOCK / 512);
 	kernel_release_notifications(k);
 }
 END_TEST
@@ -301,15 +309,15 @@ START_TEST(late_pages_count_as_blocks)
 	const struct kernel_answer *answer;
 	struct fuse_attr_out out;
 
-	file_of(PAGE, O_RDWR);
+	file_of(page, O_RDWR);
 	ck_assert_int_eq(grow(0), 0);
-	ck_assert_int_eq(grow(4 * PAGE), 0);
-	ck_assert_int_eq(kernel_read(k, node, fh, 2 * PAGE, buf, PAGE, O_RDWR), (int)PAGE);
+	ck_assert_int_eq(grow(4 * page), 0);
+	ck_assert_int_eq(kernel_read(k, node, fh, 2 * page, buf, page, O_RDWR), (int)page);
 	kernel_hold_notifications(k);
 	answer = kernel_wait(k, send_getattr());
 	ck_assert_int_eq(answer->err, 0);
 	memcpy(&out, answer->data, sizeof(out));
-	ck_assert_uint_eq(out.attr.blocks, PAGE / 512);
+	ck_assert_uint_eq(out.attr.blocks, page / 512);
 	kernel_release_notifications(k);
 }
 END_TEST
@@ -337,10 +345,10 @@ START_TEST(kernels_that_clear_the_tail)
 	before = kernel_invalidations(k);
 	ck_assert_int_eq(kernel_wait(k, send_waiter(waiters[_i]))->err, 0);
 	ck_assert_uint_eq(kernel_invalidations(k), before);
-	ck_assert_int_eq(grow(4 * PAGE), 0);
+	ck_assert_int_eq(grow(4 * page), 0);
 	fill_page('F');
-	ck_assert_int_eq(write_back(PAGE, PAGE), 0);
-	expect_bytes(PAGE, 2 * PAGE, 'F');
+	ck_assert_int_eq(write_back(page, page), 0);
+	expect_bytes(page, 2 * page, 'F');
 }
 END_TEST
 
@@ -364,7 +372,7 @@ START_TEST(forgotten_pages_are_not_waited_for)
 	ck_assert_int_eq(kernel_wait(k, send_gap(2000))->err, 0);
 	ck_assert_uint_eq(kernel_invalidations(k), before);
 	/* A truncate to the same size does not make the kernel forget pages. */
-	ck_assert_int_eq(kernel_read(k, node, fh, 0, buf, PAGE, O_RDWR), 2010);
+	ck_assert_int_eq(kernel_read(k, node, fh, 0, buf, page, O_RDWR), 2010);
 	ck_assert_int_eq(grow(2010), 0);
 	ck_assert_int_eq(kernel_wait(k, send_gap(3000))->err, 0);
 	ck_assert_uint_eq(kernel_invalidations(k), before + 1);
@@ -378,20 +386,18 @@ START_TEST(appends_do_not_wait)
 
 	file_of(100, O_RDWR);
 	before = kernel_invalidations(k);
-	for (unsigned at = 100; at < 3 * PAGE; at += 1000)
+	for (unsigned at = 100; at < 3 * page; at += 1000)
 		ck_assert_int_eq(kernel_write(k, node, fh, at, buf, 1000, O_RDWR), 1000);
 	ck_assert_uint_eq(kernel_invalidations(k), before);
 }
 END_TEST
 
-Suite *unit_suite(void)
+static void add_case(Suite *s, const char *name, void (*begin)(void))
 {
-	Suite *s = suite_create("ops: mapped");
-	TCase *t = unit_case(s, "mapped", 60);
+	TCase *t = unit_case(s, name, 60);
 
-	fdio_log_set_level(FDIO_LOG_ERR);
 	testvol_use_template(t, 16u << 20, "-t ext4 -b 4096 -J size=4", NULL);
-	tcase_add_checked_fixture(t, start, stop);
+	tcase_add_checked_fixture(t, begin, stop);
 	unit_test(t, behind_the_old_end_is_masked);
 	unit_loop(t, the_mask_ends, 0, NR_ENDS);
 	unit_loop(t, answers_wait_for_pages, 0, NR_WAITERS, PROVES("ENGINE-7"));
@@ -405,5 +411,14 @@ Suite *unit_suite(void)
 	unit_loop(t, kernels_that_clear_the_tail, 0, 3);
 	unit_test(t, appends_do_not_wait);
 	unit_loop(t, forgotten_pages_are_not_waited_for, 0, 3);
+}
+
+Suite *unit_suite(void)
+{
+	Suite *s = suite_create("ops: mapped");
+
+	fdio_log_set_level(FDIO_LOG_ERR);
+	add_case(s, "mapped", start);
+	add_case(s, "mapped, large pages", start_large);
 	return s;
 }

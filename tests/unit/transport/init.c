@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * INIT: what is negotiated with kernels of all ages. A socket stands for /dev/fuse; the test sends
- * the kernel's INIT and reads the answer. The linker's --wrap makes up the kernel's sysctls.
+ * the kernel's INIT and reads the answer. The linker's --wrap makes up the kernel's sysctls and the
+ * size of its pages.
  */
 #include "base/log.h"
 #include "base/sysfs.h"
@@ -25,7 +26,11 @@ static int kernel; /* the kernel's end of the socket */
 static char why[256];
 static const char *sysctl_default, *sysctl_max; /* NULL: there is no such file */
 
+static long page_size;
+
 bool __wrap_fdio_sysfs_line(char *line, size_t cap, const char *path_fmt, ...);
+long __wrap_sysconf(int name);
+long __real_sysconf(int name);
 
 bool __wrap_fdio_sysfs_line(char *line, size_t cap, const char *path_fmt, ...)
 {
@@ -38,6 +43,11 @@ bool __wrap_fdio_sysfs_line(char *line, size_t cap, const char *path_fmt, ...)
 	va_end(ap);
 	snprintf(line, cap, "%s", text ? text : "");
 	return text;
+}
+
+long __wrap_sysconf(int name)
+{
+	return name == _SC_PAGESIZE ? page_size : __real_sysconf(name);
 }
 
 static void setup(void)
@@ -55,6 +65,7 @@ static void setup(void)
 	queue.arena = calloc(1, TRANSPORT_SLOT_BYTES);
 	ck_assert_ptr_nonnull(queue.arena);
 	sysctl_default = sysctl_max = "0";
+	page_size = 4096;
 }
 
 static void teardown(void)
@@ -152,6 +163,23 @@ START_TEST(old_kernels_are_refused)
 }
 END_TEST
 
+/*
+ * A request has at most 1 MiB, however large a page is: the kernel refuses entries of its ring that
+ * are smaller than max_pages pages, and an entry has 1 MiB.
+ */
+START_TEST(requests_fit_into_an_entry)
+{
+	struct answer got;
+
+	page_size = 4096l << (2 * _i);
+	ck_assert_int_eq(negotiate(45, 0), 0);
+	got = answer();
+	ck_assert_uint_eq(got.out.max_write, TRANSPORT_PAYLOAD_BYTES);
+	ck_assert_uint_eq((uint64_t)got.out.max_pages * (uint64_t)page_size,
+			  TRANSPORT_PAYLOAD_BYTES);
+}
+END_TEST
+
 /* ---- time limits of requests ---- */
 
 static const struct limit {
@@ -195,6 +223,7 @@ Suite *unit_suite(void)
 	unit_test(c, minor_version);
 	unit_test(c, only_what_is_offered);
 	unit_test(c, old_kernels_are_refused);
+	unit_loop(c, requests_fit_into_an_entry, 0, 3); /* 4, 16, 64 KiB */
 	unit_loop(c, time_limit, 0, ARRAY_SIZE(limits));
 	return s;
 }
