@@ -7,6 +7,9 @@
 
 #include <pthread.h>
 #include <string.h>
+#if defined(__aarch64__)
+#include <sys/auxv.h>
+#endif
 
 #define CRC32C_POLY 0x82F63B78u /* reflected Castagnoli */
 
@@ -43,29 +46,58 @@ uint32_t fdio_crc32c_table(uint32_t crc, const void *buf, size_t len)
 	return crc;
 }
 
+/*
+ * For each CPU: whether it has the instructions, step8 and step1, which add 8 bytes and 1 byte to a
+ * sum, and CRC32C_TARGET, the attribute of functions that call them.
+ */
 #if defined(__x86_64__)
-__attribute__((target("sse4.2"))) static uint32_t crc32c_sse42(uint32_t crc, const void *buf,
-							       size_t len)
+#define CRC32C_TARGET __attribute__((target("sse4.2")))
+static bool has_instruction(void) { return __builtin_cpu_supports("sse4.2"); }
+CRC32C_TARGET static inline uint32_t step8(uint32_t crc, uint64_t v)
+{
+	return (uint32_t)__builtin_ia32_crc32di(crc, v);
+}
+CRC32C_TARGET static inline uint32_t step1(uint32_t crc, uint8_t v)
+{
+	return __builtin_ia32_crc32qi(crc, v);
+}
+#elif defined(__aarch64__)
+/* Optional in ARMv8.0. In assembly, because gcc and clang have no name for it in common. */
+#define CRC32C_TARGET
+static bool has_instruction(void) { return getauxval(AT_HWCAP) & HWCAP_CRC32; }
+static inline uint32_t step8(uint32_t crc, uint64_t v)
+{
+	__asm__(".arch_extension crc\n\tcrc32cx %w0, %w0, %x1" : "+r"(crc) : "r"(v));
+	return crc;
+}
+static inline uint32_t step1(uint32_t crc, uint8_t v)
+{
+	__asm__(".arch_extension crc\n\tcrc32cb %w0, %w0, %w1" : "+r"(crc) : "r"(v));
+	return crc;
+}
+#endif
+
+#ifdef CRC32C_TARGET
+CRC32C_TARGET static uint32_t crc32c_instruction(uint32_t crc, const void *buf, size_t len)
 {
 	const uint8_t *p = buf;
-	uint64_t c = crc;
 
 	for (; len >= 8; len -= 8, p += 8) {
 		uint64_t v;
 		memcpy(&v, p, 8);
-		c = __builtin_ia32_crc32di(c, v);
+		crc = step8(crc, v);
 	}
 	while (len--)
-		c = __builtin_ia32_crc32qi((uint32_t)c, *p++);
-	return (uint32_t)c;
+		crc = step1(crc, *p++);
+	return crc;
 }
 #endif
 
 uint32_t fdio_crc32c(uint32_t seed, const void *buf, size_t len)
 {
-#if defined(__x86_64__)
-	if (likely(__builtin_cpu_supports("sse4.2")))
-		return crc32c_sse42(seed, buf, len);
+#ifdef CRC32C_TARGET
+	if (likely(has_instruction()))
+		return crc32c_instruction(seed, buf, len);
 #endif
 	return fdio_crc32c_table(seed, buf, len);
 }
