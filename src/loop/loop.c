@@ -6,8 +6,9 @@
  * not. start_lock (RANK_LEAF) guards the count of threads that have started.
  *
  * LOOP-1 A message is pushed before notified is exchanged; the loop clears notified before it takes
- *        the stack. So a sender that finds the flag set knows that the loop has yet to take the
- *        stack, and one write to the eventfd serves all senders.
+ *        the stack. All four accesses are sequentially consistent. So a sender that finds the
+ *        flag set knows that the loop has yet to take the stack, and one write to the eventfd
+ *        serves all senders.
  * LOOP-2 SINGLE_ISSUER with DEFER_TASKRUN wants the ring enabled by the thread that submits. So
  *        rings are made disabled on the main thread, where failures are reported, and enabled by
  *        the loop's thread, with its limits (limits.c). All operations are on registered files.
@@ -199,7 +200,7 @@ void loop_post(struct loop *loop, struct loop_msg *msg, void (*fn)(struct loop_m
 	msg->fn = fn;
 	do
 		msg->next = head;
-	while (!__atomic_compare_exchange_n(&loop->msgs, &head, msg, true, __ATOMIC_RELEASE,
+	while (!__atomic_compare_exchange_n(&loop->msgs, &head, msg, true, __ATOMIC_SEQ_CST,
 					    __ATOMIC_RELAXED));
 	if (!__atomic_exchange_n(&loop->notified, true, __ATOMIC_SEQ_CST)) { /* LOOP-1 */
 		uint64_t one = 1;
@@ -213,7 +214,7 @@ void loop_post(struct loop *loop, struct loop_msg *msg, void (*fn)(struct loop_m
 /* Runs all messages that were posted, oldest first. */
 static void run_messages(struct loop *loop)
 {
-	struct loop_msg *msg = __atomic_exchange_n(&loop->msgs, NULL, __ATOMIC_ACQUIRE),
+	struct loop_msg *msg = __atomic_exchange_n(&loop->msgs, NULL, __ATOMIC_SEQ_CST),
 			*ordered = NULL;
 
 	while (msg) {

@@ -127,16 +127,21 @@ void ext4_raw_set_born(struct ext4_inode *inode, struct timespec ts)
 }
 
 /* ------------------------------------------------------------------ lazy times */
+/*
+ * Whoever notes a time stores it and then looks at lazy_queued; lazy_times.c clears lazy_queued and
+ * then takes the time. All four accesses are sequentially consistent, so the time is taken, or the
+ * inode is queued again.
+ */
 bool ext4_has_lazy(const struct ext4_inode *inode)
 {
-	return __atomic_load_n(&inode->inode.lazy_wtime_ns, __ATOMIC_RELAXED) ||
-	       __atomic_load_n(&inode->inode.lazy_atime_ns, __ATOMIC_RELAXED);
+	return __atomic_load_n(&inode->inode.lazy_wtime_ns, __ATOMIC_SEQ_CST) ||
+	       __atomic_load_n(&inode->inode.lazy_atime_ns, __ATOMIC_SEQ_CST);
 }
 
 bool ext4_fold_lazy(struct ext4_inode *inode)
 {
-	uint64_t w = __atomic_exchange_n(&inode->inode.lazy_wtime_ns, 0, __ATOMIC_RELAXED);
-	uint64_t a = __atomic_exchange_n(&inode->inode.lazy_atime_ns, 0, __ATOMIC_RELAXED);
+	uint64_t w = __atomic_exchange_n(&inode->inode.lazy_wtime_ns, 0, __ATOMIC_SEQ_CST);
+	uint64_t a = __atomic_exchange_n(&inode->inode.lazy_atime_ns, 0, __ATOMIC_SEQ_CST);
 
 	if (w) {
 		store_time(inode, EXT4_SET_MTIME, ext4_time_from_ns(w));
