@@ -8,11 +8,15 @@
 
 #include "base/util.h"
 
+#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 static struct {
 	bool list;
@@ -47,6 +51,27 @@ static const char *case_name(const TCase *tcase)
 		if (cases[k].tcase == tcase)
 			return cases[k].name;
 	return "?";
+}
+
+static void skip_without(const char *what)
+{
+	if (options.list)
+		return;
+	printf("skipped: %s\n", what);
+	exit(77);
+}
+
+void unit_needs_io_uring(void)
+{
+	/* With these arguments a kernel that has the call says EFAULT or EPERM. */
+	if (syscall(SYS_io_uring_setup, 1, NULL) == -1 && errno == ENOSYS)
+		skip_without("no io_uring here");
+}
+
+void unit_needs_seccomp(void)
+{
+	if (prctl(PR_GET_SECCOMP, 0, 0, 0, 0) == -1 && errno == EINVAL)
+		skip_without("no seccomp filters here");
 }
 
 bool unit_wants(const TCase *tcase, const char *test, const char *tags)

@@ -30,6 +30,14 @@ Suite *unit_suite(void);
 TCase *unit_case(Suite *s, const char *name, double seconds);
 
 /*
+ * For unit_suite of a program whose tests need it from the kernel. Where it is missing, as in the
+ * emulation of another machine by qemu-user, the program ends with status 77 and a line that says
+ * so: skipped.
+ */
+void unit_needs_io_uring(void);
+void unit_needs_seccomp(void);
+
+/*
  * The tags of the promises that a test proves, separated by spaces, as the last argument of the
  * macros below. HACKING.md has the table of the tags, and build-aux/check-docs.sh compares both.
  */

@@ -175,6 +175,7 @@ Suite *unit_suite(void)
 	Suite *s = suite_create("command: sandbox");
 	TCase *t = unit_case(s, "sandbox", 60);
 
+	unit_needs_seccomp();
 #ifndef FDIO_SANITIZED
 	unit_loop(t, child, 0, (int)ARRAY_SIZE(cases));
 #else

@@ -351,6 +351,7 @@ Suite *unit_suite(void)
 	Suite *s = suite_create("command: sandbox arguments");
 	TCase *t = unit_case(s, "sandbox_args", 60);
 
+	unit_needs_seccomp();
 	unit_test(t, each_call_is_known_here);
 #ifndef FDIO_SANITIZED
 	/* A sanitizer's own calls would meet the filter. */

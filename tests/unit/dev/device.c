@@ -496,6 +496,7 @@ Suite *unit_suite(void)
 	Suite *s = suite_create("dev: device");
 	TCase *t = unit_case(s, "dev", 60);
 
+	unit_needs_io_uring();
 	unit_test(t, misaligned_requests_are_bounced);
 	unit_test(t, requests_outside_the_device_are_refused);
 	unit_test(t, bad_piece_of_a_batch_fails_alone);

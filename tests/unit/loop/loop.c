@@ -348,6 +348,7 @@ Suite *unit_suite(void)
 	Suite *s = suite_create("loop");
 	TCase *t = unit_case(s, "loop", 60);
 
+	unit_needs_io_uring();
 	unit_test(t, messages_arrive_once_and_in_order);
 	unit_test(t, no_wakeup_is_lost, PROVES("LOOP-1"));
 	unit_test(t, more_operations_than_entries);

@@ -356,6 +356,7 @@ Suite *unit_suite(void)
 	Suite *s = suite_create("ops: connection");
 	TCase *t = unit_case(s, "conn", 60);
 
+	unit_needs_io_uring();
 	fdio_log_set_level(FDIO_LOG_ERR);
 	testvol_use_template(t, IMAGE_BYTES, "-t ext4 -b 4096 -J size=4", NULL);
 	unit_test(t, no_ring_polls);

@@ -417,6 +417,7 @@ Suite *unit_suite(void)
 {
 	Suite *s = suite_create("ops: mapped");
 
+	unit_needs_io_uring();
 	fdio_log_set_level(FDIO_LOG_ERR);
 	add_case(s, "mapped", start);
 	add_case(s, "mapped, large pages", start_large);

@@ -588,6 +588,7 @@ Suite *unit_suite(void)
 	Suite *s = suite_create("ops: sync options");
 	TCase *t = unit_case(s, "sync options", 60);
 
+	unit_needs_io_uring();
 	fdio_log_set_level(FDIO_LOG_ERR);
 	testvol_use_template(t, 16u << 20, "-t ext4 -b 4096 -J size=4 -O ea_inode", NULL);
 	unit_loop(t, durable_at_return, 0, NR_OPTIONS, PROVES("SYNC-6"));

@@ -445,6 +445,7 @@ Suite *unit_suite(void)
 	Suite *s = suite_create("transport: retry");
 	TCase *c = unit_case(s, "all", 60);
 
+	unit_needs_io_uring();
 	tcase_add_checked_fixture(c, setup, teardown);
 	unit_loop(c, reply_is_written_again, 0, 3);
 	unit_loop(c, reply_is_given_up, 0, 3);
