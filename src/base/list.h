@@ -63,13 +63,20 @@ static inline void list_splice_tail(struct list *to, struct list *from)
 #define list_entry(ptr, type, member) container_of(ptr, type, member)
 #define list_first(head, type, member) list_entry((head)->next, type, member)
 #define list_last(head, type, member) list_entry((head)->prev, type, member)
+/*
+ * The node of an entry, by arithmetic alone: at the end of a loop pos would be the entry around the
+ * head, which is none and need not be aligned as entries are.
+ */
+#define list_node(pos, member) \
+	((struct list *)(void *)((char *)(pos) + offsetof(__typeof__(*(pos)), member)))
 #define list_for_each(pos, head, member)                                                    \
-	for (pos = list_entry((head)->next, __typeof__(*pos), member); &pos->member != (head); \
+	for (pos = list_entry((head)->next, __typeof__(*pos), member);                         \
+	     list_node(pos, member) != (head);                                                 \
 	     pos = list_entry(pos->member.next, __typeof__(*pos), member))
 #define list_for_each_safe(pos, tmp, head, member)                                 \
 	for (pos = list_entry((head)->next, __typeof__(*pos), member),                \
-	    tmp = list_entry(pos->member.next, __typeof__(*pos), member);             \
-	     &pos->member != (head);                                                  \
-	     pos = tmp, tmp = list_entry(tmp->member.next, __typeof__(*tmp), member))
+	    tmp = list_entry(list_node(pos, member)->next, __typeof__(*pos), member); \
+	     list_node(pos, member) != (head);                                        \
+	     pos = tmp, tmp = list_entry(list_node(tmp, member)->next, __typeof__(*tmp), member))
 
 #endif
