@@ -84,8 +84,28 @@ step_debian_flags() {
 	build_all debian-flags
 }
 step_lto() { build_all lto CFLAGS='-g -O3 -flto=auto' AR=gcc-ar RANLIB=gcc-ranlib; }
+# Compilers for machines that configure refuses.
+step_machines() {
+	apt-get -q install gcc-s390x-linux-gnu gcc-arm-linux-gnueabihf
+	[ -x configure ] || ./autogen.sh
+	tests/unit/base/machines.sh
+}
+# Built for arm64, with the libraries of that machine: they take the place of the others, so this is
+# the last step. The unit programs run in an emulator of the CPU; those that need more than that of
+# the kernel skip.
+step_arm64() {
+	[ -x configure ] || ./autogen.sh
+	dpkg --add-architecture arm64
+	apt-get -q update
+	# shellcheck disable=SC2046  # a list of words
+	apt-get -q install gcc-aarch64-linux-gnu qemu-user check:arm64 \
+		$(readme_command | grep -oE '(lib[a-z0-9-]+|comerr)-dev' | sed 's/$/:arm64/')
+	export PKG_CONFIG_LIBDIR=/usr/lib/aarch64-linux-gnu/pkgconfig:/usr/share/pkgconfig
+	configure_and_make build-arm64 --enable-werror --host=aarch64-linux-gnu
+	make -C build-arm64 -j"$jobs" check LOG_COMPILER=qemu-aarch64 CK_TIMEOUT_MULTIPLIER=10
+}
 STEPS='install build make_install quickstart packages check rooms recursion waits docs fuzz root'
-STEPS="$STEPS clang c23 fortify debian_flags lto"
+STEPS="$STEPS clang c23 fortify debian_flags lto machines arm64"
 
 # configure_and_make DIR ARGUMENT...: builds in DIR.
 configure_and_make() {

@@ -56,8 +56,12 @@ command -v python3 >/dev/null 2>&1 || exit $failed
 mkdir -p "$work/t/root"
 cp "$src/tests/run-root.sh" "$work/t/"
 echo 'print("ok 00-good/case (0.0 s)")' >"$work/t/root/00-good.py"
-printf 'import time\nprint("ok 01-slow/first (0.0 s)", flush=True)\ntime.sleep(300)\n' \
-	>"$work/t/root/01-slow.py"
+cat >"$work/t/root/01-slow.py" <<END
+import time
+print("ok 01-slow/first (0.0 s)", flush=True)
+open("$work/slow-has-begun", "w").close()
+time.sleep(300)
+END
 export FDIO_BUILD="$work" FDIO_TRANSPORT=devfuse FDIO_TOTALS="$work/totals" FDIO_JOBS=1 \
 	FDIO_TIMEOUT_FACTOR=1
 if FDIO_SCRIPT_TIMEOUT=2 sh "$work/t/run-root.sh" >"$work/out" 2>&1; then
@@ -66,15 +70,14 @@ fi
 expect "$work/out" "not ok 01-slow-devfuse: time limit"
 expect "$work/out" "check-root: 2 passed, 1 failed, 0 skipped"
 rm "$work/totals"
-# Ended from outside once the first script is through.
-: >"$work/out"
+# Ended from outside once the first script is through and the second has begun.
+rm -f "$work/slow-has-begun"
 timeout 250 sh "$work/t/run-root.sh" >"$work/out" 2>&1 &
 n=0
-until grep -q 00-good "$work/out" || [ $n -gt 600 ]; do
+until [ -e "$work/slow-has-begun" ] || [ $n -gt 600 ]; do
 	n=$((n + 1))
 	sleep 0.1
 done
-sleep 1
 kill $! # timeout hands it to all of its group
 wait $! || true
 expect "$work/out" "not ok check-root: time limit"
