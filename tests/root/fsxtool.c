@@ -325,11 +325,14 @@ static void op_awrite(void)
 	op_async(1);
 }
 
+/* A page of the CPU: 4 to 64 KiB. */
+static size_t map_page(void) { return (size_t)sysconf(_SC_PAGESIZE); }
+
 static unsigned char *map_for(size_t off, size_t len, size_t *pad, int prot)
 {
 	unsigned char *p;
 
-	*pad = off % PAGE;
+	*pad = off % map_page();
 	p = mmap(NULL, len + *pad, prot, MAP_SHARED, below(4) ? fd_buffered() : fd_direct(),
 		 (off_t)(off - *pad));
 	must(p != MAP_FAILED, "mmap");
@@ -363,7 +366,7 @@ static void op_mapread(void)
 	compare(p + pad, off, len, "mapping");
 	/* The rest of the file's last page is zero. */
 	if (off + len == size)
-		for (size_t i = size; i % PAGE; i++)
+		for (size_t i = size; i % map_page(); i++)
 			if (p[pad + i - off])
 				failed("a mapping shows %02x at %zu, past the end at %zu",
 				       p[pad + i - off], i, size);

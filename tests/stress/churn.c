@@ -172,10 +172,11 @@ static void map_some(int fd)
 {
 	struct stat st;
 	unsigned char *p;
+	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), off; /* where mappings begin */
 
-	if (!fine(fstat(fd, &st)) || st.st_size < PAGE)
+	if (!fine(fstat(fd, &st)) || st.st_size < (off_t)page)
 		return;
-	uint64_t off = below((uint32_t)(st.st_size / PAGE)) * (uint64_t)PAGE;
+	off = below((uint32_t)((uint64_t)st.st_size / page)) * page;
 	p = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)off);
 	if (p == MAP_FAILED) {
 		fine(-1);

@@ -442,8 +442,10 @@ Suite *unit_suite(void)
 	unit_test(tc, readahead_is_one_read);
 	unit_test(tc, cache_stays_near_its_limit);
 	unit_test(tc, cancel_restores_everything, PROVES("JOURNAL-1"));
-	unit_loop(tc, cancel_restores_content_before_the_block_leaves, 0, 2,
-		  PROVES("JOURNAL-1 JOURNAL-6"));
+	/* It makes a block read-only, which must have a page of its own. */
+	if (sysconf(_SC_PAGESIZE) == 4096)
+		unit_loop(tc, cancel_restores_content_before_the_block_leaves, 0, 2,
+			  PROVES("JOURNAL-1 JOURNAL-6"));
 	unit_test(tc, end_runs_undo_callbacks_with_one);
 	unit_test(tc, credits_are_a_limit);
 	unit_test(tc, full_transaction_is_sealed);
