@@ -47,9 +47,10 @@ static size_t arena_bytes(size_t bytes) { return fdio_round_up(bytes, HUGE_BYTES
 /*
  * Allocates huge pages if the kernel has them: 1 MiB in huge pages makes a device request of few
  * segments. In small pages it has more segments than most drivers take, and io_uring would punt the
- * request to a worker thread to be split.
+ * request to a worker thread to be split. For a spare loop, whose slot waits for a request that may
+ * never come, huge would mean that its header alone takes 2 MiB.
  */
-static void *arena_new(size_t bytes)
+static void *arena_new(size_t bytes, bool huge)
 {
 	size_t whole = arena_bytes(bytes) + HUGE_BYTES;
 	uint8_t *p = mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
@@ -64,7 +65,7 @@ static void *arena_new(size_t bytes)
 	if (p + whole > arena + arena_bytes(bytes))
 		munmap(arena + arena_bytes(bytes),
 		       (size_t)(p + whole - (arena + arena_bytes(bytes))));
-	madvise(arena, arena_bytes(bytes), MADV_HUGEPAGE);
+	madvise(arena, arena_bytes(bytes), huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
 	return arena;
 }
 
@@ -81,7 +82,7 @@ static int queue_new(struct transport *transport, unsigned i, unsigned depth)
 	queue->slots = fdio_alloc_aligned(FDIO_CACHELINE, depth * transport->config.slot_size);
 	if (!queue->slots)
 		return -ENOMEM;
-	void *arena = arena_new(bytes);
+	void *arena = arena_new(bytes, !is_spare(i));
 	if (!arena)
 		return -ENOMEM;
 	queue->arena = arena;
@@ -146,11 +147,18 @@ static bool register_both(struct transport_queue *a, struct transport_queue *b)
 	return true;
 }
 
-/* Neighbouring loops help each other if both CPUs are in use. */
+/*
+ * Neighbouring loops help each other if both CPUs are in use. The buffer of a loop whose CPU is
+ * offline is not registered, so it takes no memory before a request comes: many machines could have
+ * far more CPUs than they have.
+ */
 static void register_buffers(struct transport *transport)
 {
 	for (unsigned i = 0; i < transport->nr_queues; i++) {
 		struct transport_queue *queue = &transport->queues[i];
+
+		if (is_spare(i))
+			continue;
 		bool pair = transport->config.transport != TRANSPORT_KIND_DEVFUSE &&
 			    i + 1 < transport->nr_queues && !is_spare(i) && !is_spare(i + 1);
 
