@@ -6,14 +6,18 @@ lose their power: each scenario on each kernel and over both channels, /dev/fuse
 io_uring, if the kernel offers the latter. `make check-vm` runs it; it needs no root.
 
     check-vm.py [--list] [NAME...]     runs the scenarios whose names contain one of these words
-                                       (default: all); --list prints the names. A whole name is
-                                       KERNEL/CHANNEL/SCENARIO, such as 7.3/uring/power-cut
+                                       (default: those of a set); --list prints the names. A whole
+                                       name is KERNEL/CHANNEL/SCENARIO, as 7.3/uring/power-cut
 
     CHECK_VM=require      a missing program or kernel is a failure, not a reason to skip
     CHECK_VM_SET=short    only the scenarios that a change must pass every time
+    CHECK_VM_SET=matrix   only those that are run on every kernel
+    CHECK_VM_SET=cpus     the long ones on many CPUs, which are in no other set
+    VM_SYSTEMD_ROOT=DIR   the root directory that the scenario systemd takes systemd from
     VM_KERNELS="6.1 7.3"  the guests' kernels, see vm_kernel.py (default: those of KERNELS below)
     VM_CHANNELS=uring     or devfuse: only this channel
     VM_TABLE=FILE         a file that gets the results as a Markdown table
+    QEMU_SYSTEM=PROGRAM   the QEMU of guests with one CPU (default: qemu-system-x86_64)
     VM_JOBS=N             guests at a time (default: 2, or 1 on one CPU)
     VM_SECONDS=N          skips scenarios that have not begun after that time (default: no limit)
     VM_KEEP=1             keeps images and logs
@@ -35,6 +39,7 @@ import traceback
 from concurrent.futures import ThreadPoolExecutor
 
 import vm_basic
+import vm_cpus
 import vm_env
 import vm_errors
 import vm_initrd
@@ -46,21 +51,28 @@ import vm_table
 from vm_env import CHANNEL_NAMES, MIB, Fail, Skip
 from vm_qemu import Guest
 
-# name, function, whether it is in the short set; the longest first
+# name, function, the sets that it is in; the longest first
 SCENARIOS = (
-    ("basic-512", vm_basic.basic_512, True),
-    ("basic-4096", vm_basic.basic_4096, True),
-    ("mlock", vm_basic.mlock, True),
-    ("systemd", vm_systemd.systemd, True),
-    ("power-cut", vm_power.power_cut, True),
-    ("write-log", vm_power.write_log, True),
-    ("write-log-long", vm_power.write_log_long, False),
-    ("power-cut-control", vm_power.power_cut_control, False),
-    ("nth-write", vm_errors.nth_write, True),
-    ("nth-flush", vm_errors.nth_flush, False),
-    ("write-errors", vm_errors.write_errors, True),
-    ("read-errors", vm_errors.read_errors, True),
-    ("removal", vm_errors.removal, True),
+    ("basic-512", vm_basic.basic_512, "all short matrix"),
+    ("basic-4096", vm_basic.basic_4096, "all short matrix"),
+    ("memory-64", vm_cpus.memory_64, "all"),
+    ("mlock", vm_basic.mlock, "all short matrix"),
+    ("systemd", vm_systemd.systemd, "all short matrix"),
+    ("systemd-trixie", vm_systemd.systemd_trixie, "all matrix"),
+    ("systemd-sid", vm_systemd.systemd_sid, "all"),
+    ("power-cut", vm_power.power_cut, "all short matrix"),
+    ("write-log", vm_power.write_log, "all short matrix"),
+    ("write-log-long", vm_power.write_log_long, "all"),
+    ("power-cut-control", vm_power.power_cut_control, "all"),
+    ("nth-write", vm_errors.nth_write, "all short matrix"),
+    ("nth-flush", vm_errors.nth_flush, "all"),
+    ("write-errors", vm_errors.write_errors, "all short matrix"),
+    ("read-errors", vm_errors.read_errors, "all short matrix"),
+    ("removal", vm_errors.removal, "all short matrix"),
+    ("cpus-4", vm_cpus.cpus_4, "cpus"),
+    ("cpus-8", vm_cpus.cpus_8, "cpus"),
+    ("stress-4", vm_cpus.stress_4, "cpus"),
+    ("stress-8", vm_cpus.stress_8, "cpus"),
 )
 # Without VM_KERNELS: the machine's own kernel, and the newest. Of the newest the short set takes
 # only what is named here.
@@ -114,8 +126,13 @@ class Scenario:
 
     def record(self, g):
         """Records what a guest that has ended reported."""
-        for good, what, why in g.results():
-            self.ok(what) if good else self.bad(what, why)
+        for result, what, why in g.results():
+            if result == "ok":
+                self.ok(what)
+            elif result == "skip":
+                self.results.skip(f"{self.name}: {what}", why or "")
+            else:
+                self.bad(what, why)
 
     def boot(self, script, namespaces, **kw):
         g = self.guest(script, namespaces, **kw)
@@ -176,7 +193,7 @@ class Shared:
     """What all scenarios use: the guests' initial file systems, and the time limit."""
 
     def __init__(self, directory):
-        vm_env.need("qemu-system-x86_64", "qemu-img", "mke2fs", "e2fsck", "debugfs", "dumpe2fs",
+        vm_env.need(vm_qemu.QEMU[0], "qemu-img", "mke2fs", "e2fsck", "debugfs", "dumpe2fs",
                     "ldd")
         if os.uname().machine != "x86_64":
             raise Skip("the guest is an x86-64 one, and this machine is not")
@@ -253,20 +270,27 @@ def totals(passed, failed, skipped):
             f.write(f"check-vm {passed} {failed} {skipped}\n")
 
 
+def means(word, job, sets):
+    """The word names the job; those of the set cpus take long and are meant by their own names."""
+    return word in str(job) and (sets != "cpus" or word.split("/")[-1] in job.scenario)
+
+
 def choose(words):
     """The jobs, kernel by kernel."""
-    short = os.environ.get("CHECK_VM_SET") == "short" and not words
+    which = os.environ.get("CHECK_VM_SET") or "all"
     named = os.environ.get("VM_KERNELS")
     jobs = []
     for kernel in dict.fromkeys((named or KERNELS).split()):
         for channel in (os.environ.get("VM_CHANNELS") or " ".join(CHANNEL_NAMES)).split():
-            for name, fn, in_short in SCENARIOS:
+            for name, fn, sets in SCENARIOS:
                 job = Job(kernel, channel, name, fn)
-                if short and kernel == NEWEST and not named:
+                if words:
+                    chosen = any(means(w, job, sets) for w in words)
+                elif which == "short" and kernel == NEWEST and not named:
                     chosen = str(job) in SHORT_OF_NEWEST
                 else:
-                    chosen = in_short or not short
-                if chosen and (not words or any(w in str(job) for w in words)):
+                    chosen = which in sets.split()
+                if chosen:
                     jobs.append(job)
     return jobs
 
@@ -296,7 +320,8 @@ def main(words):
     wrong = set((os.environ.get("VM_CHANNELS") or "").split()) - set(CHANNEL_NAMES)
     if wrong or not jobs:
         print(f"check-vm: no channel {' '.join(wrong)}: {' or '.join(CHANNEL_NAMES)}" if wrong else
-              f"check-vm: no name contains {' or '.join(words)}; --list prints the names")
+              f"check-vm: no name contains {' or '.join(words)} (--list prints the names), or no "
+              "such CHECK_VM_SET")
         return 2
     results = vm_env.Results()
     base = temporary()

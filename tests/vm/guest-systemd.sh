@@ -22,6 +22,7 @@ is_new() {
 		mounted /srv/db
 }
 
+say "SYSTEMD $(systemctl --version | head -n 1)"
 want active "the unit is active after the boot" show $unit ActiveState
 works "its mount is there for others" mounted /srv/db
 works "it has the name space of everybody" same_space

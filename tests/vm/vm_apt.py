@@ -150,12 +150,12 @@ def fetch_lists(apt, base):
     stamp = os.path.join(base, "fetched")
     if os.path.exists(stamp) and time.time() - os.path.getmtime(stamp) < LIST_AGE:
         return
-    p = apt.call("apt-get", "update", "-q", timeout=600)
+    p = apt.call("apt-get", "update", "-q", "-o", "APT::Update::Error-Mode=any", timeout=600)
     if p.returncode == 0:
         write(stamp, "")
     elif not glob.glob(os.path.join(base, "lists", "*_Packages*")):
-        said = [line for line in p.stdout.splitlines() if line.startswith(("E:", "W:"))]
-        raise Skip(f"apt-get update: {' '.join(said)[-300:]}")
+        said = re.search(r"(?m)^(?:Err:|E:).*\n.*", p.stdout)
+        raise Skip(f"apt-get update: {' '.join((said or [p.stdout])[0].split())[:300]}")
 
 
 @functools.lru_cache(maxsize=None)

@@ -11,7 +11,7 @@ def basic(env, lbs):
     one, two = make_image(env.path("one.img"), 96, "-b", 4096), env.path("two.img")
     with open(two, "wb") as f:
         f.truncate(64 * MIB)
-    env.boot("basic", [raw_drive("d1", one), raw_drive("d2", two)], lbs=lbs, kind="fio")
+    env.boot("basic", [raw_drive("d1", one), raw_drive("d2", two)], lbs=lbs, part="fio")
     env.check("e2fsck", e2fsck_clean, one)
     env.check("e2fsck of the second namespace", e2fsck_clean, two)
 

@@ -2,8 +2,8 @@
 """
 The guest's file system, in cpio archives that the kernel unpacks one after the other: "core" has
 busybox, the daemon as built here, e2fsprogs and the guest's scripts; the second the kernel's
-modules; "fio" has fio and its many libraries; "systemd" has Debian's systemd with few units, and
-the unit of fusedio as built. Libraries are those that ldd names, all in /lib.
+modules; "fio" has fio and its many libraries; others have a systemd (vm_systemd_root.py). Libraries
+are those that ldd names, all in /lib.
 """
 import glob
 import os
@@ -15,13 +15,8 @@ from vm_env import BUILD, FUSEDIO, HERE, VMIO, Skip, expect, run
 
 CORE = ("mke2fs", "e2fsck", "dumpe2fs")
 APPLETS = set(
-    "cat cmp cp cut dd diff grep insmod mkdir mount mv pidof poweroff rm sed sh sleep stat "
-    "stty switch_root syslogd tail " "timeout touch tr umount".split())
-SYSTEMD = "/lib/systemd"
-UNITS = ("sysinit.target", "basic.target", "local-fs.target", "local-fs-pre.target",
-         "umount.target", "shutdown.target", "final.target", "poweroff.target",
-         "systemd-poweroff.service")
-OUR_UNIT = os.path.join(BUILD, "contrib/systemd/fusedio@.service")
+    "cat cmp cp cut dd diff grep head insmod mkdir mount mv pidof poweroff rm sed sh sleep stat "
+    "stty switch_root syslogd tail timeout touch tr umount".split())
 DIRS = ("bin", "dev", "etc", "lib", "lib64", "mnt", "mnt2", "proc", "run", "sys", "tmp", "vm")
 
 
@@ -53,23 +48,25 @@ class Archive:
         self.out.close()
 
 
-def libraries(program):
-    """The libraries that the dynamic linker will load: path in the guest -> file here."""
+def libraries(program, loader=("ldd",)):
+    """
+    The libraries that a dynamic linker will load for a program: path in the guest -> file here.
+    """
     found = {}
-    for line in run("ldd", program, ok=(0, 1)).stdout.splitlines():
+    for line in run(*loader, program, ok=(0, 1)).stdout.splitlines():
         expect("not found" not in line, f"{program}: {line.strip()}")
         m = re.search(r"(?:(\S+) => )?(/\S+) \(0x", line)
         if m:
             lib = m.group(2)
             found["lib64/" + os.path.basename(lib) if "ld-linux" in lib
-                  else "lib/" + (m.group(1) or os.path.basename(lib))] = lib
+                  else "lib/" + os.path.basename(m.group(1) or lib)] = lib
     return found
 
 
-def add_programs(archive, programs, have):
+def add_programs(archive, programs, have, loader=("ldd",)):
     for name, path in programs.items():
         archive.file("bin/" + name, path)
-        for target, lib in libraries(path).items():
+        for target, lib in libraries(path, loader).items():
             if target not in have:
                 have.add(target)
                 archive.file(target, lib)
@@ -93,40 +90,6 @@ def busybox():
     return path
 
 
-def systemd(path):
-    """Writes the archive with systemd; None if systemd is not installed."""
-    # busybox has no umount -c
-    programs = {"systemd": f"{SYSTEMD}/systemd", "systemd-shutdown": f"{SYSTEMD}/systemd-shutdown",
-                **{p: shutil.which(p) for p in ("systemctl", "mount", "umount")}}
-    if not all(p and os.path.exists(p)
-               for p in (*programs.values(), *(f"{SYSTEMD}/system/{u}" for u in UNITS), OUR_UNIT)):
-        return None
-    a = Archive(path)
-    add_programs(a, programs, set())
-    for d in ("lib/systemd", "lib/systemd/system", "lib/systemd/system-shutdown", "etc/systemd",
-              "etc/systemd/system", "etc/systemd/system/fusedio@.service.d", "sbin"):
-        a.entry(d, 0o040755)
-    for name in ("systemd", "systemd-shutdown"):
-        a.link(f"lib/systemd/{name}", f"/bin/{name}")
-    for u in UNITS:
-        a.file(f"lib/systemd/system/{u}", f"{SYSTEMD}/system/{u}", 0o644)
-    a.file("lib/systemd/system/fusedio@.service", OUR_UNIT, 0o644)
-    a.file("lib/systemd/system-shutdown/verdict", os.path.join(HERE, "guest-sd-end.sh"))
-    for u in ("vmtest.service", "user.service"):
-        a.file(f"etc/systemd/system/{u}", os.path.join(HERE, u), 0o644)
-    # The guest runs no journald.
-    a.entry("etc/systemd/system/fusedio@.service.d/log.conf", 0o100644,
-            b"[Service]\nStandardError=file:/dev/console\n")
-    with open(OUR_UNIT, encoding="utf-8") as f:
-        where = re.search(r"^ExecStart=(\S+)/fusedio ", f.read(), re.M).group(1).strip("/")
-    for n in range(1, where.count("/") + 2):
-        a.entry("/".join(where.split("/")[:n]), 0o040755)
-    if where != "bin":
-        a.link(where + "/fusedio", "/bin/fusedio")
-    a.close()
-    return path
-
-
 def core(path):
     """Writes the archive that every guest has; returns the names of the libraries in it."""
     have = set()
@@ -147,6 +110,12 @@ def core(path):
     return have
 
 
+def fio(path, have):
+    a = Archive(path)
+    add_programs(a, {"fio": which("fio")}, have)
+    a.close()
+
+
 def modules(path, kernel, names):
     """Writes the archive with the kernel's modules, numbered in the order to load them."""
     a = Archive(path)
@@ -165,32 +134,32 @@ class Initrds:
     def __init__(self, directory):
         self.directory = directory
         self.lock = threading.Lock()
-        self.made = {}
-        have = core(self.part("core"))
-        fio = Archive(self.part("fio"))
-        add_programs(fio, {"fio": which("fio")}, have)
-        fio.close()
-        if not systemd(self.part("systemd")):
-            self.made["systemd"] = None
+        self.parts, self.joined = {}, {}
+        have = core(self.path("core"))
+        self.part("fio", lambda path: fio(path, have))
 
-    def part(self, name):
+    def path(self, name):
         return os.path.join(self.directory, f"{name}.cpio")
 
-    def get(self, kernel, kind=None):
-        """
-        The initial file system for a kernel: the small one, or that with kind ("fio" or
-        "systemd") beside it. None: it cannot be made here.
-        """
+    def part(self, name, make):
+        """Has an archive made by make(path), unless it is there; returns its name."""
         with self.lock:
-            if kind in self.made:
-                return self.made[kind]
-            own = kernel.release if kernel.boot_modules else "any"
-            name = f"{own}-{kind or 'small'}"
-            if name not in self.made:
-                modules(self.part(own), kernel, kernel.boot_modules)
-                self.made[name] = os.path.join(self.directory, f"{name}.initrd")
-                with open(self.made[name], "wb") as out:
-                    for part in filter(None, ("core", own, kind)):
-                        with open(self.part(part), "rb") as f:
+            if name not in self.parts:
+                make(self.path(name))
+                self.parts[name] = True
+            return name
+
+    def get(self, kernel, part=None, more_modules=False):
+        """The initial file system for a kernel: the small one, or that with this part beside it."""
+        names = kernel.boot_modules + (kernel.more_modules if more_modules else [])
+        own = f"modules-{'-'.join((kernel.release, *names)) if names else 'none'}"
+        self.part(own, lambda path: modules(path, kernel, names))
+        name = f"{own}-{part}"
+        with self.lock:
+            if name not in self.joined:
+                self.joined[name] = os.path.join(self.directory, f"{name}.initrd")
+                with open(self.joined[name], "wb") as out:
+                    for source in filter(None, ("core", own, part)):
+                        with open(self.path(source), "rb") as f:
                             shutil.copyfileobj(f, out)
-            return self.made[name]
+            return self.joined[name]

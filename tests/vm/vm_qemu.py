@@ -7,20 +7,24 @@ has failed; QEMU's own exit status does not matter.
 
 QEMU emulates the CPU in software even if there is /dev/kvm, unless VM_ACCEL=kvm is set: that works
 everywhere, at the same speed. Two options avoid faults of emulators: -cx16 (QEMU 7.2 emulates
-cmpxchg16b wrongly, and guests die of double faults) and only one CPU (code that the kernel patches
-becomes visible late to other CPUs). no_timer_check lets the guest boot on a busy host. A guest that
-does not report GUEST-UP is started again, at most twice; later faults count as failures.
+cmpxchg16b wrongly, and guests die of double faults) and only one CPU (before QEMU 8.1, code that
+the kernel patches becomes visible late to other CPUs). QEMU_SYSTEM names another QEMU, with options
+if need be; scenarios with many CPUs choose theirs (vm_cpus.py). no_timer_check lets the guest boot
+on a busy host. A guest that does not report GUEST-UP is started again, at most twice; later faults
+count as failures.
 """
 import json
 import os
 import re
 import signal
 import subprocess
+import threading
 import time
 
 from vm_env import SLOW, Fail
 
-_running = set()
+QEMU = tuple((os.environ.get("QEMU_SYSTEM") or "qemu-system-x86_64").split())
+_running, _lock, _ending = set(), threading.Lock(), threading.Event()
 BOOT_TIMEOUT = 120
 TRIES = 3
 
@@ -79,9 +83,31 @@ def qcow2_drive(name, overlay):
 
 
 def kill_all():
-    """Kills every guest, when the program ends."""
-    for p in list(_running):
-        p.kill()
+    """Kills every guest, when the program ends, and lets no other start."""
+    with _lock:
+        _ending.set()
+        for p in _running:
+            p.kill()
+
+
+def accelerator(cpus):
+    """How CPUs are emulated: see the head of this file."""
+    if os.environ.get("VM_ACCEL") == "kvm":
+        return ["-accel", "kvm", "-cpu", "host"]
+    if cpus == 1:
+        return ["-accel", "tcg", "-cpu", "max,-cx16,-la57"]
+    return ["-accel", "tcg,thread=multi", "-cpu", "max,-la57"]
+
+
+def drives(namespaces, lbs):
+    """An NVMe controller with these namespaces."""
+    argv = ["-device", "nvme,id=nv,serial=T1"]
+    for nsid, nodes in enumerate(namespaces, 1):
+        for node in nodes:
+            argv += ["-blockdev", json.dumps(node)]
+        argv += ["-device", f"nvme-ns,bus=nv,drive={nodes[-1]['node-name']},nsid={nsid},"
+                 f"logical_block_size={lbs},physical_block_size={lbs}"]
+    return argv
 
 
 class Guest:
@@ -90,36 +116,29 @@ class Guest:
     namespace of the controller. The guest counts as hung if it reports nothing for timeout seconds.
     """
 
-    def __init__(self, env, directory, script, namespaces, lbs=512, kind=None, append="",
-                 timeout=180):
+    def __init__(self, env, directory, script, namespaces, lbs=512, part=None, append="",
+                 timeout=180, cpus=1, memory=None, qemu=None, modules=False):
         self.env, self.directory = env, directory
         self.console = os.path.join(directory, "console.log")
         self.report = os.path.join(directory, "report.log")
         self.timeout = timeout * SLOW
         self.process = None
         self.greeted = False
-        initrd = env.shared.initrds.get(env.kernel, kind)
+        initrd = env.shared.initrds.get(env.kernel, part, modules)
         append = f"script={script} channel={env.channel} factor={SLOW * 100:.0f} {append}"
         if env.kernel.offers_ring:
             append += f" fuse.enable_uring={int(env.channel == 'uring')}"
-        self.argv = self.command_line(namespaces, lbs, "768" if kind == "fio" else "512", append,
-                                      initrd)
+        memory = memory or (768 if part else 512)
+        self.argv = [*(qemu or QEMU), *accelerator(cpus),
+                     "-smp", str(cpus), "-m", str(memory),
+                     *self.machine(append, initrd), *drives(namespaces, lbs)]
 
-    def command_line(self, namespaces, lbs, memory, append, initrd):
-        accel = ["-accel", "kvm", "-cpu", "host"] if os.environ.get("VM_ACCEL") == "kvm" else \
-            ["-accel", "tcg", "-cpu", "max,-cx16,-la57"]
-        argv = ["qemu-system-x86_64", *accel, "-M", "q35", "-smp", "1", "-m", memory,
-                "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial",
-                f"file:{self.console}", "-serial", f"file:{self.report}", "-qmp", "stdio",
-                "-kernel", self.env.kernel.vmlinuz, "-initrd", initrd, "-append",
+    def machine(self, append, initrd):
+        return ["-M", "q35", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+                "-serial", f"file:{self.console}", "-serial", f"file:{self.report}",
+                "-qmp", "stdio", "-kernel", self.env.kernel.vmlinuz, "-initrd", initrd, "-append",
                 "console=ttyS0 quiet panic=-1 oops=panic mitigations=off no_timer_check "
-                f"nvme_core.max_retries=0 {append}", "-device", "nvme,id=nv,serial=T1"]
-        for nsid, nodes in enumerate(namespaces, 1):
-            for node in nodes:
-                argv += ["-blockdev", json.dumps(node)]
-            argv += ["-device", f"nvme-ns,bus=nv,drive={nodes[-1]['node-name']},nsid={nsid},"
-                     f"logical_block_size={lbs},physical_block_size={lbs}"]
-        return argv
+                f"nvme_core.max_retries=0 {append}"]
 
     def lines(self):
         """The whole lines that the guest has reported so far."""
@@ -136,11 +155,13 @@ class Guest:
             for f in (self.console, self.report):
                 with open(f, "wb"):
                     pass
-            with open(os.path.join(self.directory, "qemu.log"), "wb") as log:
+            with open(os.path.join(self.directory, "qemu.log"), "wb") as log, _lock:
+                if _ending.is_set():
+                    raise Fail("ended from outside")
                 self.process = subprocess.Popen(["nice", "-n", "10", *self.argv],
                                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                                 stderr=log)
-            _running.add(self.process)
+                _running.add(self.process)
             if self.wait(lambda: "GUEST-UP" in self.lines(), BOOT_TIMEOUT * SLOW):
                 return
             ended = self.process.poll() is not None
@@ -188,7 +209,8 @@ class Guest:
 
     def kill(self):
         """Kills QEMU, which is a power cut for the guest."""
-        _running.discard(self.process)
+        with _lock:
+            _running.discard(self.process)
         if not self.process or self.process.stdin.closed:
             return
         if self.process.poll() is None:
@@ -219,8 +241,8 @@ class Guest:
         return int(verdict[-1].split()[1])
 
     def results(self):
-        """Yields (passed, what, why) of each check that the guest reported."""
+        """Yields (ok, not ok or skip; what; why) of each check that the guest reported."""
         for line in self.lines():
-            m = re.match(r"(ok|not ok) (.*?)(?: :: (.*))?$", line)
+            m = re.match(r"(ok|not ok|skip) (.*?)(?: :: (.*))?$", line)
             if m:
-                yield m.group(1) == "ok", m.group(2), m.group(3)
+                yield m.groups()
