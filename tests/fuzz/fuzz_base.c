@@ -27,7 +27,12 @@ struct recipe {
 	bool populate;
 };
 
-/* The same numbers in each run, so that cases of the corpus mean the same. */
+/*
+ * The same numbers and features in each run, whatever mke2fs has as default, so that cases of the
+ * corpus mean the same.
+ */
+#define FEATURES "-O none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit," \
+		 "flex_bg,sparse_super,large_file,huge_file,dir_nlink,extra_isize,metadata_csum"
 #define SAME "-U 5f0d10f2-0000-4000-8000-000000000001 -E hash_seed=5f0d10f2-0000-" \
 	     "4000-8000-000000000002,lazy_itable_init=0," \
 	     "lazy_journal_init=0,root_owner=0:0 "
@@ -41,22 +46,23 @@ struct recipe {
 		  "rm -f \"$IMG.f\" \"$IMG.g\"; "
 
 static const struct recipe recipes[] = {
-	{ "csum1k", 8, "-t ext4 -b 1024 -g 2048 -I 256 -N 512 -J size=1 " SAME, NULL, true },
+	{ "csum1k", 8, "-t ext4 -b 1024 -g 2048 -I 256 -N 512 -J size=1 " FEATURES " " SAME,
+	  NULL, true },
 	{ "csum4k", 12,
-	  "-t ext4 -b 4096 -N 512 -J size=4 -O "
-	  "orphan_file,metadata_csum_seed,large_dir,ea_inode,^resize_inode " SAME,
+	  "-t ext4 -b 4096 -N 512 -J size=4 " FEATURES
+	  ",orphan_file,metadata_csum_seed,large_dir,ea_inode,^resize_inode " SAME,
 	  NULL, true },
 	{ "old1k", 8,
-	  "-t ext4 -b 1024 -g 4096 -I 128 -N 512 -J size=1 -O "
-	  "^metadata_csum,^64bit,uninit_bg,^extents,^flex_bg " SAME,
+	  "-t ext4 -b 1024 -g 4096 -I 128 -N 512 -J size=1 " FEATURES
+	  ",^metadata_csum,^64bit,uninit_bg,^extents,^flex_bg " SAME,
 	  OLD_FILES "tune2fs -O extents \"$IMG\" >/dev/null 2>&1", true },
 	{ "plain2k", 12,
-	  "-t ext4 -b 2048 -g 2048 -I 512 -N 512 -J size=2 -O "
-	  "^metadata_csum,^uninit_bg,meta_bg,^resize_inode,sparse_super2 " SAME,
+	  "-t ext4 -b 2048 -g 2048 -I 512 -N 512 -J size=2 " FEATURES
+	  ",^metadata_csum,^uninit_bg,meta_bg,^resize_inode,sparse_super2 " SAME,
 	  NULL, true },
 	{ "shown", 8,
-	  "-t ext4 -b 1024 -N 256 -J size=1 -O inline_data,ea_inode,bigalloc -C 4096 -d "
-	  "\"$IMG.d\" " SAME,
+	  "-t ext4 -b 1024 -N 256 -J size=1 " FEATURES ",inline_data,ea_inode,bigalloc -C 4096 "
+	  "-d \"$IMG.d\" " SAME,
 	  "head -c 3000 /dev/zero | tr '\\0' 'v' >\"$IMG.f\"; debugfs -w -R \"ea_set -f $IMG.f "
 	  "small user.big\" \"$IMG\" >/dev/null 2>&1; "
 	  "rm -f \"$IMG.f\"",
