@@ -28,7 +28,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #define MS 1000000ull
@@ -263,13 +262,18 @@ static int open_in_new_fusectl(const char *name)
 void watchdog_open_abort(struct watchdog *watchdog, const char *mountpoint)
 {
 	char path[64], name[24];
-	struct stat st;
+	struct statx stx;
 	int fd;
 
-	if (stat(mountpoint, &st))
+	/*
+	 * Without AT_STATX_DONT_SYNC this would be a request to this daemon. If a signal then
+	 * killed the loops, this thread would wait for ever, and its descriptors would keep the
+	 * connection.
+	 */
+	if (statx(AT_FDCWD, mountpoint, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_TYPE, &stx))
 		return;
 	/* fusectl names a connection by the kernel's internal form of the device number. */
-	snprintf(name, sizeof(name), "%u/abort", major(st.st_dev) << 20 | minor(st.st_dev));
+	snprintf(name, sizeof(name), "%u/abort", stx.stx_dev_major << 20 | stx.stx_dev_minor);
 	snprintf(path, sizeof(path), "/sys/fs/fuse/connections/%s", name);
 	fd = open(path, O_WRONLY | O_CLOEXEC);
 	if (fd < 0)

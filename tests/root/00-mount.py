@@ -9,8 +9,8 @@ import contextlib
 import os
 import signal
 
-from lib import (FUSEDIO, case, daemons_of, expect, expect_eq, main, mountinfo, read_file,
-                 refusing, run, wait_for, write_file)
+from lib import (FUSEDIO, FuseMount, case, counters, daemons_of, expect, expect_eq, main, mountinfo,
+                 read_file, refusing, run, wait_for, write_file)
 
 BOTH = ("image", "loop")
 
@@ -47,6 +47,18 @@ def untouched(env):
     vol.check()
     with vol.kmount("ro") as k:
         expect_eq(os.listdir(k), ["lost+found"], "names")
+
+
+@case(kinds=BOTH)
+def asks_itself_nothing(env):
+    """
+    While it starts the daemon makes no request to itself: killed in that moment it would wait for
+    its own answer, and neither the process nor the mount would ever end.
+    """
+    m = FuseMount(env.volume(64), (), None).start(ok=False)
+    wait_for(lambda: b" mounted on " in read_file(m.log), "the mount")
+    expect_eq(counters(m).get("transport_requests", 0), 0, "requests")
+    m.umount()
 
 
 @case(kinds=BOTH)
