@@ -125,8 +125,8 @@ build_all() {
 	name=$1
 	shift
 	configure_and_make "build-$name" --enable-werror "$@"
-	make -s -C "build-$name" -j"$jobs" check TESTS=
-	make -s -C "build-$name" -j"$jobs" root-tools
+	make -s -k -C "build-$name" -j"$jobs" check TESTS=
+	make -s -k -C "build-$name" -j"$jobs" root-tools
 	rm -rf "build-$name"
 }
 inside() {

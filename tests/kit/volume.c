@@ -14,8 +14,8 @@ const char *const testvol_shapes[] = {
 	"-t ext4 -b 4096 -J size=4 -g 2048 -O metadata_csum,64bit,metadata_csum_seed",
 	"-t ext4 -b 4096 -J size=4 -O ^metadata_csum,^64bit,^uninit_bg -E lazy_itable_init=1",
 	"-t ext4 -b 1024 -J size=4 -O ^metadata_csum,uninit_bg,^64bit -E lazy_itable_init=1",
-	"-t ext4 -b 1024 -J size=4 -O meta_bg,^resize_inode,64bit,metadata_csum -E "
-	"lazy_itable_init=1",
+	("-t ext4 -b 1024 -J size=4 -O meta_bg,^resize_inode,64bit,metadata_csum "
+	 "-E lazy_itable_init=1"),
 	"-t ext4 -b 4096 -J size=4 -I 128 -g 2048 -O ^flex_bg",
 	"-t ext4 -b 1024 -J size=4 -O sparse_super2,^resize_inode,orphan_file",
 };
