@@ -200,7 +200,7 @@ int dir_index_next(struct ext4_inode *dir, struct dir_index_path *path, uint32_t
 
 int dir_index_find(struct ext4_inode *dir, const char *name, unsigned len, struct dir_pos *ret)
 {
-	uint32_t hash, next;
+	uint32_t hash, next = 0;
 	struct dir_index_path path;
 	struct dir_block_ent entry;
 	struct journal_buffer *buffer;
