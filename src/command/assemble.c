@@ -16,7 +16,8 @@
  *	dio --ops_launder_pages--> ops                  the kernel's pages must be written back
  *	dio --ops_kill_sgid--> ops                      may the writer keep the set-group-ID bit?
  *	ops --> transport                               notifications (ops_set_transport)
- *	ops --on_in_group, on_capable--> unmounter      what may the caller do?
+ *	dio --ops_writer_may_use_reserved--> ops        is the writer root?
+ *	ops --on_in_group, on_capable, on_ids--> unmounter  who is the caller? what may he do?
  *	ext4 --on_read_only--> session                  the file system writes no more
  *	transport --on_mounted--> unmounter             this is the mount to end
  *	transport --session_umount, session_ending, session_destroy--> session       end.c
@@ -34,6 +35,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/sysinfo.h>
+#include <unistd.h>
 
 #define RING_ENTRIES 256
 /*
@@ -154,6 +156,17 @@ static uint32_t kernel_block_size(const struct probe *probe)
 	return FDIO_MIN(bytes, 4096u);
 }
 
+/*
+ * If the mount may be idmapped, requests do not say who the requester is. Then the unmounter must
+ * be able to tell, which needs privilege, and a /proc of our PID namespace.
+ */
+static bool can_tell_callers(const struct session *session)
+{
+	uint32_t uid, gid;
+
+	return session->root && unmounter_ids(session->unmounter, (uint32_t)getpid(), &uid, &gid);
+}
+
 static void on_mounted(void *arg)
 {
 	struct session *session = arg;
@@ -179,6 +192,7 @@ int assemble_transport(struct session *session)
 		.posix_acl = options->acl,
 		.parallel_dio = options->parallel_dio,
 		.export_handles = true,
+		.idmap = can_tell_callers(session),
 		.mounted = on_mounted,
 		.ending = session_ending,
 		.destroy = session_destroy,
@@ -209,6 +223,11 @@ static bool on_capable(void *arg, uint32_t pid, uint32_t uid, unsigned cap)
 	return unmounter_capable(arg, pid, uid, cap);
 }
 
+static bool on_ids(void *arg, uint32_t pid, uint32_t *uid, uint32_t *gid)
+{
+	return unmounter_ids(arg, pid, uid, gid);
+}
+
 static int make_operations(struct session *session)
 {
 	const struct options *options = &session->options;
@@ -223,6 +242,7 @@ static int make_operations(struct session *session)
 		.resgid = (uint32_t)options->resgid,
 		.in_group = on_in_group,
 		.capable = on_capable,
+		.ids = on_ids,
 		.arg = session->unmounter,
 	};
 
@@ -243,6 +263,7 @@ static int make_engine(struct session *session)
 		.inval = ops_invalidate_pages,
 		.launder = ops_launder_pages,
 		.kill_sgid = ops_kill_sgid,
+		.may_use_reserved = ops_writer_may_use_reserved,
 		.inval_arg = session->ops,
 	};
 

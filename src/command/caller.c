@@ -105,6 +105,19 @@ bool caller_in_group(uint32_t pid, uint32_t gid)
 	return false;
 }
 
+bool caller_ids(uint32_t pid, uint32_t *uid, uint32_t *gid)
+{
+	const char *status = status_of(pid);
+	uint64_t user, group;
+
+	if (!nth_number(status, "\nUid:", 3, 10, &user) ||
+	    !nth_number(status, "\nGid:", 3, 10, &group))
+		return false;
+	*uid = (uint32_t)user;
+	*gid = (uint32_t)group;
+	return true;
+}
+
 static bool in_our_user_namespace(uint32_t pid)
 {
 	struct stat ours, theirs;
@@ -121,7 +134,8 @@ bool caller_capable(uint32_t pid, uint32_t uid, unsigned cap)
 	const char *status = status_of(pid);
 	uint64_t fsuid, caps;
 
-	if (cap > 63 || !nth_number(status, "\nUid:", 3, 10, &fsuid) || fsuid != uid ||
+	if (cap > 63 || !nth_number(status, "\nUid:", 3, 10, &fsuid) ||
+	    (uid != CALLER_UNKNOWN_ID && fsuid != uid) ||
 	    !nth_number(status, "\nCapEff:", 0, 16, &caps))
 		return false;
 	return (caps >> cap & 1) && in_our_user_namespace(pid);

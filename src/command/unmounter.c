@@ -107,8 +107,8 @@ int unmounter_new(const char *mountpoint, bool filter, struct unmounter **ret,
 	return 0;
 }
 
-/* Asks one question; false also if no answer comes within ASK_MS. */
-static bool ask(struct unmounter *unmounter, struct unmounter_question question)
+/* Asks one question, which becomes the answer; false also if none comes within ASK_MS. */
+static bool ask(struct unmounter *unmounter, struct unmounter_question *question)
 {
 	struct unmounter_question answer = { 0 };
 	bool yes = false;
@@ -116,14 +116,15 @@ static bool ask(struct unmounter *unmounter, struct unmounter_question question)
 
 	fdio_magic_check(unmounter, MAGIC_UNMOUNTER);
 	fdio_mutex_lock(&unmounter->lock);
-	question.serial = ++unmounter->serial;
-	if (send(unmounter->question_sock, &question, sizeof(question),
-		 MSG_NOSIGNAL | MSG_DONTWAIT) == sizeof(question)) {
+	question->serial = ++unmounter->serial;
+	if (send(unmounter->question_sock, question, sizeof(*question),
+		 MSG_NOSIGNAL | MSG_DONTWAIT) == sizeof(*question)) {
 		do /* skips the late answers to earlier questions */
 			n = recv(unmounter->question_sock, &answer, sizeof(answer), 0);
 		while ((n < 0 && errno == EINTR) ||
-		       (n == sizeof(answer) && answer.serial != question.serial));
+		       (n == sizeof(answer) && answer.serial != question->serial));
 		yes = n == sizeof(answer) && answer.yes;
+		*question = answer;
 	}
 	fdio_mutex_unlock(&unmounter->lock);
 	return yes;
@@ -135,7 +136,7 @@ bool unmounter_in_group(struct unmounter *unmounter, uint32_t pid, uint32_t gid)
 					       .pid = pid,
 					       .what = gid };
 
-	return ask(unmounter, question);
+	return ask(unmounter, &question);
 }
 
 bool unmounter_capable(struct unmounter *unmounter, uint32_t pid, uint32_t uid, unsigned cap)
@@ -145,12 +146,25 @@ bool unmounter_capable(struct unmounter *unmounter, uint32_t pid, uint32_t uid, 
 					       .uid = uid,
 					       .what = cap };
 
-	return ask(unmounter, question);
+	return ask(unmounter, &question);
 }
 
 bool unmounter_is_mounted(struct unmounter *unmounter)
 {
-	return ask(unmounter, (struct unmounter_question){ .kind = UNMOUNTER_IS_MOUNTED });
+	struct unmounter_question question = { .kind = UNMOUNTER_IS_MOUNTED };
+
+	return ask(unmounter, &question);
+}
+
+bool unmounter_ids(struct unmounter *unmounter, uint32_t pid, uint32_t *uid, uint32_t *gid)
+{
+	struct unmounter_question question = { .kind = UNMOUNTER_IDS, .pid = pid };
+
+	if (!ask(unmounter, &question))
+		return false;
+	*uid = question.uid;
+	*gid = question.what;
+	return true;
 }
 
 /* Sends a command whose answer is an int, and returns that, or -errno. */

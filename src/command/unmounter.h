@@ -45,10 +45,15 @@ bool unmounter_holders(struct unmounter *unmounter, char *buf, size_t cap);
  */
 bool unmounter_in_group(struct unmounter *unmounter, uint32_t pid, uint32_t gid);
 /*
- * True if the thread pid, whose user for file access is uid, has the capability cap in the user
- * namespace of the mount; false also if that cannot be proved. The thread must be waiting for our
- * reply to its request: then neither its ID nor its credentials can change. Blocks as
- * unmounter_in_group.
+ * The user and group of the thread pid for file access (caller_ids). False if they cannot be found
+ * out. The thread must be waiting for our reply. Blocks as unmounter_in_group.
+ */
+bool unmounter_ids(struct unmounter *unmounter, uint32_t pid, uint32_t *uid, uint32_t *gid);
+/*
+ * True if the thread pid, whose user for file access is uid (or CALLER_UNKNOWN_ID), has the
+ * capability cap in the user namespace of the mount; false also if that cannot be proved. The
+ * thread must be waiting for our reply to its request: then neither its ID nor its credentials can
+ * change. Blocks as unmounter_in_group.
  */
 bool unmounter_capable(struct unmounter *unmounter, uint32_t pid, uint32_t uid, unsigned cap);
 /*

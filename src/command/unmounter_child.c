@@ -207,6 +207,8 @@ static bool serve_question(void)
 		return false;
 	if (question.kind == UNMOUNTER_IN_GROUP)
 		question.yes = caller_in_group(question.pid, question.what);
+	else if (question.kind == UNMOUNTER_IDS)
+		question.yes = caller_ids(question.pid, &question.uid, &question.what);
 	else if (question.kind == UNMOUNTER_IS_MOUNTED)
 		question.yes = ours.id && find_ours();
 	else

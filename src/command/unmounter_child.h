@@ -23,12 +23,12 @@ enum {
 	UNMOUNTER_HOLDERS = 'w', /* where is the file system still mounted? */
 };
 
-/* Which function answers: caller_in_group or caller_capable of caller.h, or find_ours. */
-enum { UNMOUNTER_IN_GROUP, UNMOUNTER_CAPABLE, UNMOUNTER_IS_MOUNTED };
+/* Which function answers: one of caller.h, or find_ours. */
+enum { UNMOUNTER_IN_GROUP, UNMOUNTER_CAPABLE, UNMOUNTER_IDS, UNMOUNTER_IS_MOUNTED };
 struct unmounter_question {
 	uint32_t kind;
 	uint32_t pid, uid;
-	uint32_t what;   /* the group, or the capability */
+	uint32_t what;   /* the group, or the capability; UNMOUNTER_IDS answers with uid and it */
 	uint32_t serial; /* copied to the answer, which shows its question */
 	uint32_t yes;    /* the answer */
 };

@@ -50,10 +50,10 @@ enum {
 
 /*
  * One request, embedded by its owner (the FUSE slot). All fields but own are the owner's, and the
- * engine leaves them alone, except len: it is cut where a buffered write reaches over the largest
- * size of a file, and where written-back pages end behind the end of the file. done runs exactly
- * once, on any thread, and may free or reuse the request. result: bytes (a write: len; a read: less
- * only at the end of the file) or -errno.
+ * engine leaves them alone, except flags, where it may set DIO_ROOT, and len: it is cut where a
+ * buffered write reaches over the largest size of a file, and where written-back pages end behind
+ * the end of the file. done runs exactly once, on any thread, and may free or reuse the request.
+ * result: bytes (a write: len; a read: less only at the end of the file) or -errno.
  */
 struct dio_req {
 	struct dio_file *file;

@@ -29,6 +29,11 @@ struct dio_config {
 	 */
 	unsigned (*kill_sgid)(const struct dio_req *req);
 	/*
+	 * Called on a worker for a write without DIO_ROOT for which there was no space: true if the
+	 * writer may use the blocks reserved for root. NULL: false.
+	 */
+	bool (*may_use_reserved)(const struct dio_req *req);
+	/*
 	 * Invalidates the kernel's pages of len bytes at off, then calls done(done_work) on any
 	 * thread. Called on workers; must not block, nor wait for the two queues above. NULL: there
 	 * is no page cache above.

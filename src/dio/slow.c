@@ -196,6 +196,17 @@ static int slow_write(struct dio_req *req)
 	return err;
 }
 
+/* With the blocks that are reserved for root, if the writer may use them after all. */
+static void write_as_root(struct dio_req *req)
+{
+	const struct dio_config *config = &dio_own(req)->dio->config;
+
+	if ((req->flags & DIO_ROOT) || !config->may_use_reserved || !config->may_use_reserved(req))
+		return;
+	req->flags |= DIO_ROOT;
+	dio_own(req)->error = slow_write(req);
+}
+
 static void slow_work(struct work *work)
 {
 	struct dio_req *req = dio_req_of_work(work);
@@ -205,6 +216,8 @@ static void slow_work(struct work *work)
 	uint64_t since = ext4_evictions(vol);
 
 	own->error = write ? slow_write(req) : slow_read(req);
+	if (write && own->error == -ENOSPC)
+		write_as_root(req);
 	while (write && ext4_space_has_come(vol, own->error, &since))
 		own->error = slow_write(req);
 	if (own->error) {

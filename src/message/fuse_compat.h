@@ -19,12 +19,19 @@
 #define MESSAGE_CREATE_SUPP_GROUP (1ULL << 34)
 #define MESSAGE_DIRECT_IO_ALLOW_MMAP (1ULL << 36)
 #define MESSAGE_NO_EXPORT_SUPPORT (1ULL << 38)
+#define MESSAGE_ALLOW_IDMAP (1ULL << 40)
 #define MESSAGE_OVER_IO_URING (1ULL << 41)
 #define MESSAGE_REQUEST_TIMEOUT (1ULL << 42)
 
 #ifndef FOPEN_PARALLEL_DIRECT_WRITES
 #define FOPEN_PARALLEL_DIRECT_WRITES (1 << 6)
 #endif
+
+/*
+ * The user and group in the header of a request that creates nothing, with MESSAGE_ALLOW_IDMAP: the
+ * kernel does not say who the requester is.
+ */
+#define MESSAGE_UNKNOWN_ID UINT32_MAX
 
 /* fuse_init_out.request_timeout of 7.43, in seconds, with MESSAGE_REQUEST_TIMEOUT. */
 static inline void message_set_request_timeout(struct fuse_init_out *out, uint16_t seconds)

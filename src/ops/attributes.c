@@ -169,7 +169,7 @@ static unsigned what_to_change(struct ops_req *req, struct ext4_inode *inode,
 	 * set-ID bits removed, too, unless root writes.
 	 */
 	if (!what && !(in->valid & FATTR_SIZE))
-		what = EXT4_TOUCH_CTIME | (req->fuse.in.header.uid == 0 ? 0 : EXT4_KILL_SUIDGID);
+		what = EXT4_TOUCH_CTIME | (ops_is_root(req) ? 0 : EXT4_KILL_SUIDGID);
 	/*
 	 * A file whose owner or group changes loses its privileges, even if root changes it: the
 	 * kernel leaves this to the daemon.
@@ -188,6 +188,8 @@ static int setattr_inode(struct ops_req *req, struct ext4_inode *inode,
 {
 	struct ops *ops = req->ops;
 	struct ext4_attr attr = { 0 };
+	uint64_t since = ext4_evictions(ops->vol);
+	bool root = ops_may_use_reserved(req);
 	unsigned what;
 	int err = ops_setattr_allowed(inode, in);
 
@@ -198,9 +200,12 @@ static int setattr_inode(struct ops_req *req, struct ext4_inode *inode,
 	what = what_to_change(req, inode, in, &attr);
 	if (in->valid & FATTR_SIZE)
 		err = ops_set_size(ops, inode, in->size);
-	if (!err && what)
-		err = ext4_setattr(inode, what | (ops_may_use_reserved(req) ? EXT4_BY_ROOT : 0),
-				   &attr);
+	while (!err && what) {
+		err = ext4_setattr(inode, what | (root ? EXT4_BY_ROOT : 0), &attr);
+		if (!ops_space_again(req, err, &since, &root))
+			break;
+		err = 0;
+	}
 	return ops_inode_durable(ops, inode, err);
 }
 

@@ -57,15 +57,16 @@ static void create_node(struct ops_req *req, uint32_t mode, uint32_t rdev, uint3
 	uint64_t since = ext4_evictions(req->ops->vol);
 	int err = get_directory(req, &dir);
 
+	if (!err && (err = ops_credentials(req, umask, &credentials)))
+		ext4_inode_put(dir);
 	if (err) {
 		ops_reply_err(req, err);
 		return;
 	}
-	ops_credentials(req, umask, &credentials);
 	do {
 		err = ext4_create(dir, message->name, message->name_len, mode, rdev, &credentials,
 				  &inode);
-	} while (ext4_space_has_come(req->ops->vol, err, &since));
+	} while (ops_space_again(req, err, &since, &credentials.root));
 	reply_added(req, dir, err, inode);
 }
 
@@ -96,15 +97,16 @@ void ops_symlink(struct ops_req *req)
 	uint64_t since = ext4_evictions(req->ops->vol);
 	int err = get_directory(req, &dir);
 
+	if (!err && (err = ops_credentials(req, 0, &credentials)))
+		ext4_inode_put(dir);
 	if (err) {
 		ops_reply_err(req, err);
 		return;
 	}
-	ops_credentials(req, 0, &credentials);
 	do {
 		err = ext4_symlink(dir, message->name, message->name_len, message->name2,
 				   message->name2_len, &credentials, &inode);
-	} while (ext4_space_has_come(req->ops->vol, err, &since));
+	} while (ops_space_again(req, err, &since, &credentials.root));
 	reply_added(req, dir, err, inode);
 }
 
@@ -114,6 +116,7 @@ void ops_link(struct ops_req *req)
 	const struct message_in *message = &req->fuse.in;
 	struct ext4_inode *dir, *inode;
 	uint64_t since = ext4_evictions(req->ops->vol);
+	bool root = ops_may_use_reserved(req);
 	int err = get_directory(req, &dir);
 
 	if (err) {
@@ -128,8 +131,8 @@ void ops_link(struct ops_req *req)
 	}
 	do {
 		err = ext4_link(dir, message->name, message->name_len, inode,
-				ops_may_use_reserved(req));
-	} while (ext4_space_has_come(req->ops->vol, err, &since));
+				root);
+	} while (ops_space_again(req, err, &since, &root));
 	reply_added(req, dir, err, inode);
 }
 
@@ -162,7 +165,9 @@ static int rename_entry(struct ops_req *req, struct ext4_inode *old_dir,
 	struct ext4_credentials credentials;
 	int err;
 
-	ops_credentials(req, 0, &credentials);
+	err = ops_credentials(req, 0, &credentials);
+	if (err && (flags & RENAME_WHITEOUT))
+		return err;
 	err = S_ISDIR(ext4_inode_mode(new_dir)) ? ops_rename_into_allowed(new_dir) : -ENOTDIR;
 	if (!err)
 		err = ops_miss_if_sync(req->ops, new_dir);
@@ -171,7 +176,7 @@ static int rename_entry(struct ops_req *req, struct ext4_inode *old_dir,
 	do {
 		err = ext4_rename(old_dir, message->name, message->name_len, new_dir,
 				  message->name2, message->name2_len, flags, &credentials);
-	} while (ext4_space_has_come(req->ops->vol, err, &since));
+	} while (ops_space_again(req, err, &since, &credentials.root));
 	return err;
 }
 

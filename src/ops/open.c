@@ -111,18 +111,19 @@ void ops_create(struct ops_req *req)
 
 	if (message->name_len <= EXT4_NAME_MAX)
 		err = ops_inode_get(req->ops, message->header.nodeid, &dir);
+	if (!err && (err = ops_credentials(req, in->umask, &credentials)))
+		ext4_inode_put(dir);
 	if (err) {
 		ops_reply_err(req, err);
 		return;
 	}
-	ops_credentials(req, in->umask, &credentials);
 	do {
 		err = ops_miss_if_sync(req->ops, dir);
 		if (err)
 			break;
 		err = ext4_create(dir, message->name, message->name_len,
 				  (in->mode & 07777) | S_IFREG, 0, &credentials, &inode);
-	} while (ext4_space_has_come(req->ops->vol, err, &since));
+	} while (ops_space_again(req, err, &since, &credentials.root));
 	if (!err)
 		/* The new file is empty already, and it is not the file that O_EXCL forbids. */
 		open.flags &= ~(uint32_t)(O_TRUNC | O_EXCL);
@@ -146,14 +147,15 @@ void ops_tmpfile(struct ops_req *req)
 	uint64_t since = ext4_evictions(req->ops->vol);
 	int err = ops_inode_get(req->ops, req->fuse.in.header.nodeid, &dir);
 
+	if (!err && (err = ops_credentials(req, in->umask, &credentials)))
+		ext4_inode_put(dir);
 	if (err) {
 		ops_reply_err(req, err);
 		return;
 	}
-	ops_credentials(req, in->umask, &credentials);
 	do {
 		err = ext4_tmpfile(dir, (in->mode & 07777) | S_IFREG, &credentials, &inode);
-	} while (ext4_space_has_come(req->ops->vol, err, &since));
+	} while (ops_space_again(req, err, &since, &credentials.root));
 	reply_created(req, err, err ? NULL : inode, &open);
 	ext4_inode_put(dir);
 }

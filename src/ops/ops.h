@@ -36,10 +36,16 @@ struct ops_config {
 	 */
 	bool (*in_group)(void *arg, uint32_t pid, uint32_t gid);
 	/*
-	 * True if the thread pid of user uid, which waits for our reply, has the capability cap
-	 * (CAP_*). NULL counts as false. Called on workers; may block for a moment.
+	 * True if the thread pid of user uid (or MESSAGE_UNKNOWN_ID), which waits for our reply,
+	 * has the capability cap (CAP_*). NULL counts as false. Called on workers; may block for a
+	 * moment.
 	 */
 	bool (*capable)(void *arg, uint32_t pid, uint32_t uid, unsigned cap);
+	/*
+	 * The user and group of the thread pid, which waits for our reply. False if they cannot be
+	 * found out; so is NULL. Called on workers; may block for a moment.
+	 */
+	bool (*ids)(void *arg, uint32_t pid, uint32_t *uid, uint32_t *gid);
 	void *arg;
 };
 
@@ -54,7 +60,7 @@ void ops_set_transport(struct ops *ops, struct transport *transport);
 /* Bytes of a request slot, for transport_config.slot_size. */
 size_t ops_req_size(void);
 
-/* ---- callbacks; arg is the struct ops; none but ops_kill_sgid may block ---- */
+/* ---- callbacks; arg is the struct ops; the last two may block ---- */
 
 /* transport_server.handle: starts serving a request. Loop thread. */
 void ops_handle(struct transport_req *fuse, void *arg);
@@ -66,8 +72,9 @@ void ops_invalidate_pages(void *arg, struct ext4_inode *inode, uint64_t off, uin
 /* dio_config.launder. Any thread. */
 void ops_launder_pages(void *arg, struct ext4_inode *inode, uint64_t off, uint64_t len, unsigned ms,
 		       struct work *work, void (*done)(struct work *, bool late));
-/* dio_config.kill_sgid. Workers; may block for a moment. */
+/* dio_config.kill_sgid and may_use_reserved. Workers; may block for a moment. */
 unsigned ops_kill_sgid(const struct dio_req *req);
+bool ops_writer_may_use_reserved(const struct dio_req *req);
 
 /*
  * Closes the files that are still open, and waits for the notifications under way. The caller makes

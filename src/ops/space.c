@@ -118,6 +118,7 @@ void ops_fallocate(struct ops_req *req)
 	struct ops_file *file = ops_file_get(ops, in->fh);
 	struct ext4_attr none = { 0 };
 	uint64_t since = ext4_evictions(ops->vol), size;
+	bool root = ops_may_use_reserved(req);
 	int mode = 0, err = fallocate_mode(in->mode, &mode);
 
 	if (!err && (!file || !file->file))
@@ -128,10 +129,10 @@ void ops_fallocate(struct ops_req *req)
 		goto out;
 	size = ext4_inode_size(file->inode);
 	do {
-		err = fallocate_gated(ops, file->inode, mode, in, ops_may_use_reserved(req));
-	} while (ext4_space_has_come(ops->vol, err, &since));
+		err = fallocate_gated(ops, file->inode, mode, in, root);
+	} while (ops_space_again(req, err, &since, &root));
 	/* As after a write by the process, the file loses its set-ID bits and capabilities. */
-	if (!err && req->fuse.in.header.uid != 0 && ext4_needs_killpriv(file->inode))
+	if (!err && ext4_needs_killpriv(file->inode) && !ops_is_root(req))
 		err = ext4_setattr(file->inode, ops_kill_flags(req, file->inode), &none);
 	if (!err && (ops_is_sync(ops, file->inode) || (file->open_flags & (O_DSYNC | O_SYNC))))
 		err = ops_wait_durable(ops, file->inode, false);

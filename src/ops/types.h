@@ -60,6 +60,8 @@ enum {
 	OPS_LOOP = 1 << 0,           /* see the head of this file */
 	OPS_TRY = 1 << 1,
 	OPS_CHANGE = 1 << 2,         /* a read-only volume refuses it with EROFS */
+	/* May create an inode: the IDs in the header are the owner's (requester.c). */
+	OPS_CREATES = 1 << 4,
 	OPS_AFTER_SHUTDOWN = 1 << 3, /* served after ext4_vol_shutdown; all else is EIO then */
 };
 struct ops_handler { ops_handler_fn fn; unsigned flags; };
@@ -162,10 +164,23 @@ void ops_forget_lookups(struct ops *ops, uint64_t nodeid, uint64_t nlookup) FDIO
 
 /* ---- requester.c ---- */
 
-/* Fills in credentials from the request. credentials->groups points into the request. */
-void ops_credentials(struct ops_req *req, uint32_t umask, struct ext4_credentials *credentials);
-/* True if the requester may use the blocks that are reserved for root. */
+/*
+ * Fills in credentials from the request. credentials->groups points into the request. -EOVERFLOW:
+ * the owner of a new inode has no ID in the file system.
+ */
+int ops_credentials(struct ops_req *req, uint32_t umask, struct ext4_credentials *credentials);
+/* True if the request says that the requester is root. Workers, OPS_TRY. */
+bool ops_is_root(const struct ops_req *req) FDIO_MAY_WAIT;
+/*
+ * True if the request says that the requester may use the blocks that are reserved for root.
+ * ops_space_again finds out more when it matters.
+ */
 bool ops_may_use_reserved(const struct ops_req *req);
+/*
+ * As ext4_space_has_come, with *root as ops_may_use_reserved has said. If that was false but the
+ * requester may use the reserved blocks, sets it and returns true: try again so.
+ */
+bool ops_space_again(const struct ops_req *req, int err, uint64_t *since, bool *root) FDIO_MAY_WAIT;
 /*
  * Returns which privileges (EXT4_KILL_*) inode loses when the requester changes it. FUSE leaves
  * that decision to the daemon, but does not pass the supplementary groups. Workers, OPS_TRY.

@@ -14,7 +14,8 @@ void ops_setxattr(struct ops_req *req)
 	const struct fuse_setxattr_in *in = ops_arg(req);
 	const struct message_in *message = &req->fuse.in;
 	uint64_t since = ext4_evictions(req->ops->vol);
-	unsigned how = ops_may_use_reserved(req) ? EXT4_XATTR_ROOT : 0;
+	bool root = ops_may_use_reserved(req);
+	unsigned how = 0;
 	struct ext4_inode *inode;
 	int err = -ERANGE;
 
@@ -25,8 +26,9 @@ void ops_setxattr(struct ops_req *req)
 	if (!err) {
 		do {
 			err = ext4_xattr_set(inode, message->name, message->data,
-					     message->data_len, (int)in->flags, how);
-		} while (ext4_space_has_come(req->ops->vol, err, &since));
+					     message->data_len, (int)in->flags,
+					     how | (root ? EXT4_XATTR_ROOT : 0));
+		} while (ops_space_again(req, err, &since, &root));
 		err = ops_inode_durable(req->ops, inode, err);
 		ext4_inode_put(inode);
 	}
@@ -93,6 +95,18 @@ void ops_getxattr(struct ops_req *req)
 	reply_value(req, err, size, len);
 }
 
+/* Whether the list shows trusted attributes, which only root sees. Workers, OPS_TRY. */
+static bool sees_trusted(const struct ops_req *req, struct ext4_inode *inode)
+{
+	size_t len = 0, with_trusted = 0;
+
+	/* Most inodes have none, and to find out who the requester is may need a worker. */
+	if (ext4_xattr_list(inode, true, NULL, 0, &with_trusted) ||
+	    ext4_xattr_list(inode, false, NULL, 0, &len) || len == with_trusted)
+		return false;
+	return ops_is_root(req);
+}
+
 void ops_listxattr(struct ops_req *req)
 {
 	const struct fuse_getxattr_in *in = ops_arg(req);
@@ -102,7 +116,7 @@ void ops_listxattr(struct ops_req *req)
 	int err = ops_inode_get(req->ops, req->fuse.in.header.nodeid, &inode);
 
 	if (!err) {
-		err = ext4_xattr_list(inode, req->fuse.in.header.uid == 0,
+		err = ext4_xattr_list(inode, sees_trusted(req, inode),
 				      size ? (char *)req->fuse.payload : NULL, size, &len);
 		ext4_inode_put(inode);
 	}

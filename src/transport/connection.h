@@ -39,6 +39,11 @@ struct transport_config {
 	unsigned max_background;   /* 0: 4096 */
 	size_t slot_size;          /* bytes of the struct that begins with a transport_req */
 	bool posix_acl, parallel_dio, export_handles;
+	/*
+	 * The mount may be idmapped (Linux 6.12). Then requests do not say who the requester is
+	 * (MESSAGE_UNKNOWN_ID), and those that create have the IDs of the new inode.
+	 */
+	bool idmap;
 	/* Called once, on the main thread, when the mount is attached to mountpoint. */
 	void (*mounted)(void *arg);
 	/*

@@ -43,6 +43,8 @@ static uint64_t wanted_flags(struct transport *transport)
 
 	if (config->posix_acl)
 		f |= FUSE_POSIX_ACL;
+	if (config->idmap)
+		f |= MESSAGE_ALLOW_IDMAP;
 	if (config->parallel_dio)
 		f |= MESSAGE_DIRECT_IO_ALLOW_MMAP;
 	if (config->transport != TRANSPORT_KIND_DEVFUSE &&

@@ -43,6 +43,7 @@ struct fake_kernel {
 	struct dio *dio;
 	struct transport *transport;
 	uint32_t uid;
+	uint32_t requester; /* atomic */
 	int notify_fd;          /* the other end of the transport's fd: notifications come out */
 	unsigned nr_inval;
 	struct fuse_notify_inval_inode_out inval[KERNEL_MAX_REQUESTS]; /* the last ones, in turn */
@@ -322,6 +323,15 @@ static int no_umount(void *arg, bool lazy)
 	return 0;
 }
 
+static bool ids_of(void *arg, uint32_t pid, uint32_t *uid, uint32_t *gid)
+{
+	struct fake_kernel *kernel = arg;
+
+	ck_assert_uint_ne(pid, 0);
+	*uid = *gid = __atomic_load_n(&kernel->requester, __ATOMIC_SEQ_CST);
+	return *uid != MESSAGE_UNKNOWN_ID;
+}
+
 static void open_engine(struct fake_kernel *kernel, const struct kernel_options *options)
 {
 	struct ops_config config = { .vol = kernel->vol,
@@ -329,6 +339,8 @@ static void open_engine(struct fake_kernel *kernel, const struct kernel_options 
 				     .nr_requests = KERNEL_MAX_REQUESTS,
 				     .parallel_dio = options->parallel_dio,
 				     .sync = options->sync,
+				     .ids = ids_of,
+				     .arg = kernel,
 				     .dirsync = options->dirsync };
 
 	ck_assert_int_eq(ops_new(&config, &kernel->ops), 0);
@@ -346,6 +358,7 @@ static void open_engine(struct fake_kernel *kernel, const struct kernel_options 
 		.inval_arg = kernel->ops,
 		.launder = ops_launder_pages,
 		.kill_sgid = ops_kill_sgid,
+		.may_use_reserved = ops_writer_may_use_reserved,
 	};
 	ck_assert_int_eq(dio_new(&dio_config, &kernel->dio), 0);
 	ops_set_dio(kernel->ops, kernel->dio);
@@ -379,6 +392,8 @@ static void open_transport(struct fake_kernel *kernel, const struct kernel_optio
 									    .arg = kernel });
 	ck_assert_int_eq(loop_set_start(kernel->loops), 0);
 	ck_assert_msg(!transport_start(kernel->transport, FDIO_REASON(err)), "%s", err);
+	if (options->idmap)
+		kernel->transport->conn.flags |= MESSAGE_ALLOW_IDMAP;
 }
 
 struct fake_kernel *kernel_new(struct fake_dev *fake, const struct kernel_options *opt)
@@ -411,6 +426,11 @@ struct fake_kernel *kernel_new(struct fake_dev *fake, const struct kernel_option
 struct fake_dev *kernel_dev(struct fake_kernel *kernel) { return kernel->fake; }
 
 void kernel_set_uid(struct fake_kernel *kernel, uint32_t uid) { kernel->uid = uid; }
+
+void kernel_set_requester(struct fake_kernel *kernel, uint32_t id)
+{
+	__atomic_store_n(&kernel->requester, id, __ATOMIC_SEQ_CST);
+}
 
 void kernel_abort(struct fake_kernel *kernel)
 {

@@ -25,6 +25,7 @@ struct kernel_options {
 	bool parallel_dio, sync, dirsync;
 	uint32_t uid;      /* uid and gid of the requests */
 	uint32_t page_size; /* of the kernel's page cache; 0: 4096 */
+	bool idmap;        /* the mount may be idmapped (kernel_set_requester) */
 	bool breaks;       /* the test damages the volume: kernel_close does not check it */
 };
 
@@ -37,6 +38,11 @@ struct fake_kernel *kernel_new(struct fake_dev *fake, const struct kernel_option
 void kernel_close(struct fake_kernel *kernel);
 struct fake_dev *kernel_dev(struct fake_kernel *kernel);
 void kernel_set_uid(struct fake_kernel *kernel, uint32_t uid);
+/*
+ * What the daemon finds out about the process that sends the requests: its uid and gid, or nothing
+ * (MESSAGE_UNKNOWN_ID). Root at first.
+ */
+void kernel_set_requester(struct fake_kernel *kernel, uint32_t id);
 
 /* ---- requests ---- */
 enum { KERNEL_MAX_REQUESTS = 24, KERNEL_MAX_DATA = 128 << 10 };
