@@ -49,6 +49,28 @@ static struct fuse_sx_time fuse_time(struct timespec time)
 	return (struct fuse_sx_time){ .tv_sec = time.tv_sec, .tv_nsec = (uint32_t)time.tv_nsec };
 }
 
+/* Sets attributes and their mask. The kernel (7.3) does not pass them on yet. */
+static void fill_statx_attributes(uint32_t flags, struct fuse_statx *out)
+{
+	static const struct {
+		uint32_t flag;
+		uint64_t attribute;
+	} map[] = {
+		{ OPS_FL_COMPRESSED, STATX_ATTR_COMPRESSED },
+		{ OPS_FL_IMMUTABLE, STATX_ATTR_IMMUTABLE },
+		{ OPS_FL_APPEND, STATX_ATTR_APPEND },
+		{ OPS_FL_NODUMP, STATX_ATTR_NODUMP },
+		{ OPS_FL_ENCRYPTED, STATX_ATTR_ENCRYPTED },
+		{ OPS_FL_VERITY, STATX_ATTR_VERITY },
+	};
+
+	for (unsigned k = 0; k < ARRAY_SIZE(map); k++) {
+		out->attributes_mask |= map[k].attribute;
+		if (flags & map[k].flag)
+			out->attributes |= map[k].attribute;
+	}
+}
+
 static void fill_statx(struct ops *ops, struct ext4_inode *inode, struct fuse_statx *out)
 {
 	struct ext4_attr attr;
@@ -56,10 +78,7 @@ static void fill_statx(struct ops *ops, struct ext4_inode *inode, struct fuse_st
 	ext4_getattr(inode, &attr);
 	out->mask = STATX_BASIC_STATS | STATX_BTIME;
 	out->blksize = 1u << ext4_vol_block_bits(ops->vol);
-	out->attributes_mask = STATX_ATTR_IMMUTABLE | STATX_ATTR_APPEND | STATX_ATTR_NODUMP;
-	out->attributes = (attr.flags & OPS_FL_IMMUTABLE ? STATX_ATTR_IMMUTABLE : 0) |
-			(attr.flags & OPS_FL_APPEND ? STATX_ATTR_APPEND : 0) |
-			(attr.flags & OPS_FL_NODUMP ? STATX_ATTR_NODUMP : 0);
+	fill_statx_attributes(attr.flags, out);
 	out->nlink = attr.nlink;
 	out->uid = attr.uid;
 	out->gid = attr.gid;

@@ -14,6 +14,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/stat.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -351,6 +353,49 @@ START_TEST(offsets_at_the_end_of_the_numbers)
 }
 END_TEST
 
+/* ---- statx ---- */
+
+/* The attributes that ext4 has, each by itself; the kernel gets all that are known as the mask. */
+START_TEST(attributes_of_statx)
+{
+	static const struct {
+		uint32_t flag;
+		uint64_t attribute;
+	} settable[] = {
+		{ FS_IMMUTABLE_FL, STATX_ATTR_IMMUTABLE },
+		{ FS_APPEND_FL, STATX_ATTR_APPEND },
+		{ FS_NODUMP_FL, STATX_ATTR_NODUMP },
+		{ 0, 0 },
+	};
+	struct fake_kernel *kernel = start_mount();
+	struct file file = new_file(kernel, "f", 1);
+	struct fuse_statx_in in = { .sx_mask = STATX_BASIC_STATS | STATX_BTIME };
+	const struct kernel_answer *answer;
+	struct fuse_statx_out out;
+
+	for (size_t n = 0; n < ARRAY_SIZE(settable); n++) {
+		struct fuse_ioctl_in set = { .cmd = (uint32_t)FS_IOC_SETFLAGS, .in_size = 4 };
+		uint32_t flags = settable[n].flag | FS_EXTENT_FL;
+
+		ck_assert_int_eq(kernel_call(kernel, FUSE_IOCTL, file.node, &set, sizeof(set),
+					     &flags, sizeof(flags), NULL), 0);
+		ck_assert_int_eq(kernel_call(kernel, FUSE_STATX, file.node, &in, sizeof(in), NULL,
+					     0, &answer), 0);
+		ck_assert_uint_eq(answer->len, sizeof(out));
+		memcpy(&out, answer->data, sizeof(out));
+		ck_assert_uint_eq(out.stat.attributes, settable[n].attribute);
+		ck_assert_uint_eq(out.stat.attributes_mask,
+				  STATX_ATTR_COMPRESSED | STATX_ATTR_IMMUTABLE |
+				  STATX_ATTR_APPEND | STATX_ATTR_NODUMP |
+				  STATX_ATTR_ENCRYPTED | STATX_ATTR_VERITY);
+		ck_assert_uint_eq(out.stat.mask, STATX_BASIC_STATS | STATX_BTIME);
+		ck_assert_uint_eq(out.stat.ino, file.node);
+	}
+	kernel_release(kernel, file.node, file.fh);
+	kernel_close(kernel);
+}
+END_TEST
+
 Suite *unit_suite(void)
 {
 	Suite *s = suite_create("ops: connection");
@@ -369,5 +414,6 @@ Suite *unit_suite(void)
 	unit_test(t, an_open_unlinked_file_keeps_its_blocks);
 	unit_test(t, names_and_handles_that_cannot_be);
 	unit_test(t, offsets_at_the_end_of_the_numbers);
+	unit_test(t, attributes_of_statx);
 	return s;
 }

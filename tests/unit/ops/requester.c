@@ -8,6 +8,8 @@
 #include "kit/runner.h"
 #include "unit/ops/files.h"
 
+#include "base/log.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -196,6 +198,8 @@ Suite *unit_suite(void)
 	Suite *s = suite_create("ops: requester");
 	TCase *c = unit_case(s, "all", 120);
 
+	unit_needs_io_uring();
+	fdio_log_set_level(FDIO_LOG_ERR);
 	testvol_use_template(c, IMAGE_BYTES, "-t ext4 -b 4096 -m 10 -J size=4", NULL);
 	unit_test(c, reserved_blocks_are_for_root);
 	unit_test(c, owners_come_with_the_request);
