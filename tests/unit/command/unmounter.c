@@ -173,6 +173,7 @@ Suite *unit_suite(void)
 	Suite *s = suite_create("command: unmounter");
 	TCase *t = unit_case(s, "unmounter", 60);
 
+	unit_needs_seccomp();
 	tcase_add_unchecked_fixture(t, make_point, remove_point);
 	unit_loop(t, in_namespaces, 0, (int)ARRAY_SIZE(cases));
 	return s;
