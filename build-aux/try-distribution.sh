@@ -139,6 +139,20 @@ inside() {
 # root directory, with the directories of RUN (unless it is empty) as /src, /tmp and /var/tmp, and
 # runs the command as the second process there.
 
+# The kernel's switch for FUSE over io_uring is one for all: the tests that use it hold a lock in
+# /tmp, here and in the host (RingOffer in tests/root/lib.py).
+share_ring_lock() {
+	for lock in fusedio-tests-ring.was fusedio-tests-ring.users; do
+		touch "${TMPDIR:-/tmp}/$lock" "$root/tmp/$lock"
+		mount --bind "${TMPDIR:-/tmp}/$lock" "$root/tmp/$lock"
+	done
+}
+# The images of the tests are in /dev/shm. It ends with the namespace, but for those that a loop
+# device holds: detach_loops knows them by the number of the file system.
+own_shm() {
+	mount -t tmpfs -o mode=1777 fusedio-try "$root/dev/shm"
+	stat -c '%Hd:%Ld' "$root/dev/shm" >>"$run/shm"
+}
 enter() {
 	root=$1 run=$2
 	shift 2
@@ -153,8 +167,10 @@ enter() {
 		mount --bind "$run/src" "$root/src"
 		mount --bind "$run/tmp" "$root/tmp"
 		mount --bind "$run/var-tmp" "$root/var/tmp"
+		share_ring_lock
 	fi
 	mount --rbind /dev "$root/dev"
+	[ -z "$run" ] || own_shm
 	mount --rbind /sys "$root/sys"
 	mount -t proc proc "$root/proc"
 	cp -L /etc/resolv.conf "$root/etc/resolv.conf"
@@ -188,15 +204,18 @@ contained() {
 	return $rc
 }
 run=
-# Loop devices belong to no namespace: those whose files are in the directory of this run go.
+# Loop devices belong to no namespace: those whose files are in a /dev/shm of this run, or in its
+# directory, go.
 detach_loops() {
 	find "$run" -xdev -type f -printf '%i\n' >"$run/inodes"
 	device=$(stat -c '%Hd:%Ld' "$run")
 	losetup -n -O NAME,BACK-MAJ:MIN,BACK-INO | while read -r name dev ino; do
-		if [ "$dev" = "$device" ] && grep -qx "$ino" "$run/inodes"; then
+		if grep -qx "$dev" "$run/shm" ||
+			{ [ "$dev" = "$device" ] && grep -qx "$ino" "$run/inodes"; }; then
 			losetup -d "$name"
 		fi
 	done
+	: >"$run/shm" # the kernel gives the number to another file system
 }
 cleanup() {
 	trap '' INT TERM HUP
@@ -251,6 +270,7 @@ prepare_run() {
 	run=$(mktemp -d "$cache/run.XXXXXX")
 	chmod 755 "$run"
 	mkdir "$run/upper" "$run/work" "$run/root" "$run/tmp" "$run/var-tmp"
+	: >"$run/shm"
 	chmod 1777 "$run/tmp" "$run/var-tmp"
 	git clone -q "$top" "$run/src"
 	cp "$self" "$run/src/.try"
@@ -271,6 +291,7 @@ try() {
 	rc=0
 	contained sh "$self" --enter "$base" "$run" \
 		timeout -k 30 "$limit" sh /src/.try --inside "$1" >"$logs/$1" 2>&1 || rc=$?
+	detach_loops
 	case $rc in
 	0)
 		echo "ok $1"
