@@ -225,13 +225,14 @@ cleanup() {
 	fi
 	[ -n "$run" ] || return 0
 	detach_loops
-	rm -rf "$run" || { sleep 2; rm -rf "$run"; }
+	rm -rf --one-file-system "$run" ||
+		{ sleep 2; rm -rf --one-file-system "$run"; }
 }
 
 # The minimal system: made under a lock; all runs that use it hold the lock together, and it is
 # brought up to date when nobody else does.
 make_base() {
-	rm -rf "$base.new"
+	rm -rf --one-file-system "$base.new"
 	contained debootstrap --variant=minbase "$suite" "$base.new" "$mirror" >"$logs/base" 2>&1 ||
 		cannot "debootstrap failed: $(tail -n 1 "$logs/base") ($logs/base)"
 	# The mirror may be a snapshot of an earlier day.
