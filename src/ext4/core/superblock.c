@@ -114,6 +114,7 @@ int ext4_super_begin(struct ext4_vol *vol, struct journal_handle *handle,
 	struct journal_buffer *buffer;
 	int err = journal_read_block(vol->journal, vol->sb_blk, &buffer);
 
+	*ret = NULL;
 	if (err)
 		return err;
 	err = journal_get_write(handle, buffer);
@@ -145,6 +146,7 @@ int ext4_super_change_begin(struct ext4_vol *vol, struct journal_handle **ret_ha
 {
 	int err = journal_begin(vol->journal, 1, ret_handle);
 
+	*ret_sb = NULL;
 	if (err)
 		return err;
 	err = ext4_super_begin(vol, *ret_handle, ret_sb);

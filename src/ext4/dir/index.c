@@ -175,6 +175,7 @@ int dir_index_next(struct ext4_inode *dir, struct dir_index_path *path, uint32_t
 	unsigned n = path->levels;
 	int err = leave_leaf(dir, path);
 
+	*ret_hash = 0;
 	if (err)
 		return err;
 	while (n > 0 && path->frame[n - 1].at + 1 >= path->frame[n - 1].count)
@@ -200,7 +201,7 @@ int dir_index_next(struct ext4_inode *dir, struct dir_index_path *path, uint32_t
 
 int dir_index_find(struct ext4_inode *dir, const char *name, unsigned len, struct dir_pos *ret)
 {
-	uint32_t hash, next = 0;
+	uint32_t hash, next;
 	struct dir_index_path path;
 	struct dir_block_ent entry;
 	struct journal_buffer *buffer;

@@ -256,7 +256,7 @@ static int collect_leaf(struct listing *listing, uint32_t lblk, uint64_t from)
  */
 static int collect_indexed(struct listing *listing, uint64_t from, uint64_t *ret_end)
 {
-	uint32_t hash = hash_of_pos(from), next = 0;
+	uint32_t hash = hash_of_pos(from), next;
 	struct dir_index_path path;
 	int err = dir_index_probe(listing->dir, NULL, 0, &hash, &path);
 

@@ -61,7 +61,7 @@ static int remember(struct journal_handle *handle, struct ext4_inode *inode, str
 int ext4_orphan_add(struct journal_handle *handle, struct ext4_inode *inode)
 {
 	struct ext4_vol *vol = inode->vol;
-	struct ext2_super_block *sb = NULL;
+	struct ext2_super_block *sb;
 	int err;
 
 	if (inode->inode.on_orphans)
