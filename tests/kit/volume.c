@@ -64,7 +64,7 @@ struct ext4_options testvol_options(void)
 struct ext4_vol *testvol_mount_any(struct fake_dev *fake, const struct ext4_options *options,
 				   const char **why)
 {
-	struct ext4_vol *vol;
+	struct ext4_vol *vol = NULL;
 	char msg[300] = "";
 	int err;
 

@@ -337,6 +337,7 @@ int ext4_inode_number_alloc(struct journal_handle *handle, struct ext4_inode *di
 	uint32_t group, bit = 0;
 	int err = -ENOSPC;
 
+	*ret_fresh = false;
 	/*
 	 * A round that meets a damaged bitmap takes its group out of use, so the next one picks
 	 * another. If all are damaged, the call fails after MAX_TRIES of them, not at the last.
