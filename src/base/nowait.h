@@ -13,9 +13,8 @@
  * NOWAIT-3 An operation that has missed leaves nothing behind: its handle is cancelled, and its
  *    references are dropped.
  * NOWAIT-4 After its handle has ended well, an operation does not miss any more. If a remaining
- * step
- *    would wait, the operation either skips it, because it is only an optimisation (nowait_save,
- *    nowait_restore), or leaves it to a worker.
+ *    step would wait, the operation either skips it, because it is only an optimisation
+ *    (nowait_save, nowait_restore), or leaves it to a worker.
  *
  * Code that waits in this mode fails an assertion: in fdio_cond_wait, in the device's synchronous
  * calls and, in builds that check ranks, where a lock is taken that may be held across I/O. The

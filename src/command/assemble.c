@@ -25,10 +25,12 @@
  * end.c takes the rooms apart again and joins nothing.
  */
 #include "base/log.h"
+#include "command/caller.h"
 #include "command/session.h"
 #include "command/unmounter.h"
 #include "dev/open.h"
 #include "dio/engine.h"
+#include "message/fuse_compat.h"
 #include "ops/ops.h"
 #include "transport/connection.h"
 
@@ -220,6 +222,7 @@ static bool on_in_group(void *arg, uint32_t pid, uint32_t gid)
 
 static bool on_capable(void *arg, uint32_t pid, uint32_t uid, unsigned cap)
 {
+	_Static_assert(CALLER_UNKNOWN_ID == MESSAGE_UNKNOWN_ID, "one value for both rooms");
 	return unmounter_capable(arg, pid, uid, cap);
 }
 

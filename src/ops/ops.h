@@ -43,7 +43,7 @@ struct ops_config {
 	bool (*capable)(void *arg, uint32_t pid, uint32_t uid, unsigned cap);
 	/*
 	 * The user and group of the thread pid, which waits for our reply. False if they cannot be
-	 * found out; so is NULL. Called on workers; may block for a moment.
+	 * found out. NULL counts as false. Called on workers; may block for a moment.
 	 */
 	bool (*ids)(void *arg, uint32_t pid, uint32_t *uid, uint32_t *gid);
 	void *arg;

@@ -63,9 +63,9 @@ enum {
 	OPS_LOOP = 1 << 0,           /* see the head of this file */
 	OPS_TRY = 1 << 1,
 	OPS_CHANGE = 1 << 2,         /* a read-only volume refuses it with EROFS */
+	OPS_AFTER_SHUTDOWN = 1 << 3, /* served after ext4_vol_shutdown; all else is EIO then */
 	/* May create an inode: the IDs in the header are the owner's (requester.c). */
 	OPS_CREATES = 1 << 4,
-	OPS_AFTER_SHUTDOWN = 1 << 3, /* served after ext4_vol_shutdown; all else is EIO then */
 };
 struct ops_handler { ops_handler_fn fn; unsigned flags; };
 

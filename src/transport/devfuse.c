@@ -17,10 +17,9 @@
  * reply that fails is logged, and its client waits until the mount ends.
  *
  * DEVFUSE-1 Another thread than the loop's gives a slot back by pushing it on `returned`, then
- * reads
- *        `starved`. The loop, when it has no slot to arm, sets `starved`, then looks at `returned`
- *        once more. All four accesses are sequentially consistent, so at least one side sees the
- *        other's store: the loop is woken when it must be, and only then.
+ *        reads `starved`. The loop, when it has no slot to arm, sets `starved`, then looks at
+ *        `returned` once more. All four accesses are sequentially consistent, so at least one side
+ *        sees the other's store: the loop is woken when it must be, and only then.
  */
 #include "transport/types.h"
 
